@@ -1,0 +1,29 @@
+//! Every limit on what crosses a socket, by name. A receiver checks before it allocates.
+
+/// The largest payload of a client frame, in bytes, unless the `Welcome` says less.
+pub const MAX_FRAME: u32 = 1024 * 1024;
+/// The largest launch message, in bytes, wherever it travels (in the datagram or in a sealed memfd).
+pub const MAX_LAUNCH_MESSAGE: usize = 4 * 1024 * 1024;
+/// A launch message up to this many bytes travels in its datagram; a larger one in a sealed memfd beside it.
+/// Well below the default of `net.core.wmem_default` (212992).
+pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
+/// The most descriptors one message may carry. The kernel's own bound is 253 (`SCM_MAX_FD`).
+pub const MAX_DESCRIPTORS: usize = 8;
+/// The most arguments of a command.
+pub const MAX_ARGUMENTS: usize = 16 * 1024;
+/// The longest one argument or environment entry, in bytes with its NUL: the kernel's `MAX_ARG_STRLEN`.
+pub const MAX_ARGUMENT: usize = 128 * 1024;
+/// The most bytes of arguments and environment together. Below the frame's limit.
+pub const MAX_ARGUMENTS_TOTAL: usize = 768 * 1024;
+/// The most environment entries.
+pub const MAX_ENVIRONMENT: usize = 4 * 1024;
+/// The longest path, in bytes: the kernel's `PATH_MAX` without the NUL.
+pub const MAX_PATH: usize = 4095;
+/// The longest policy name, in bytes.
+pub const MAX_POLICY_NAME: usize = 64;
+/// The most bytes of one `Output` event.
+pub const MAX_OUTPUT_CHUNK: usize = 64 * 1024;
+/// The most bytes of inline standard input, or of one `StdinData`.
+pub const MAX_STDIN_CHUNK: usize = 256 * 1024;
+/// The ring of a run's output, in bytes, unless configured otherwise. A power of two and a multiple of a page.
+pub const RING_BYTES: u64 = 1024 * 1024;

@@ -1,0 +1,390 @@
+//! The wire between a client and the supervisor, version 1.
+//!
+//! A connection starts with the client's [`ClientMessage::Hello`], whose frame has the same 26 bytes in every
+//! version, so its first byte (`0x16`) tells this wire from JSON (`{`, `[`) and from LSP framing (`C`). The
+//! supervisor answers with [`ServerMessage::Welcome`]. Descriptors travel beside the frame that names them, in
+//! the order of its fields. `docs/protocol.md` has every byte.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::confinement::Confinement;
+use crate::denied::Denied;
+use crate::id::ExecId;
+use crate::outcome::{Outcome, Usage};
+
+/// The first field of a `Hello`.
+pub const MAGIC: [u8; 8] = *b"STOCKADE";
+/// The version these types are.
+pub const VERSION: u16 = 1;
+
+/// Optional abilities, as bits of `Hello::features` and `Welcome::features`. Unknown bits are ignored.
+pub mod features {
+    /// Descriptors can be passed beside frames (`SCM_RIGHTS`).
+    pub const DESCRIPTORS: u64 = 1;
+}
+
+/// The opening frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// The highest version the client speaks.
+    pub version: u16,
+    /// What the client can do ([`features`]).
+    pub features: u64,
+}
+
+/// The answer to a `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version both will speak.
+    pub version: u16,
+    /// What both can do.
+    pub features: u64,
+    /// The largest payload either side may send, in bytes.
+    pub max_frame: u32,
+    /// The daemon's release, for people.
+    pub server: String,
+}
+
+/// From a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ClientMessage {
+    /// Opens the connection.
+    Hello(Hello),
+    /// Asks for a run.
+    Exec(Box<ExecRequest>),
+    /// Bytes for a run's standard input (stdin mode `Stream`).
+    StdinData {
+        /// The run.
+        exec_id: ExecId,
+        /// At most [`crate::bounds::MAX_STDIN_CHUNK`].
+        bytes: Bytes,
+    },
+    /// End of a run's standard input.
+    StdinEof {
+        /// The run.
+        exec_id: ExecId,
+    },
+    /// A signal for the tool (its process group).
+    Signal {
+        /// The run.
+        exec_id: ExecId,
+        /// The signal's number, 1 to 64.
+        signal: u8,
+    },
+    /// A new size for the run's terminal.
+    Resize {
+        /// The run.
+        exec_id: ExecId,
+        /// Rows.
+        rows: u16,
+        /// Columns.
+        columns: u16,
+    },
+    /// Ends a run: the whole tree, at once.
+    Cancel {
+        /// The run.
+        exec_id: ExecId,
+    },
+    /// Follows a run's events from after a sequence number (0: from the first that is kept).
+    Attach {
+        /// The run.
+        exec_id: ExecId,
+        /// The last sequence number the client has.
+        after_seq: u64,
+    },
+    /// This client has all events of a run up to a sequence number; they need not be kept.
+    Acknowledge {
+        /// The run.
+        exec_id: ExecId,
+        /// The sequence number.
+        seq: u64,
+    },
+    /// Asks for the caller's runs.
+    List,
+    /// Asks how the daemon is.
+    Status,
+}
+
+/// Asks for one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Chosen by the client; comes back in `Accepted` or `Denied`.
+    pub request_id: u64,
+    /// The command: a program (looked up in the run's `PATH` unless it has a `/`) and its arguments.
+    pub argv: Vec<Bytes>,
+    /// The client's environment. The policy's allow-list decides what of it arrives.
+    pub environment: Vec<(Bytes, Bytes)>,
+    /// Working directory: absolute and beneath the workspace, or empty for the workspace itself.
+    pub cwd: Bytes,
+    /// The policy's name. Never a path.
+    pub policy: String,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// Limits that may only be tighter than the policy's.
+    pub overrides: Overrides,
+    /// Standard input.
+    pub stdin: StdinMode,
+    /// Standard output and error.
+    pub output: OutputMode,
+    /// Whether the run goes on when this connection ends.
+    pub detach: bool,
+}
+
+/// The directory a run works in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Workspace {
+    /// An open directory, passed beside the frame as its first descriptor; the path it has in the client's view.
+    Descriptor {
+        /// Absolute path.
+        path: Bytes,
+    },
+    /// A path, opened as the peer.
+    Path {
+        /// Absolute path.
+        path: Bytes,
+    },
+}
+
+/// Limits that may only tighten the policy's. `None` leaves the policy's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Wall time, in milliseconds.
+    pub wall_ms: Option<u64>,
+    /// Processor time, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Time without output, in milliseconds.
+    pub idle_ms: Option<u64>,
+    /// Memory, in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Bytes of output.
+    pub output: Option<u64>,
+}
+
+/// Where standard input comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StdinMode {
+    /// `/dev/null`.
+    None,
+    /// These bytes (at most [`crate::bounds::MAX_STDIN_CHUNK`]), then end of file.
+    Inline(Bytes),
+    /// `StdinData` and `StdinEof` frames.
+    Stream,
+    /// A descriptor passed beside the frame, after the workspace's.
+    Descriptor,
+}
+
+/// Where standard output and error go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum OutputMode {
+    /// `Output` events.
+    Stream,
+    /// Two descriptors passed beside the frame, last. Where the policy has a rule on output, or they are sockets,
+    /// the supervisor streams `Output` events all the same; `Started` says which.
+    Descriptor,
+}
+
+/// From the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ServerMessage {
+    /// Answers a `Hello`.
+    Welcome(Welcome),
+    /// The connection's end, with why. The supervisor closes after it.
+    Error(ProtocolError),
+    /// Something happened to a run.
+    Event {
+        /// The run.
+        exec_id: ExecId,
+        /// 1 for `Accepted`, then rising by one an event.
+        seq: u64,
+        /// What.
+        event: ExecEvent,
+    },
+    /// A request was refused. Nothing ran.
+    Denied {
+        /// The request's own id; for messages that name a run instead, 0.
+        request_id: u64,
+        /// The run, where the message named one.
+        exec_id: Option<ExecId>,
+        /// Why.
+        denied: Denied,
+    },
+    /// Answers a `List`.
+    Runs(Vec<RunSummary>),
+    /// Answers a `Status`.
+    Status(Box<StatusReport>),
+}
+
+/// Why the supervisor closes a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct ProtocolError {
+    /// For machines.
+    pub code: ProtocolErrorCode,
+    /// For people.
+    pub text: String,
+}
+
+/// What was wrong with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProtocolErrorCode {
+    /// The bytes aren't a message.
+    Malformed,
+    /// A frame longer than allowed.
+    TooLarge,
+    /// The magic or the version doesn't fit.
+    Version,
+    /// A message that doesn't fit the connection's state, or descriptors that don't fit the message.
+    Unexpected,
+    /// The peer took too long over a `Hello` or a frame.
+    Slow,
+    /// Too many connections, or too many runs on one.
+    TooMany,
+    /// This peer may not be a client.
+    NotPermitted,
+}
+
+/// What happened to a run. Exactly one `Exited`, and always last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ExecEvent {
+    /// The request was admitted; it may still wait for a slot. Sequence number 1.
+    Accepted {
+        /// The request's own id.
+        request_id: u64,
+    },
+    /// The tool was started. Sequence number 2, unless set-up failed.
+    Started {
+        /// What holds.
+        confinement: Box<Confinement>,
+    },
+    /// Output.
+    Output {
+        /// Which.
+        stream: Stream,
+        /// At most [`crate::bounds::MAX_OUTPUT_CHUNK`].
+        bytes: Bytes,
+    },
+    /// Output between the last event and the next is no longer kept.
+    OutputLost {
+        /// How many events are missing; the next has the sequence number after them.
+        events: u64,
+    },
+    /// A limit is near.
+    LimitWarning {
+        /// Which (`memory`, …).
+        limit: String,
+        /// Its value now.
+        value: u64,
+        /// The limit.
+        bound: u64,
+    },
+    /// The end.
+    Exited {
+        /// How.
+        outcome: Outcome,
+        /// What it used.
+        usage: Usage,
+        /// Files that came into being during the run and that other programs will trust later (hooks, start-up
+        /// and editor files, tool configuration).
+        trusted_files: Vec<Bytes>,
+    },
+}
+
+/// A stream of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One run in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run.
+    pub exec_id: ExecId,
+    /// Who asked.
+    pub owner_uid: u32,
+    /// The policy's name.
+    pub policy: String,
+    /// The command, shortened to 256 bytes a run.
+    pub command: Bytes,
+    /// Where it stands.
+    pub state: RunState,
+    /// Since its request, in milliseconds.
+    pub age_ms: u64,
+    /// The last sequence number.
+    pub last_seq: u64,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RunState {
+    /// Waits for a slot.
+    Queued,
+    /// Its worker is being made.
+    Starting,
+    /// The tool runs.
+    Running,
+    /// It has ended; its events are kept.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Release.
+    pub version: String,
+    /// The supervisor's process id.
+    pub pid: u32,
+    /// The launcher's process id.
+    pub launcher_pid: u32,
+    /// Since start, in milliseconds.
+    pub uptime_ms: u64,
+    /// Which spawn plan its workers are made by.
+    pub plan: crate::confinement::Plan,
+    /// What bounds memory.
+    pub memory: crate::outcome::MemoryMechanism,
+    /// Runs going on.
+    pub running: u32,
+    /// Slots.
+    pub slots: u32,
+    /// Requests waiting.
+    pub queued: u32,
+    /// The queue's bound.
+    pub queue_bound: u32,
+    /// Connections.
+    pub connections: u32,
+    /// Runs accepted since start.
+    pub accepted: u64,
+    /// Requests denied since start.
+    pub denied: u64,
+    /// Runs ended since start.
+    pub ended: u64,
+    /// Runs that have ended but whose processes the kernel hasn't let go (uninterruptible sleep).
+    pub unreaped: u32,
+    /// Whether new runs are refused because the daemon is stopping.
+    pub draining: bool,
+    /// Names of the policies.
+    pub policies: Vec<String>,
+}

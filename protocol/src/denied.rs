@@ -1,0 +1,64 @@
+//! A request that was refused before anything ran.
+
+use serde::{Deserialize, Serialize};
+
+/// A refusal: which reason, in which words, what would help, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Denied {
+    /// The reason, for machines.
+    pub reason: DenyReason,
+    /// One sentence for a person. Lower case, no full stop.
+    pub message: String,
+    /// What would help, if we know.
+    pub remedy: Option<String>,
+    /// When to try again, in milliseconds, if time alone can help.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Denied {
+    /// A refusal without a remedy or a time.
+    #[must_use]
+    pub fn new(reason: DenyReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), remedy: None, retry_after_ms: None }
+    }
+
+    /// With what would help.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// With when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, milliseconds: u64) -> Self {
+        self.retry_after_ms = Some(milliseconds);
+        self
+    }
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// Slots and queue are full.
+    Busy,
+    /// The daemon is stopping.
+    Draining,
+    /// No policy of that name.
+    UnknownPolicy,
+    /// The policy can't be resolved for this request.
+    Policy,
+    /// The request itself is wrong: argv, environment, cwd, workspace, an override that would widen.
+    BadRequest,
+    /// No run of that id, or not the caller's.
+    UnknownRun,
+    /// This peer may not be a client.
+    NotPermitted,
+    /// This machine or this daemon can't give what the policy demands.
+    Unsupported,
+    /// The launcher is gone and could not be replaced.
+    Unavailable,
+}

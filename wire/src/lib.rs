@@ -1,1 +1,10 @@
-//! Placeholder.
+//! Frames and descriptors over Unix sockets: the one place that touches `SCM_RIGHTS`.
+//!
+//! [`socket`] has the two system calls, always with room for control data and close-on-exec descriptors;
+//! [`channel`] carries launch messages over `SOCK_SEQPACKET`; [`frames`] cuts a client's stream into frames
+//! without doing I/O itself, so that blocking and asynchronous callers share it. Nothing here decides anything.
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod frames;
+pub mod socket;

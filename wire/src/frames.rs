@@ -1,0 +1,78 @@
+//! Cuts a client's byte stream into frames. Does no I/O: bytes and descriptors are pushed in, messages taken out.
+//!
+//! A frame's length is checked before anything is kept for it; the buffer never holds more than one frame of the
+//! limit and one read. Descriptors queue in the order they came; a message takes those its fields name.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use serde::de::DeserializeOwned;
+use stockade_protocol::bounds::MAX_DESCRIPTORS;
+use stockade_protocol::codec::{self, CodecError, HEADER};
+
+/// The reading side of one connection.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    descriptors: VecDeque<OwnedFd>,
+    limit: u32,
+}
+
+/// More descriptors wait than any message may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {MAX_DESCRIPTORS} descriptors are waiting for their message")]
+pub struct TooManyDescriptors;
+
+impl FrameBuffer {
+    /// For payloads of at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
+        Self { bytes: Vec::new(), start: 0, descriptors: VecDeque::new(), limit }
+    }
+
+    /// Adds what one read brought.
+    ///
+    /// # Errors
+    /// [`TooManyDescriptors`]; the connection should be closed.
+    pub fn push(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<(), TooManyDescriptors> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.descriptors.extend(descriptors);
+        if self.descriptors.len() > MAX_DESCRIPTORS { Err(TooManyDescriptors) } else { Ok(()) }
+    }
+
+    /// Takes the next whole message; `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// [`CodecError`]; a length over the limit is told as soon as its header is there.
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CodecError> {
+        let waiting = &self.bytes[self.start..];
+        let Some(header) = waiting.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = codec::payload_length(*header, self.limit)?;
+        let Some(payload) = waiting.get(HEADER..HEADER + length) else { return Ok(None) };
+        let message = codec::decode_payload(payload);
+        self.start += HEADER + length;
+        message.map(Some)
+    }
+
+    /// Takes the oldest waiting descriptor.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    /// Descriptors that no message has taken yet.
+    #[must_use]
+    pub fn waiting_descriptors(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    /// Whether a frame has begun and isn't whole yet.
+    #[must_use]
+    pub fn is_mid_frame(&self) -> bool {
+        self.bytes.len() > self.start
+    }
+}

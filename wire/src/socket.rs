@@ -1,0 +1,88 @@
+//! `sendmsg` and `recvmsg` with descriptors.
+
+use core::mem::MaybeUninit;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use stockade_protocol::bounds::MAX_DESCRIPTORS;
+
+/// What one `recvmsg` brought.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes written to the buffer. 0: the other end has closed.
+    pub length: usize,
+    /// Descriptors, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+    /// The datagram was longer than the buffer, or carried more descriptors than allowed. What didn't fit is gone.
+    pub truncated: bool,
+}
+
+/// Sends bytes, with descriptors beside the first of them. Never raises `SIGPIPE`.
+///
+/// # Errors
+/// Those of `sendmsg(2)`; `InvalidInput` for more than [`MAX_DESCRIPTORS`].
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let sent = retry(|| {
+        rustix::net::sendmsg(&socket, &[io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(sent)
+}
+
+/// Receives bytes, and whatever descriptors came beside them, close-on-exec.
+///
+/// # Errors
+/// Those of `recvmsg(2)`, `WouldBlock` included.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let answer = loop {
+        match rustix::net::recvmsg(
+            &socket,
+            &mut [io::IoSliceMut::new(buffer)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        ) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            descriptors.extend(passed);
+        }
+    }
+    let truncated = answer.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    Ok(Received { length: answer.bytes, descriptors, truncated })
+}
+
+/// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
+///
+/// # Errors
+/// Those of `socketpair(2)`.
+pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let pair =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok(pair)
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}

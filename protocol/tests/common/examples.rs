@@ -1,0 +1,585 @@
+//! One example of every variant that crosses a socket in version 1, and of every part of a message that is an enum.
+//!
+//! Nothing in here comes from a clock, a random source or the machine. An example's name is `Type/Variant`, with a
+//! third part where one variant has several. `frozen.rs` asks each type how many variants it decodes and demands that
+//! many examples, so a variant can't be added without its bytes.
+
+use core::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stockade_protocol::bounds::MAX_FRAME;
+use stockade_protocol::client::{
+    ClientMessage, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ProtocolError,
+    ProtocolErrorCode, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, VERSION,
+    Welcome, Workspace, features,
+};
+use stockade_protocol::codec::{self, CodecError};
+use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath};
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::{
+    FromLauncher, FromRelay, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher, ToRelay,
+};
+use stockade_protocol::outcome::{
+    CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
+};
+use stockade_protocol::ring::Record;
+use stockade_protocol::spec::{
+    Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports,
+    RunAs, SandboxSpec, SeccompSpec,
+};
+use stockade_protocol::{Bytes, ExecId};
+
+use super::annotate::{Annotator, annotate};
+
+/// The run of every example.
+pub(crate) const RUN: ExecId = ExecId::from_bytes([
+    0x01, 0x8f, 0x2d, 0x5e, 0x7a, 0x10, 0x7c, 0x3b, 0x9d, 0x44, 0x5a, 0x61, 0x0e, 0xf2, 0x83, 0x27,
+]);
+
+/// How an example's bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A whole client frame, its header included.
+    Frame,
+    /// A launch message: a datagram, no header.
+    Launch,
+    /// A part of messages of either kind, by itself.
+    Part,
+}
+
+/// What decoding an example's payload again gives: its bytes encoded anew, and its text for people.
+pub(crate) type Again = fn(&[u8]) -> Result<(Vec<u8>, String), CodecError>;
+
+/// One message, its type erased.
+pub(crate) struct Example {
+    /// `Type/Variant` or `Type/Variant/situation`.
+    pub(crate) name: String,
+    /// How it travels.
+    pub(crate) form: Form,
+    /// All its bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// The same by the second encoder, without a header.
+    pub(crate) annotator: Annotator,
+    /// The message for people (`Debug`).
+    pub(crate) text: String,
+    /// Decodes a payload as this example's type.
+    pub(crate) again: Again,
+    /// How many variants the type decodes.
+    pub(crate) variants: u32,
+}
+
+impl Example {
+    /// The bytes without a header.
+    pub(crate) fn payload(&self) -> &[u8] {
+        if self.form == Form::Frame { &self.bytes[codec::HEADER..] } else { &self.bytes }
+    }
+
+    /// The header, where there is one.
+    pub(crate) fn header(&self) -> Option<&[u8]> {
+        (self.form == Form::Frame).then(|| &self.bytes[..codec::HEADER])
+    }
+
+    /// `Type`.
+    pub(crate) fn kind(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// `Variant`.
+    pub(crate) fn variant(&self) -> &str {
+        self.name.split('/').nth(1).unwrap_or_default()
+    }
+}
+
+/// Decodes a payload, and gives it encoded again (as a whole frame) with its text.
+fn again_frame<T: Serialize + DeserializeOwned + Debug>(
+    payload: &[u8],
+) -> Result<(Vec<u8>, String), CodecError> {
+    let message: T = codec::decode_payload(payload)?;
+    let mut frame = Vec::new();
+    codec::encode_frame(&message, MAX_FRAME, &mut frame)?;
+    Ok((frame, format!("{message:?}")))
+}
+
+fn again_launch<T: Serialize + DeserializeOwned + Debug>(
+    payload: &[u8],
+) -> Result<(Vec<u8>, String), CodecError> {
+    let message: T = codec::decode_launch(payload)?;
+    Ok((codec::encode_launch(&message)?, format!("{message:?}")))
+}
+
+/// How many variants an enum decodes, from what its decoder says of one that can't be. 0 for what isn't an enum.
+fn variants<T: DeserializeOwned>() -> u32 {
+    let Err(error) = codec::decode_launch::<T>(&u32::MAX.to_le_bytes()) else { return 0 };
+    let error = error.to_string();
+    let Some((_, rest)) = error.split_once("variant index 0 <= i < ") else { return 0 };
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+fn example<T: Serialize + DeserializeOwned + Debug>(form: Form, situation: &str, message: &T) -> Example {
+    let text = format!("{message:?}");
+    let variant: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let kind = core::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+    let mut name = format!("{kind}/{variant}");
+    if !situation.is_empty() {
+        name = format!("{name}/{situation}");
+    }
+    let mut bytes = Vec::new();
+    let again: Again = if form == Form::Frame {
+        codec::encode_frame(message, MAX_FRAME, &mut bytes).unwrap();
+        again_frame::<T>
+    } else {
+        bytes = codec::encode_launch(message).unwrap();
+        again_launch::<T>
+    };
+    Example { name, form, bytes, annotator: annotate(message), text, again, variants: variants::<T>() }
+}
+
+/// Every example, in the order of the page.
+pub(crate) fn all() -> Vec<Example> {
+    let mut all = Vec::new();
+    all.extend(client_messages().iter().map(|(situation, message)| example(Form::Frame, situation, message)));
+    all.extend(server_messages().iter().map(|(situation, message)| example(Form::Frame, situation, message)));
+    all.extend(to_launcher().iter().map(|message| example(Form::Launch, "", message)));
+    all.extend(from_launcher().iter().map(|message| example(Form::Launch, "", message)));
+    all.extend(to_relay().iter().map(|message| example(Form::Launch, "", message)));
+    all.extend(from_relay().iter().map(|message| example(Form::Launch, "", message)));
+    all.extend(parts());
+    all
+}
+
+/// The records of a ring, which the codec has no part in: name and header.
+pub(crate) fn records() -> Vec<(String, Record)> {
+    vec![
+        ("Record/Stdout".into(), Record { length: 3, stream: Stream::Stdout, seq: 3 }),
+        ("Record/Stderr".into(), Record { length: 65_536, stream: Stream::Stderr, seq: 4_294_967_296 }),
+    ]
+}
+
+fn bytes(list: &[&str]) -> Vec<Bytes> {
+    list.iter().copied().map(Bytes::from).collect()
+}
+
+fn request() -> ExecRequest {
+    ExecRequest {
+        request_id: 7,
+        argv: bytes(&["python3", "-c", "print(6*7)"]),
+        environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("LANG".into(), "C.UTF-8".into())],
+        cwd: Bytes::default(),
+        policy: "default".into(),
+        workspace: Workspace::Descriptor { path: "/home/ada/project".into() },
+        overrides: Overrides::default(),
+        stdin: StdinMode::None,
+        output: OutputMode::Stream,
+        detach: false,
+    }
+}
+
+fn client_messages() -> Vec<(&'static str, ClientMessage)> {
+    let passed = ExecRequest { stdin: StdinMode::Descriptor, output: OutputMode::Descriptor, ..request() };
+    let tightened = ExecRequest {
+        request_id: 8,
+        // Not UTF-8: arguments are bytes.
+        argv: vec!["cat".into(), Bytes(vec![0xff, 0xfe])],
+        environment: Vec::new(),
+        cwd: "/home/ada/project/src".into(),
+        policy: "build".into(),
+        workspace: Workspace::Path { path: "/home/ada/project".into() },
+        overrides: Overrides {
+            wall_ms: Some(5_000),
+            cpu_ms: Some(4_000),
+            idle_ms: Some(3_000),
+            memory: Some(64 << 20),
+            processes: Some(16),
+            output: Some(1 << 20),
+        },
+        stdin: StdinMode::Inline("hello\n".into()),
+        output: OutputMode::Stream,
+        detach: true,
+    };
+    vec![
+        ("", ClientMessage::Hello(Hello { magic: MAGIC, version: VERSION, features: features::DESCRIPTORS })),
+        ("", ClientMessage::Exec(Box::new(request()))),
+        ("passed", ClientMessage::Exec(Box::new(passed))),
+        ("tightened", ClientMessage::Exec(Box::new(tightened))),
+        ("", ClientMessage::StdinData { exec_id: RUN, bytes: "hello\n".into() }),
+        ("", ClientMessage::StdinEof { exec_id: RUN }),
+        ("", ClientMessage::Signal { exec_id: RUN, signal: 2 }),
+        ("", ClientMessage::Resize { exec_id: RUN, rows: 24, columns: 80 }),
+        ("", ClientMessage::Cancel { exec_id: RUN }),
+        ("", ClientMessage::Attach { exec_id: RUN, after_seq: 17 }),
+        ("", ClientMessage::Acknowledge { exec_id: RUN, seq: 17 }),
+        ("", ClientMessage::List),
+        ("", ClientMessage::Status),
+    ]
+}
+
+fn confinement() -> Confinement {
+    Confinement {
+        policy: "default".into(),
+        policy_digest: digest(),
+        level: Level::Strict,
+        plan: Plan::System,
+        layers: vec![
+            LayerReport { layer: Layer::Namespaces, enforced: true, detail: "pid 4026532290".into() },
+            LayerReport { layer: Layer::Landlock, enforced: true, detail: "ABI 7, 23 rules".into() },
+        ],
+        memory: MemoryMechanism::Cgroup,
+        host_uid: 2_000_000_001,
+        absent: bytes(&["/nix"]),
+        stdio: [StdioPath::Null, StdioPath::Relayed, StdioPath::Relayed],
+    }
+}
+
+fn digest() -> [u8; 32] {
+    core::array::from_fn(|index| u8::try_from(0xa0 + index).unwrap())
+}
+
+fn usage() -> Usage {
+    Usage {
+        wall_us: 14_250,
+        user_us: 9_800,
+        system_us: 3_100,
+        memory_peak: 9_437_184,
+        memory_mechanism: MemoryMechanism::Cgroup,
+        bytes_in: 0,
+        bytes_out: 3,
+        processes_peak: 1,
+        context_switches_voluntary: 4,
+        context_switches_involuntary: 1,
+    }
+}
+
+fn events() -> Vec<ExecEvent> {
+    vec![
+        ExecEvent::Accepted { request_id: 7 },
+        ExecEvent::Started { confinement: Box::new(confinement()) },
+        ExecEvent::Output { stream: Stream::Stdout, bytes: "42\n".into() },
+        ExecEvent::OutputLost { events: 12 },
+        ExecEvent::LimitWarning { limit: "memory".into(), value: 483_183_821, bound: 536_870_912 },
+        ExecEvent::Exited {
+            outcome: Outcome::Exited { code: 0 },
+            usage: usage(),
+            trusted_files: bytes(&["/home/ada/project/.envrc"]),
+        },
+    ]
+}
+
+fn server_messages() -> Vec<(&'static str, ServerMessage)> {
+    let welcome = Welcome {
+        version: VERSION,
+        features: features::DESCRIPTORS,
+        max_frame: MAX_FRAME,
+        server: "stockade 0.1.0".into(),
+    };
+    let error = ProtocolError { code: ProtocolErrorCode::Malformed, text: "malformed message".into() };
+    let mut messages = vec![("", ServerMessage::Welcome(welcome)), ("", ServerMessage::Error(error))];
+    let names = ["Accepted", "Started", "Output", "OutputLost", "LimitWarning", "Exited"];
+    // In the order of a run's life; the numbers rise by one.
+    for ((seq, event), name) in (1..).zip(events()).zip(names) {
+        messages.push((name, ServerMessage::Event { exec_id: RUN, seq, event }));
+    }
+    let busy = Denied::new(DenyReason::Busy, "4 runs and 64 waiting").retry_after(250);
+    let unknown = Denied::new(DenyReason::UnknownRun, "no such run").remedy("see: stockade ps");
+    messages.push(("request", ServerMessage::Denied { request_id: 7, exec_id: None, denied: busy }));
+    messages.push(("run", ServerMessage::Denied { request_id: 0, exec_id: Some(RUN), denied: unknown }));
+    messages.push(("", ServerMessage::Runs(vec![run_summary()])));
+    messages.push(("", ServerMessage::Status(Box::new(status()))));
+    messages
+}
+
+fn run_summary() -> RunSummary {
+    RunSummary {
+        exec_id: RUN,
+        owner_uid: 1000,
+        policy: "default".into(),
+        command: "python3 -c print(6*7)".into(),
+        state: RunState::Running,
+        age_ms: 1_500,
+        last_seq: 5,
+    }
+}
+
+fn status() -> StatusReport {
+    StatusReport {
+        version: "0.1.0".into(),
+        pid: 4_711,
+        launcher_pid: 4_712,
+        uptime_ms: 86_400_000,
+        plan: Plan::User,
+        memory: MemoryMechanism::Monitor,
+        running: 3,
+        slots: 4,
+        queued: 2,
+        queue_bound: 64,
+        connections: 5,
+        accepted: 1_000,
+        denied: 10,
+        ended: 995,
+        unreaped: 0,
+        draining: false,
+        policies: vec!["default".into(), "strict".into()],
+    }
+}
+
+fn outcomes() -> Vec<Outcome> {
+    vec![
+        Outcome::Exited { code: 3 },
+        Outcome::Signaled { signal: 11, core_dumped: false },
+        Outcome::TimedOut { clock: Clock::Wall, limit_ms: 60_000 },
+        Outcome::MemoryExceeded { limit: 512 << 20, seen: 513 << 20 },
+        Outcome::OutputExceeded { limit: 16 << 20 },
+        Outcome::ProcessesExceeded { limit: 128, seen: 129 },
+        Outcome::Cancelled { reason: CancelReason::Asked },
+        Outcome::SetupFailed { failure: failure() },
+        Outcome::Lost { reason: "the launcher died".into() },
+    ]
+}
+
+fn failure() -> SetupFailure {
+    SetupFailure { stage: SetupStage::Exec, errno: 2, subject: "/usr/bin/nope:/bin/nope".into() }
+}
+
+fn cancel_reasons() -> Vec<CancelReason> {
+    vec![
+        CancelReason::Asked,
+        CancelReason::ClientGone,
+        CancelReason::Draining,
+        CancelReason::GuardDissolved { path: "/home/ada/project/.git/config".into() },
+    ]
+}
+
+fn mount_kinds() -> Vec<MountKind> {
+    vec![
+        MountKind::Workspace,
+        MountKind::Bind { create: true },
+        MountKind::Tmpfs { size: 64 << 20, mode: 0o1777 },
+        MountKind::Proc,
+        MountKind::Dev { nodes: bytes(&["null", "zero"]), shm_size: 64 << 20 },
+    ]
+}
+
+fn spec() -> SandboxSpec {
+    let access = Access { read: true, write: true, execute: false };
+    let targets = ["/home/ada/project", "/usr", "/tmp", "/proc", "/dev"];
+    let mounts = mount_kinds().into_iter().zip(targets);
+    SandboxSpec {
+        policy: "default".into(),
+        digest: digest(),
+        level: Level::Strict,
+        mounts: mounts.map(|(kind, target)| Mount { target: target.into(), kind, access }).collect(),
+        deny: bytes(&["/home/ada/project/.env"]),
+        protect: bytes(&["/home/ada/project/.git/hooks"]),
+        network: NetworkSpec {
+            mode: NetworkMode::Loopback,
+            tcp_connect: Ports::Any,
+            tcp_bind: Ports::Only(vec![8080, 8081]),
+        },
+        limits: limits(),
+        seccomp: SeccompSpec {
+            base: vec![vec![BpfInstruction { code: 0x20, jt: 0, jf: 0, k: 4 }]],
+            delta: vec![vec![BpfInstruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }]],
+            rules: 2,
+        },
+        run_as: RunAs::Ephemeral { start: 2_000_000_000, count: 65_536 },
+        hostname: "stockade".into(),
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        wall_ms: Some(60_000),
+        cpu_ms: Some(60_000),
+        idle_ms: None,
+        memory: Some(512 << 20),
+        processes: 128,
+        open_files: 1024,
+        file_size: Some(1 << 30),
+        output: Some(16 << 20),
+        stdin: None,
+        core: 0,
+        stack: 8 << 20,
+        address_space: None,
+        nice: 5,
+        io_priority: IoPriority::BestEffort(6),
+    }
+}
+
+fn to_launcher() -> Vec<ToLauncher> {
+    let launch = Launch {
+        exec_id: RUN,
+        owner: Owner { uid: 1000, gid: 1000, groups: vec![27, 100] },
+        spec: spec(),
+        argv: bytes(&["python3", "-c", "print(6*7)"]),
+        environment: vec![("HOME".into(), "/home/ada".into())],
+        cwd: "/home/ada/project".into(),
+        home: "/home/ada".into(),
+        workspace: "/home/ada/project".into(),
+        workspace_passed: true,
+        stdin_passed: false,
+        output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
+    };
+    vec![
+        ToLauncher::Hello { version: LAUNCH_VERSION },
+        ToLauncher::Launch(Box::new(launch)),
+        ToLauncher::Signal { exec_id: RUN, signal: 15 },
+        ToLauncher::Resize { exec_id: RUN, rows: 24, columns: 80 },
+        ToLauncher::Cancel { exec_id: RUN, reason: CancelReason::Asked },
+        ToLauncher::OutputExceeded { exec_id: RUN },
+        ToLauncher::Acknowledge { exec_id: RUN },
+        ToLauncher::Shutdown,
+    ]
+}
+
+fn from_launcher() -> Vec<FromLauncher> {
+    vec![
+        FromLauncher::Hello {
+            version: LAUNCH_VERSION,
+            pid: 4_712,
+            plan: Plan::System,
+            memory: MemoryMechanism::Cgroup,
+        },
+        FromLauncher::Started { exec_id: RUN, confinement: Box::new(confinement()) },
+        FromLauncher::Warning {
+            exec_id: RUN,
+            limit: "memory".into(),
+            value: 483_183_821,
+            bound: 536_870_912,
+        },
+        FromLauncher::Ended {
+            exec_id: RUN,
+            outcome: Outcome::Exited { code: 0 },
+            usage: usage(),
+            trusted_files: bytes(&["/home/ada/project/.envrc"]),
+            reaped: true,
+        },
+        FromLauncher::Reaped { exec_id: RUN },
+    ]
+}
+
+fn to_relay() -> Vec<ToRelay> {
+    vec![ToRelay::Acknowledge { exec_id: RUN, offset: 4_096 }, ToRelay::Forget { exec_id: RUN }]
+}
+
+fn from_relay() -> Vec<FromRelay> {
+    vec![FromRelay::Wrote {
+        exec_id: RUN,
+        head: 4_096,
+        next_seq: 20,
+        oldest_offset: 1_024,
+        oldest_seq: 9,
+        eof: false,
+    }]
+}
+
+fn part<T: Serialize + DeserializeOwned + Debug>(list: &[T]) -> Vec<Example> {
+    list.iter().map(|value| example(Form::Part, "", value)).collect()
+}
+
+/// Every enum inside a message, by itself.
+fn parts() -> Vec<Example> {
+    let mut parts = Vec::new();
+    parts.extend(part(&[
+        Workspace::Descriptor { path: "/home/ada/project".into() },
+        Workspace::Path { path: "/home/ada/project".into() },
+    ]));
+    parts.extend(part(&[
+        StdinMode::None,
+        StdinMode::Inline("hello\n".into()),
+        StdinMode::Stream,
+        StdinMode::Descriptor,
+    ]));
+    parts.extend(part(&[OutputMode::Stream, OutputMode::Descriptor]));
+    parts.extend(part(&protocol_error_codes()));
+    parts.extend(part(&events()));
+    parts.extend(part(&[Stream::Stdout, Stream::Stderr]));
+    parts.extend(part(&[
+        RunState::Queued,
+        RunState::Starting,
+        RunState::Running,
+        RunState::Ended { outcome: Outcome::Exited { code: 0 } },
+    ]));
+    parts.extend(part(&deny_reasons()));
+    parts.extend(part(&outcomes()));
+    parts.extend(part(&[Clock::Wall, Clock::Cpu, Clock::Idle]));
+    parts.extend(part(&cancel_reasons()));
+    parts.extend(part(&setup_stages()));
+    parts.extend(part(&[MemoryMechanism::Rusage, MemoryMechanism::Monitor, MemoryMechanism::Cgroup]));
+    parts.extend(part(&[Level::Strict, Level::Moderate, Level::Minimal]));
+    parts.extend(part(&[Plan::System, Plan::User, Plan::Minimal]));
+    parts.extend(part(&layers()));
+    parts.extend(part(&[StdioPath::Null, StdioPath::Passed, StdioPath::Relayed, StdioPath::Terminal]));
+    parts.extend(part(&mount_kinds()));
+    parts.extend(part(&[NetworkMode::None, NetworkMode::Loopback, NetworkMode::Host]));
+    parts.extend(part(&[Ports::Any, Ports::Only(vec![443])]));
+    parts.extend(part(&[IoPriority::Idle, IoPriority::BestEffort(6)]));
+    parts.extend(part(&[RunAs::Caller, RunAs::Ephemeral { start: 2_000_000_000, count: 65_536 }]));
+    parts.extend(part(&[LaunchOutput::Passed, LaunchOutput::Relayed { ring_bytes: 1 << 20 }]));
+    parts
+}
+
+fn protocol_error_codes() -> [ProtocolErrorCode; 7] {
+    [
+        ProtocolErrorCode::Malformed,
+        ProtocolErrorCode::TooLarge,
+        ProtocolErrorCode::Version,
+        ProtocolErrorCode::Unexpected,
+        ProtocolErrorCode::Slow,
+        ProtocolErrorCode::TooMany,
+        ProtocolErrorCode::NotPermitted,
+    ]
+}
+
+fn deny_reasons() -> [DenyReason; 9] {
+    [
+        DenyReason::Busy,
+        DenyReason::Draining,
+        DenyReason::UnknownPolicy,
+        DenyReason::Policy,
+        DenyReason::BadRequest,
+        DenyReason::UnknownRun,
+        DenyReason::NotPermitted,
+        DenyReason::Unsupported,
+        DenyReason::Unavailable,
+    ]
+}
+
+fn layers() -> [Layer; 10] {
+    [
+        Layer::Namespaces,
+        Layer::Root,
+        Layer::Guard,
+        Layer::Network,
+        Layer::Identity,
+        Layer::Resources,
+        Layer::Rlimits,
+        Layer::Landlock,
+        Layer::Seccomp,
+        Layer::Process,
+    ]
+}
+
+fn setup_stages() -> [SetupStage; 19] {
+    [
+        SetupStage::Check,
+        SetupStage::Open,
+        SetupStage::Template,
+        SetupStage::UserNamespace,
+        SetupStage::Namespaces,
+        SetupStage::Mount,
+        SetupStage::Guard,
+        SetupStage::Network,
+        SetupStage::Idmap,
+        SetupStage::Cgroup,
+        SetupStage::Identity,
+        SetupStage::Capabilities,
+        SetupStage::Rlimits,
+        SetupStage::Landlock,
+        SetupStage::Seccomp,
+        SetupStage::Verify,
+        SetupStage::Cwd,
+        SetupStage::Terminal,
+        SetupStage::Exec,
+    ]
+}

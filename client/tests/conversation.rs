@@ -1,0 +1,207 @@
+//! The client against a scripted supervisor on the other end of a socket pair.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+
+use stockade_client::{
+    Client, ClientError, ConnectError, Denied, DenyReason, ExecEvent, ExecId, Outcome, Request, Stream, Usage,
+};
+use stockade_protocol::Bytes;
+use stockade_protocol::bounds::{MAX_FRAME, MAX_STDIN_CHUNK};
+use stockade_protocol::client::{
+    ClientMessage, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome,
+};
+use stockade_protocol::codec;
+
+/// The supervisor's end.
+struct Script(UnixStream);
+
+impl Script {
+    fn read(&mut self) -> Option<ClientMessage> {
+        let mut header = [0; codec::HEADER];
+        self.0.read_exact(&mut header).ok()?;
+        let mut payload = vec![0; codec::payload_length(header, MAX_FRAME).unwrap()];
+        self.0.read_exact(&mut payload).unwrap();
+        Some(codec::decode_payload(&payload).unwrap())
+    }
+
+    fn say(&mut self, message: &ServerMessage) {
+        let mut frame = Vec::new();
+        codec::encode_frame(message, MAX_FRAME, &mut frame).unwrap();
+        self.0.write_all(&frame).unwrap();
+    }
+
+    fn event(&mut self, exec_id: ExecId, seq: u64, event: ExecEvent) {
+        self.say(&ServerMessage::Event { exec_id, seq, event });
+    }
+
+    fn welcome(&mut self, version: u16) {
+        assert!(matches!(self.read(), Some(ClientMessage::Hello(_))));
+        self.say(&ServerMessage::Welcome(Welcome {
+            version,
+            features: 1,
+            max_frame: MAX_FRAME,
+            server: "script".into(),
+        }));
+    }
+}
+
+fn supervisor(script: impl FnOnce(Script) + Send + 'static) -> (OwnedFd, JoinHandle<()>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (ours.into(), std::thread::spawn(move || script(Script(theirs))))
+}
+
+fn id(last: u8) -> ExecId {
+    ExecId::from_bytes([1, 0x90, 0, 0, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, last])
+}
+
+fn exited(code: u8) -> ExecEvent {
+    ExecEvent::Exited { outcome: Outcome::Exited { code }, usage: Usage::default(), trusted_files: vec![] }
+}
+
+fn output(bytes: &str) -> ExecEvent {
+    ExecEvent::Output { stream: Stream::Stdout, bytes: Bytes::from(bytes) }
+}
+
+#[test]
+fn two_runs_on_one_connection_each_get_their_own_events() {
+    let (socket, script) = supervisor(|mut script| {
+        script.welcome(VERSION);
+        for run in [1, 2] {
+            let Some(ClientMessage::Exec(request)) = script.read() else { panic!("expected a request") };
+            // An event of the other run comes before the answer.
+            if run == 2 {
+                script.event(id(1), 2, output("first"));
+            }
+            script.event(id(run), 1, ExecEvent::Accepted { request_id: request.request_id });
+        }
+        script.event(id(2), 2, output("second"));
+        script.event(id(1), 3, exited(1));
+        script.event(id(2), 3, exited(2));
+    });
+    let mut client = Client::over(socket).unwrap();
+    let request = Request::new(["true"]).workspace_path("/srv");
+    let runs = [client.exec(&request).unwrap(), client.exec(&request).unwrap()];
+    assert_eq!(runs, [id(1), id(2)]);
+    let mut events = |run| client.events(run).map(|event| event.unwrap().event).collect::<Vec<_>>();
+    assert_eq!(events(id(2)), [output("second"), exited(2)]);
+    assert_eq!(events(id(1)), [output("first"), exited(1)]);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_denied_request_is_an_error_with_its_reason_and_the_connection_goes_on() {
+    let (socket, script) = supervisor(|mut script| {
+        script.welcome(VERSION);
+        let Some(ClientMessage::Exec(request)) = script.read() else { panic!("expected a request") };
+        let denied = Denied::new(DenyReason::Busy, "slots and queue are full").retry_after(50);
+        script.say(&ServerMessage::Denied { request_id: request.request_id, exec_id: None, denied });
+        assert!(matches!(script.read(), Some(ClientMessage::List)));
+        script.say(&ServerMessage::Runs(vec![]));
+    });
+    let mut client = Client::over(socket).unwrap();
+    let Err(ClientError::Denied(denied)) = client.exec(&Request::new(["true"]).workspace_path("/srv")) else {
+        panic!("expected a denial")
+    };
+    assert_eq!((denied.reason, denied.retry_after_ms), (DenyReason::Busy, Some(50)));
+    assert_eq!(client.list().unwrap(), []);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_supervisor_that_vanishes_mid_run_is_an_error_not_an_end() {
+    let (socket, script) = supervisor(|mut script| {
+        script.welcome(VERSION);
+        script.read();
+        script.event(id(1), 1, ExecEvent::Accepted { request_id: 1 });
+        script.event(id(1), 2, output("half"));
+    });
+    let mut client = Client::over(socket).unwrap();
+    let run = client.exec(&Request::new(["true"]).workspace_path("/srv")).unwrap();
+    script.join().unwrap();
+    let events: Vec<_> = client.events(run).collect();
+    assert_eq!(events.len(), 2);
+    assert!(matches!(events[0], Ok(ref event) if event.event == output("half")));
+    assert!(matches!(events[1], Err(ClientError::Closed)));
+}
+
+#[test]
+fn why_the_supervisor_closes_arrives_even_when_the_next_write_fails() {
+    let (socket, script) = supervisor(|mut script| {
+        script.welcome(VERSION);
+        let text = "this peer may not be a client".to_owned();
+        script.say(&ServerMessage::Error(ProtocolError { code: ProtocolErrorCode::NotPermitted, text }));
+    });
+    let mut client = Client::over(socket).unwrap();
+    script.join().unwrap();
+    let Err(ClientError::Refused(error)) = client.exec(&Request::new(["true"]).workspace_path("/srv")) else {
+        panic!("expected a refusal")
+    };
+    assert_eq!(error.code, ProtocolErrorCode::NotPermitted);
+}
+
+#[test]
+fn another_version_is_refused_and_both_are_named() {
+    let (socket, script) = supervisor(|mut script| script.welcome(VERSION + 1));
+    let error = Client::over(socket).unwrap_err();
+    assert_eq!(error.to_string(), "the supervisor speaks version 2 of the wire, this client version 1");
+    script.join().unwrap();
+}
+
+#[test]
+fn a_large_standard_input_crosses_while_the_supervisor_floods_with_output() {
+    const BYTES: usize = 5 * MAX_STDIN_CHUNK + 7;
+    const EVENTS: u64 = 200;
+    let (socket, script) = supervisor(|mut script| {
+        script.welcome(VERSION);
+        script.read();
+        script.event(id(1), 1, ExecEvent::Accepted { request_id: 1 });
+        // More than the socket holds, before the first byte of input is read.
+        for seq in 2..2 + EVENTS {
+            script.event(id(1), seq, output(&"x".repeat(8192)));
+        }
+        let mut seen = 0;
+        loop {
+            match script.read() {
+                Some(ClientMessage::StdinData { bytes, .. }) => seen += bytes.len(),
+                Some(ClientMessage::StdinEof { .. }) => break,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        script.event(id(1), 2 + EVENTS, output(&seen.to_string()));
+        script.event(id(1), 3 + EVENTS, exited(0));
+    });
+    let mut client = Client::over(socket).unwrap();
+    let run = client.exec(&Request::new(["wc", "-c"]).stdin_stream().workspace_path("/srv")).unwrap();
+    client.stdin(run, &vec![0; BYTES]).unwrap();
+    client.stdin_eof(run).unwrap();
+    let events: Vec<_> = client.events(run).map(Result::unwrap).collect();
+    assert_eq!(events.len() as u64, EVENTS + 2);
+    assert_eq!(events[events.len() - 2].event, output(&BYTES.to_string()));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_before_it_is_sent() {
+    let (socket, script) = supervisor(|mut script| script.welcome(VERSION));
+    let mut client = Client::over(socket).unwrap();
+    let request = Request::new(["true"]).stdin_bytes(vec![0; 2 * MAX_FRAME as usize]);
+    assert!(matches!(client.exec(&request), Err(ClientError::Codec(_))));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_socket_that_is_not_there_and_one_nobody_listens_on_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stockade.sock");
+    let kind = |result: Result<Client, ConnectError>| match result {
+        Err(ConnectError::Socket { source, .. }) => source.kind(),
+        other => panic!("unexpected {other:?}"),
+    };
+    assert_eq!(kind(Client::connect(&path)), std::io::ErrorKind::NotFound);
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert_eq!(kind(Client::connect(&path)), std::io::ErrorKind::ConnectionRefused);
+}

@@ -1,0 +1,127 @@
+//! Tries on the machine itself: mounts, names, memory that runs.
+
+use std::ffi::CString;
+use std::os::fd::AsFd as _;
+
+use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::MemfdFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::{Answer, Arguments, Attempt, Refused, look_up};
+
+const TABLE: &[(&str, Attempt)] = &[
+    ("mount-tmpfs", mount_tmpfs),
+    ("mount-proc", mount_proc),
+    ("bind", bind),
+    ("remount-writable", remount_writable),
+    ("unmount", unmount),
+    ("new-mount-api", new_mount_api),
+    ("open-tree", open_tree),
+    ("pivot-root", pivot_root),
+    ("change-root", change_root),
+    ("set-hostname", set_hostname),
+    ("personality", personality),
+    ("run-from-memory", run_from_memory),
+    ("write-own-image", write_own_image),
+    ("new-keyring-file", new_keyring_file),
+];
+
+pub(crate) fn find(name: &str) -> Option<Attempt> {
+    look_up(TABLE, name)
+}
+
+fn mount_tmpfs(arguments: &Arguments) -> Answer {
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("none"), arguments.text(0)?, Some("tmpfs"), MsFlags::empty(), none)?;
+    // Leave nothing mounted where this is possible (the twin outside).
+    nix::mount::umount2(arguments.text(0)?, MntFlags::MNT_DETACH)?;
+    Ok(String::new())
+}
+
+fn mount_proc(arguments: &Arguments) -> Answer {
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("proc"), arguments.text(0)?, Some("proc"), MsFlags::empty(), none)?;
+    nix::mount::umount2(arguments.text(0)?, MntFlags::MNT_DETACH)?;
+    Ok(String::new())
+}
+
+fn bind(arguments: &Arguments) -> Answer {
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(arguments.text(0)?), arguments.text(1)?, none, MsFlags::MS_BIND, none)?;
+    nix::mount::umount2(arguments.text(1)?, MntFlags::MNT_DETACH)?;
+    Ok(String::new())
+}
+
+fn remount_writable(arguments: &Arguments) -> Answer {
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    nix::mount::mount(none, arguments.text(0)?, none, flags, none)?;
+    Ok(String::new())
+}
+
+fn unmount(arguments: &Arguments) -> Answer {
+    nix::mount::umount2(arguments.text(0)?, MntFlags::MNT_DETACH)?;
+    Ok(String::new())
+}
+
+fn new_mount_api(_: &Arguments) -> Answer {
+    rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)?;
+    Ok(String::new())
+}
+
+fn open_tree(arguments: &Arguments) -> Answer {
+    let flags =
+        rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(rustix::fs::CWD, arguments.text(0)?, flags)?;
+    Ok(String::new())
+}
+
+fn pivot_root(_: &Arguments) -> Answer {
+    nix::unistd::pivot_root(".", ".")?;
+    Ok(String::new())
+}
+
+fn change_root(arguments: &Arguments) -> Answer {
+    nix::unistd::chroot(arguments.text(0)?)?;
+    Ok(String::new())
+}
+
+fn set_hostname(_: &Arguments) -> Answer {
+    // The name it has: possible or not is what's asked, and nothing changes where it's possible.
+    let name = nix::unistd::gethostname()?;
+    nix::unistd::sethostname(name)?;
+    Ok(String::new())
+}
+
+/// Turns address randomisation off for what it executes.
+fn personality(_: &Arguments) -> Answer {
+    nix::sys::personality::set(nix::sys::personality::Persona::ADDR_NO_RANDOMIZE)?;
+    Ok(String::new())
+}
+
+/// Copies a program into a memfd and executes it by descriptor with an empty path.
+fn run_from_memory(arguments: &Arguments) -> Answer {
+    let bytes = std::fs::read(arguments.text(0)?)?;
+    let held = rustix::fs::memfd_create("probe", MemfdFlags::CLOEXEC)?;
+    rustix::io::write(&held, &bytes)?;
+    let name = CString::new("probe").map_err(|error| Refused::NotSo(error.to_string()))?;
+    let empty = CString::default();
+    let environment: [CString; 0] = [];
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    nix::unistd::execveat(held.as_fd(), &empty, &[name], &environment, flags)?;
+    Ok(String::new())
+}
+
+/// Opens the program that a process runs for writing.
+fn write_own_image(arguments: &Arguments) -> Answer {
+    let path = arguments.text(0)?;
+    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXISTS, AtFlags::empty())?;
+    rustix::fs::open(path, OFlags::WRONLY, Mode::empty())?;
+    Ok(String::new())
+}
+
+/// Whether the kernel's keys are listed.
+fn new_keyring_file(_: &Arguments) -> Answer {
+    let keys = std::fs::read_to_string("/proc/keys")?;
+    Ok(keys.lines().count().to_string())
+}

@@ -111,7 +111,10 @@ pub fn decode_launch<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecErro
     whole(bincode::serde::decode_from_slice(payload, LAUNCH), payload.len())
 }
 
-fn whole<T>(decoded: Result<(T, usize), bincode::error::DecodeError>, length: usize) -> Result<T, CodecError> {
+fn whole<T>(
+    decoded: Result<(T, usize), bincode::error::DecodeError>,
+    length: usize,
+) -> Result<T, CodecError> {
     let (message, read) = decoded.map_err(|error| CodecError::Malformed(error.to_string()))?;
     if read < length { Err(CodecError::TrailingBytes(length - read)) } else { Ok(message) }
 }

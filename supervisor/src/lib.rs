@@ -1,1 +1,3 @@
-//! Placeholder.
+//! x
+#![forbid(unsafe_code)]
+pub mod dispatcher;

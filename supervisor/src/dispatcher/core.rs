@@ -1,0 +1,580 @@
+//! The function itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use stockade_protocol::ExecId;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupFailure, SetupStage};
+use stockade_protocol::ring::FIRST_SEQ;
+
+use super::bounds::{Bounds, CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
+use super::event::{ConnectionId, Effect, Emission, Event, Request};
+use super::queue::FairQueue;
+use super::retention::Kept;
+use super::run::{Phase, Run};
+use super::timers::Timers;
+
+/// The weight of the newest run in the mean of durations, as a divisor.
+const MEAN_DIVISOR: u64 = 8;
+/// What a run is taken to last before any has ended, in milliseconds.
+const FIRST_MEAN_MS: u64 = 1_000;
+/// Bounds of what `retry_after` says, in milliseconds.
+const RETRY_MS: core::ops::RangeInclusive<u64> = 50..=60_000;
+
+/// Decides about runs. See the module above.
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub(super) bounds: Bounds,
+    pub(super) runs: HashMap<ExecId, Run>,
+    pub(super) kept: Kept,
+    pub(super) timers: Timers,
+    queue: FairQueue,
+    queue_bytes: usize,
+    /// Runs each connection follows whose `Exited` it hasn't taken.
+    followed: HashMap<ConnectionId, BTreeSet<ExecId>>,
+    running: usize,
+    launcher: Launcher,
+    drain: Option<Drain>,
+    mean_ms: u64,
+    totals: Totals,
+    /// Ended runs whose processes the kernel hasn't let go. They outlive their records.
+    unreaped: BTreeSet<ExecId>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Launcher {
+    Up,
+    /// Dead or not there yet; expected soon.
+    Down,
+    Unavailable(String),
+}
+
+#[derive(Debug)]
+struct Drain {
+    grace_until: u64,
+    stop_by: u64,
+    killed: bool,
+    stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    accepted: u64,
+    denied: u64,
+    ended: u64,
+}
+
+/// Figures for `Status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Runs that hold a slot.
+    pub running: usize,
+    /// Runs that wait.
+    pub queued: usize,
+    /// Runs accepted since start.
+    pub accepted: u64,
+    /// Requests denied since start, here or before.
+    pub denied: u64,
+    /// Runs ended since start.
+    pub ended: u64,
+    /// Ended runs whose processes the kernel hasn't let go.
+    pub unreaped: usize,
+    /// Whether new runs are refused because the daemon stops.
+    pub draining: bool,
+}
+
+impl Dispatcher {
+    /// With no runs, and no launcher yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            runs: HashMap::new(),
+            kept: Kept::default(),
+            timers: Timers::default(),
+            queue: FairQueue::default(),
+            queue_bytes: 0,
+            followed: HashMap::new(),
+            running: 0,
+            launcher: Launcher::Down,
+            drain: None,
+            mean_ms: FIRST_MEAN_MS,
+            totals: Totals::default(),
+            unreaped: BTreeSet::new(),
+        }
+    }
+
+    /// Takes what happened; says what to do, in order.
+    pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Request(request) => self.request(&request, &mut effects),
+            Event::Started { now, run } => self.started(now, run, &mut effects),
+            Event::Ended { now, run, outcome, reaped } => self.ended(now, run, outcome, reaped, &mut effects),
+            Event::Reaped { run } => {
+                self.unreaped.remove(&run);
+            }
+            Event::Wrote { now, run, next_seq, kept, eof, held } => {
+                self.wrote(now, run, (next_seq, kept, eof), held, &mut effects);
+            }
+            Event::Taken { now, run, held } => self.progress(now, run, held),
+            Event::Cancel { now, connection, owner, run } => {
+                if self.is_of(run, owner) {
+                    self.cancel(now, run, CancelReason::Asked, &mut effects);
+                } else {
+                    effects.push(unknown_run(connection, run));
+                }
+            }
+            Event::End { now, run, reason } => self.cancel(now, run, reason, &mut effects),
+            Event::Attach { connection, owner, run, after_seq } => {
+                self.attach(connection, owner, run, after_seq, &mut effects);
+            }
+            Event::Delivered { connection, run } => self.delivered(connection, run, &mut effects),
+            Event::Acknowledged { owner, run, seq } => self.acknowledged(owner, run, seq, &mut effects),
+            Event::Disconnected { now, connection } => self.disconnected(now, connection, &mut effects),
+            Event::LauncherUp { now } => {
+                self.launcher = Launcher::Up;
+                self.fill_slots(now, &mut effects);
+            }
+            Event::LauncherDown { now, reason } => self.launcher_down(now, &reason, &mut effects),
+            Event::LauncherUnavailable { now, reason } => self.unavailable(now, reason, &mut effects),
+            Event::Drain { now, grace } => self.start_drain(now, grace, &mut effects),
+            Event::Kill { now } => self.start_drain(now, 0, &mut effects),
+            Event::Tick { now } => self.tick(now, &mut effects),
+        }
+        self.check_drained(&mut effects);
+        effects
+    }
+
+    /// When a [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let drain = self.drain.as_ref().filter(|drain| !drain.stopped).map(|drain| {
+            if drain.killed { drain.stop_by } else { drain.grace_until }
+        });
+        [self.timers.next(), drain].into_iter().flatten().min()
+    }
+
+    /// Where a run stands; `None`: not known, or not this owner's.
+    #[must_use]
+    pub fn phase(&self, run: ExecId, owner: u32) -> Option<&Phase> {
+        self.runs.get(&run).filter(|run| run.owner == owner).map(|run| &run.phase)
+    }
+
+    /// The last sequence number of a run.
+    #[must_use]
+    pub fn last_seq(&self, run: ExecId) -> u64 {
+        self.runs.get(&run).map_or(0, |run| run.next_seq - 1)
+    }
+
+    /// Counts a request that was denied before it came here.
+    pub fn count_denied(&mut self) {
+        self.totals.denied += 1;
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            running: self.running,
+            queued: self.queue.len(),
+            accepted: self.totals.accepted,
+            denied: self.totals.denied,
+            ended: self.totals.ended,
+            unreaped: self.unreaped.len(),
+            draining: self.drain.is_some(),
+        }
+    }
+
+    fn is_of(&self, run: ExecId, owner: u32) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.owner == owner)
+    }
+
+    fn request(&mut self, request: &Request, effects: &mut Vec<Effect>) {
+        if let Some(denied) = self.refusal(request) {
+            self.totals.denied += 1;
+            let &Request { connection, request_id, .. } = request;
+            effects.push(Effect::Deny { connection, request_id, run: None, denied });
+            return;
+        }
+        self.totals.accepted += 1;
+        let run = Run {
+            owner: request.owner,
+            origin: request.connection,
+            origin_gone: false,
+            origin_delivered: false,
+            detach: request.detach,
+            relayed: request.relayed,
+            wall_ms: request.wall_ms,
+            bytes: request.bytes,
+            phase: Phase::Queued,
+            started_at: 0,
+            next_seq: 2,
+            has_started: false,
+            ring_next_seq: FIRST_SEQ,
+            eof: false,
+            kept: 0,
+            cancelled: false,
+            overdue: None,
+            acknowledged: false,
+            place: None,
+            followers: BTreeMap::from([(request.connection, false)]),
+        };
+        self.runs.insert(request.run, run);
+        self.followed.entry(request.connection).or_default().insert(request.run);
+        let accepted = Emission::Accepted { request_id: request.request_id };
+        effects.push(Effect::Emit { run: request.run, seq: 1, what: accepted });
+        effects.push(Effect::Follow { connection: request.connection, run: request.run, after_seq: 0 });
+        self.queue.push(request.owner, request.connection, request.run);
+        self.queue_bytes += request.bytes;
+        self.fill_slots(request.now, effects);
+    }
+
+    fn refusal(&self, request: &Request) -> Option<Denied> {
+        if self.drain.is_some() {
+            return Some(
+                Denied::new(DenyReason::Draining, "the daemon is stopping").remedy("try again once it is back"),
+            );
+        }
+        if let Launcher::Unavailable(reason) = &self.launcher {
+            let message = format!("no launcher can be started: {reason}");
+            return Some(Denied::new(DenyReason::Unavailable, message).retry_after(*RETRY_MS.end()));
+        }
+        if self.followed.get(&request.connection).is_some_and(|runs| runs.len() >= self.bounds.runs_per_connection)
+        {
+            let message = format!("this connection follows {} runs already", self.bounds.runs_per_connection);
+            return Some(Denied::new(DenyReason::Busy, message).retry_after(self.retry_after()));
+        }
+        let free = self.launcher == Launcher::Up && self.running < self.bounds.slots && self.queue.len() == 0;
+        let full = self.queue.len() >= self.bounds.queue
+            || self.queue.len_of(request.owner) >= self.bounds.queue_per_owner
+            || self.queue_bytes.saturating_add(request.bytes) > self.bounds.queue_bytes;
+        (!free && full).then(|| {
+            let (running, queued) = (self.running, self.queue.len());
+            let message = format!("{running} runs are going on and {queued} wait: the queue is full");
+            Denied::new(DenyReason::Busy, message).retry_after(self.retry_after())
+        })
+    }
+
+    /// How long it takes, going by the mean, until what waits has been started.
+    fn retry_after(&self) -> u64 {
+        let waiting = self.queue.len() as u64 + 1;
+        let slots = (self.bounds.slots as u64).max(1);
+        (self.mean_ms.saturating_mul(waiting) / slots).clamp(*RETRY_MS.start(), *RETRY_MS.end())
+    }
+
+    fn fill_slots(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        while self.launcher == Launcher::Up && self.drain.is_none() && self.running < self.bounds.slots {
+            let Some(id) = self.queue.pop() else { return };
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            self.queue_bytes -= run.bytes;
+            run.phase = Phase::Starting;
+            run.started_at = now;
+            self.running += 1;
+            self.timers.set(id, Some(now + STARTING_MS));
+            effects.push(Effect::Start { run: id });
+        }
+    }
+
+    fn started(&mut self, now: u64, id: ExecId, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.phase != Phase::Starting {
+            return;
+        }
+        run.phase = Phase::Running;
+        run.has_started = true;
+        run.next_seq = run.ring_next_seq.max(FIRST_SEQ);
+        if !run.cancelled {
+            let overdue = run.wall_ms.map(|wall| now.saturating_add(wall).saturating_add(OVERDUE_MS));
+            self.timers.set(id, overdue);
+        }
+        effects.push(Effect::Emit { run: id, seq: FIRST_SEQ - 1, what: Emission::Started });
+    }
+
+    fn ended(&mut self, now: u64, id: ExecId, outcome: Outcome, reaped: bool, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if !run.holds_slot() {
+            return;
+        }
+        let lasted = now.saturating_sub(run.started_at);
+        self.mean_ms = (self.mean_ms * (MEAN_DIVISOR - 1) + lasted) / MEAN_DIVISOR;
+        if !reaped {
+            self.unreaped.insert(id);
+        }
+        let outcome = match (outcome, run.overdue.take()) {
+            (Outcome::Cancelled { .. }, Some(overdue)) => overdue,
+            (outcome, _) => outcome,
+        };
+        let waits = run.relayed && run.has_started && !run.eof;
+        run.phase = Phase::Closing { outcome };
+        self.finish(id, effects);
+        if waits {
+            self.timers.set(id, Some(now + CLOSING_MS));
+        } else {
+            self.exit(now, id, effects);
+        }
+        self.fill_slots(now, effects);
+    }
+
+    fn finish(&mut self, id: ExecId, effects: &mut Vec<Effect>) {
+        self.running -= 1;
+        effects.push(Effect::Finish { run: id });
+    }
+
+    /// Puts `Exited` out: the last event of a run, from whichever phase.
+    fn exit(&mut self, now: u64, id: ExecId, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Phase::Closing { outcome } = &run.phase else { return };
+        let outcome = outcome.clone();
+        let seq = run.next_seq;
+        run.next_seq += 1;
+        run.phase = Phase::Ended { outcome: outcome.clone() };
+        self.totals.ended += 1;
+        effects.push(Effect::Emit { run: id, seq, what: Emission::Exited { outcome } });
+        self.keep(now, id, effects);
+    }
+
+    fn wrote(
+        &mut self,
+        now: u64,
+        id: ExecId,
+        (next_seq, kept, eof): (u64, u64, bool),
+        held: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if matches!(run.phase, Phase::Ended { .. } | Phase::Queued) {
+            return;
+        }
+        run.ring_next_seq = run.ring_next_seq.max(next_seq);
+        run.kept = run.kept.max(kept);
+        run.eof |= eof;
+        if run.has_started {
+            run.next_seq = run.ring_next_seq;
+        }
+        if matches!(run.phase, Phase::Closing { .. }) && run.eof {
+            self.exit(now, id, effects);
+        } else {
+            self.progress(now, id, held);
+        }
+    }
+
+    /// Output moved. While it is held up by a client, the end of output is waited for without a bound: the client
+    /// stops its own run only.
+    fn progress(&mut self, now: u64, id: ExecId, held: bool) {
+        let closing = |run: &Run| matches!(run.phase, Phase::Closing { .. });
+        if self.runs.get(&id).is_some_and(closing) {
+            self.timers.set(id, (!held).then_some(now + CLOSING_MS));
+        }
+    }
+
+    fn cancel(&mut self, now: u64, id: ExecId, reason: CancelReason, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match run.phase {
+            Phase::Queued => {
+                let (owner, origin) = (run.owner, run.origin);
+                run.phase = Phase::Closing { outcome: Outcome::Cancelled { reason } };
+                self.leave_queue(owner, origin, id);
+                self.exit(now, id, effects);
+            }
+            Phase::Starting | Phase::Running if !run.cancelled => {
+                run.cancelled = true;
+                self.timers.set(id, Some(now + UNANSWERED_MS));
+                effects.push(Effect::Cancel { run: id, reason });
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_queue(&mut self, owner: u32, origin: ConnectionId, id: ExecId) {
+        if self.queue.remove(owner, origin, id)
+            && let Some(run) = self.runs.get(&id)
+        {
+            self.queue_bytes -= run.bytes;
+        }
+    }
+
+    fn attach(
+        &mut self,
+        connection: ConnectionId,
+        owner: u32,
+        id: ExecId,
+        after_seq: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let bound = self.bounds.runs_per_connection;
+        let followed = self.followed.entry(connection).or_default();
+        let full = followed.len() >= bound && !followed.contains(&id);
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.owner == owner) else {
+            effects.push(unknown_run(connection, id));
+            return;
+        };
+        let refusal = if full {
+            Some(Denied::new(DenyReason::Busy, format!("this connection follows {bound} runs already")))
+        } else if after_seq >= run.next_seq {
+            let last = run.next_seq - 1;
+            let message = format!("the run's last event has number {last}, not {after_seq}");
+            Some(Denied::new(DenyReason::BadRequest, message).remedy("attach after a number you have seen"))
+        } else {
+            None
+        };
+        if let Some(denied) = refusal {
+            effects.push(Effect::Deny { connection, request_id: 0, run: Some(id), denied });
+            return;
+        }
+        run.followers.insert(connection, false);
+        followed.insert(id);
+        effects.push(Effect::Follow { connection, run: id, after_seq });
+    }
+
+    fn delivered(&mut self, connection: ConnectionId, id: ExecId, effects: &mut Vec<Effect>) {
+        if let Some(followed) = self.followed.get_mut(&connection) {
+            followed.remove(&id);
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some(delivered) = run.followers.get_mut(&connection) {
+            *delivered = true;
+        }
+        run.origin_delivered |= connection == run.origin;
+        self.forget_if_done(id, effects);
+    }
+
+    fn acknowledged(&mut self, owner: u32, id: ExecId, seq: u64, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.owner == owner) else { return };
+        if matches!(run.phase, Phase::Ended { .. }) && seq == run.next_seq - 1 {
+            run.acknowledged = true;
+            self.forget_if_done(id, effects);
+        }
+    }
+
+    fn disconnected(&mut self, now: u64, connection: ConnectionId, effects: &mut Vec<Effect>) {
+        let mut gone: Vec<ExecId> = Vec::new();
+        for (id, run) in &mut self.runs {
+            let followed = run.followers.remove(&connection).is_some();
+            if run.origin == connection {
+                run.origin_gone = true;
+            }
+            if followed || run.origin == connection {
+                gone.push(*id);
+            }
+        }
+        self.followed.remove(&connection);
+        gone.sort_unstable();
+        for id in gone {
+            let Some(run) = self.runs.get(&id) else { continue };
+            if run.origin == connection && !run.detach {
+                self.cancel(now, id, CancelReason::ClientGone, effects);
+            }
+            self.progress(now, id, false);
+            self.forget_if_done(id, effects);
+        }
+    }
+
+    fn launcher_down(&mut self, now: u64, reason: &str, effects: &mut Vec<Effect>) {
+        self.launcher = Launcher::Down;
+        // Nobody is left to say when they are gone.
+        self.unreaped.clear();
+        let mut lost: Vec<ExecId> = self.runs.keys().copied().collect();
+        lost.sort_unstable();
+        for id in lost {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            match run.phase {
+                Phase::Starting | Phase::Running => {
+                    run.phase = Phase::Closing { outcome: Outcome::Lost { reason: reason.to_owned() } };
+                    self.finish(id, effects);
+                    self.exit(now, id, effects);
+                }
+                // The relay died with the launcher: no more output will come.
+                Phase::Closing { .. } => self.exit(now, id, effects),
+                Phase::Queued | Phase::Ended { .. } => {}
+            }
+        }
+    }
+
+    fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
+        while let Some(id) = self.queue.pop() {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            self.queue_bytes -= run.bytes;
+            let subject = format!("no launcher can be started: {reason}").into();
+            let failure = SetupFailure { stage: SetupStage::Check, errno: 0, subject };
+            run.phase = Phase::Closing { outcome: Outcome::SetupFailed { failure } };
+            self.exit(now, id, effects);
+        }
+        self.launcher = Launcher::Unavailable(reason);
+    }
+
+    fn start_drain(&mut self, now: u64, grace: u64, effects: &mut Vec<Effect>) {
+        let until = now.saturating_add(grace);
+        let grace_until = self.drain.as_ref().map_or(until, |drain| drain.grace_until.min(until));
+        let stop_by = grace_until.saturating_add(DRAIN_TAIL_MS);
+        let (killed, stopped) = self.drain.as_ref().map_or((false, false), |d| (d.killed, d.stopped));
+        self.drain = Some(Drain { grace_until, stop_by, killed, stopped });
+        self.cancel_all(now, |run| run.phase == Phase::Queued, effects);
+        self.drain_tick(now, effects);
+    }
+
+    fn drain_tick(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let Some(drain) = &mut self.drain else { return };
+        if now >= drain.grace_until && !drain.killed {
+            drain.killed = true;
+            self.cancel_all(now, Run::holds_slot, effects);
+        } else if now >= drain.stop_by && !drain.stopped {
+            drain.stopped = true;
+            effects.push(Effect::Stop);
+        }
+    }
+
+    fn cancel_all(&mut self, now: u64, which: impl Fn(&Run) -> bool, effects: &mut Vec<Effect>) {
+        let mut ids: Vec<ExecId> =
+            self.runs.iter().filter(|(_, run)| which(run)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.cancel(now, id, CancelReason::Draining, effects);
+        }
+    }
+
+    fn check_drained(&mut self, effects: &mut Vec<Effect>) {
+        let Some(drain) = &mut self.drain else { return };
+        let going_on = |run: &Run| !matches!(run.phase, Phase::Ended { .. });
+        if !drain.stopped && !self.runs.values().any(going_on) {
+            drain.stopped = true;
+            effects.push(Effect::Stop);
+        }
+    }
+
+    fn tick(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        while let Some(id) = self.timers.take_due(now) {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            match run.phase {
+                Phase::Starting | Phase::Running if run.cancelled => {
+                    let reason = format!("run {id} could not be ended within {UNANSWERED_MS} ms");
+                    effects.push(Effect::ReplaceLauncher { reason });
+                }
+                Phase::Starting => {
+                    let failure = SetupFailure {
+                        stage: SetupStage::Template,
+                        errno: rustix::io::Errno::TIMEDOUT.raw_os_error(),
+                        subject: "no worker was made in time".into(),
+                    };
+                    run.overdue = Some(Outcome::SetupFailed { failure });
+                    self.cancel(now, id, CancelReason::Asked, effects);
+                }
+                Phase::Running => {
+                    let limit_ms = run.wall_ms.unwrap_or_default();
+                    run.overdue = Some(Outcome::TimedOut { clock: Clock::Wall, limit_ms });
+                    self.cancel(now, id, CancelReason::Asked, effects);
+                }
+                Phase::Closing { .. } => self.exit(now, id, effects),
+                Phase::Ended { .. } => self.retention_over(now, id, effects),
+                Phase::Queued => {}
+            }
+        }
+        self.drain_tick(now, effects);
+    }
+}
+
+fn unknown_run(connection: ConnectionId, run: ExecId) -> Effect {
+    let denied = Denied::new(DenyReason::UnknownRun, format!("no run {run} of yours is known"))
+        .remedy("`stockade ps` lists your runs; ended ones are kept for a while only");
+    Effect::Deny { connection, request_id: 0, run: Some(run), denied }
+}

@@ -1,0 +1,41 @@
+//! The decisions about runs, as one pure function: [`Dispatcher::handle`] takes what happened and says what to do.
+//!
+//! No clock, no descriptor, no task: time comes in events as milliseconds since the daemon's start, and the
+//! daemon around it carries the effects out. That is what lets a model and random sequences of events hold its
+//! promises (`tests.rs`):
+//!
+//! * never more than `slots` runs have been started and not finished;
+//! * every `Start` gets exactly one `Finish`; a run that is cancelled while it waits never starts;
+//! * per run the emitted sequence numbers rise by one, exactly one `Exited` is emitted, and nothing after it.
+//!
+//! The states of a run:
+//!
+//! ```text
+//!            Request                 slot free              Started                Ended
+//!   (none) ──────────> Queued ─────────────────> Starting ───────────> Running ──────────────> Closing
+//!                        │                          │  Ended: set-up failed │  launcher died       │ end of output,
+//!                        │ Cancel                   └───────────┬───────────┘                      │ or waited enough
+//!                        └──────────────────────────────────> Ended <─────────────────────────────┘
+//!                                                               │ acknowledged, or kept long enough
+//!                                                               v
+//!                                                           (forgotten)
+//! ```
+//!
+//! What lives here, in reading order: [`event`], what goes in and out; [`bounds`], every limit; `queue`, who is
+//! next; `run`, one run's record; `timers`, who has to be looked at when; `core`, the function; `retention`, how
+//! long an ended run is kept.
+
+pub mod bounds;
+mod core;
+pub mod event;
+mod queue;
+mod retention;
+mod run;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+pub use bounds::Bounds;
+pub use core::{Counts, Dispatcher};
+pub use event::{ConnectionId, Effect, Emission, Event};
+pub use run::Phase;

@@ -1,0 +1,80 @@
+//! One run's record.
+
+use std::collections::BTreeMap;
+
+use stockade_protocol::outcome::Outcome;
+
+use super::ConnectionId;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for a slot.
+    Queued,
+    /// Handed to the launcher.
+    Starting,
+    /// The tool runs.
+    Running,
+    /// The run has ended; its output may still be on its way.
+    Closing {
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// `Exited` is out.
+    Ended {
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// What the dispatcher knows of one run.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) owner: u32,
+    pub(super) origin: ConnectionId,
+    pub(super) origin_gone: bool,
+    pub(super) origin_delivered: bool,
+    pub(super) detach: bool,
+    pub(super) relayed: bool,
+    pub(super) wall_ms: Option<u64>,
+    pub(super) bytes: usize,
+    pub(super) phase: Phase,
+    /// When it was handed to the launcher.
+    pub(super) started_at: u64,
+    /// The sequence number of the next event.
+    pub(super) next_seq: u64,
+    /// Whether `Started` is out.
+    pub(super) has_started: bool,
+    /// What the ring has come to; it may be told before `Started`.
+    pub(super) ring_next_seq: u64,
+    pub(super) eof: bool,
+    /// Bytes its ring takes.
+    pub(super) kept: u64,
+    /// Whether the launcher has been asked to end it.
+    pub(super) cancelled: bool,
+    /// It went on past its limit: what its outcome is, whatever the launcher says of the cancel.
+    pub(super) overdue: Option<Outcome>,
+    pub(super) acknowledged: bool,
+    /// Its place among the ended, oldest first.
+    pub(super) place: Option<u64>,
+    /// Who follows it, and whether `Exited` was delivered.
+    pub(super) followers: BTreeMap<ConnectionId, bool>,
+}
+
+impl Run {
+    /// Whether it holds a slot.
+    pub(super) fn holds_slot(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running)
+    }
+
+    /// Whether somebody still waits for `Exited`.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.followers.values().any(|delivered| !delivered)
+    }
+
+    /// Whether nobody can want it any more.
+    pub(super) fn is_done_with(&self) -> bool {
+        let taken = self.acknowledged || (!self.detach && self.origin_gone && self.origin_delivered);
+        matches!(self.phase, Phase::Ended { .. }) && taken && !self.is_awaited()
+    }
+}

@@ -1,0 +1,94 @@
+//! Where the binaries under test come from.
+//!
+//! `STOCKADE_BIN` and `STOCKADE_PROBE` name them; else they are built by the cargo that runs the tests, into the
+//! directory these tests were built into; without a cargo (the test binaries run alone) they are looked for there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use crate::scratch::Scratch;
+
+/// Both binaries, copied to where any user can execute them.
+#[derive(Debug)]
+pub struct Binaries {
+    _place: Scratch,
+    /// `stockade`.
+    pub stockade: PathBuf,
+    /// `stockade-probe`.
+    pub probe: PathBuf,
+}
+
+impl Binaries {
+    /// The binaries, shared by the tests of this process that run at the same time.
+    #[must_use]
+    pub fn get() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Binaries>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(binaries) = shared.upgrade() {
+            return binaries;
+        }
+        let place = Scratch::new("bin");
+        let [stockade, probe] = sources().map(|source| {
+            let copy = place.path().join(source.file_name().unwrap());
+            std::fs::copy(source, &copy).unwrap();
+            copy
+        });
+        let binaries = Arc::new(Self { _place: place, stockade, probe });
+        *shared = Arc::downgrade(&binaries);
+        binaries
+    }
+}
+
+fn sources() -> [&'static Path; 2] {
+    static FOUND: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let named = ["STOCKADE_BIN", "STOCKADE_PROBE"].map(std::env::var_os);
+        if let [Some(stockade), Some(probe)] = named {
+            return [stockade.into(), probe.into()];
+        }
+        if let Some(cargo) = std::env::var_os("CARGO") {
+            build(Path::new(&cargo));
+        }
+        let [stockade, probe] = named;
+        let built = |name: &str| {
+            let path = build_directory().join(name);
+            assert!(path.exists(), "{} isn't there, and no cargo to build it", path.display());
+            path
+        };
+        [
+            stockade.map_or_else(|| built("stockade"), Into::into),
+            probe.map_or_else(|| built("stockade-probe"), Into::into),
+        ]
+    });
+    [&found[0], &found[1]]
+}
+
+/// The directory of this build's binaries (`target/debug`): two above the test's own file.
+#[must_use]
+pub fn build_directory() -> PathBuf {
+    let me = std::env::current_exe().unwrap();
+    let above = me.parent().unwrap();
+    if above.ends_with("deps") { above.parent().unwrap().to_path_buf() } else { above.to_path_buf() }
+}
+
+fn build(cargo: &Path) {
+    let directory = build_directory();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args([
+        "build",
+        "--quiet",
+        "--offline",
+        "-p",
+        "stockade",
+        "-p",
+        "stockade-probe",
+    ]);
+    command.arg("--target-dir").arg(directory.parent().unwrap());
+    if directory.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.status().unwrap();
+    assert!(status.success(), "cargo build of the binaries under test: {status}");
+}

@@ -1,0 +1,149 @@
+//! A daemon under test: started for the first test that needs it, stopped after the last, searched for leftovers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Ground, Mode, Person, left, wait_until};
+
+/// Of what may take long on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Mutex<Child>,
+    /// Its own ground.
+    pub ground: Ground,
+    /// Its socket.
+    pub socket: PathBuf,
+    mounts: BTreeSet<String>,
+}
+
+impl Daemon {
+    /// The daemon of a mode that the tests of this process share.
+    #[must_use]
+    pub fn shared(mode: Mode) -> Arc<Self> {
+        static SHARED: Mutex<Option<HashMap<Person, Weak<Daemon>>>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = shared.get_or_insert_default();
+        if let Some(daemon) = known.get(&mode.server()).and_then(Weak::upgrade) {
+            return daemon;
+        }
+        let daemon = Arc::new(Self::start(mode.server(), &[]));
+        known.insert(mode.server(), Arc::downgrade(&daemon));
+        daemon
+    }
+
+    /// Starts one of a test's own, with more arguments.
+    #[must_use]
+    pub fn start(person: Person, arguments: &[&str]) -> Self {
+        let ground = Ground::new(person);
+        Self::start_at(ground, arguments)
+    }
+
+    /// Starts one on a ground that is there already.
+    #[must_use]
+    pub fn start_at(ground: Ground, arguments: &[&str]) -> Self {
+        let mounts = left::mounts();
+        let socket = ground.base().join("daemon/stockade.sock");
+        let mut command = serve(&ground, &socket);
+        command.args(arguments);
+        let child = Mutex::new(command.spawn().unwrap());
+        let daemon = Self { child, ground, socket, mounts };
+        let up = wait_until(PATIENCE, || UnixStream::connect(&daemon.socket).is_ok() || daemon.is_over());
+        assert!(up && !daemon.is_over(), "the daemon doesn't serve; it said:\n{}", daemon.log());
+        daemon
+    }
+
+    fn is_over(&self) -> bool {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().unwrap().is_some()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.ground.base().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end; whether it came in time.
+    pub fn ends_within(&self, within: Duration) -> bool {
+        wait_until(within, || self.is_over())
+    }
+
+    /// A command of `stockade` for a person of another ground, with this daemon's socket.
+    #[must_use]
+    pub fn ask(&self, ground: &Ground, words: &[&str]) -> Command {
+        let mut command = ground.stockade();
+        command.args(words).arg("--socket").arg(&self.socket);
+        command
+    }
+
+    /// What is left of it after its end, in words.
+    fn leftovers(&self, tree: &[left::Process]) -> Vec<String> {
+        let mut found = Vec::new();
+        wait_until(Duration::from_secs(2), || left::alive(tree).is_empty());
+        found.extend(left::alive(tree).iter().map(|process| format!("process {process:?}")));
+        found.extend(left::mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
+        if self.socket.exists() {
+            found.push(format!("socket {}", self.socket.display()));
+        }
+        found.extend(
+            left::names(&self.ground.base().join("tmp")).iter().map(|name| format!("tmp file {name}")),
+        );
+        found
+    }
+}
+
+/// The command that serves, not started.
+#[must_use]
+pub fn serve(ground: &Ground, socket: &Path) -> Command {
+    let mut command = ground.stockade();
+    command.arg("serve").arg("--socket").arg(socket).arg("--policies").arg(ground.policies());
+    command.arg("--state-directory").arg(ground.base().join("state"));
+    if ground.person.is_root() {
+        command.args(["--group", "users"]);
+    }
+    let log = std::fs::File::create(ground.base().join("daemon.log")).unwrap();
+    command.stdout(Stdio::null()).stderr(log);
+    command
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let tree = left::tree(self.pid());
+        if !self.is_over() {
+            self.signal(Signal::TERM);
+        }
+        let ended = self.ends_within(PATIENCE);
+        if !ended {
+            self.signal(Signal::KILL);
+            self.ends_within(PATIENCE);
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        assert!(ended, "the daemon didn't end within {PATIENCE:?} of SIGTERM; it said:\n{log}");
+        let left = self.leftovers(&tree);
+        assert!(left.is_empty(), "the daemon left {left:#?}\nit said:\n{log}");
+        assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
+    }
+}

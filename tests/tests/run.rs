@@ -1,0 +1,319 @@
+//! What `stockade run` promises to whoever calls it: the exit status, the bytes, the environment, the place.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use stockade_tests::setting::marker;
+use stockade_tests::{Setting, left, wait_until};
+
+#[test]
+fn exit_status_of_every_kind_is_passed_on() {
+    for setting in Setting::each() {
+        for code in [0, 1, 2, 3, 77, 124, 125, 126, 127, 128, 137, 200, 254, 255] {
+            setting.bash("default", &format!("exit {code}")).expect_code(code);
+        }
+    }
+}
+
+#[test]
+fn exit_status_of_a_signal_is_128_and_its_number() {
+    for setting in Setting::each() {
+        for (name, number) in [("HUP", 1), ("INT", 2), ("ABRT", 6), ("KILL", 9), ("SEGV", 11), ("TERM", 15)] {
+            setting.bash("default", &format!("kill -{name} $$")).expect_code(128 + number);
+        }
+    }
+}
+
+#[test]
+fn program_that_does_not_exist_is_127_and_names_where_it_looked() {
+    for setting in Setting::each() {
+        let ended = setting.run("default").words(["no-such-program-here"]).finish();
+        ended.expect_code(127).expect_errors(&["no-such-program-here", "/usr/bin"]);
+    }
+}
+
+#[test]
+fn absolute_program_that_does_not_exist_is_127() {
+    for setting in Setting::each() {
+        let ended = setting.run("default").words(["/usr/bin/no-such-program-here"]).finish();
+        ended.expect_code(127).expect_errors(&["/usr/bin/no-such-program-here"]);
+    }
+}
+
+#[test]
+fn file_that_is_not_executable_is_126() {
+    for setting in Setting::each() {
+        setting.ground.put("plain.txt", "no program\n");
+        setting.run("default").words(["./plain.txt"]).finish().expect_code(126).expect_errors(&["plain.txt"]);
+    }
+}
+
+#[test]
+fn directory_as_program_is_126() {
+    for setting in Setting::each() {
+        setting.run("default").words(["/usr"]).finish().expect_code(126);
+    }
+}
+
+#[test]
+fn script_in_the_workspace_with_a_shebang_runs() {
+    for setting in Setting::each() {
+        let path = setting.ground.put("script", "#!/bin/sh\necho \"ran $1\"\n");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        setting.run("default").words(["./script", "it"]).finish().expect_code(0).expect_text("ran it");
+    }
+}
+
+#[test]
+fn bytes_of_input_and_output_are_untouched() {
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for setting in Setting::each() {
+        let ended = setting.run("default").input(bytes.clone()).words(["cat"]).finish();
+        ended.expect_code(0);
+        assert!(ended.stdout == bytes, "{:?}: {} bytes came", setting.mode, ended.stdout.len());
+    }
+}
+
+#[test]
+fn output_and_errors_stay_apart() {
+    for setting in Setting::each() {
+        let ended = setting.bash("default", "echo out; echo err >&2");
+        ended.expect_code(0).expect_text("out");
+        assert_eq!(ended.errors(), "err", "{}", ended.story());
+    }
+}
+
+#[test]
+fn arguments_that_are_not_utf8_arrive_as_they_are() {
+    let odd = OsStr::from_bytes(b"\xff\xfe odd\n\x01'\"");
+    for setting in Setting::each() {
+        let words = [OsStr::new("printf"), OsStr::new("%s"), odd];
+        let ended = setting.run("default").words(words).finish();
+        ended.expect_code(0);
+        assert_eq!(ended.stdout, odd.as_bytes(), "{}", ended.story());
+    }
+}
+
+#[test]
+fn command_without_input_reads_end_of_file() {
+    for setting in Setting::each() {
+        setting.run("default").words(["wc", "-c"]).finish().expect_code(0).expect_text("0");
+    }
+}
+
+#[test]
+fn environment_passes_only_what_the_policy_allows() {
+    for setting in Setting::each() {
+        let run = setting.run("default").variable("SECRET_TOKEN", "hush").variable("LC_TIME", "C");
+        let ended = run.variable("LD_PRELOAD_NOT", "x").words(["env"]).finish();
+        ended.expect_code(0);
+        let text = ended.text();
+        assert!(text.contains("LC_TIME=C"), "{}", ended.story());
+        assert!(text.lines().any(|line| line.starts_with("PATH=")), "{}", ended.story());
+        assert!(!text.contains("hush"), "{}", ended.story());
+        assert!(!text.contains("LD_PRELOAD_NOT"), "{}", ended.story());
+    }
+}
+
+#[test]
+fn working_directory_is_the_callers_within_the_workspace() {
+    for setting in Setting::each() {
+        setting.ground.put("a/b/file", "x");
+        let inner = setting.ground.work().join("a/b");
+        let work = setting.ground.work();
+        let option = ["--workspace", work.to_str().unwrap()];
+        let ended = setting.run("default").option(&option).within(&inner).words(["pwd"]).finish();
+        ended.expect_code(0).expect_text(inner.to_str().unwrap());
+    }
+}
+
+#[test]
+fn default_workspace_is_the_current_directory() {
+    for setting in Setting::each() {
+        let work = setting.ground.work();
+        setting.run("default").words(["pwd"]).finish().expect_code(0).expect_text(work.to_str().unwrap());
+    }
+}
+
+#[test]
+fn files_written_in_the_workspace_belong_to_the_caller() {
+    use std::os::unix::fs::MetadataExt as _;
+    for setting in Setting::each() {
+        setting.bash("default", "echo text > made; mkdir dir; echo more > dir/file").expect_code(0);
+        for name in ["made", "dir", "dir/file"] {
+            let owner = std::fs::metadata(setting.ground.work().join(name)).unwrap().uid();
+            assert_eq!(owner, setting.ground.person.uid, "{:?}: {name}", setting.mode);
+        }
+    }
+}
+
+#[test]
+fn wall_time_of_the_policy_ends_the_run_with_124() {
+    for setting in Setting::each() {
+        let ended = setting.run("test-second").words(["sleep", "30"]).finish();
+        ended.expect_code(124).expect_errors(&["time", "1"]);
+        assert!(ended.took < Duration::from_secs(5), "{}", ended.story());
+    }
+}
+
+#[test]
+fn timeout_option_ends_the_run_with_124() {
+    for setting in Setting::each() {
+        let ended = setting.run("default").option(&["--timeout", "500ms"]).words(["sleep", "30"]).finish();
+        ended.expect_code(124).expect_errors(&["time"]);
+        assert!(ended.took < Duration::from_secs(5), "{}", ended.story());
+    }
+}
+
+#[test]
+fn timeout_option_that_would_widen_is_refused_with_125() {
+    for setting in Setting::each() {
+        let ended = setting.run("test-second").option(&["--timeout", "1h"]).words(["true"]).finish();
+        assert!(matches!(ended.code, Some(0 | 125)), "{}", ended.story());
+        let ended = setting.run("test-second").option(&["--timeout", "1h"]).words(["sleep", "3"]).finish();
+        assert!(matches!(ended.code, Some(124 | 125)), "{}", ended.story());
+    }
+}
+
+#[test]
+fn idle_time_ends_a_silent_run_and_not_a_talking_one() {
+    for setting in Setting::each() {
+        let ended = setting.run("test-idle").words(["sleep", "20"]).finish();
+        ended.expect_code(124).expect_errors(&["idle"]);
+        let talking = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.4; done";
+        setting.bash("test-idle", talking).expect_code(0);
+    }
+}
+
+#[test]
+fn processor_time_ends_a_spinning_run_with_124() {
+    for setting in Setting::each() {
+        let ended = setting.bash("test-cpu", "while :; do :; done");
+        ended.expect_code(124);
+        assert!(ended.took < Duration::from_secs(20), "{}", ended.story());
+    }
+}
+
+#[test]
+fn memory_option_ends_a_hog_with_137() {
+    for setting in Setting::each() {
+        let probe = setting.ground.put_probe();
+        let run = setting.run("default").option(&["--memory", "64MiB"]);
+        let ended = run.words([probe.as_os_str(), OsStr::new("allocate"), OsStr::new("400")]).finish();
+        ended.expect_code(137).expect_errors(&["memory"]);
+    }
+}
+
+#[test]
+fn output_over_the_limit_ends_the_run_and_keeps_what_fits() {
+    for setting in Setting::each() {
+        let ended = setting.bash("test-output", "yes | head -c 50000000");
+        ended.expect_code(125).expect_errors(&["output"]);
+        assert_eq!(ended.stdout.len(), 1024 * 1024, "{:?}", setting.mode);
+    }
+}
+
+#[test]
+fn interrupt_reaches_the_command_which_may_handle_it() {
+    for setting in Setting::each() {
+        let line = "trap 'echo caught; exit 5' INT; echo ready; for i in $(seq 200); do sleep 0.1; done";
+        let started = setting.run("default").words(["bash", "-c", line]).start();
+        std::thread::sleep(Duration::from_millis(800));
+        started.signal(Signal::INT);
+        let ended = started.finish();
+        ended.expect_code(5);
+        assert!(ended.text().contains("caught"), "{}", ended.story());
+    }
+}
+
+#[test]
+fn second_interrupt_cancels_a_command_that_ignores_the_first() {
+    for setting in Setting::each() {
+        let word = marker("stubborn");
+        let line = format!("trap '' INT TERM; for i in $(seq 600); do sleep 0.1; done # {word}");
+        let started = setting.run("default").words(["bash", "-c", &line]).start();
+        std::thread::sleep(Duration::from_millis(800));
+        started.signal(Signal::INT);
+        std::thread::sleep(Duration::from_millis(200));
+        started.signal(Signal::INT);
+        let ended = started.finish();
+        assert!(ended.took < Duration::from_secs(20), "{}", ended.story());
+        assert!(matches!(ended.code, Some(125 | 130)), "{}", ended.story());
+        assert!(wait_until(Duration::from_millis(500), || left::with_word(&word).is_empty()));
+    }
+}
+
+#[test]
+fn killed_client_takes_its_run_with_it() {
+    for setting in Setting::each() {
+        let word = marker("orphan");
+        let mut started =
+            setting.run("default").words(["bash", "-c", &format!("sleep 50; echo {word}")]).start();
+        let up = wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1);
+        assert!(up, "{:?}: {:?}", setting.mode, left::with_word(&word));
+        started.child.kill().unwrap();
+        started.child.wait().unwrap();
+        let gone = wait_until(Duration::from_secs(2), || left::with_word(&word).is_empty());
+        assert!(gone, "{:?}: {:?}", setting.mode, left::with_word(&word));
+    }
+}
+
+#[test]
+fn unknown_policy_names_the_nearest() {
+    for setting in Setting::each() {
+        let ended = setting.run("defualt").words(["true"]).finish();
+        ended.expect_code(125).expect_errors(&["defualt", "default"]);
+    }
+}
+
+#[test]
+fn workspace_that_is_a_file_or_gone_is_named() {
+    for setting in Setting::each() {
+        let file = setting.ground.put("file", "x");
+        for (path, word) in [(file.to_str().unwrap(), "file"), ("/no/such/place", "/no/such/place")] {
+            let ended = setting.run("default").option(&["--workspace", path]).words(["true"]).finish();
+            ended.expect_code(125).expect_errors(&[word]);
+        }
+    }
+}
+
+#[test]
+fn workspace_that_would_cover_the_system_is_refused() {
+    for setting in Setting::each() {
+        for path in ["/", "/usr", "/proc", "/etc"] {
+            let ended = setting.run("default").option(&["--workspace", path]).words(["true"]).finish();
+            ended.expect_code(125);
+        }
+    }
+}
+
+#[test]
+fn argument_over_the_kernels_limit_is_refused_by_name() {
+    for setting in Setting::each() {
+        // The kernel itself refuses a longer one to the client; a few of the longest together are over our bound.
+        let long = "x".repeat(127 * 1024);
+        let words = ["true", &long, &long, &long, &long, &long, &long, &long, &long];
+        let ended = setting.run("default").words(words).finish();
+        ended.expect_code(125).expect_errors(&["argument"]);
+    }
+}
+
+#[test]
+fn json_events_are_lines_with_one_exited_at_the_end() {
+    for setting in Setting::each() {
+        let ended = setting.run("default").option(&["--json"]).words(["echo", "hello"]).finish();
+        ended.expect_code(0);
+        let lines: Vec<serde_json::Value> =
+            ended.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let text: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        assert!(text.first().unwrap().contains("accepted"), "{}", ended.story());
+        assert!(text.get(1).unwrap().contains("started"), "{}", ended.story());
+        assert_eq!(text.iter().filter(|line| line.contains("\"exited\"")).count(), 1, "{}", ended.story());
+        assert!(text.last().unwrap().contains("exited"), "{}", ended.story());
+        assert!(ended.text().contains("hello"), "{}", ended.story());
+    }
+}

@@ -65,6 +65,8 @@ pub(crate) struct Example {
     pub(crate) text: String,
     /// Decodes a payload as this example's type.
     pub(crate) again: Again,
+    /// Decodes a payload, and gives the message as JSON, and that read and encoded again (without a header).
+    pub(crate) json: fn(&[u8]) -> (String, Vec<u8>),
     /// How many variants the type decodes.
     pub(crate) variants: u32,
 }
@@ -108,6 +110,13 @@ fn again_launch<T: Serialize + DeserializeOwned + Debug>(
     Ok((codec::encode_launch(&message)?, format!("{message:?}")))
 }
 
+fn through_json<T: Serialize + DeserializeOwned>(payload: &[u8]) -> (String, Vec<u8>) {
+    let message: T = codec::decode_launch(payload).unwrap();
+    let text = serde_json::to_string(&message).unwrap();
+    let message: T = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (text, codec::encode_launch(&message).unwrap())
+}
+
 /// How many variants an enum decodes, from what its decoder says of one that can't be. 0 for what isn't an enum.
 fn variants<T: DeserializeOwned>() -> u32 {
     let Err(error) = codec::decode_launch::<T>(&u32::MAX.to_le_bytes()) else { return 0 };
@@ -133,7 +142,16 @@ fn example<T: Serialize + DeserializeOwned + Debug>(form: Form, situation: &str,
         bytes = codec::encode_launch(message).unwrap();
         again_launch::<T>
     };
-    Example { name, form, bytes, annotator: annotate(message), text, again, variants: variants::<T>() }
+    Example {
+        name,
+        form,
+        bytes,
+        annotator: annotate(message),
+        text,
+        again,
+        json: through_json::<T>,
+        variants: variants::<T>(),
+    }
 }
 
 /// Every example, in the order of the page.

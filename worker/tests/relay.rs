@@ -1,0 +1,506 @@
+//! The relay from outside: a launcher and a supervisor that talk with it over its sockets, tools that write pipes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::MemfdFlags;
+use serde::de::DeserializeOwned;
+use stockade_protocol::ExecId;
+use stockade_protocol::client::Stream;
+use stockade_protocol::launch::{FromRelay, ToRelay};
+use stockade_protocol::ring::{FIRST_SEQ, HEADER, Record, pieces};
+use stockade_wire::channel::Channel;
+use stockade_wire::socket::seqpacket_pair;
+use stockade_worker::relay::{self, RelayCommand, RelayError, RelayReport};
+
+const SOON: Duration = Duration::from_secs(20);
+const RING: u64 = 256 * 1024;
+
+/// Whether `fd` has something to read within `within`.
+fn wait(fd: BorrowedFd<'_>, within: Duration) -> bool {
+    let timeout = Timespec { tv_sec: within.as_secs().cast_signed(), tv_nsec: within.subsec_nanos().into() };
+    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+}
+
+fn receive<T: DeserializeOwned>(channel: &Channel, within: Duration) -> Option<T> {
+    wait(channel.as_fd(), within).then(|| channel.receive().unwrap().expect("the relay has closed").0)
+}
+
+struct Relay {
+    launcher: Channel,
+    supervisor: Channel,
+    thread: JoinHandle<Result<(), RelayError>>,
+}
+
+/// A run as a tool and a supervisor see it.
+struct Run {
+    exec_id: ExecId,
+    stdout: Option<File>,
+    stderr: Option<File>,
+    ring: File,
+    capacity: u64,
+    read: u64,
+    next_seq: u64,
+    eof: bool,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let (launcher, control) = seqpacket_pair().unwrap();
+        let thread = std::thread::spawn(move || relay::run(control));
+        let launcher = Channel::new(launcher);
+        let supervisor = connect(&launcher);
+        Self { launcher, supervisor, thread }
+    }
+
+    fn add(&self, output_limit: Option<u64>, idle_ms: Option<u64>) -> Run {
+        self.add_with_ring(RING, output_limit, idle_ms)
+    }
+
+    fn add_with_ring(&self, capacity: u64, output_limit: Option<u64>, idle_ms: Option<u64>) -> Run {
+        let exec_id = ExecId::generate();
+        let (out_read, out_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (err_read, err_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let ring = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&ring, capacity).unwrap();
+        let command = RelayCommand::Add { exec_id, ring_bytes: capacity, output_limit, idle_ms };
+        self.launcher.send(&command, &[out_read.as_fd(), err_read.as_fd(), ring.as_fd()]).unwrap();
+        Run {
+            exec_id,
+            stdout: Some(out_write.into()),
+            stderr: Some(err_write.into()),
+            ring: ring.into(),
+            capacity,
+            read: 0,
+            next_seq: FIRST_SEQ,
+            eof: false,
+        }
+    }
+
+    fn report(&self) -> RelayReport {
+        receive(&self.launcher, SOON).expect("a report")
+    }
+
+    fn silent(&self, within: Duration) {
+        let report: Option<RelayReport> = receive(&self.launcher, within);
+        assert_eq!(report, None);
+    }
+
+    /// Waits for the next news of this run, others' dropped.
+    fn wrote(&self, run: &mut Run) -> u64 {
+        loop {
+            let news: FromRelay = receive(&self.supervisor, SOON).expect("news of the run");
+            let FromRelay::Wrote { exec_id, head, next_seq, eof, .. } = news else { panic!("{news:?}") };
+            if exec_id == run.exec_id {
+                run.eof = eof;
+                run.next_seq = next_seq;
+                return head;
+            }
+        }
+    }
+
+    fn acknowledge(&self, run: &Run, offset: u64) {
+        self.supervisor.send(&ToRelay::Acknowledge { exec_id: run.exec_id, offset }, &[]).unwrap();
+    }
+
+    /// Reads and acknowledges everything until both pipes have ended.
+    fn read_to_end(&self, run: &mut Run) -> [Vec<u8>; 2] {
+        let mut all = [Vec::new(), Vec::new()];
+        while !run.eof {
+            let head = self.wrote(run);
+            for (stream, bytes) in run.records(head) {
+                all[if stream == Stream::Stdout { 0 } else { 1 }].extend(bytes);
+            }
+            self.acknowledge(run, head);
+        }
+        all
+    }
+
+    fn stop(self) {
+        drop(self.launcher);
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+fn connect(launcher: &Channel) -> Channel {
+    let (supervisor, theirs) = seqpacket_pair().unwrap();
+    launcher.send(&RelayCommand::Supervisor, &[theirs.as_fd()]).unwrap();
+    Channel::new(supervisor)
+}
+
+impl Run {
+    fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let [(at, first), (rest_at, rest)] = pieces(offset, length, self.capacity);
+        self.ring.read_exact_at(&mut bytes[..first], at).unwrap();
+        self.ring.read_exact_at(&mut bytes[first..first + rest], rest_at).unwrap();
+        bytes
+    }
+
+    /// The records from where this reader is to `head`, whose sequence must rise by one.
+    fn records(&mut self, head: u64) -> Vec<(Stream, Vec<u8>)> {
+        let mut found = Vec::new();
+        while self.read < head {
+            let header = self.bytes(self.read, HEADER).try_into().unwrap();
+            let record = Record::decode(&header).expect("a record");
+            found.push((record.stream, self.bytes(self.read + HEADER as u64, record.length as usize)));
+            self.read += HEADER as u64 + u64::from(record.length);
+        }
+        found
+    }
+
+    fn close(&mut self) {
+        self.stdout = None;
+        self.stderr = None;
+    }
+}
+
+/// A tool that writes as fast as it can, on a thread: how much it could write, once its pipe breaks or is closed.
+fn flood(mut pipe: File) -> JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let block = [b'x'; 65536];
+        let mut written = 0;
+        while let Ok(bytes) = pipe.write(&block) {
+            written += bytes as u64;
+        }
+        written
+    })
+}
+
+#[test]
+fn both_streams_arrive_whole_and_in_order() {
+    let relay = Relay::start();
+    let mut run = relay.add(None, None);
+    let mut stdout = run.stdout.take().unwrap();
+    let mut stderr = run.stderr.take().unwrap();
+    let expected: Vec<u8> = (0..3_000_000_u32).flat_map(|value| (value % 8191).to_le_bytes()).collect();
+    let copy = expected.clone();
+    let tool = std::thread::spawn(move || {
+        for chunk in copy.chunks(10_007) {
+            stdout.write_all(chunk).unwrap();
+            stderr.write_all(b"line\n").unwrap();
+        }
+    });
+    let [out, err] = relay.read_to_end(&mut run);
+    tool.join().unwrap();
+    assert!(out == expected, "standard output differs");
+    assert_eq!(err.len(), expected.len().div_ceil(10_007) * 5);
+    assert_eq!(
+        relay.report(),
+        RelayReport::Drained { exec_id: run.exec_id, bytes: (out.len() + err.len()) as u64 }
+    );
+    relay.stop();
+}
+
+#[test]
+fn a_full_ring_blocks_its_own_tool_and_no_other() {
+    let relay = Relay::start();
+    let mut slow = relay.add(None, None);
+    let tool = flood(slow.stdout.take().unwrap());
+    let mut head = relay.wrote(&mut slow);
+    while head + 2048 < RING {
+        head = relay.wrote(&mut slow);
+    }
+    let mut other = relay.add(None, None);
+    other.stdout.as_mut().unwrap().write_all(b"through").unwrap();
+    other.close();
+    assert_eq!(relay.read_to_end(&mut other)[0], b"through");
+    assert!(head <= RING);
+    assert!(!wait(relay.supervisor.as_fd(), Duration::from_millis(200)), "a full ring grows no more");
+
+    // Half of it acknowledged: as much again comes, and what was unacknowledged is still there.
+    let before = slow.bytes(RING / 2, HEADER);
+    relay.acknowledge(&slow, RING / 2);
+    let more = relay.wrote(&mut slow);
+    assert!(more > head && more <= RING + RING / 2);
+    assert_eq!(slow.bytes(RING / 2, HEADER), before);
+
+    relay.launcher.send(&RelayCommand::Remove { exec_id: slow.exec_id }, &[]).unwrap();
+    assert!(tool.join().unwrap() > RING, "removing a run breaks its pipes");
+    relay.stop();
+}
+
+#[test]
+fn a_run_goes_on_without_a_supervisor_and_the_next_one_reads_it_all() {
+    let relay = Relay::start();
+    let mut run = relay.add(None, None);
+    let Relay { launcher, supervisor, thread } = relay;
+    drop(supervisor);
+    run.stdout.as_mut().unwrap().write_all(&[b'a'; 100_000]).unwrap();
+    run.close();
+    let report: RelayReport = receive(&launcher, SOON).unwrap();
+    assert_eq!(report, RelayReport::Drained { exec_id: run.exec_id, bytes: 100_000 });
+
+    let supervisor = connect(&launcher);
+    let relay = Relay { launcher, supervisor, thread };
+    assert_eq!(relay.read_to_end(&mut run)[0], [b'a'; 100_000]);
+    relay.stop();
+}
+
+#[test]
+fn output_over_the_limit_is_cut_at_the_byte_told_once_and_blocks_nothing() {
+    let relay = Relay::start();
+    let mut run = relay.add(Some(100_001), None);
+    let stdout = run.stdout.take().unwrap();
+    let mut stderr = run.stderr.take().unwrap();
+    stderr.write_all(&[b'e'; 1]).unwrap();
+    let tool = std::thread::spawn(move || {
+        let mut stdout = stdout;
+        stdout.write_all(&vec![b'o'; 40_000_000]).unwrap();
+        stderr.write_all(&vec![b'e'; 40_000_000]).unwrap();
+    });
+    let [out, err] = relay.read_to_end(&mut run);
+    tool.join().unwrap();
+    assert_eq!(out.len() + err.len(), 100_001);
+    assert_eq!(relay.report(), RelayReport::OutputExceeded { exec_id: run.exec_id, limit: 100_001 });
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id: run.exec_id, bytes: 100_001 });
+    relay.silent(Duration::from_millis(50));
+    relay.stop();
+}
+
+#[test]
+fn output_of_exactly_the_limit_is_not_over_it() {
+    let relay = Relay::start();
+    let mut run = relay.add(Some(1000), None);
+    run.stdout.as_mut().unwrap().write_all(&[b'o'; 1000]).unwrap();
+    run.close();
+    assert_eq!(relay.read_to_end(&mut run)[0].len(), 1000);
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id: run.exec_id, bytes: 1000 });
+    relay.stop();
+}
+
+#[test]
+fn a_limit_larger_than_a_full_ring_is_still_noticed() {
+    let relay = Relay::start();
+    let mut run = relay.add_with_ring(4096, Some(4000), None);
+    let tool = flood(run.stdout.take().unwrap());
+    assert_eq!(relay.report(), RelayReport::OutputExceeded { exec_id: run.exec_id, limit: 4000 });
+    relay.launcher.send(&RelayCommand::Remove { exec_id: run.exec_id }, &[]).unwrap();
+    tool.join().unwrap();
+    relay.stop();
+}
+
+#[test]
+fn silence_is_told_once_and_output_puts_it_off() {
+    let relay = Relay::start();
+    let mut run = relay.add(None, Some(400));
+    let started = Instant::now();
+    for _ in 0..6 {
+        relay.silent(Duration::from_millis(100));
+        run.stdout.as_mut().unwrap().write_all(b".").unwrap();
+    }
+    assert_eq!(relay.report(), RelayReport::Idle { exec_id: run.exec_id, limit_ms: 400 });
+    assert!(started.elapsed() >= Duration::from_millis(950));
+    relay.silent(Duration::from_millis(600));
+    relay.stop();
+}
+
+#[test]
+fn the_idle_clock_stands_still_while_the_ring_is_full_and_after_the_end() {
+    let relay = Relay::start();
+    let mut full = relay.add(None, Some(300));
+    let ended = relay.add(None, Some(300));
+    relay.launcher.send(&RelayCommand::Ended { exec_id: ended.exec_id }, &[]).unwrap();
+    let bytes = usize::try_from(RING).unwrap() + 10_000;
+    full.stdout.as_mut().unwrap().write_all(&vec![b'x'; bytes]).unwrap();
+    relay.silent(Duration::from_millis(900));
+
+    // Its twin: the reader goes on, the tool stays silent, and the same clock runs out.
+    relay.acknowledge(&full, u64::MAX);
+    assert_eq!(relay.report(), RelayReport::Idle { exec_id: full.exec_id, limit_ms: 300 });
+    relay.stop();
+}
+
+#[test]
+fn an_acknowledgement_may_come_before_its_run() {
+    let relay = Relay::start();
+    let exec_id = ExecId::generate();
+    relay.supervisor.send(&ToRelay::Acknowledge { exec_id, offset: u64::MAX }, &[]).unwrap();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let (err_read, _err_write) = rustix::pipe::pipe().unwrap();
+    let ring = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&ring, RING).unwrap();
+    // Only what the relay has answered proves that it has taken the acknowledgement before the run.
+    let mut probe = relay.add(None, None);
+    probe.close();
+    relay.report();
+    let command = RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None };
+    relay.launcher.send(&command, &[read.as_fd(), err_read.as_fd(), ring.as_fd()]).unwrap();
+    drop(read);
+    let mut tool = File::from(write);
+    tool.write_all(&vec![b'x'; 4 * usize::try_from(RING).unwrap()]).unwrap();
+    relay.stop();
+}
+
+#[test]
+fn a_forgotten_run_is_drained_without_a_ring() {
+    let relay = Relay::start();
+    let mut run = relay.add(None, None);
+    let mut stdout = run.stdout.take().unwrap();
+    stdout.write_all(b"x").unwrap();
+    relay.wrote(&mut run);
+    relay.supervisor.send(&ToRelay::Forget { exec_id: run.exec_id }, &[]).unwrap();
+    stdout.write_all(&vec![b'x'; 4 * usize::try_from(RING).unwrap()]).unwrap();
+    drop(stdout);
+    run.close();
+    let bytes = 4 * RING + 1;
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id: run.exec_id, bytes });
+    relay.stop();
+}
+
+#[test]
+fn a_flood_leaves_others_their_turn() {
+    let relay = Relay::start();
+    let mut floods = Vec::new();
+    for _ in 0..4 {
+        let mut run = relay.add(None, None);
+        relay.acknowledge(&run, u64::MAX);
+        floods.push((flood(run.stdout.take().unwrap()), run));
+    }
+    let mut quiet = relay.add(None, None);
+    let mut worst = Duration::ZERO;
+    for _ in 0..50 {
+        let started = Instant::now();
+        quiet.stdout.as_mut().unwrap().write_all(b"?").unwrap();
+        relay.wrote(&mut quiet);
+        worst = worst.max(started.elapsed());
+    }
+    eprintln!("worst answer beside four floods: {worst:?}");
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+    for (tool, run) in floods {
+        relay.launcher.send(&RelayCommand::Remove { exec_id: run.exec_id }, &[]).unwrap();
+        tool.join().unwrap();
+    }
+    relay.stop();
+}
+
+#[test]
+fn a_supervisor_that_never_reads_stops_nobody() {
+    let relay = Relay::start();
+    let mut runs: Vec<Run> = (0..600).map(|_| relay.add_with_ring(8192, None, None)).collect();
+    for _ in 0..3 {
+        for run in &mut runs {
+            run.stdout.as_mut().unwrap().write_all(b"hello").unwrap();
+        }
+    }
+    for run in &mut runs {
+        run.close();
+    }
+    for _ in 0..runs.len() {
+        assert!(matches!(relay.report(), RelayReport::Drained { bytes: 15, .. }));
+    }
+    // Now it reads: what it's told last of each run is the whole truth.
+    let mut ends = std::collections::HashMap::new();
+    while ends.len() < runs.len() {
+        let FromRelay::Wrote { exec_id, head, eof, .. } = receive(&relay.supervisor, SOON).unwrap() else {
+            panic!("unknown news");
+        };
+        if eof {
+            ends.insert(exec_id, head);
+        }
+    }
+    for run in &mut runs {
+        let head = ends[&run.exec_id];
+        let bytes: usize = run.records(head).iter().map(|record| record.1.len()).sum();
+        assert_eq!(bytes, 15);
+    }
+    relay.stop();
+}
+
+#[test]
+fn a_run_that_cannot_be_added_is_told_and_the_relay_goes_on() {
+    let relay = Relay::start();
+    let exec_id = ExecId::generate();
+    let add = |ring_bytes| RelayCommand::Add { exec_id, ring_bytes, output_limit: None, idle_ms: None };
+    relay.launcher.send(&add(RING), &[]).unwrap();
+    let errno = rustix::io::Errno::MFILE.raw_os_error();
+    assert_eq!(relay.report(), RelayReport::Failed { exec_id, errno });
+    let file: OwnedFd = tempfile::tempfile().unwrap().into();
+    relay.launcher.send(&add(RING), &[file.as_fd(), file.as_fd(), file.as_fd()]).unwrap();
+    let errno = rustix::io::Errno::PERM.raw_os_error();
+    assert_eq!(relay.report(), RelayReport::Failed { exec_id, errno });
+    relay.launcher.send(&add(1), &[file.as_fd(), file.as_fd(), file.as_fd()]).unwrap();
+    let errno = rustix::io::Errno::INVAL.raw_os_error();
+    assert_eq!(relay.report(), RelayReport::Failed { exec_id, errno });
+    relay.stop();
+}
+
+#[test]
+fn a_ring_that_cannot_be_written_is_told_and_its_tool_not_blocked() {
+    let relay = Relay::start();
+    let exec_id = ExecId::generate();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let (err_read, err_write) = rustix::pipe::pipe().unwrap();
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let read_only = File::open(path.path()).unwrap();
+    let command = RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None };
+    relay.launcher.send(&command, &[read.as_fd(), err_read.as_fd(), read_only.as_fd()]).unwrap();
+    drop(read);
+    let mut tool = File::from(write);
+    tool.write_all(&vec![b'x'; 1_000_000]).unwrap();
+    let errno = rustix::io::Errno::BADF.raw_os_error();
+    assert_eq!(relay.report(), RelayReport::Failed { exec_id, errno });
+    drop(tool);
+    drop(err_write);
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id, bytes: 0 });
+    relay.stop();
+}
+
+#[test]
+fn a_supervisor_that_talks_nonsense_is_dropped_and_replaced() {
+    let relay = Relay::start();
+    rustix::net::send(&relay.supervisor, b"\x07nonsense", rustix::net::SendFlags::empty()).unwrap();
+    assert!(wait(relay.supervisor.as_fd(), SOON));
+    let end: io::Result<usize> = rustix::io::read(&relay.supervisor, &mut [0; 8]).map_err(Into::into);
+    assert!(matches!(end, Ok(0)) || end.is_err());
+    let relay = Relay { supervisor: connect(&relay.launcher), ..relay };
+    let mut run = relay.add(None, None);
+    run.stdout.as_mut().unwrap().write_all(b"on").unwrap();
+    run.close();
+    assert_eq!(relay.read_to_end(&mut run)[0], b"on");
+    relay.stop();
+}
+
+#[test]
+fn a_flood_is_relayed_at_near_a_plain_pipes_speed() {
+    const BYTES: usize = 512 * 1024 * 1024;
+    let block = vec![b'x'; 65536];
+    let write = |mut pipe: File, block: Vec<u8>| {
+        let _ = rustix::pipe::fcntl_setpipe_size(&pipe, 1024 * 1024);
+        std::thread::spawn(move || {
+            for _ in 0..BYTES / block.len() {
+                pipe.write_all(&block).unwrap();
+            }
+        })
+    };
+    let (read, plain) = rustix::pipe::pipe().unwrap();
+    let started = Instant::now();
+    let tool = write(plain.into(), block.clone());
+    let mut into = vec![0; 65536];
+    while rustix::io::read(&read, &mut into).unwrap() > 0 {}
+    tool.join().unwrap();
+    let bare = started.elapsed();
+
+    let relay = Relay::start();
+    let mut run = relay.add_with_ring(1024 * 1024, None, None);
+    let started = Instant::now();
+    let tool = write(run.stdout.take().unwrap(), block);
+    run.close();
+    while !run.eof {
+        let head = relay.wrote(&mut run);
+        run.read = head;
+        relay.acknowledge(&run, head);
+    }
+    tool.join().unwrap();
+    let relayed = started.elapsed();
+    let rate = |time: Duration| BYTES as f64 / time.as_secs_f64() / 1e9;
+    eprintln!("plain pipe {:.2} GB/s, relayed into the ring {:.2} GB/s", rate(bare), rate(relayed));
+    assert!(relayed < bare * 10, "{relayed:?} against {bare:?}");
+    relay.stop();
+}

@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The processes that confine and watch runs: launcher, relay, monitor, opener, template and init.
+//!
+//! Each has one thread and one role, chosen before anything else happens ([`role`]). None parses text or knows a
+//! policy: they obey a resolved `SandboxSpec`. Reading order: [`role`], `messages`, `launcher`, `template`,
+//! `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
+//! `sys` is the only unsafe code.
+
+mod failure;
+mod init;
+mod launcher;
+mod messages;
+pub mod poller;
+pub mod relay;
+pub mod ring;
+pub mod role;
+mod stages;
+mod sys;
+mod template;
+
+pub use role::run_role;

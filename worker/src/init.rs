@@ -1,0 +1,297 @@
+//! Init: pid 1 of a run (or its subreaper, without namespaces). Locked before it's told what to start.
+//!
+//! ```text
+//! born ─ stages ─> parked ── Start ──> running ── tool ends ──> ending ── all reaped ──> Ended, exit
+//! ```
+//!
+//! It reaps, forwards signals and reports numbers. It never executes anything but the tool, and the end of its
+//! channel (the launcher is gone) is the end of the run. As pid 1 its death is the death of the tree.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
+use stockade_protocol::Bytes;
+use stockade_protocol::bounds::MAX_DESCRIPTORS;
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::Launch;
+use stockade_protocol::outcome::{SetupFailure, SetupStage};
+use stockade_wire::channel::Channel;
+
+use crate::failure::{At, Staged, failed};
+use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::stages::root::Pivoted;
+use crate::stages::worker::{self, Locked, Mapper, Unconfined};
+use crate::sys::{self, ExecPlan, ExecStep};
+
+/// Directories of `PATH` that are tried.
+const MAX_PATH_DIRECTORIES: usize = 128;
+/// Where a tool is looked for when its environment has no `PATH` (as execvp(3) does).
+const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
+
+/// What a worker is born with from its template.
+#[derive(Debug)]
+pub(crate) struct Born {
+    /// The root it stands in.
+    pub(crate) pivoted: Pivoted,
+    /// The tool's standard descriptors.
+    pub(crate) stdio: [OwnedFd; 3],
+}
+
+/// The life of an init. Gives its exit code, which nobody reads.
+pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> i32 {
+    match live(channel, prepare, born, mapper) {
+        Ok(()) => 0,
+        Err(failure) => {
+            drop(channel.send(&FromWorker::Failed(failure), &[]));
+            1
+        }
+    }
+}
+
+fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Staged<()> {
+    let Born { pivoted, stdio } = born;
+    if prepare.plan == Plan::Minimal {
+        rustix::process::set_child_subreaper(Some(Pid::INIT)).at(SetupStage::Namespaces, "subreaper")?;
+    }
+    let signals = listen_for_children()?;
+    let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
+    let mut locked = Unconfined::new(prepare, mapper)
+        .isolate()?
+        .identify()?
+        .limit(already)?
+        .drop_privileges()?
+        .lock()?;
+    let launch = &prepare.launch;
+    rustix::process::chdir(launch.cwd.as_path()).at(SetupStage::Cwd, launch.cwd.clone())?;
+    let plan = exec_plan(launch, stdio, &mut locked)?;
+    park(channel, &pivoted, &locked)?;
+    drop(locked);
+    let Some(()) = wait_for_start(channel)? else { return Ok(()) };
+    worker::dumpable(false)?;
+    let tool = start(plan, launch)?;
+    if channel.send(&FromWorker::Running, &[]).is_err() {
+        return Ok(());
+    }
+    let Some(status) = watch(channel, &signals, tool)? else { return Ok(()) };
+    end_the_rest(prepare.plan);
+    report(channel, status, &pivoted.missing);
+    Ok(())
+}
+
+/// Children are told by a descriptor: nothing ever runs in a signal handler.
+fn listen_for_children() -> Staged<SignalFd> {
+    const STAGE: SetupStage = SetupStage::Namespaces;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None).at(STAGE, "signals")?;
+    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at(STAGE, "signalfd")
+}
+
+/// Without a user namespace of its own, `RLIMIT_NPROC` counts all processes of the uid.
+fn processes_of_owner() -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let me = rustix::process::geteuid().as_raw();
+    let is_process = |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let mine = entries.flatten().filter(|e| is_process(&e.file_name()));
+    let mine = mine.filter(|e| e.metadata().is_ok_and(|m| m.uid() == me));
+    let threads = |path: &Path| std::fs::read_dir(path.join("task")).map_or(0, Iterator::count);
+    mine.map(|e| threads(&e.path()) as u64).sum()
+}
+
+fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
+    let delta = u32::try_from(locked.delta.len()).unwrap_or(u32::MAX);
+    let room = MAX_DESCRIPTORS - 1;
+    let tmpfs: Vec<&OwnedFd> = pivoted.tmpfs.iter().take(room).collect();
+    let parked = Parked {
+        absent: pivoted.absent.clone(),
+        guarded: pivoted.guarded.clone(),
+        landlock_abi: locked.landlock.abi,
+        landlock_rules: locked.landlock.rules,
+        filters: locked.installed.saturating_add(delta),
+        filters_installed: locked.installed,
+        tmpfs: u32::try_from(tmpfs.len()).unwrap_or(0),
+    };
+    let descriptors: Vec<BorrowedFd<'_>> = match &locked.proc {
+        Some(proc) => core::iter::once(proc).chain(tmpfs).map(AsFd::as_fd).collect(),
+        None => Vec::new(),
+    };
+    channel
+        .send(&FromWorker::Parked(Box::new(parked)), &descriptors)
+        .map_err(|_| failed(SetupStage::Template, libc::EPIPE, "channel"))
+}
+
+/// `None`: the launcher has gone.
+fn wait_for_start(channel: &Channel) -> Staged<Option<()>> {
+    match channel.receive::<ToWorker>() {
+        Ok(Some((ToWorker::Start, _))) => Ok(Some(())),
+        Ok(None) => Ok(None),
+        _ => Err(failed(SetupStage::Template, libc::EPROTO, "channel")),
+    }
+}
+
+fn exec_plan(launch: &Launch, stdio: [OwnedFd; 3], locked: &mut Locked) -> Staged<ExecPlan> {
+    let strings = |all: &[Bytes]| all.iter().map(|one| c_string(&one.0)).collect::<Staged<Vec<_>>>();
+    let entry = |(name, value): &(Bytes, Bytes)| c_string([&name.0[..], b"=", &value.0[..]].concat());
+    let environment = launch.environment.iter().map(entry).collect::<Staged<Vec<_>>>()?;
+    let candidates = candidates(launch).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
+    let landlock = locked.landlock.ruleset.take();
+    let delta = core::mem::take(&mut locked.delta);
+    Ok(ExecPlan::new(candidates, strings(&launch.argv)?, environment, stdio, landlock, delta))
+}
+
+fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
+    CString::new(bytes.as_ref()).map_err(|_| failed(SetupStage::Check, libc::EINVAL, "NUL in a string"))
+}
+
+/// The paths a program's name stands for: itself if it has a `/`, else beneath each directory of the run's `PATH`.
+fn candidates(launch: &Launch) -> Vec<Vec<u8>> {
+    let Some(program) = launch.argv.first() else { return Vec::new() };
+    if program.contains(&b'/') {
+        return vec![program.0.clone()];
+    }
+    let path = launch.environment.iter().find(|(name, _)| name.0 == b"PATH");
+    let path = path.map_or(DEFAULT_PATH, |(_, value)| &value.0[..]);
+    let under = |directory: &[u8]| match directory {
+        [] => [b"./", &program.0[..]].concat(),
+        _ => [directory, b"/", &program.0[..]].concat(),
+    };
+    path.split(|byte| *byte == b':').take(MAX_PATH_DIRECTORIES).map(under).collect()
+}
+
+fn start(plan: ExecPlan, launch: &Launch) -> Staged<Pid> {
+    let outcome = plan.start().at(SetupStage::Exec, "clone")?;
+    outcome.map_err(|(step, errno)| {
+        let tried = || candidates(launch).join(&b':');
+        let (stage, subject) = match step {
+            ExecStep::Session => (SetupStage::Terminal, b"setsid".to_vec()),
+            ExecStep::Stdio => (SetupStage::Exec, b"standard descriptors".to_vec()),
+            ExecStep::Landlock => (SetupStage::Landlock, b"restrict".to_vec()),
+            ExecStep::Close => (SetupStage::Exec, b"close_range".to_vec()),
+            ExecStep::Seccomp => (SetupStage::Seccomp, b"delta filter".to_vec()),
+            ExecStep::Exec => (SetupStage::Exec, tried()),
+        };
+        failed(stage, errno, subject)
+    })
+}
+
+/// Until the tool ends: its raw wait status. `None`: the launcher has gone, so must we.
+fn watch(channel: &Channel, signals: &SignalFd, tool: Pid) -> Result<Option<i32>, SetupFailure> {
+    const STAGE: SetupStage = SetupStage::Exec;
+    loop {
+        let mut sources =
+            [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        match rustix::event::poll(&mut sources, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).at(STAGE, "poll"),
+        }
+        let [from_launcher, from_children] = sources.map(|source| !source.revents().is_empty());
+        if from_children {
+            while let Ok(Some(_)) = signals.read_signal() {}
+            if let Some(status) = reap(Some(tool)) {
+                return Ok(Some(status));
+            }
+        }
+        if from_launcher {
+            match channel.receive::<ToWorker>() {
+                Ok(Some((ToWorker::Signal(number), _))) => forward(tool, number),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Reaps everything that has ended; the status of `tool`, if it's among them.
+fn reap(tool: Option<Pid>) -> Option<i32> {
+    let mut status = None;
+    while let Ok(Some(reaped)) = sys::try_wait(None) {
+        if Some(reaped.pid) == tool {
+            status = Some(reaped.status);
+        }
+    }
+    status
+}
+
+/// The tool leads its session, so its process group is its pid.
+fn forward(tool: Pid, number: u8) {
+    if let Some(signal) = Signal::try_from(i32::from(number)).ok() {
+        // ESRCH: it has just ended, which the next turn of the loop sees.
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(tool.as_raw_nonzero().get()), signal);
+    }
+}
+
+/// Kills and reaps all that the tool left behind.
+fn end_the_rest(plan: Plan) {
+    loop {
+        kill_others(plan);
+        loop {
+            match sys::try_wait(None) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return, // ECHILD: nothing is left
+            }
+        }
+        // Something is still dying: wait for it without a clock.
+        let _ = rustix::process::wait(rustix::process::WaitOptions::empty());
+    }
+}
+
+fn kill_others(plan: Plan) {
+    if plan == Plan::Minimal {
+        kill_below("self");
+    } else {
+        // In a pid namespace: everything but ourselves (kill(2)).
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), Signal::SIGKILL);
+    }
+}
+
+/// Kills every process below another, again and again until none is found: a fork bomb forks while it is read.
+pub(crate) fn kill_descendants(of: Pid) {
+    kill_below(&of.as_raw_nonzero().to_string());
+}
+
+/// Rounds of looking for descendants before it's left to the next sweep.
+const KILL_ROUNDS: usize = 16;
+
+fn kill_below(process: &str) {
+    for _ in 0..KILL_ROUNDS {
+        let all = descendants(process);
+        if all.is_empty() {
+            return;
+        }
+        for pid in all {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Every process below one, by the kernel's own lists of children (proc(5), `task/TID/children`).
+fn descendants(of: &str) -> Vec<Pid> {
+    let mut all = Vec::new();
+    let mut next = vec![of.to_owned()];
+    while let Some(process) = next.pop() {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { continue };
+        for thread in threads.flatten() {
+            let Ok(children) = std::fs::read_to_string(thread.path().join("children")) else { continue };
+            for child in children.split_ascii_whitespace() {
+                all.extend(child.parse().ok().and_then(Pid::from_raw));
+                next.push(child.to_owned());
+            }
+        }
+    }
+    all
+}
+
+fn report(channel: &Channel, status: i32, missing: &[Bytes]) {
+    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
+        .map_or_else(|_| Used::default(), |usage| Used::from(usage.as_ref()));
+    let came = |path: &&Bytes| path.as_path().symlink_metadata().is_ok();
+    let trusted_files = missing.iter().filter(came).cloned().collect();
+    drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, used, trusted_files })), &[]));
+}

@@ -1,0 +1,74 @@
+//! What the launcher permits, whatever the supervisor says: otherwise the supervisor would be root by another name.
+
+use stockade_protocol::bounds::{MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::Launch;
+use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::spec::{Level, MountKind, RunAs};
+
+use crate::failure::{Staged, failed};
+
+/// No range of run uids may reach below: ids of people and services live there.
+const LOWEST_RUN_UID: u32 = 100_000;
+/// The most mounts, denied and protected paths of one spec together.
+const MAX_PATHS: usize = 1024;
+
+/// Whether this launch may be made, and by which plan.
+///
+/// # Errors
+/// `Check` with what is out of bounds.
+pub(crate) fn permit(launch: &Launch, plan: Plan, closing: bool) -> Staged<Plan> {
+    let refuse = |errno: i32, what: &str| Err(failed(SetupStage::Check, errno, what));
+    if closing {
+        return refuse(libc::ESHUTDOWN, "launcher is stopping");
+    }
+    let spec = &launch.spec;
+    let plan = if spec.level == Level::Minimal { Plan::Minimal } else { plan };
+    let me = rustix::process::geteuid().as_raw();
+    if me != 0 && launch.owner.uid != me {
+        return refuse(libc::EPERM, "owner");
+    }
+    if let (Plan::System, RunAs::Ephemeral { start, count }) = (plan, spec.run_as)
+        && (start < LOWEST_RUN_UID || count == 0 || start.checked_add(count).is_none())
+    {
+        return refuse(libc::EPERM, "run-as range");
+    }
+    if plan == Plan::System && spec.run_as == RunAs::Caller && launch.owner.uid == 0 {
+        return refuse(libc::EPERM, "run-as caller is root");
+    }
+    let paths = spec.mounts.len() + spec.deny.len() + spec.protect.len();
+    if paths > MAX_PATHS {
+        return refuse(libc::E2BIG, "paths");
+    }
+    let targets = spec.mounts.iter().map(|mount| &mount.target);
+    for path in targets.chain(&spec.deny).chain(&spec.protect).chain([&launch.cwd, &launch.workspace]) {
+        if path.first() != Some(&b'/') || path.len() > MAX_PATH || path.split(|b| *b == b'/').any(|c| c == b"..") {
+            return refuse(libc::EINVAL, "path");
+        }
+    }
+    if !spec.mounts.iter().any(|mount| mount.kind == MountKind::Workspace) && launch.workspace_passed {
+        return refuse(libc::EINVAL, "workspace without a mount");
+    }
+    arguments(launch)?;
+    Ok(plan)
+}
+
+fn arguments(launch: &Launch) -> Staged<()> {
+    let refuse = |what: &str| Err(failed(SetupStage::Check, libc::E2BIG, what));
+    if launch.argv.is_empty() || launch.argv.len() > MAX_ARGUMENTS {
+        return refuse("argv");
+    }
+    if launch.environment.len() > MAX_ENVIRONMENT {
+        return refuse("environment");
+    }
+    let entries = launch.environment.iter().map(|(name, value)| name.len() + value.len() + 2);
+    let lengths = launch.argv.iter().map(|argument| argument.len() + 1).chain(entries);
+    let mut total = 0;
+    for length in lengths {
+        total += length;
+        if length > MAX_ARGUMENT || total > MAX_ARGUMENTS_TOTAL {
+            return refuse("arguments");
+        }
+    }
+    Ok(())
+}

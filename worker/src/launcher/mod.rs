@@ -1,0 +1,476 @@
+//! The launcher: one thread, no parser, privileged in system mode. It clones, waits, forwards and checks.
+//!
+//! A run's states here:
+//!
+//! ```text
+//! Preparing ── Parked, verified ──> Starting ── Running ──> Running ── Ended / init's death ──> Ended (sent)
+//!     └────────────┴── Failed, limit, cancel ──> verdict set, killed ── init reaped ──> Ended (sent)
+//! ```
+//!
+//! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
+//! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
+//! Reading order: this loop, [`run`], [`check`], [`verify`], [`spawn`], [`outbox`].
+
+mod check;
+mod outbox;
+mod run;
+mod spawn;
+mod uids;
+mod verify;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::Pid;
+use stockade_protocol::ExecId;
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
+use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome};
+use stockade_wire::channel::ChannelError;
+
+use crate::monitor::{MonitorCommand, MonitorReport};
+use crate::poller::{Interest, Poller, Ready};
+use crate::relay::{RelayCommand, RelayReport};
+use crate::sys;
+use outbox::Outbox;
+use run::{Progress, Run};
+use uids::Uids;
+
+const SUPERVISOR: u64 = 0;
+const SIGNALS: u64 = 1;
+const MONITOR: u64 = 2;
+const RELAY: u64 = 3;
+/// A run's tokens: its number times two from here on; odd: its mountinfo.
+const FIRST_RUN: u64 = 4;
+/// Messages taken from one socket before the others have their turn.
+const MESSAGES_A_TURN: usize = 32;
+
+/// The launcher's life. `embedded`: one run of the CLI's, without relay, and the template is a copy of this process.
+pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
+    match Launcher::new(channel, embedded).and_then(|mut launcher| launcher.serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+struct Launcher {
+    embedded: bool,
+    plan: Plan,
+    poller: Poller,
+    signals: SignalFd,
+    supervisor: Outbox,
+    monitor: Option<Outbox>,
+    relay: Option<Outbox>,
+    satellites: Vec<Pid>,
+    runs: HashMap<u64, Run>,
+    by_id: HashMap<ExecId, u64>,
+    next_run: u64,
+    uids: Uids,
+    /// The supervisor is gone or has said so: no new run, and the end once all have ended.
+    closing: bool,
+}
+
+impl Launcher {
+    fn new(channel: OwnedFd, embedded: bool) -> io::Result<Self> {
+        // Two or three descriptors a run. A refusal shows as the failure of the run that finds none.
+        drop(rlimit::increase_nofile_limit(u64::MAX));
+        // Orphans of runs without a pid namespace come here when their own init is killed.
+        rustix::process::set_child_subreaper(Some(Pid::INIT))?;
+        let mut children = SigSet::empty();
+        children.add(Signal::SIGCHLD);
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
+        let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let poller = Poller::new()?;
+        poller.add(&signals, SIGNALS, Interest::Read)?;
+        let supervisor = Outbox::new(channel, SUPERVISOR, &poller)?;
+        let plan = if rustix::process::geteuid().is_root() { Plan::System } else { Plan::User };
+        Ok(Self {
+            embedded,
+            plan,
+            poller,
+            signals,
+            supervisor,
+            monitor: None,
+            relay: None,
+            satellites: Vec::new(),
+            runs: HashMap::new(),
+            by_id: HashMap::new(),
+            next_run: FIRST_RUN,
+            uids: Uids::default(),
+            closing: false,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while !(self.closing && self.runs.is_empty()) {
+            let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            self.poller.wait(&mut ready, timeout)?;
+            for event in &ready {
+                self.handle(*event);
+            }
+            self.expire(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Ready) {
+        match event.token {
+            SUPERVISOR => self.from_supervisor(event),
+            SIGNALS => self.reap(),
+            MONITOR => self.from_monitor(event),
+            RELAY => self.from_relay(event),
+            token if token % 2 == 1 => self.check_guard(token - 1),
+            token => self.from_worker(token),
+        }
+    }
+
+    fn from_supervisor(&mut self, event: Ready) {
+        if event.writable {
+            self.supervisor.flush(&self.poller);
+        }
+        for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
+            match self.supervisor.channel().receive::<ToLauncher>() {
+                Ok(Some((message, descriptors))) => self.command(message, descriptors),
+                Err(error) if error.would_block() => return,
+                // A message we can't read is one we can't answer: the two aren't of one version.
+                Ok(None) | Err(_) => return self.close(),
+            }
+        }
+    }
+
+    fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToLauncher::Hello { version } => self.hello(version),
+            ToLauncher::Launch(launch) => self.launch(*launch, descriptors),
+            ToLauncher::Signal { exec_id, signal } => {
+                if let Some(run) = self.run_mut(exec_id) {
+                    run.signal(signal);
+                }
+            }
+            ToLauncher::Cancel { exec_id, reason } => self.condemn_id(exec_id, Outcome::Cancelled { reason }),
+            ToLauncher::OutputExceeded { exec_id } => {
+                let limit = self.run_mut(exec_id).and_then(|run| run.limits.output).unwrap_or(0);
+                self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
+            }
+            ToLauncher::Shutdown => self.close(),
+            // An ended run is forgotten when its last process is; terminals aren't there yet.
+            _ => {}
+        }
+    }
+
+    fn hello(&mut self, version: u16) {
+        if version != LAUNCH_VERSION {
+            return self.close();
+        }
+        let mut beside = Vec::new();
+        if !self.embedded {
+            match self.start_relay() {
+                Ok(socket) => beside.push(socket),
+                Err(_) => return self.close(),
+            }
+        }
+        let hello = FromLauncher::Hello {
+            version: LAUNCH_VERSION,
+            pid: std::process::id(),
+            plan: self.plan,
+            memory: MemoryMechanism::Monitor,
+        };
+        self.supervisor.send(&hello, beside, &self.poller);
+    }
+
+    /// Ends every run, and the launcher after them.
+    fn close(&mut self) {
+        self.closing = true;
+        drop(self.poller.remove(self.supervisor.channel()));
+        let all: Vec<u64> = self.runs.keys().copied().collect();
+        for number in all {
+            self.condemn(number, Outcome::Cancelled { reason: CancelReason::Draining });
+        }
+    }
+
+    fn start_relay(&mut self) -> io::Result<OwnedFd> {
+        let (pid, channel) = spawn::satellite("relay")?;
+        let (ours, theirs) = stockade_wire::socket::seqpacket_pair()?;
+        let mut relay = Outbox::new(channel, RELAY, &self.poller)?;
+        relay.send(&RelayCommand::Supervisor, vec![theirs], &self.poller);
+        self.satellites.push(pid);
+        self.relay = Some(relay);
+        Ok(ours)
+    }
+
+    /// Started with the first run that has something to watch.
+    fn monitor(&mut self) -> io::Result<&mut Outbox> {
+        if self.monitor.is_none() {
+            let (pid, channel) = spawn::satellite("monitor")?;
+            self.satellites.push(pid);
+            self.monitor = Some(Outbox::new(channel, MONITOR, &self.poller)?);
+        }
+        self.monitor.as_mut().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+
+    fn launch(&mut self, launch: Launch, descriptors: Vec<OwnedFd>) {
+        let exec_id = launch.exec_id;
+        let number = self.next_run;
+        let (token, poller) = (number, &self.poller);
+        let begun = check::permit(&launch, self.plan, self.closing)
+            .and_then(|plan| Run::begin(launch, plan, descriptors, &mut self.uids, self.embedded))
+            .and_then(|run| run.listen(poller, token));
+        match begun {
+            Ok(run) => {
+                self.next_run += 2;
+                self.by_id.insert(exec_id, number);
+                self.runs.insert(number, run);
+            }
+            Err(failure) => {
+                let ended = run::failed_to_begin(exec_id, failure);
+                self.supervisor.send(&ended, Vec::new(), &self.poller);
+            }
+        }
+    }
+
+    fn run_mut(&mut self, exec_id: ExecId) -> Option<&mut Run> {
+        self.by_id.get(&exec_id).and_then(|number| self.runs.get_mut(number))
+    }
+
+    fn from_worker(&mut self, number: u64) {
+        for _ in 0..MESSAGES_A_TURN {
+            let Some(run) = self.runs.get_mut(&number) else { return };
+            match run.receive() {
+                Ok(Progress::Nothing) => return,
+                Ok(Progress::More) => {}
+                Ok(Progress::Parked) => self.parked(number),
+                Ok(Progress::Running) => self.running(number),
+                Ok(Progress::Ended) => return self.finish(number, true),
+                Ok(Progress::Closed) => {
+                    run.stop_listening(&self.poller);
+                    return self.settle(number);
+                }
+                Err(failure) => self.condemn(number, Outcome::SetupFailed { failure }),
+            }
+        }
+    }
+
+    /// A worker waits, locked: read back what holds, arm the watchers, and let it start the tool.
+    fn parked(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if run.is_condemned() {
+            return;
+        }
+        if let Err(failure) = run.verify(&self.poller, number + 1) {
+            return self.condemn(number, Outcome::SetupFailed { failure });
+        }
+        let (command, descriptors) = run.watch_order();
+        let watched = self.monitor().is_ok();
+        if let (true, Some(monitor)) = (watched, self.monitor.as_mut()) {
+            monitor.send(&command, descriptors, &self.poller);
+        } else {
+            return self.condemn(number, run::no_satellite("monitor"));
+        }
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if let Some((command, descriptors)) = run.relay_order() {
+            let Some(relay) = self.relay.as_mut() else {
+                return self.condemn(number, run::no_satellite("relay"));
+            };
+            relay.send(&command, descriptors, &self.poller);
+        }
+        run.start();
+    }
+
+    fn running(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let (message, descriptors) = run.started();
+        self.supervisor.send(&message, descriptors, &self.poller);
+    }
+
+    fn condemn_id(&mut self, exec_id: ExecId, outcome: Outcome) {
+        if let Some(number) = self.by_id.get(&exec_id).copied() {
+            self.condemn(number, outcome);
+        }
+    }
+
+    /// Decides a run's outcome, once, and kills it.
+    fn condemn(&mut self, number: u64, outcome: Outcome) {
+        if let Some(run) = self.runs.get_mut(&number) {
+            run.condemn(outcome);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        while let Ok(Some(reaped)) = sys::try_wait(None) {
+            let found = self.runs.iter_mut().find_map(|(number, run)| run.reaped(&reaped).then_some(*number));
+            if let Some(number) = found {
+                // What it said before it died is still in the channel, and decides what its death means.
+                self.from_worker(number);
+                self.settle(number);
+            } else if self.satellites.contains(&reaped.pid) {
+                self.satellite_died(reaped.pid);
+            }
+        }
+    }
+
+    /// Without a relay or a monitor limits don't hold: every run ends, and so does this launcher.
+    fn satellite_died(&mut self, pid: Pid) {
+        self.satellites.retain(|other| *other != pid);
+        let all: Vec<u64> = self.runs.keys().copied().collect();
+        for number in all {
+            let reason = "a process that watches the run died".to_owned();
+            self.condemn(number, Outcome::Lost { reason });
+        }
+        self.closing = true;
+    }
+
+    /// Ends a run whose processes are gone.
+    fn settle(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if run.is_over() {
+            self.finish(number, true);
+        }
+    }
+
+    /// Tells the supervisor how a run ended, once, and forgets it when its last process is reaped.
+    fn finish(&mut self, number: u64, reaped: bool) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let exec_id = run.exec_id;
+        if let Some(message) = run.end(reaped) {
+            self.supervisor.send(&message, Vec::new(), &self.poller);
+            if let Some(monitor) = self.monitor.as_mut() {
+                monitor.send(&MonitorCommand::Unwatch { exec_id }, Vec::new(), &self.poller);
+            }
+            if let (true, Some(relay)) = (run.is_relayed(), self.relay.as_mut()) {
+                relay.send(&RelayCommand::Ended { exec_id }, Vec::new(), &self.poller);
+            }
+        }
+        if run.is_reaped() {
+            if run.was_unreaped() {
+                self.supervisor.send(&FromLauncher::Reaped { exec_id }, Vec::new(), &self.poller);
+            }
+            self.forget(number);
+        }
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(run) = self.runs.remove(&number) {
+            self.by_id.remove(&run.exec_id);
+            run.release(&self.poller, &mut self.uids);
+        }
+    }
+
+    fn from_monitor(&mut self, event: Ready) {
+        let Some(monitor) = self.monitor.as_mut() else { return };
+        if event.writable {
+            monitor.flush(&self.poller);
+        }
+        for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
+            let Some(monitor) = self.monitor.as_ref() else { return };
+            match monitor.channel().receive::<MonitorReport>() {
+                Ok(Some((report, _))) => self.monitored(&report),
+                other => {
+                    if closed(&other) {
+                        self.monitor = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn monitored(&mut self, report: &MonitorReport) {
+        let exec_id = run::subject_of(report);
+        let Some(number) = self.by_id.get(&exec_id).copied() else { return };
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if let Some(outcome) = run.monitored(report) {
+            self.condemn(number, outcome);
+            return self.settle(number);
+        }
+        if let MonitorReport::Warning { limit, value, bound, .. } = report {
+            let (limit, value, bound) = (limit.name().to_owned(), *value, *bound);
+            let message = FromLauncher::Warning { exec_id, limit, value, bound };
+            self.supervisor.send(&message, Vec::new(), &self.poller);
+        }
+    }
+
+    fn from_relay(&mut self, event: Ready) {
+        let Some(relay) = self.relay.as_mut() else { return };
+        if event.writable {
+            relay.flush(&self.poller);
+        }
+        for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
+            let Some(relay) = self.relay.as_ref() else { return };
+            match relay.channel().receive::<RelayReport>() {
+                Ok(Some((report, _))) => self.relayed(report),
+                other => {
+                    if closed(&other) {
+                        self.relay = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn relayed(&mut self, report: RelayReport) {
+        match report {
+            RelayReport::OutputExceeded { exec_id, limit } => {
+                self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
+            }
+            RelayReport::Idle { exec_id, limit_ms } => {
+                self.condemn_id(exec_id, Outcome::TimedOut { clock: Clock::Idle, limit_ms });
+            }
+            RelayReport::Failed { exec_id, errno } => {
+                let reason = format!("its output could not be relayed (errno {errno})");
+                self.condemn_id(exec_id, Outcome::Lost { reason });
+            }
+            RelayReport::Drained { .. } => {}
+        }
+    }
+
+    /// The run's mount table has changed: are all its masks still there?
+    fn check_guard(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if let Some(path) = run.dissolved_guard() {
+            self.condemn(number, Outcome::Cancelled { reason: CancelReason::GuardDissolved { path } });
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.runs.values().filter_map(Run::deadline).min()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let due: Vec<u64> =
+            self.runs.iter().filter(|(_, run)| run.deadline().is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        for number in due {
+            let Some(run) = self.runs.get_mut(&number) else { continue };
+            if run.expire(now) {
+                self.finish(number, false);
+            } else {
+                self.settle(number);
+            }
+        }
+    }
+}
+
+/// Whether a receive says that the other end is gone, or speaks another language.
+fn closed<T>(received: &Result<Option<T>, ChannelError>) -> bool {
+    match received {
+        Ok(None) => true,
+        Ok(Some(_)) => false,
+        Err(error) => !error.would_block(),
+    }
+}
+
+/// How long a set-up may take before it's given up: a dead mount stops it for ever.
+const SETUP_BOUND: Duration = Duration::from_secs(15);
+/// How long after the kill a run may take to be reaped before it's reported as not reaped.
+const REAP_BOUND: Duration = Duration::from_secs(2);
+/// How long after an unexplained death of init its explanation (the monitor's report) may take.
+const WORD_BOUND: Duration = Duration::from_millis(200);
+/// How often a dying run without a pid namespace is looked through for new processes.
+const SWEEP: Duration = Duration::from_millis(5);

@@ -1,0 +1,559 @@
+//! One run as the launcher sees it: its processes, its deadlines, and the one outcome it will have.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal};
+use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
+use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput};
+use stockade_protocol::outcome::{
+    Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
+};
+use stockade_protocol::spec::{Limits, RunAs};
+use stockade_protocol::{Bytes, ExecId};
+use stockade_wire::channel::Channel;
+
+use super::uids::Uids;
+use super::{REAP_BOUND, SETUP_BOUND, SWEEP, WORD_BOUND, spawn, verify};
+use crate::failure::{At, Staged, failed};
+use crate::init;
+use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
+use crate::poller::{Interest, Poller};
+use crate::relay::RelayCommand;
+use crate::sys::Reaped;
+
+/// The user and group id that root's runs have inside: programs treat 0 as able to do what it can't here.
+const INSIDE_OF_ROOT: u32 = 1000;
+
+/// What a message from a worker means for the launcher.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// No message waits.
+    Nothing,
+    /// Taken; nothing to do.
+    More,
+    /// The worker is parked.
+    Parked,
+    /// The tool runs.
+    Running,
+    /// The tool has ended and nothing of the run is left but init.
+    Ended,
+    /// Nobody is at the other end any more.
+    Closed,
+}
+
+/// Relayed output: what the relay and the supervisor get.
+#[derive(Debug)]
+struct Relayed {
+    pipes: Option<[OwnedFd; 2]>,
+    ring: OwnedFd,
+    ring_bytes: u64,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) exec_id: ExecId,
+    pub(crate) limits: Limits,
+    prepare: Prepare,
+    channel: Channel,
+    template: Option<Pid>,
+    init: Option<(Pid, OwnedFd)>,
+    parked: Option<(Parked, Vec<OwnedFd>)>,
+    confinement: Option<Box<Confinement>>,
+    relayed: Option<Relayed>,
+    mountinfo: Option<File>,
+    listening: bool,
+    begun: Instant,
+    started: Option<Instant>,
+    ended_at: Option<Instant>,
+    condemned_at: Option<Instant>,
+    unexplained_since: Option<Instant>,
+    verdict: Option<Outcome>,
+    ended: Option<Box<Ended>>,
+    init_end: Option<(i32, Used)>,
+    sampled: (u64, u64),
+    told: bool,
+    unreaped: bool,
+}
+
+/// The message that a run never began.
+pub(crate) fn failed_to_begin(exec_id: ExecId, failure: SetupFailure) -> FromLauncher {
+    FromLauncher::Ended {
+        exec_id,
+        outcome: Outcome::SetupFailed { failure },
+        usage: Usage::default(),
+        trusted_files: Vec::new(),
+        reaped: true,
+    }
+}
+
+/// The outcome of a run whose watcher can't be had.
+pub(crate) fn no_satellite(name: &str) -> Outcome {
+    Outcome::SetupFailed { failure: failed(SetupStage::Cgroup, libc::ESRCH, name) }
+}
+
+/// Whom a report of the monitor is about.
+pub(crate) fn subject_of(report: &MonitorReport) -> ExecId {
+    match report {
+        MonitorReport::Breach { exec_id, .. }
+        | MonitorReport::Peak { exec_id, .. }
+        | MonitorReport::Warning { exec_id, .. } => *exec_id,
+    }
+}
+
+impl Run {
+    /// Starts a template for it.
+    pub(crate) fn begin(
+        launch: Launch,
+        plan: Plan,
+        descriptors: Vec<OwnedFd>,
+        uids: &mut Uids,
+        embedded: bool,
+    ) -> Staged<Self> {
+        const STAGE: SetupStage = SetupStage::Template;
+        let mut prepare = prepare(launch, plan, uids)?;
+        let (mut passed, relayed) = stdio(&mut prepare, descriptors)?;
+        let (template, socket) = spawn::template(embedded).at(STAGE, "start")?;
+        let limits = prepare.launch.spec.limits.clone();
+        let exec_id = prepare.launch.exec_id;
+        let message = ToWorker::Prepare(Box::new(prepare));
+        let channel = Channel::new(socket);
+        let borrowed: Vec<_> = passed.iter().map(AsFd::as_fd).collect();
+        let sent = channel.send(&message, &borrowed);
+        passed.clear();
+        let ToWorker::Prepare(prepare) = message else { return Err(failed(STAGE, libc::EINVAL, "")) };
+        sent.map_err(|_| failed(STAGE, libc::EPIPE, "channel"))?;
+        rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
+        Ok(Self {
+            exec_id,
+            limits,
+            prepare: *prepare,
+            channel,
+            template: Some(template),
+            init: None,
+            parked: None,
+            confinement: None,
+            relayed,
+            mountinfo: None,
+            listening: false,
+            begun: Instant::now(),
+            started: None,
+            ended_at: None,
+            condemned_at: None,
+            unexplained_since: None,
+            verdict: None,
+            ended: None,
+            init_end: None,
+            sampled: (0, 0),
+            told: false,
+            unreaped: false,
+        })
+    }
+
+    /// Listens to its worker under `token`.
+    pub(crate) fn listen(mut self, poller: &Poller, token: u64) -> Staged<Self> {
+        poller.add(&self.channel, token, Interest::Read).at(SetupStage::Template, "poller")?;
+        self.listening = true;
+        Ok(self)
+    }
+
+    /// The other end is gone.
+    pub(crate) fn stop_listening(&mut self, poller: &Poller) {
+        if core::mem::take(&mut self.listening) {
+            drop(poller.remove(&self.channel));
+        }
+    }
+
+    /// Takes one message of the worker's.
+    ///
+    /// # Errors
+    /// The worker's own failure.
+    pub(crate) fn receive(&mut self) -> Staged<Progress> {
+        if !self.listening {
+            return Ok(Progress::Nothing);
+        }
+        let (message, mut descriptors) = match self.channel.receive::<FromWorker>() {
+            Ok(Some(received)) => received,
+            Err(error) if error.would_block() => return Ok(Progress::Nothing),
+            Ok(None) | Err(_) => return Ok(Progress::Closed),
+        };
+        match message {
+            FromWorker::Cloned { pid } => {
+                self.init = Pid::from_raw(pid).zip(descriptors.pop());
+                if self.is_condemned() {
+                    self.kill();
+                }
+                Ok(Progress::More)
+            }
+            FromWorker::Parked(parked) => {
+                self.parked = Some((*parked, descriptors));
+                Ok(Progress::Parked)
+            }
+            FromWorker::Running => {
+                self.started = Some(Instant::now());
+                Ok(Progress::Running)
+            }
+            FromWorker::Failed(failure) => Err(failure),
+            FromWorker::Ended(ended) => {
+                self.ended = Some(ended);
+                self.ended_at = Some(Instant::now());
+                Ok(Progress::Ended)
+            }
+        }
+    }
+
+    /// Reads back what holds of the parked worker, and watches its masks.
+    ///
+    /// # Errors
+    /// `Verify` with what doesn't hold.
+    pub(crate) fn verify(&mut self, poller: &Poller, token: u64) -> Staged<()> {
+        let (Some((parked, _)), Some((pid, _))) = (&self.parked, &self.init) else {
+            return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
+        };
+        let report = verify::read_back(&self.prepare, parked, *pid)?;
+        self.confinement = Some(Box::new(report));
+        if !parked.guarded.is_empty() {
+            let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());
+            let mountinfo = File::open(&path).at(SetupStage::Verify, "mountinfo")?;
+            poller.add(&mountinfo, token, Interest::End).at(SetupStage::Verify, "mountinfo")?;
+            self.mountinfo = Some(mountinfo);
+        }
+        match self.dissolved_guard() {
+            Some(path) => Err(failed(SetupStage::Guard, libc::ESTALE, path)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first mask that isn't mounted any more.
+    pub(crate) fn dissolved_guard(&mut self) -> Option<Bytes> {
+        let (Some(mountinfo), Some((parked, _))) = (self.mountinfo.as_mut(), &self.parked) else { return None };
+        verify::first_unmounted(mountinfo, &parked.guarded)
+    }
+
+    /// What the monitor is asked, with its descriptors.
+    pub(crate) fn watch_order(&mut self) -> (MonitorCommand, Vec<OwnedFd>) {
+        let mut descriptors = Vec::new();
+        let pidfd = self.init.as_ref().and_then(|(_, fd)| fd.try_clone().ok());
+        descriptors.extend(pidfd);
+        let tree = match (&self.init, self.prepare.plan) {
+            (Some((pid, _)), Plan::Minimal) => Tree::Descendants { pid: pid.as_raw_nonzero().get() },
+            _ => Tree::Namespace,
+        };
+        if let Some((_, from_worker)) = self.parked.as_mut() {
+            descriptors.append(from_worker);
+        }
+        let command = MonitorCommand::Watch {
+            exec_id: self.exec_id,
+            memory: self.limits.memory,
+            processes: self.limits.processes,
+            cpu_ms: self.limits.cpu_ms,
+            tree,
+        };
+        (command, descriptors)
+    }
+
+    /// What the relay is asked, with its descriptors.
+    pub(crate) fn relay_order(&mut self) -> Option<(RelayCommand, Vec<OwnedFd>)> {
+        let relayed = self.relayed.as_mut()?;
+        let [stdout, stderr] = relayed.pipes.take()?;
+        let ring = relayed.ring.try_clone().ok()?;
+        let command = RelayCommand::Add {
+            exec_id: self.exec_id,
+            ring_bytes: relayed.ring_bytes,
+            output_limit: self.limits.output,
+            idle_ms: self.limits.idle_ms,
+        };
+        Some((command, vec![stdout, stderr, ring]))
+    }
+
+    /// Lets the worker start its tool. A worker that is gone shows at its channel's end.
+    pub(crate) fn start(&mut self) {
+        drop(self.channel.send(&ToWorker::Start, &[]));
+    }
+
+    /// The message that the tool runs.
+    pub(crate) fn started(&mut self) -> (FromLauncher, Vec<OwnedFd>) {
+        let confinement = self.confinement.clone().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
+        let ring = self.relayed.as_ref().and_then(|relayed| relayed.ring.try_clone().ok());
+        (FromLauncher::Started { exec_id: self.exec_id, confinement }, ring.into_iter().collect())
+    }
+
+    /// Passes a signal on; before the tool runs there is nobody to take it.
+    pub(crate) fn signal(&mut self, number: u8) {
+        if self.started.is_some() && self.ended.is_none() {
+            drop(self.channel.send(&ToWorker::Signal(number), &[]));
+        }
+    }
+
+    /// Decides the outcome, once, and kills.
+    pub(crate) fn condemn(&mut self, outcome: Outcome) {
+        if self.is_condemned() || self.ended.is_some() {
+            return;
+        }
+        self.verdict = Some(outcome);
+        self.condemned_at = Some(Instant::now());
+        self.kill();
+    }
+
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    fn kill(&self) {
+        if let Some(template) = self.template {
+            // Our own child, and not reaped yet: the pid is still its.
+            let _ = rustix::process::kill_process(template, Signal::KILL);
+        }
+        if let Some((pid, pidfd)) = &self.init {
+            if self.prepare.plan == Plan::Minimal {
+                init::kill_descendants(*pid);
+            }
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
+    /// Whether a reaped child was this run's.
+    pub(crate) fn reaped(&mut self, child: &Reaped) -> bool {
+        if self.template == Some(child.pid) {
+            self.template = None;
+            return true;
+        }
+        if self.init.as_ref().is_some_and(|(pid, _)| *pid == child.pid) && self.init_end.is_none() {
+            self.init_end = Some((child.status, Used::from(&child.usage)));
+            self.ended_at.get_or_insert_with(Instant::now);
+            return true;
+        }
+        false
+    }
+
+    /// What the monitor says: an outcome if a limit is passed.
+    pub(crate) fn monitored(&mut self, report: &MonitorReport) -> Option<Outcome> {
+        match report {
+            MonitorReport::Breach { limit, bound, seen, .. } => Some(match limit {
+                Breached::Memory => {
+                    self.sampled.0 = self.sampled.0.max(*seen);
+                    Outcome::MemoryExceeded { limit: *bound, seen: *seen }
+                }
+                Breached::Processes => {
+                    self.sampled.1 = self.sampled.1.max(*seen);
+                    Outcome::ProcessesExceeded { limit: *bound, seen: *seen }
+                }
+                Breached::Cpu => Outcome::TimedOut { clock: Clock::Cpu, limit_ms: *bound },
+            }),
+            MonitorReport::Peak { memory, processes, .. } => {
+                self.sampled.0 = self.sampled.0.max(*memory);
+                self.sampled.1 = self.sampled.1.max(*processes);
+                None
+            }
+            MonitorReport::Warning { .. } => None,
+        }
+    }
+
+    /// When this run wants to be looked at next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.told {
+            return if self.is_reaped() { Some(self.begun) } else { None };
+        }
+        if let Some(since) = self.unexplained_since {
+            return Some(since + WORD_BOUND);
+        }
+        if let Some(since) = self.condemned_at {
+            let bound = since + REAP_BOUND;
+            let sweep = Instant::now() + SWEEP;
+            return Some(if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
+        }
+        match self.started {
+            None => Some(self.begun + SETUP_BOUND),
+            Some(started) => self.limits.wall_ms.map(|ms| started + Duration::from_millis(ms)),
+        }
+    }
+
+    /// A deadline has come. `true`: the run has to be told as ended though it isn't reaped.
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+        if self.told || self.unexplained_since.is_some() {
+            return false;
+        }
+        if let Some(since) = self.condemned_at {
+            self.kill();
+            return now >= since + REAP_BOUND && self.init.is_some();
+        }
+        let outcome = match (self.started, self.limits.wall_ms) {
+            (Some(_), Some(limit_ms)) => Outcome::TimedOut { clock: Clock::Wall, limit_ms },
+            (Some(_), None) => return false,
+            (None, _) => Outcome::SetupFailed {
+                failure: failed(SetupStage::Template, libc::ETIMEDOUT, "set-up"),
+            },
+        };
+        self.condemn(outcome);
+        false
+    }
+
+    /// Whether everything of the run is gone, and what that means is known or has waited long enough.
+    pub(crate) fn is_over(&mut self) -> bool {
+        if self.told {
+            return true;
+        }
+        if self.template.is_some() || (self.init.is_some() && self.init_end.is_none()) {
+            return false;
+        }
+        if self.ended.is_some() || self.is_condemned() {
+            return true;
+        }
+        if self.started.is_none() || self.limits.memory.is_none() && self.limits.cpu_ms.is_none() {
+            return true;
+        }
+        let since = *self.unexplained_since.get_or_insert_with(Instant::now);
+        since.elapsed() >= WORD_BOUND
+    }
+
+    /// The message of the run's end; `None` if it was sent before.
+    pub(crate) fn end(&mut self, reaped: bool) -> Option<FromLauncher> {
+        if core::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        self.unreaped = !reaped;
+        let trusted_files = self.ended.as_mut().map(|e| core::mem::take(&mut e.trusted_files)).unwrap_or_default();
+        let (exec_id, outcome, usage) = (self.exec_id, self.outcome(), self.usage());
+        Some(FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped })
+    }
+
+    fn outcome(&self) -> Outcome {
+        if let Some(ended) = &self.ended {
+            return from_status(ended.status);
+        }
+        if let Some(verdict) = &self.verdict {
+            return verdict.clone();
+        }
+        let reason = match self.init_end {
+            Some((status, _)) if libc::WIFSIGNALED(status) => {
+                format!("its init was killed by signal {} from outside", libc::WTERMSIG(status))
+            }
+            _ if self.started.is_none() => "its template or init ended before the tool began".to_owned(),
+            _ => "its init ended without a word".to_owned(),
+        };
+        Outcome::Lost { reason }
+    }
+
+    fn usage(&self) -> Usage {
+        let used = self.ended.as_ref().map(|ended| ended.used).or(self.init_end.map(|(_, used)| used));
+        let used = used.unwrap_or_default();
+        let wall = match (self.started, self.ended_at) {
+            (Some(from), Some(to)) => to.saturating_duration_since(from),
+            (Some(from), None) => from.elapsed(),
+            _ => Duration::ZERO,
+        };
+        let (memory, processes) = self.sampled;
+        let sampled = memory > used.largest;
+        Usage {
+            wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+            user_us: used.user_us,
+            system_us: used.system_us,
+            memory_peak: memory.max(used.largest),
+            memory_mechanism: if sampled { MemoryMechanism::Monitor } else { MemoryMechanism::Rusage },
+            bytes_in: 0,
+            bytes_out: 0,
+            processes_peak: processes.max(u64::from(self.started.is_some())),
+            context_switches_voluntary: used.voluntary,
+            context_switches_involuntary: used.involuntary,
+        }
+    }
+
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed.is_some()
+    }
+
+    /// Whether no process of the run is left for us to wait for.
+    pub(crate) fn is_reaped(&self) -> bool {
+        self.template.is_none() && (self.init.is_none() || self.init_end.is_some())
+    }
+
+    /// Whether its end was told while a process was left.
+    pub(crate) fn was_unreaped(&self) -> bool {
+        self.unreaped
+    }
+
+    /// Gives back what it held.
+    pub(crate) fn release(mut self, poller: &Poller, uids: &mut Uids) {
+        self.stop_listening(poller);
+        uids.give_back(self.prepare.host_uid);
+    }
+}
+
+fn from_status(status: i32) -> Outcome {
+    if libc::WIFSIGNALED(status) {
+        let signal = u8::try_from(libc::WTERMSIG(status)).unwrap_or(0);
+        return Outcome::Signaled { signal, core_dumped: libc::WCOREDUMP(status) };
+    }
+    Outcome::Exited { code: u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX) }
+}
+
+/// Resolves who the run is.
+fn prepare(launch: Launch, plan: Plan, uids: &mut Uids) -> Staged<Prepare> {
+    let owner = &launch.owner;
+    let none_free = || failed(SetupStage::Identity, libc::EAGAIN, "no free uid in the run-as range");
+    let (host_uid, host_gid, idmap) = match (plan, launch.spec.run_as) {
+        (Plan::System, RunAs::Ephemeral { start, count }) => {
+            let uid = uids.take(start, count).ok_or_else(none_free)?;
+            (uid, uid, true)
+        }
+        _ => (owner.uid, owner.gid, false),
+    };
+    let inside = |id: u32| if id == 0 && plan == Plan::System { INSIDE_OF_ROOT } else { id };
+    let (inside_uid, inside_gid) = (inside(owner.uid), inside(owner.gid));
+    let stdio = [StdioPath::Null; 3];
+    Ok(Prepare { launch, plan, host_uid, host_gid, inside_uid, inside_gid, idmap, cgroup: false, stdio })
+}
+
+/// The descriptors that go with `Prepare` (workspace, stdin, stdout, stderr), and what of the output stays here.
+fn stdio(prepare: &mut Prepare, descriptors: Vec<OwnedFd>) -> Staged<(Vec<OwnedFd>, Option<Relayed>)> {
+    const STAGE: SetupStage = SetupStage::Check;
+    let mut passed = descriptors.into_iter();
+    let mut all = Vec::new();
+    let missing = || failed(STAGE, libc::EBADF, "descriptors");
+    if prepare.launch.workspace_passed {
+        all.push(passed.next().ok_or_else(missing)?);
+    }
+    if prepare.launch.stdin_passed {
+        all.push(passed.next().ok_or_else(missing)?);
+        prepare.stdio[0] = StdioPath::Passed;
+    } else {
+        let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        all.push(null.at(STAGE, "/dev/null")?);
+    }
+    let relayed = match prepare.launch.output {
+        LaunchOutput::Passed => {
+            all.push(passed.next().ok_or_else(missing)?);
+            all.push(passed.next().ok_or_else(missing)?);
+            prepare.stdio[1] = StdioPath::Passed;
+            prepare.stdio[2] = StdioPath::Passed;
+            None
+        }
+        LaunchOutput::Relayed { ring_bytes } => {
+            let (relayed, ends) = relayed(ring_bytes).at(STAGE, "output pipes")?;
+            all.extend(ends);
+            prepare.stdio[1] = StdioPath::Relayed;
+            prepare.stdio[2] = StdioPath::Relayed;
+            Some(relayed)
+        }
+        _ => return Err(failed(STAGE, libc::EOPNOTSUPP, "output mode")),
+    };
+    if passed.next().is_some() {
+        return Err(failed(STAGE, libc::EINVAL, "too many descriptors"));
+    }
+    Ok((all, relayed))
+}
+
+fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {
+    let (stdout, stdout_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, stderr_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let ring = rustix::fs::memfd_create("stockade-output", MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&ring, ring_bytes)?;
+    Ok((Relayed { pipes: Some([stdout, stderr]), ring, ring_bytes }, [stdout_end, stderr_end]))
+}
+

@@ -1,0 +1,202 @@
+//! Reads back from the kernel what holds of a parked worker (proc(5): `status`, `ns/*`, `mountinfo`), and makes its
+//! `Confinement` of that, not of what the worker claims. A layer that was asked for and doesn't show is a failure.
+//!
+//! Landlock doesn't show in `/proc`; its report is the worker's until a canary in the same domain proves it
+//! (`stockade doctor`).
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+
+use rustix::process::Pid;
+use stockade_protocol::Bytes;
+use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan};
+use stockade_protocol::outcome::{MemoryMechanism, SetupStage};
+use stockade_protocol::spec::{Limits, NetworkMode};
+
+use crate::failure::{At, Staged, failed};
+use crate::messages::{Parked, Prepare};
+use crate::stages::worker;
+
+const STAGE: SetupStage = SetupStage::Verify;
+/// The most of a `mountinfo` that is read: a thousand mounts with long paths.
+const MOUNTINFO_BOUND: u64 = 8 * 1024 * 1024;
+
+/// Compares a parked worker with what was asked, and reports each layer.
+///
+/// # Errors
+/// `Verify` with what doesn't hold.
+pub(crate) fn read_back(prepare: &Prepare, parked: &Parked, pid: Pid) -> Staged<Confinement> {
+    let pid = pid.as_raw_nonzero().get();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(STAGE, "status")?;
+    let status = Status(&status);
+    let identity = identity(prepare, &status)?;
+    let seccomp = seccomp(parked, &status)?;
+    let namespaces = namespaces(prepare, pid)?;
+    let mut report = empty(prepare);
+    report.absent.clone_from(&parked.absent);
+    let spec = &prepare.launch.spec;
+    let rooted = prepare.plan != Plan::Minimal;
+    let network = match spec.network.mode {
+        NetworkMode::None => "none",
+        NetworkMode::Loopback => "loopback of its own",
+        NetworkMode::Host => "host's",
+    };
+    let layer = |layer, enforced, detail: String| LayerReport { layer, enforced, detail };
+    report.layers = vec![
+        layer(Layer::Namespaces, rooted, namespaces),
+        layer(Layer::Root, rooted, format!("{} mounts, pivoted", spec.mounts.len())),
+        layer(Layer::Guard, !parked.guarded.is_empty(), format!("{} paths held", parked.guarded.len())),
+        layer(Layer::Network, spec.network.mode != NetworkMode::Host, network.to_owned()),
+        layer(Layer::Identity, true, identity),
+        layer(Layer::Resources, true, "monitor, every 10 ms".to_owned()),
+        layer(Layer::Rlimits, true, rlimits(&spec.limits, pid)?),
+        layer(
+            Layer::Landlock,
+            parked.landlock_abi > 0,
+            format!("ABI {}, {} rules", parked.landlock_abi, parked.landlock_rules),
+        ),
+        layer(Layer::Seccomp, true, seccomp),
+        layer(Layer::Process, true, format!("{} environment entries", prepare.launch.environment.len())),
+    ];
+    Ok(report)
+}
+
+/// A report without layers.
+pub(crate) fn empty(prepare: &Prepare) -> Confinement {
+    let spec = &prepare.launch.spec;
+    Confinement {
+        policy: spec.policy.clone(),
+        policy_digest: spec.digest,
+        level: spec.level,
+        plan: prepare.plan,
+        layers: Vec::new(),
+        memory: MemoryMechanism::Monitor,
+        host_uid: prepare.host_uid,
+        absent: Vec::new(),
+        stdio: prepare.stdio,
+    }
+}
+
+/// `/proc/PID/status`: one `Name:\tvalue` a line.
+struct Status<'a>(&'a str);
+
+impl<'a> Status<'a> {
+    fn value(&self, name: &str) -> Staged<&'a str> {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(str::trim).ok_or_else(|| failed(STAGE, libc::ENODATA, name))
+    }
+
+    fn must_be(&self, name: &str, wanted: &str) -> Staged<()> {
+        if self.value(name)? == wanted { Ok(()) } else { Err(failed(STAGE, libc::EPERM, name)) }
+    }
+}
+
+fn identity(prepare: &Prepare, status: &Status<'_>) -> Staged<String> {
+    let uid = prepare.host_uid.to_string();
+    if !status.value("Uid")?.split_ascii_whitespace().all(|word| word == uid) {
+        return Err(failed(STAGE, libc::EPERM, "Uid"));
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        status.must_be(set, "0000000000000000")?;
+    }
+    if prepare.plan != Plan::Minimal || rustix::process::geteuid().is_root() {
+        status.must_be("CapBnd", "0000000000000000")?;
+    }
+    status.must_be("NoNewPrivs", "1")?;
+    Ok(format!("host uid {uid}, no capabilities, no_new_privs"))
+}
+
+fn seccomp(parked: &Parked, status: &Status<'_>) -> Staged<String> {
+    const FILTER: &str = "2";
+    status.must_be("Seccomp", FILTER)?;
+    let installed = status.value("Seccomp_filters")?.parse().unwrap_or(0_u32);
+    // The launcher's own surroundings may have put filters on all of us.
+    if installed < parked.filters_installed {
+        return Err(failed(STAGE, libc::EPERM, "Seccomp_filters"));
+    }
+    Ok(format!("{} filters", parked.filters))
+}
+
+fn namespaces(prepare: &Prepare, pid: i32) -> Staged<String> {
+    if prepare.plan == Plan::Minimal {
+        return Ok("none".to_owned());
+    }
+    let mut names = vec!["user", "mnt", "pid", "ipc", "uts", "cgroup"];
+    if worker::has_own_network(&prepare.launch.spec) {
+        names.push("net");
+    }
+    let mut detail = Vec::with_capacity(names.len());
+    for name in names {
+        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).at(STAGE, name)?;
+        let ours = std::fs::read_link(format!("/proc/self/ns/{name}")).at(STAGE, name)?;
+        if theirs == ours {
+            return Err(failed(STAGE, libc::EPERM, name));
+        }
+        detail.push(theirs.display().to_string());
+    }
+    Ok(detail.join(" "))
+}
+
+fn rlimits(limits: &Limits, pid: i32) -> Staged<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).at(STAGE, "limits")?;
+    let soft_and_hard = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let mut words = line.split_ascii_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
+        Some((words.next()?, words.next()?))
+    };
+    for (name, bound) in [("Max open files", limits.open_files), ("Max core file size", limits.core)] {
+        match soft_and_hard(name) {
+            Some((soft, hard)) if soft <= bound && hard <= bound => {}
+            _ => return Err(failed(STAGE, libc::EPERM, name)),
+        }
+    }
+    Ok(format!("{} open files, core {}", limits.open_files, limits.core))
+}
+
+/// The first of `paths` that isn't a mount point in this mount table.
+pub(crate) fn first_unmounted(mountinfo: &mut File, paths: &[Bytes]) -> Option<Bytes> {
+    let mut text = Vec::new();
+    let read = mountinfo
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| mountinfo.take(MOUNTINFO_BOUND).read_to_end(&mut text));
+    if read.is_err() {
+        // The process is gone: nothing runs that a mask could fail.
+        return None;
+    }
+    let points: std::collections::HashSet<Vec<u8>> =
+        text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescape).collect();
+    paths.iter().find(|path| !points.contains(&path.0)).cloned()
+}
+
+/// Undoes the octal escapes of proc(5)'s mountinfo (`\040` for a space).
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = |digits: &[u8]| {
+            core::str::from_utf8(digits).ok().and_then(|text| u8::from_str_radix(text, 8).ok())
+        };
+        match (first, after.get(..3).and_then(octal)) {
+            (b'\\', Some(byte)) => {
+                plain.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            _ => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        assert_eq!(unescape(br"/a\040b\134c"), b"/a b\\c");
+        assert_eq!(unescape(br"/trailing\04"), br"/trailing\04");
+    }
+}

@@ -1,0 +1,125 @@
+//! What the launcher and one worker say to each other, over the worker's own `SOCK_SEQPACKET` channel. Both ends
+//! are the same build, so these types are not frozen.
+//!
+//! ```text
+//! launcher ── Prepare ──> template ── Cloned(pidfd) ──> launcher
+//! launcher <── Parked ── init; reads back; ── Start ──> init ── Running ──> launcher
+//! launcher ── Signal ──> init ── Ended ──> launcher;  Failed at any point before Running
+//! ```
+
+use serde::{Deserialize, Serialize};
+use stockade_protocol::Bytes;
+use stockade_protocol::confinement::{Plan, StdioPath};
+use stockade_protocol::launch::Launch;
+use stockade_protocol::outcome::SetupFailure;
+
+/// To a template, then to the init it made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// Make a worker. Descriptors: workspace (if passed), stdin, stdout, stderr, control group (if any).
+    Prepare(Box<Prepare>),
+    /// Start the tool.
+    Start,
+    /// A signal for the tool's process group.
+    Signal(u8),
+}
+
+/// Everything a template needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Prepare {
+    /// What the supervisor asked for.
+    pub(crate) launch: Launch,
+    /// Which spawn plan.
+    pub(crate) plan: Plan,
+    /// Host uid of the run.
+    pub(crate) host_uid: u32,
+    /// Host gid of the run.
+    pub(crate) host_gid: u32,
+    /// The user id it has inside.
+    pub(crate) inside_uid: u32,
+    /// The group id it has inside.
+    pub(crate) inside_gid: u32,
+    /// Whether writable binds must be idmapped from the owner's ids to the run's.
+    pub(crate) idmap: bool,
+    /// Whether a control group's descriptor is the last one passed.
+    pub(crate) cgroup: bool,
+    /// How the standard descriptors reach the tool, for reports.
+    pub(crate) stdio: [StdioPath; 3],
+}
+
+/// From a template or an init.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    /// The init exists; its pidfd is beside this.
+    Cloned {
+        /// Process id as the launcher sees it.
+        pid: i32,
+    },
+    /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
+    Parked(Box<Parked>),
+    /// The tool was started.
+    Running,
+    /// A stage failed; no tool was started.
+    Failed(SetupFailure),
+    /// The tool has ended and nothing of the run is left but init.
+    Ended(Box<Ended>),
+}
+
+/// What a parked worker says of itself. Compared with what the kernel says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Parked {
+    /// Binds whose source doesn't exist.
+    pub(crate) absent: Vec<Bytes>,
+    /// Paths that carry a mask (denied or protected), as the run sees them.
+    pub(crate) guarded: Vec<Bytes>,
+    /// The Landlock ABI in force, 0 if none.
+    pub(crate) landlock_abi: u8,
+    /// How many Landlock rules.
+    pub(crate) landlock_rules: u32,
+    /// How many filters the tool will have: base and delta.
+    pub(crate) filters: u32,
+    /// How many of them are installed already.
+    pub(crate) filters_installed: u32,
+    /// How many tmpfs descriptors follow the `/proc` descriptor.
+    pub(crate) tmpfs: u32,
+}
+
+/// How the tool ended.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// Raw wait status.
+    pub(crate) status: i32,
+    /// What every process of the run used, but init.
+    pub(crate) used: Used,
+    /// Protected names that came into being.
+    pub(crate) trusted_files: Vec<Bytes>,
+}
+
+/// Numbers of `struct rusage`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Used {
+    /// Processor time in user mode, in microseconds.
+    pub(crate) user_us: u64,
+    /// Processor time in kernel mode, in microseconds.
+    pub(crate) system_us: u64,
+    /// Resident memory of the largest process, in bytes.
+    pub(crate) largest: u64,
+    /// Voluntary context switches.
+    pub(crate) voluntary: u64,
+    /// Involuntary context switches.
+    pub(crate) involuntary: u64,
+}
+
+impl From<&libc::rusage> for Used {
+    fn from(usage: &libc::rusage) -> Self {
+        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        let micros = |time: libc::timeval| count(time.tv_sec) * 1_000_000 + count(time.tv_usec);
+        Self {
+            user_us: micros(usage.ru_utime),
+            system_us: micros(usage.ru_stime),
+            largest: count(usage.ru_maxrss) * 1024,
+            voluntary: count(usage.ru_nvcsw),
+            involuntary: count(usage.ru_nivcsw),
+        }
+    }
+}

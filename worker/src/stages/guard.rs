@@ -1,0 +1,138 @@
+//! Deny inside allow, on a live tree: masks on denied paths, read-only binds on protected ones, and every ancestor
+//! bound onto itself.
+//!
+//! A mount point can't be renamed, unlinked or linked away from inside its mount namespace (`EBUSY`, `EXDEV`), so
+//! `mv .git .git2; mkdir -p .git/hooks` fails at its first step. What a mask can't hold: a rename by another
+//! program on the host, which detaches the mount (the launcher watches the run's mountinfo), and another hard link
+//! to the same file elsewhere in the tree.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use stockade_protocol::Bytes;
+use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::spec::{MountKind, SandboxSpec};
+
+use crate::failure::{At, Staged, failed};
+use crate::stages::mounts;
+use crate::sys::{self, MountAttributes};
+
+const STAGE: SetupStage = SetupStage::Guard;
+/// The sources of masks: an unreadable directory and file, in the root's own tmpfs until it's finished.
+const VOID_DIRECTORY: &str = ".void-directory";
+const VOID_FILE: &str = ".void-file";
+
+/// What holds.
+#[derive(Debug, Default)]
+pub(crate) struct Guards {
+    /// Mount points that must stay mounted: masks and pinned ancestors.
+    pub(crate) masked: Vec<Bytes>,
+    /// Protected paths where nothing exists.
+    pub(crate) missing: Vec<Bytes>,
+}
+
+/// Masks the spec's denied and protected paths in the root being built.
+///
+/// # Errors
+/// `Guard` with the path: `ELOOP` where it, or something above it, is a symbolic link.
+pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec) -> Staged<Guards> {
+    let mut guards = Guards::default();
+    let protect = existing(root, &writable(spec, &spec.protect), &mut guards.missing)?;
+    let mut nothing_there = Vec::new();
+    let deny = existing(root, &spec.deny, &mut nothing_there)?;
+    for path in ancestors(spec, protect.iter().chain(&deny)) {
+        let here = open(root, &path).at(STAGE, path.clone())?;
+        let tree = mounts::clone_tree(here.as_fd()).at(STAGE, path.clone())?;
+        attach(&tree, &here, &path)?;
+        guards.masked.push(path.into());
+    }
+    for path in protect {
+        let here = open(root, &path).at(STAGE, path.clone())?;
+        let tree = mounts::clone_tree(here.as_fd()).at(STAGE, path.clone())?;
+        let set = libc::MOUNT_ATTR_RDONLY;
+        sys::mount_setattr(tree.as_fd(), true, MountAttributes { set, ..MountAttributes::default() })
+            .at(STAGE, path.clone())?;
+        attach(&tree, &here, &path)?;
+        guards.masked.push(path.into());
+    }
+    if !deny.is_empty() {
+        hide(root, deny, &mut guards)?;
+    }
+    Ok(guards)
+}
+
+fn hide(root: BorrowedFd<'_>, deny: BTreeSet<PathBuf>, guards: &mut Guards) -> Staged<()> {
+    let nobody = Mode::empty();
+    rustix::fs::mkdirat(root, VOID_DIRECTORY, nobody).at(STAGE, VOID_DIRECTORY)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(root, VOID_FILE, flags, nobody).at(STAGE, VOID_FILE)?;
+    for path in deny {
+        let here = open(root, &path).at(STAGE, path.clone())?;
+        let directory = mounts::is_directory(&mounts::status(&here).at(STAGE, path.clone())?);
+        let void = Path::new(if directory { VOID_DIRECTORY } else { VOID_FILE });
+        let source = mounts::open_in_nofollow(root, void).at(STAGE, path.clone())?;
+        let tree = mounts::clone_tree(source.as_fd()).at(STAGE, path.clone())?;
+        let set = mounts::INERT | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
+        mounts::restrict_tree(tree.as_fd(), set, None).at(STAGE, path.clone())?;
+        attach(&tree, &here, &path)?;
+        guards.masked.push(path.into());
+    }
+    rustix::fs::unlinkat(root, VOID_DIRECTORY, AtFlags::REMOVEDIR).at(STAGE, VOID_DIRECTORY)?;
+    rustix::fs::unlinkat(root, VOID_FILE, AtFlags::empty()).at(STAGE, VOID_FILE)
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd, path: &Path) -> Staged<()> {
+    mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, path)
+}
+
+/// Protected paths matter where something can be changed at all.
+fn writable(spec: &SandboxSpec, paths: &[Bytes]) -> Vec<Bytes> {
+    let is_writable = |path: &&Bytes| {
+        let holder = spec.mounts.iter().rev().find(|mount| path.as_path().starts_with(mount.target.as_path()));
+        holder.is_some_and(|mount| mount.access.write)
+    };
+    paths.iter().filter(is_writable).cloned().collect()
+}
+
+/// The paths that exist, parents first; the others go to `missing`.
+fn existing(root: BorrowedFd<'_>, paths: &[Bytes], missing: &mut Vec<Bytes>) -> Staged<BTreeSet<PathBuf>> {
+    let mut there = BTreeSet::new();
+    for path in paths {
+        match open(root, path.as_path()) {
+            Ok(fd) => {
+                if mounts::is_symlink(&mounts::status(&fd).at(STAGE, path.clone())?) {
+                    return Err(failed(STAGE, libc::ELOOP, path.clone()));
+                }
+                there.insert(path.as_path().to_owned());
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => missing.push(path.clone()),
+                _ => return Err(error).at(STAGE, path.clone()),
+            },
+        }
+    }
+    Ok(there)
+}
+
+/// Everything between a guarded path and the top of the mount that holds it, parents first.
+fn ancestors<'a>(spec: &SandboxSpec, paths: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
+    let mut pins = BTreeSet::new();
+    for path in paths {
+        let holds = |top: &&Path| path.starts_with(top) && path != *top;
+        let tops = spec.mounts.iter().filter(|m| m.kind != MountKind::Proc).map(|m| m.target.as_path());
+        let Some(top) = tops.filter(holds).max_by_key(|top| top.as_os_str().len()) else { continue };
+        let between = path.ancestors().skip(1).take_while(|ancestor| *ancestor != top);
+        pins.extend(between.map(Path::to_owned));
+    }
+    pins
+}
+
+/// Opens a path inside without following any link.
+fn open(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), how)?)
+}

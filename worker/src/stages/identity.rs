@@ -1,0 +1,141 @@
+//! Who the run is: id maps, the drop to its uid, no capabilities, `no_new_privs`, locked securebits.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::Pid;
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+use stockade_protocol::outcome::SetupStage;
+
+use crate::failure::{At, Staged};
+use crate::sys::{self, Cloned};
+
+const MAPS: SetupStage = SetupStage::UserNamespace;
+/// Capabilities beyond this number don't exist yet; dropping stops at the first the kernel doesn't know.
+const CAPABILITIES: u32 = 63;
+
+/// A map of one uid and one gid: `inside` in the namespace is `outside` in its parent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IdMap {
+    /// uid and gid inside.
+    pub(crate) inside: (u32, u32),
+    /// uid and gid outside.
+    pub(crate) outside: (u32, u32),
+}
+
+impl IdMap {
+    /// Writes the map of a process's user namespace. `proc` is a descriptor of a `/proc` that shows it as `pid`.
+    ///
+    /// # Errors
+    /// `UserNamespace` with the file that refused.
+    pub(crate) fn write(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
+        let line = |inside: u32, outside: u32| format!("{inside} {outside} 1\n");
+        put(&proc, pid, "setgroups", "deny")?;
+        put(&proc, pid, "gid_map", &line(self.inside.1, self.outside.1))?;
+        put(&proc, pid, "uid_map", &line(self.inside.0, self.outside.0))
+    }
+}
+
+fn put(proc: impl AsFd, pid: &str, name: &str, text: &str) -> Staged<()> {
+    let path = PathBuf::from(pid).join(name);
+    let file = rustix::fs::openat(proc, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut file = std::fs::File::from(file.at(MAPS, name)?);
+    file.write_all(text.as_bytes()).at(MAPS, name)
+}
+
+/// `/proc`, to write maps through after the root has changed.
+pub(crate) fn open_proc() -> Staged<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).at(MAPS, "/proc")
+}
+
+/// A user namespace that exists only as a descriptor, for idmapped mounts.
+///
+/// # Errors
+/// `Idmap`.
+pub(crate) fn mapping_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
+    const STAGE: SetupStage = SetupStage::Idmap;
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(STAGE, "pipe")?;
+    let Cloned::Parent { pid, .. } = sys::clone_process(libc::CLONE_NEWUSER, None).at(STAGE, "clone")? else {
+        // Holds the namespace until the parent has its descriptor, or is gone.
+        drop(theirs);
+        let mut byte = [0];
+        let _ = rustix::io::read(&ours, &mut byte);
+        crate::role::leave(0);
+    };
+    drop(ours);
+    let name = pid.as_raw_nonzero().to_string();
+    let namespace = map.write(proc, &name).and_then(|()| {
+        let path = PathBuf::from(&name).join("ns/user");
+        rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "ns/user")
+    });
+    drop(theirs);
+    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    namespace
+}
+
+/// Takes ids inside the user namespace, for good.
+///
+/// # Errors
+/// `Identity`.
+pub(crate) fn take_ids(uid: u32, gid: u32, groups: bool) -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::Identity;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    if groups {
+        nix::unistd::setgroups(&[]).at(STAGE, "supplementary groups")?;
+    }
+    nix::unistd::setresgid(gid, gid, gid).at(STAGE, "gid")?;
+    nix::unistd::setresuid(uid, uid, uid).at(STAGE, "uid")
+}
+
+/// Drops every capability from every set, locks securebits, and sets `no_new_privs`.
+///
+/// # Errors
+/// `Capabilities` with what refused.
+pub(crate) fn drop_capabilities() -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::Capabilities;
+    let held = rustix::thread::capabilities(None).at(STAGE, "capget")?;
+    rustix::thread::clear_ambient_capability_set().at(STAGE, "ambient set")?;
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for number in 0..CAPABILITIES {
+            let one = CapabilitySet::from_bits_retain(1 << number);
+            match rustix::thread::remove_capability_from_bounding_set(one) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::INVAL) => break,
+                Err(errno) => return Err(errno).at(STAGE, "bounding set"),
+            }
+        }
+        let bits = CapabilitiesSecureBits::NO_ROOT
+            | CapabilitiesSecureBits::NO_ROOT_LOCKED
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+        rustix::thread::set_capabilities_secure_bits(bits).at(STAGE, "securebits")?;
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).at(STAGE, "capset")?;
+    rustix::thread::set_no_new_privs(true).at(STAGE, "no_new_privs")
+}
+
+/// Sets the parent-death signal. After the last change of credentials, which clears it (prctl(2)).
+///
+/// # Errors
+/// `Identity`.
+pub(crate) fn die_with_parent() -> Staged<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .at(SetupStage::Identity, "parent-death signal")
+}
+
+/// This process's id as `/proc/self` has it in `proc`.
+pub(crate) fn pid_text(pid: Pid) -> String {
+    pid.as_raw_nonzero().to_string()
+}

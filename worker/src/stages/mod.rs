@@ -1,0 +1,26 @@
+//! The order of confinement, one file a stage. The order is held by types: each stage consumes the one before.
+//!
+//! | site | stage | type after it |
+//! |---|---|---|
+//! | template | open the binds as the owner | [`sources::Sources`] |
+//! | template | mount namespace, root of tmpfs and binds, masks, pivot | [`root::Pivoted`] |
+//! | park | `/proc`, loopback, host name | [`worker::Isolated`] |
+//! | park | user namespace, ids | [`worker::Identified`] |
+//! | park | rlimits, priorities | [`worker::Limited`] |
+//! | park | capabilities, securebits, `no_new_privs` | [`worker::Unprivileged`] |
+//! | park | Landlock ruleset built, base filters on | [`worker::Locked`] |
+//! | run | session, descriptors, Landlock domain, delta filters, exec | the tool |
+//!
+//! Why this order: mounts need privilege, so they come first; an idmapped bind can't be made inside a user
+//! namespace, so that comes after; Landlock forbids mounting, so it follows every mount; the filter forbids what
+//! all the others needed, so it's last.
+
+pub(crate) mod guard;
+pub(crate) mod identity;
+pub(crate) mod landlock;
+pub(crate) mod limits;
+pub(crate) mod mounts;
+pub(crate) mod proc;
+pub(crate) mod root;
+pub(crate) mod sources;
+pub(crate) mod worker;

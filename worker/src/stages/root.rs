@@ -1,0 +1,322 @@
+//! Builds the run's root: a fresh tmpfs with binds, small filesystems and masks, then pivots into it and lets the
+//! old root go. Runs in the template, which holds the privilege to mount and executes nothing of the tool's.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{CWD, Mode, OFlags};
+use stockade_protocol::Bytes;
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::spec::{Mount, MountKind, SandboxSpec};
+
+use crate::failure::{At, Staged, failed};
+use crate::messages::Prepare;
+use crate::stages::sources::{Source, Sources};
+use crate::stages::{guard, mounts};
+
+const STAGE: SetupStage = SetupStage::Mount;
+/// Bound of the root's own tmpfs, in bytes: it holds directories and link texts only, then is sealed.
+const SKELETON: u64 = 1024 * 1024;
+/// Bound of `/dev`'s own tmpfs, in bytes: nodes are binds, so it holds names only, then is sealed.
+const DEV: u64 = 256 * 1024;
+
+/// The process stands in the finished root; the host's is gone from its sight.
+#[derive(Debug)]
+pub(crate) struct Pivoted {
+    /// Binds whose source doesn't exist.
+    pub(crate) absent: Vec<Bytes>,
+    /// Paths that carry a mask.
+    pub(crate) guarded: Vec<Bytes>,
+    /// Protected paths that don't exist (yet).
+    pub(crate) missing: Vec<Bytes>,
+    /// The run's writable tmpfs mounts, for whoever counts its memory.
+    pub(crate) tmpfs: Vec<OwnedFd>,
+}
+
+/// The root while it's being built: attached nowhere that a tool could see.
+struct Skeleton<'a> {
+    root: OwnedFd,
+    prepare: &'a Prepare,
+    /// Devices of our own filesystems: the only places where directories may be made.
+    own: BTreeSet<u64>,
+    absent: Vec<Bytes>,
+    tmpfs: Vec<OwnedFd>,
+}
+
+/// Detached copies of the sources: made while still in the mount namespace that they belong to.
+#[derive(Debug)]
+pub(crate) struct Trees(Vec<Tree>);
+
+#[derive(Debug)]
+enum Tree {
+    Detached { tree: OwnedFd, directory: bool },
+    Link(Vec<u8>),
+    Absent,
+    Unneeded,
+}
+
+/// Copies each source into a detached tree with its attributes. The system plan does so before it leaves the
+/// initial mount namespace, the user plan after (it may not before).
+///
+/// # Errors
+/// `Mount` (`EINVAL`: a descriptor of another mount namespace) and `Idmap` with the path.
+pub(crate) fn detach(prepare: &Prepare, sources: Sources, idmap: Option<&OwnedFd>) -> Staged<Trees> {
+    let spec = &prepare.launch.spec;
+    let trees = spec.mounts.iter().zip(sources.0).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
+    trees.collect::<Staged<Vec<_>>>().map(Trees)
+}
+
+fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&OwnedFd>) -> Staged<Tree> {
+    let source = match source {
+        Source::Open(fd) => fd,
+        Source::Link(text) => return Ok(Tree::Link(text)),
+        Source::Absent => return Ok(Tree::Absent),
+        Source::Unneeded => return Ok(Tree::Unneeded),
+    };
+    let status = mounts::status(&source).at(STAGE, mount.target.clone())?;
+    let directory = mounts::is_directory(&status);
+    if mount.kind == MountKind::Workspace && !directory {
+        return Err(failed(SetupStage::Open, libc::ENOTDIR, mount.target.clone()));
+    }
+    let owners = mount.target.as_path().starts_with(prepare.launch.home.as_path())
+        || (prepare.launch.owner.uid != 0 && status.st_uid == prepare.launch.owner.uid);
+    let idmap = idmap.filter(|_| mount.access.write || mount.kind == MountKind::Workspace || owners);
+    let tree = mounts::clone_tree(source.as_fd()).at(STAGE, mount.target.clone())?;
+    let stage = if idmap.is_some() { SetupStage::Idmap } else { STAGE };
+    mounts::restrict_tree(tree.as_fd(), mounts::attributes(mount.access), idmap.map(AsFd::as_fd))
+        .at(stage, mount.target.clone())?;
+    Ok(Tree::Detached { tree, directory })
+}
+
+/// Enters a mount namespace of its own, cut off from propagation in both directions.
+pub(crate) fn enter_mount_namespace() -> Staged<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS).at(SetupStage::Namespaces, "mount")?;
+    cut_propagation()
+}
+
+/// Makes every mount of this namespace private.
+pub(crate) fn cut_propagation() -> Staged<()> {
+    use rustix::mount::MountPropagationFlags;
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).at(STAGE, "/")
+}
+
+/// Builds the root from the trees and pivots into it.
+///
+/// # Errors
+/// `Mount` or `Guard` with the path that failed. The process must end then: it stands in a half-built root.
+pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
+    let spec = &prepare.launch.spec;
+    let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
+    let own = BTreeSet::from([mounts::status(&root).at(STAGE, "/")?.st_dev]);
+    // Detached trees can be attached only to a mount of this namespace, so the root gets a place first. Whatever
+    // it covers is not needed any more: sources are open.
+    let place = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
+    let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let devices = open_devices(spec);
+    mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
+    let mut skeleton =
+        Skeleton { root, prepare, own, absent: Vec::new(), tmpfs: Vec::new() };
+    let mut devices = devices.into_iter();
+    for (mount, tree) in spec.mounts.iter().zip(trees.0) {
+        let nodes = if matches!(mount.kind, MountKind::Dev { .. }) { devices.next() } else { None };
+        skeleton.place(mount, tree, nodes, host_proc.as_ref().ok().map(AsFd::as_fd))?;
+    }
+    let guards = guard::mask(skeleton.root.as_fd(), spec)?;
+    mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
+    let Skeleton { root, absent, tmpfs, .. } = skeleton;
+    pivot(root.as_fd())?;
+    Ok(Pivoted { absent, guarded: guards.masked, missing: guards.missing, tmpfs })
+}
+
+/// `pivot_root(2)`'s own idiom: the new root over the old, then the old one is let go.
+fn pivot(root: BorrowedFd<'_>) -> Staged<()> {
+    rustix::process::fchdir(root).at(STAGE, "pivot")?;
+    rustix::process::pivot_root(".", ".").at(STAGE, "pivot")?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).at(STAGE, "old root")?;
+    rustix::process::chdir("/").at(STAGE, "/")
+}
+
+type Nodes = Vec<(Bytes, Option<OwnedFd>)>;
+
+/// Opens the host's device nodes while the host's `/dev` is still in sight.
+fn open_devices(spec: &SandboxSpec) -> Vec<Nodes> {
+    let nodes_of = |mount: &Mount| match &mount.kind {
+        MountKind::Dev { nodes, .. } => Some(nodes.clone()),
+        _ => None,
+    };
+    let open = |name: &Bytes| {
+        let path = Path::new("/dev").join(name.as_path());
+        rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()
+    };
+    let opened = |nodes: Vec<Bytes>| nodes.into_iter().map(|name| (name.clone(), open(&name))).collect();
+    spec.mounts.iter().filter_map(nodes_of).map(opened).collect()
+}
+
+impl Skeleton<'_> {
+    fn place(
+        &mut self,
+        mount: &Mount,
+        tree: Tree,
+        nodes: Option<Nodes>,
+        host_proc: Option<BorrowedFd<'_>>,
+    ) -> Staged<()> {
+        match (&mount.kind, tree) {
+            (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory }) => {
+                let target = if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
+                mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())
+            }
+            (MountKind::Workspace, _) => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
+            (MountKind::Bind { .. }, Tree::Link(text)) => self.link(&mount.target, &text),
+            (MountKind::Bind { .. }, _) => {
+                self.absent.push(mount.target.clone());
+                Ok(())
+            }
+            (MountKind::Tmpfs { size, mode }, _) => self.tmpfs(mount, *size, *mode),
+            (MountKind::Proc, _) => self.proc(&mount.target, host_proc),
+            (MountKind::Dev { shm_size, .. }, _) => {
+                self.dev(mount, *shm_size, nodes.unwrap_or_default())
+            }
+        }
+    }
+
+    /// The run's ids as the mounting user namespace sees them.
+    fn run_ids(&self) -> (u32, u32) {
+        (self.prepare.host_uid, self.prepare.host_gid)
+    }
+
+    fn tmpfs(&mut self, mount: &Mount, size: u64, mode: u32) -> Staged<()> {
+        let owner = if mode & 0o1000 == 0 { Some(self.run_ids()) } else { None };
+        let set = mounts::attributes(mount.access);
+        let tmpfs = mounts::tmpfs(size, mode, owner, set).at(STAGE, mount.target.clone())?;
+        let target = self.directory(&mount.target)?;
+        mounts::attach(tmpfs.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
+        self.own.insert(mounts::status(&tmpfs).at(STAGE, mount.target.clone())?.st_dev);
+        self.tmpfs.push(tmpfs);
+        Ok(())
+    }
+
+    /// The mount point of `/proc`; init mounts the run's own there. In a user namespace that needs another one in
+    /// sight (`mount_too_revealing` in fs/namespace.c), so the host's stands there until the run's covers it.
+    fn proc(&mut self, target: &Bytes, host_proc: Option<BorrowedFd<'_>>) -> Staged<()> {
+        let point = self.directory(target)?;
+        if self.prepare.plan != Plan::User {
+            return Ok(());
+        }
+        let host = host_proc.ok_or_else(|| failed(STAGE, libc::ENOENT, target.clone()))?;
+        let tree = mounts::clone_tree(host).at(STAGE, target.clone())?;
+        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, target.clone())
+    }
+
+    fn dev(&mut self, mount: &Mount, shm_size: u64, nodes: Nodes) -> Staged<()> {
+        let at = |name: &str| Bytes::from(mount.target.as_path().join(name));
+        let own = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
+        let dev = mounts::tmpfs(DEV, 0o755, None, own).at(STAGE, mount.target.clone())?;
+        let target = self.directory(&mount.target)?;
+        mounts::attach(dev.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
+        self.own.insert(mounts::status(&dev).at(STAGE, mount.target.clone())?.st_dev);
+        for (name, node) in nodes {
+            let path = Bytes::from(mount.target.as_path().join(name.as_path()));
+            let Some(node) = node else {
+                self.absent.push(path);
+                continue;
+            };
+            let tree = mounts::clone_tree(node.as_fd()).at(STAGE, path.clone())?;
+            let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+            mounts::restrict_tree(tree.as_fd(), set, None).at(STAGE, path.clone())?;
+            let point = self.file(&path)?;
+            mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path.clone())?;
+        }
+        let links = [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("ptmx", "pts/ptmx"),
+        ];
+        for (name, text) in links {
+            self.link(&at(name), text.as_bytes())?;
+        }
+        let shm = mounts::tmpfs(shm_size, 0o1777, None, own).at(STAGE, at("shm"))?;
+        let point = self.directory(&at("shm"))?;
+        mounts::attach(shm.as_fd(), point.as_fd()).at(STAGE, at("shm"))?;
+        self.tmpfs.push(shm);
+        let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+        let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+        let pts = mounts::filesystem("devpts", &options, set).at(STAGE, at("pts"))?;
+        let point = self.directory(&at("pts"))?;
+        mounts::attach(pts.as_fd(), point.as_fd()).at(STAGE, at("pts"))?;
+        mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
+    }
+
+    /// The directory at a path inside, made where it doesn't exist and only on our own filesystems.
+    fn directory(&self, path: &Bytes) -> Staged<OwnedFd> {
+        match mounts::open_in(self.root.as_fd(), path.as_path()) {
+            Ok(there) => return Ok(there),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error).at(STAGE, path.clone()),
+        }
+        let mut at = mounts::open_in(self.root.as_fd(), Path::new("/")).at(STAGE, path.clone())?;
+        let mut so_far = std::path::PathBuf::from("/");
+        for component in path.as_path().components() {
+            let Component::Normal(name) = component else { continue };
+            so_far.push(name);
+            at = match mounts::open_in(self.root.as_fd(), &so_far) {
+                Ok(there) => there,
+                Err(_) => self.make(&at, |parent| {
+                    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(parent, name, flags, Mode::empty())
+                }, path)?,
+            };
+        }
+        Ok(at)
+    }
+
+    /// The file at a path inside, made empty where it doesn't exist.
+    fn file(&self, path: &Bytes) -> Staged<OwnedFd> {
+        if let Ok(there) = mounts::open_in_nofollow(self.root.as_fd(), path.as_path()) {
+            return Ok(there);
+        }
+        let (parent, name) = self.parent(path)?;
+        self.make(&parent, |parent| {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
+            rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        }, path)
+    }
+
+    fn link(&self, path: &Bytes, text: &[u8]) -> Staged<()> {
+        if mounts::open_in_nofollow(self.root.as_fd(), path.as_path()).is_ok() {
+            // Beneath an earlier bind: the link is there already.
+            return Ok(());
+        }
+        let (parent, name) = self.parent(path)?;
+        self.make(&parent, |parent| rustix::fs::symlinkat(text, parent, name), path)
+    }
+
+    fn parent<'p>(&self, path: &'p Bytes) -> Staged<(OwnedFd, &'p std::ffi::OsStr)> {
+        let whole = path.as_path();
+        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+            return Err(failed(STAGE, libc::EINVAL, path.clone()));
+        };
+        Ok((self.directory(&Bytes::from(parent))?, name))
+    }
+
+    /// Makes something in `parent` if that is ours: nothing is ever made on the host's disk.
+    fn make<T>(
+        &self,
+        parent: &OwnedFd,
+        how: impl FnOnce(&OwnedFd) -> rustix::io::Result<T>,
+        path: &Bytes,
+    ) -> Staged<T> {
+        let device = mounts::status(parent).at(STAGE, path.clone())?.st_dev;
+        if !self.own.contains(&device) {
+            return Err(failed(STAGE, libc::ENOENT, path.clone()));
+        }
+        how(parent).at(STAGE, path.clone())
+    }
+}

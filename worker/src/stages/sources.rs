@@ -1,0 +1,208 @@
+//! Opens every bind's source as the owner, so that a run never sees what its owner couldn't.
+//!
+//! In the system plan the template is root, so a child of it, the *opener*, takes the owner's uid, gids and groups
+//! for good, opens the paths (`O_PATH`, last component not followed) and sends the descriptors up. A dead FUSE or
+//! NFS mount stops that child and its template, which the launcher can kill, and nobody else. In the user plan the
+//! template already is the owner.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use stockade_protocol::bounds::MAX_DESCRIPTORS;
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::{Launch, Owner};
+use stockade_protocol::outcome::{SetupFailure, SetupStage};
+use stockade_protocol::spec::{MountKind, SandboxSpec};
+use stockade_wire::channel::Channel;
+use stockade_wire::socket;
+
+use crate::failure::{At, Staged, failed};
+use crate::stages::mounts;
+use crate::sys::{self, Cloned};
+
+/// What the source of one mount of the spec is.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Opened.
+    Open(OwnedFd),
+    /// A symbolic link with this text.
+    Link(Vec<u8>),
+    /// Nothing is there, or nothing that the owner may reach.
+    Absent,
+    /// The mount needs none.
+    Unneeded,
+}
+
+/// One source a mount of the spec, in its order.
+#[derive(Debug)]
+pub(crate) struct Sources(pub(crate) Vec<Source>);
+
+/// A source in a message; the descriptors come beside it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Open,
+    Link(Vec<u8>),
+    Absent,
+    Unneeded,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Batch {
+    Some(Vec<Answer>),
+    Failed(SetupFailure),
+}
+
+/// Opens the sources as the owner: by an opener where the caller is another user, else directly.
+///
+/// # Errors
+/// `Open` with the path that couldn't be opened.
+pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> Staged<Sources> {
+    if plan == Plan::System && launch.owner.uid != 0 {
+        return through_opener(launch, workspace);
+    }
+    directly(&launch.spec, workspace)
+}
+
+fn directly(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Sources> {
+    spec.mounts
+        .iter()
+        .map(|mount| match &mount.kind {
+            MountKind::Workspace => match workspace.take() {
+                Some(passed) => Ok(Source::Open(passed)),
+                None => match open_one(mount.target.as_path(), false)? {
+                    Source::Absent => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
+                    other => Ok(other),
+                },
+            },
+            MountKind::Bind { create } => open_one(mount.target.as_path(), *create),
+            _ => Ok(Source::Unneeded),
+        })
+        .collect::<Staged<Vec<_>>>()
+        .map(Sources)
+}
+
+fn open_one(path: &Path, create: bool) -> Staged<Source> {
+    if create {
+        make_directories(path)?;
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(fd) => {
+            let status = mounts::status(&fd).at(SetupStage::Open, path)?;
+            if !mounts::is_symlink(&status) {
+                return Ok(Source::Open(fd));
+            }
+            let text = rustix::fs::readlinkat(&fd, "", Vec::new()).at(SetupStage::Open, path)?;
+            Ok(Source::Link(text.into_bytes()))
+        }
+        // Nothing is granted for what the owner can't reach; `Confinement` lists it.
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::ACCESS) => {
+            Ok(Source::Absent)
+        }
+        Err(errno) => Err(failed(SetupStage::Open, errno.raw_os_error(), path)),
+    }
+}
+
+/// Makes a private directory and those above it that don't exist.
+fn make_directories(path: &Path) -> Staged<()> {
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
+    while let Some(directory) = missing.pop() {
+        match rustix::fs::mkdir(directory, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(failed(SetupStage::Open, errno.raw_os_error(), directory)),
+        }
+    }
+    Ok(())
+}
+
+fn through_opener(launch: &Launch, workspace: Option<OwnedFd>) -> Staged<Sources> {
+    const STAGE: SetupStage = SetupStage::Open;
+    let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "opener")?;
+    // No CLONE_PARENT: the template waits for it.
+    let Cloned::Parent { pid, .. } = sys::clone_process(0, None).at(STAGE, "opener")? else {
+        drop(ours);
+        let channel = Channel::new(theirs);
+        let outcome = become_owner(&launch.owner)
+            .and_then(|()| directly(&launch.spec, workspace))
+            .and_then(|sources| answer(&channel, sources));
+        if let Err(failure) = outcome {
+            // If even this can't be sent, the template sees the end of the channel.
+            drop(channel.send(&Batch::Failed(failure), &[]));
+        }
+        crate::role::leave(0);
+    };
+    drop(theirs);
+    drop(workspace);
+    let sources = collect(&Channel::new(ours), launch.spec.mounts.len());
+    // It has ended or is ending: its last message has been read.
+    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    sources
+}
+
+/// Takes the owner's identity for good: groups, gid, uid, each real, effective and saved.
+pub(crate) fn become_owner(owner: &Owner) -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::Identity;
+    let groups: Vec<Gid> = owner.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    nix::unistd::setgroups(&groups).at(STAGE, "supplementary groups")?;
+    nix::unistd::setresgid(gid, gid, gid).at(STAGE, "gid")?;
+    nix::unistd::setresuid(uid, uid, uid).at(STAGE, "uid")
+}
+
+fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
+    for batch in chunks(sources.0) {
+        let mut descriptors = Vec::new();
+        let answers = batch
+            .into_iter()
+            .map(|source| match source {
+                Source::Open(fd) => {
+                    descriptors.push(fd);
+                    Answer::Open
+                }
+                Source::Link(text) => Answer::Link(text),
+                Source::Absent => Answer::Absent,
+                Source::Unneeded => Answer::Unneeded,
+            })
+            .collect();
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        channel
+            .send(&Batch::Some(answers), &borrowed)
+            .map_err(|_| failed(SetupStage::Open, libc::EPIPE, "opener"))?;
+    }
+    Ok(())
+}
+
+fn chunks(mut sources: Vec<Source>) -> Vec<Vec<Source>> {
+    let mut batches = Vec::new();
+    while sources.len() > MAX_DESCRIPTORS {
+        let rest = sources.split_off(MAX_DESCRIPTORS);
+        batches.push(core::mem::replace(&mut sources, rest));
+    }
+    batches.push(sources);
+    batches
+}
+
+fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
+    let gone = || failed(SetupStage::Open, libc::EPIPE, "opener");
+    let mut sources = Vec::with_capacity(count);
+    while sources.len() < count {
+        let (batch, descriptors) = channel.receive::<Batch>().map_err(|_| gone())?.ok_or_else(gone)?;
+        let answers = match batch {
+            Batch::Some(answers) => answers,
+            Batch::Failed(failure) => return Err(failure),
+        };
+        let mut descriptors = descriptors.into_iter();
+        for answer in answers {
+            sources.push(match answer {
+                Answer::Open => Source::Open(descriptors.next().ok_or_else(gone)?),
+                Answer::Link(text) => Source::Link(text),
+                Answer::Absent => Source::Absent,
+                Answer::Unneeded => Source::Unneeded,
+            });
+        }
+    }
+    Ok(Sources(sources))
+}

@@ -1,0 +1,219 @@
+//! The worker's own stages, from its birth in fresh namespaces to parked and locked. Each consumes the one before:
+//! applying one twice, too early or out of order doesn't compile.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::spec::{Level, NetworkMode, SandboxSpec};
+
+use crate::failure::{At, Staged, failed};
+use crate::messages::Prepare;
+use crate::stages::{identity, landlock, limits, proc, sources};
+use crate::sys::{self, Program};
+
+/// The `CLONE_NEW*` flags a worker is born with.
+pub(crate) fn namespaces(spec: &SandboxSpec, plan: Plan) -> i32 {
+    if plan == Plan::Minimal {
+        return 0;
+    }
+    let mut flags = libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if has_own_network(spec) {
+        flags |= libc::CLONE_NEWNET;
+    }
+    if plan == Plan::User {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    flags
+}
+
+/// Whether the spec's workers have a network namespace of their own.
+pub(crate) fn has_own_network(spec: &SandboxSpec) -> bool {
+    match spec.network.mode {
+        NetworkMode::Host => false,
+        NetworkMode::Loopback => true,
+        NetworkMode::None => spec.level == Level::Strict,
+    }
+}
+
+/// The worker's end of the hand-over of id maps: a byte up means "map me", a byte down "done".
+#[derive(Debug)]
+pub(crate) struct Mapper(pub(crate) OwnedFd);
+
+impl Mapper {
+    fn ask(&self) -> Staged<()> {
+        const STAGE: SetupStage = SetupStage::UserNamespace;
+        rustix::io::write(&self.0, &[0]).at(STAGE, "id map")?;
+        self.wait()
+    }
+
+    fn wait(&self) -> Staged<()> {
+        const STAGE: SetupStage = SetupStage::UserNamespace;
+        let mut byte = [0];
+        // No byte: the template failed, and has said so itself.
+        match rustix::io::read(&self.0, &mut byte).at(STAGE, "id map")? {
+            0 => Err(failed(STAGE, libc::EPIPE, "id map")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Just cloned: fresh namespaces, still privileged in them.
+#[derive(Debug)]
+pub(crate) struct Unconfined<'a> {
+    prepare: &'a Prepare,
+    mapper: Mapper,
+}
+
+/// `/proc`, loopback and host name are the run's own.
+#[derive(Debug)]
+pub(crate) struct Isolated<'a> {
+    prepare: &'a Prepare,
+    mapper: Mapper,
+    proc: Option<OwnedFd>,
+}
+
+/// Has the run's ids.
+#[derive(Debug)]
+pub(crate) struct Identified<'a> {
+    prepare: &'a Prepare,
+    proc: Option<OwnedFd>,
+}
+
+/// Has the run's rlimits and priorities.
+#[derive(Debug)]
+pub(crate) struct Limited<'a> {
+    prepare: &'a Prepare,
+    proc: Option<OwnedFd>,
+}
+
+/// Has no capability and can get none.
+#[derive(Debug)]
+pub(crate) struct Unprivileged<'a> {
+    prepare: &'a Prepare,
+    proc: Option<OwnedFd>,
+}
+
+/// Nothing is left to do but to start the tool.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    /// The run's own `/proc`.
+    pub(crate) proc: Option<OwnedFd>,
+    /// The ruleset the tool will enter.
+    pub(crate) landlock: landlock::Prepared,
+    /// The filters the tool will add.
+    pub(crate) delta: Vec<Program>,
+    /// How many filters are on already.
+    pub(crate) installed: u32,
+}
+
+impl<'a> Unconfined<'a> {
+    /// The first thing in a fresh clone.
+    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper) -> Self {
+        Self { prepare, mapper }
+    }
+
+    /// Makes what belongs to the fresh namespaces: `/proc`, loopback, host name.
+    pub(crate) fn isolate(self) -> Staged<Isolated<'a>> {
+        let Self { prepare, mapper } = self;
+        let spec = &prepare.launch.spec;
+        if prepare.plan == Plan::Minimal {
+            return Ok(Isolated { prepare, mapper, proc: None });
+        }
+        if prepare.plan == Plan::User {
+            // Without a map nothing in this namespace may be written, not even a host name.
+            mapper.wait()?;
+        }
+        rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
+        if spec.network.mode == NetworkMode::Loopback {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+                .at(SetupStage::Network, "lo")?;
+            sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")?;
+        }
+        let proc = proc::mount()?;
+        Ok(Isolated { prepare, mapper, proc: Some(proc) })
+    }
+}
+
+impl<'a> Isolated<'a> {
+    /// Enters the user namespace (system plan; the user plan was born in one) and takes the run's ids.
+    pub(crate) fn identify(self) -> Staged<Identified<'a>> {
+        let Self { prepare, mapper, proc } = self;
+        // A keyring of its own, before the identity changes hands. A kernel without keys shares none.
+        match sys::join_session_keyring() {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+            Err(error) => return Err(error).at(SetupStage::Identity, "session keyring"),
+        }
+        let owner = &prepare.launch.owner;
+        match prepare.plan {
+            Plan::System => {
+                nix::unistd::setgroups(&[]).at(SetupStage::Identity, "supplementary groups")?;
+                nix::sched::unshare(CloneFlags::CLONE_NEWUSER).at(SetupStage::UserNamespace, "unshare")?;
+                // Its maps are written through /proc, which must show this process as its own.
+                dumpable(true)?;
+                mapper.ask()?;
+                identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?;
+            }
+            Plan::User => identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?,
+            _ if nix::unistd::geteuid().is_root() && owner.uid != 0 => sources::become_owner(owner)?,
+            _ => {}
+        }
+        Ok(Identified { prepare, proc })
+    }
+}
+
+impl<'a> Identified<'a> {
+    /// Applies rlimits and priorities. `already`: processes that count and aren't the run's.
+    pub(crate) fn limit(self, already: u64) -> Staged<Limited<'a>> {
+        limits::apply(&self.prepare.launch.spec.limits, already)?;
+        Ok(Limited { prepare: self.prepare, proc: self.proc })
+    }
+}
+
+impl<'a> Limited<'a> {
+    /// Drops every capability for good. The last change of credentials.
+    pub(crate) fn drop_privileges(self) -> Staged<Unprivileged<'a>> {
+        identity::drop_capabilities()?;
+        identity::die_with_parent()?;
+        // So that the launcher can read back what holds; cleared before the tool starts.
+        dumpable(true)?;
+        Ok(Unprivileged { prepare: self.prepare, proc: self.proc })
+    }
+}
+
+impl Unprivileged<'_> {
+    /// Builds the Landlock ruleset and installs the base filters.
+    pub(crate) fn lock(self) -> Staged<Locked> {
+        const STAGE: SetupStage = SetupStage::Seccomp;
+        let spec = &self.prepare.launch.spec;
+        let landlock = landlock::prepare(spec)?;
+        let program = |instructions: &Vec<_>| {
+            Program::new(instructions).ok_or_else(|| failed(STAGE, libc::EINVAL, "program length"))
+        };
+        let base = spec.seccomp.base.iter().map(program).collect::<Staged<Vec<_>>>()?;
+        let delta = spec.seccomp.delta.iter().map(program).collect::<Staged<Vec<_>>>()?;
+        if base.is_empty() {
+            return Err(failed(STAGE, libc::EINVAL, "no filter"));
+        }
+        let installed = u32::try_from(base.len()).unwrap_or(u32::MAX);
+        for filter in &base {
+            sys::install_filter(filter).at(STAGE, "base filter")?;
+        }
+        Ok(Locked { proc: self.proc, landlock, delta, installed })
+    }
+}
+
+/// Whether this process's `/proc` files are its user's, or root's alone.
+pub(crate) fn dumpable(yes: bool) -> Staged<()> {
+    use rustix::process::DumpableBehavior::{Dumpable, NotDumpable};
+    rustix::process::set_dumpable_behavior(if yes { Dumpable } else { NotDumpable })
+        .at(SetupStage::Identity, "dumpable")
+}

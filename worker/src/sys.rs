@@ -1,0 +1,467 @@
+//! The only unsafe code of the project: one function a system call, one block a function, one reason a block.
+//!
+//! What `rustix` and `nix` offer safely isn't here. Nothing in this file decides anything.
+#![allow(unsafe_code, reason = "this is the one file where system calls without a safe wrapper are made")]
+
+use core::ffi::{c_char, c_int, c_long, c_void};
+use core::ptr;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+use stockade_protocol::spec::BpfInstruction;
+
+/// What `clone3` answers: who we are now.
+#[derive(Debug)]
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller; the child, and a descriptor of it.
+    Parent {
+        /// The child's process id as the caller sees it.
+        pid: Pid,
+        /// The child's pidfd, close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// `struct clone_args` (linux/sched.h), size version 2.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// `clone3(2)` like `fork`: the child goes on here, on a copy of this memory. `flags` are `CLONE_NEW*` and
+/// `CLONE_PARENT`; `cgroup` is the directory of the group to be born in.
+///
+/// # Errors
+/// Those of clone3(2).
+pub(crate) fn clone_process(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: c_int = -1;
+    let into_cgroup: u64 = if cgroup.is_some() { 0x2_0000_0000 } else { 0 };
+    let parent = flags & libc::CLONE_PARENT != 0;
+    let args = CloneArgs {
+        flags: u64::from(flags.cast_unsigned()) | u64::from(libc::CLONE_PIDFD.cast_unsigned()) | into_cgroup,
+        pidfd: ptr::from_mut(&mut pidfd).expose_provenance() as u64,
+        exit_signal: if parent { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) },
+        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the kernel reads `args` for its size, which is that of the struct above, and writes one int through
+    // its `pidfd`, which outlives the call. No stack and no CLONE_VM: the child has its own copy of everything,
+    // and the caller has one thread, so no lock is held by a thread that doesn't exist in the copy.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
+    match c_int::try_from(check(answer)?) {
+        Ok(0) => Ok(Cloned::Child),
+        Ok(raw) => {
+            let pid = Pid::from_raw(raw).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+            Ok(Cloned::Parent { pid, pidfd: own(pidfd) })
+        }
+        Err(_) => Err(io::Error::from_raw_os_error(libc::EOVERFLOW)),
+    }
+}
+
+/// Takes a descriptor that a call above has just made.
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: every caller passes a descriptor that the kernel returned in the call before, which nothing else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// What `mount_setattr` should change.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct MountAttributes<'a> {
+    /// `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub(crate) clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE`, or 0.
+    pub(crate) propagation: u64,
+    /// The user namespace of an idmapped mount; adds `MOUNT_ATTR_IDMAP`.
+    pub(crate) idmap: Option<BorrowedFd<'a>>,
+}
+
+/// `mount_setattr(2)` on the mount that `mount` is (an `open_tree` or `fsmount` descriptor).
+///
+/// # Errors
+/// Those of `mount_setattr(2)`; `EINVAL` for a filesystem that can't be idmapped.
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: MountAttributes<'_>,
+) -> io::Result<()> {
+    let (idmap, userns) = match attributes.idmap {
+        Some(fd) => (libc::MOUNT_ATTR_IDMAP, u64::from(fd.as_raw_fd().cast_unsigned())),
+        None => (0, 0),
+    };
+    let raw = libc::mount_attr {
+        attr_set: attributes.set | idmap,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation,
+        userns_fd: userns,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the kernel reads an empty, NUL-terminated path and `raw` for its size; it writes nothing of ours.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            ptr::from_ref(&raw),
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(answer).map(drop)
+}
+
+/// Installs a seccomp filter on the calling thread (`SECCOMP_SET_MODE_FILTER`).
+///
+/// # Errors
+/// Those of seccomp(2); `EACCES` without `no_new_privs`.
+pub(crate) fn install_filter(program: &Program) -> io::Result<()> {
+    let raw = program.as_raw();
+    // SAFETY: the kernel reads `raw` and the instructions it points to, which `program` owns and keeps meanwhile.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&raw)) };
+    check(answer).map(drop)
+}
+
+/// A BPF program in the kernel's form.
+#[derive(Debug)]
+pub(crate) struct Program {
+    instructions: Vec<libc::sock_filter>,
+    length: u16,
+}
+
+impl Program {
+    /// `None`: more instructions than a program may have (`BPF_MAXINSNS`, 4096), or none.
+    pub(crate) fn new(instructions: &[BpfInstruction]) -> Option<Self> {
+        let length = u16::try_from(instructions.len()).ok().filter(|length| (1..=4096).contains(length))?;
+        let instructions = instructions
+            .iter()
+            .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+            .collect();
+        Some(Self { instructions, length })
+    }
+
+    fn as_raw(&self) -> libc::sock_fprog {
+        libc::sock_fprog { len: self.length, filter: self.instructions.as_ptr().cast_mut() }
+    }
+}
+
+/// `ioprio_set(2)` for the calling process.
+///
+/// # Errors
+/// Those of `ioprio_set(2)`.
+pub(crate) fn set_io_priority(class: c_int, level: c_int) -> io::Result<()> {
+    const WHO_PROCESS: c_int = 1;
+    // SAFETY: three integers; the kernel reads and writes no memory of ours.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | level) };
+    check(answer).map(drop)
+}
+
+/// Joins a new, anonymous session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`), so that no run shares its
+/// caller's.
+///
+/// # Errors
+/// Those of keyctl(2); `ENOSYS` on a kernel without keys.
+pub(crate) fn join_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; the kernel reads and writes no memory of ours.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
+    check(answer).map(drop)
+}
+
+/// Brings the loopback interface of the current network namespace up (netdevice(7), `SIOCSIFFLAGS`).
+///
+/// # Errors
+/// Those of the ioctl.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut name = [0; libc::IFNAMSIZ];
+    name[0] = b'l'.cast_signed();
+    name[1] = b'o'.cast_signed();
+    let up = c_int::from(i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(i16::MAX));
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: i16::try_from(up).unwrap_or(0) },
+    };
+    // SAFETY: the kernel reads one `ifreq`, which outlives the call, and writes nothing back for this request.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, ptr::from_ref(&request)) };
+    check(answer.into()).map(drop)
+}
+
+/// Sets every signal's disposition back to the default and blocks none: what a tool expects to be born with.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code of ours; for SIGKILL, SIGSTOP and libc's own signals the call fails and
+        // changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// What `wait4` says of an ended child.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reaped {
+    /// Which.
+    pub(crate) pid: Pid,
+    /// The raw wait status.
+    pub(crate) status: i32,
+    /// What it and its waited-for descendants used.
+    pub(crate) usage: libc::rusage,
+}
+
+/// `wait4(2)` without waiting: any child if `pid` is `None`. `Ok(None)`: none has ended.
+///
+/// # Errors
+/// Those of wait4(2); `ECHILD` if there is no child.
+pub(crate) fn try_wait(pid: Option<Pid>) -> io::Result<Option<Reaped>> {
+    let mut status: c_int = 0;
+    let mut usage = empty_usage();
+    let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
+    // SAFETY: the kernel writes one int and one `rusage`, both ours and outliving the call.
+    let answer = unsafe {
+        libc::wait4(which, ptr::from_mut(&mut status), libc::WNOHANG | libc::__WALL, ptr::from_mut(&mut usage))
+    };
+    let raw = check(answer.into())?;
+    let pid = i32::try_from(raw).ok().and_then(Pid::from_raw);
+    Ok(pid.map(|pid| Reaped { pid, status, usage }))
+}
+
+fn empty_usage() -> libc::rusage {
+    // SAFETY: `rusage` is integers only; all zero bytes are a valid value of it.
+    unsafe { core::mem::zeroed() }
+}
+
+/// What a tool's exec needs, everything allocated before: between vfork and exec only system calls are made.
+#[derive(Debug)]
+pub(crate) struct ExecPlan {
+    candidates: Vec<CString>,
+    arguments: Strings,
+    environment: Strings,
+    stdio: [OwnedFd; 3],
+    landlock: Option<OwnedFd>,
+    filters: Vec<Program>,
+    stack: Vec<u128>,
+}
+
+/// C strings and the null-terminated array that points to them.
+#[derive(Debug)]
+struct Strings {
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+impl Strings {
+    fn new(owned: Vec<CString>) -> Self {
+        let pointers = owned.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _owned: owned }
+    }
+}
+
+/// Where a tool's start failed, as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum ExecStep {
+    /// `setsid`.
+    Session = 1,
+    /// `dup2` onto 0, 1, 2.
+    Stdio,
+    /// `landlock_restrict_self`.
+    Landlock,
+    /// `close_range`.
+    Close,
+    /// The delta filters.
+    Seccomp,
+    /// `execve` of every candidate.
+    Exec,
+}
+
+/// Bytes of the child's stack between vfork and exec. It makes system calls only.
+const CHILD_STACK: usize = 64 * 1024;
+
+impl ExecPlan {
+    /// `stdio` descriptors must be above 2. `candidates` are tried in order.
+    pub(crate) fn new(
+        candidates: Vec<CString>,
+        arguments: Vec<CString>,
+        environment: Vec<CString>,
+        stdio: [OwnedFd; 3],
+        landlock: Option<OwnedFd>,
+        filters: Vec<Program>,
+    ) -> Self {
+        Self {
+            candidates,
+            arguments: Strings::new(arguments),
+            environment: Strings::new(environment),
+            stdio,
+            landlock,
+            filters,
+            stack: vec![0; CHILD_STACK / size_of::<u128>()],
+        }
+    }
+
+    /// Starts the tool as `clone(CLONE_VM|CLONE_VFORK)` + exec and gives its process id. The caller's memory is
+    /// shared and the caller stopped until the exec, so this costs the same whatever the caller's size.
+    ///
+    /// # Errors
+    /// The step that failed and its errno; nothing runs then. `Ok(Err)` is the child's failure, `Err` clone's.
+    pub(crate) fn start(mut self) -> io::Result<Result<Pid, (ExecStep, i32)>> {
+        let mut child = ChildPlan {
+            candidates: self.candidates.iter().map(|c| c.as_ptr()).collect(),
+            arguments: self.arguments.pointers.as_ptr(),
+            environment: self.environment.pointers.as_ptr(),
+            stdio: [self.stdio[0].as_raw_fd(), self.stdio[1].as_raw_fd(), self.stdio[2].as_raw_fd()],
+            landlock: self.landlock.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            filters: self.filters.iter().map(Program::as_raw).collect(),
+            failure: None,
+        };
+        let top = self.stack.as_mut_ptr_range().end.cast::<c_void>();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child runs `tool_child` on a stack of its own, whose top `top` is and which outlives it
+        // (CLONE_VFORK: we don't run until it has exec'd or ended). It gets `child`, all of whose pointers point
+        // into `self`, which lives as long. It allocates nothing and takes no lock.
+        let answer = unsafe { libc::clone(tool_child, top, flags, ptr::from_mut(&mut child).cast()) };
+        let raw = check(answer.into())?;
+        if let Some(failure) = child.failure {
+            return Ok(Err(failure));
+        }
+        let pid = i32::try_from(raw).ok().and_then(Pid::from_raw);
+        pid.map(Ok).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+}
+
+struct ChildPlan {
+    candidates: Vec<*const c_char>,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+    stdio: [RawFd; 3],
+    landlock: RawFd,
+    filters: Vec<libc::sock_fprog>,
+    failure: Option<(ExecStep, i32)>,
+}
+
+/// The tool's process between vfork and exec. System calls only: it shares the memory of its stopped parent.
+extern "C" fn tool_child(plan: *mut c_void) -> c_int {
+    // SAFETY: `ExecPlan::start` passes a `ChildPlan` that outlives this process's use of the shared memory, and is
+    // stopped meanwhile, so this is the only reference.
+    let plan = unsafe { &mut *plan.cast::<ChildPlan>() };
+    let step = tool_steps(plan);
+    plan.failure = Some((step, errno()));
+    127
+}
+
+/// Runs until a step fails; gives that step. On success the program is another.
+fn tool_steps(plan: &ChildPlan) -> ExecStep {
+    if unblock_signals() < 0 || call(libc::SYS_setsid, [0; 4]) < 0 {
+        return ExecStep::Session;
+    }
+    for (target, source) in (0..).zip(plan.stdio) {
+        if call(libc::SYS_dup3, [source.into(), target, 0, 0]) < 0 {
+            return ExecStep::Stdio;
+        }
+    }
+    if plan.landlock >= 0 && call(libc::SYS_landlock_restrict_self, [plan.landlock.into(), 0, 0, 0]) < 0 {
+        return ExecStep::Landlock;
+    }
+    if call(libc::SYS_close_range, [3, c_long::from(i32::MAX), 0, 0]) < 0 {
+        return ExecStep::Close;
+    }
+    for filter in &plan.filters {
+        let address = ptr::from_ref(filter).expose_provenance().cast_signed() as c_long;
+        if call(libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER.into(), 0, address, 0]) < 0 {
+            return ExecStep::Seccomp;
+        }
+    }
+    let mut best = libc::ENOENT;
+    for candidate in &plan.candidates {
+        let addresses = [
+            candidate.expose_provenance().cast_signed() as c_long,
+            plan.arguments.expose_provenance().cast_signed() as c_long,
+            plan.environment.expose_provenance().cast_signed() as c_long,
+            0,
+        ];
+        call(libc::SYS_execve, addresses);
+        match errno() {
+            libc::ENOENT | libc::ENOTDIR => {}
+            // Found but not for us: a later candidate may do (execvp(3)).
+            libc::EACCES => best = libc::EACCES,
+            other => {
+                best = other;
+                break;
+            }
+        }
+    }
+    set_errno(best);
+    ExecStep::Exec
+}
+
+/// One system call of integers and addresses, for the child between vfork and exec.
+fn call(number: c_long, arguments: [c_long; 4]) -> c_long {
+    let [a, b, c, d] = arguments;
+    // SAFETY: called only from `tool_steps`: the addresses it passes are those of the plan, which outlives the
+    // child's use of this memory; the other arguments are integers.
+    unsafe { libc::syscall(number, a, b, c, d) }
+}
+
+fn unblock_signals() -> c_long {
+    let none: u64 = 0;
+    // SAFETY: the kernel reads eight bytes of an empty signal set, which outlives the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            ptr::from_ref(&none),
+            ptr::null::<u64>(),
+            size_of::<u64>(),
+        )
+    }
+}
+
+fn errno() -> c_int {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn set_errno(value: c_int) {
+    // SAFETY: glibc's errno location is a valid int of this thread's.
+    unsafe { *libc::__errno_location() = value };
+}
+
+fn check(answer: c_long) -> io::Result<c_long> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// The Landlock ABI this kernel offers; 0 where it has none, or Landlock isn't switched on.
+/// (`landlock_create_ruleset(2)` with `LANDLOCK_CREATE_RULESET_VERSION`.)
+pub(crate) fn landlock_abi() -> u8 {
+    const VERSION: c_int = 1;
+    // SAFETY: a null attribute of size 0 with the version flag asks for a number; no memory is read or written.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0_usize, VERSION) };
+    u8::try_from(answer).unwrap_or(0)
+}
+
+/// Closes every descriptor above 2 (`close_range(2)`). Only for a fresh copy of a process, none of whose values
+/// will be used or dropped any more.
+///
+/// # Errors
+/// Those of `close_range(2)`.
+pub(crate) fn close_all_but_standard() -> io::Result<()> {
+    // SAFETY: integers only. The descriptors' owners are copies that a cloned process never touches again.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, 3, c_long::from(i32::MAX), 0) };
+    check(answer).map(drop)
+}

@@ -1,0 +1,170 @@
+//! The template: builds the root for one (policy, workspace, owner), and clones a worker in it.
+//!
+//! It's a fresh exec, so that nothing of another owner's is in its memory, and the only process of ours that stands
+//! both outside (with the owner's directories open) and inside (with the finished root). It clones with
+//! `CLONE_PARENT`, so that the launcher is the worker's real parent and its own death loses no run. It runs no code
+//! of the tool's and never waits for one.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::sched::CloneFlags;
+use rustix::fs::{CWD, Mode, OFlags};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::outcome::{SetupFailure, SetupStage};
+use stockade_wire::channel::Channel;
+use stockade_wire::socket;
+
+use crate::failure::{At, Staged, failed};
+use crate::init::{self, Born};
+use crate::messages::{FromWorker, Prepare, ToWorker};
+use crate::stages::identity::{self, IdMap};
+use crate::stages::root::{self, Pivoted};
+use crate::stages::worker::{self, Mapper};
+use crate::stages::sources;
+use crate::sys::{self, Cloned};
+
+/// The descriptors beside `Prepare`.
+#[derive(Debug)]
+struct Passed {
+    workspace: Option<OwnedFd>,
+    stdio: [OwnedFd; 3],
+    cgroup: Option<OwnedFd>,
+}
+
+/// The template's life: one `Prepare`, one worker, the end.
+pub(crate) fn run(channel: OwnedFd) -> ExitCode {
+    let channel = Channel::new(channel);
+    sys::reset_signals();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    match make(&channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            drop(channel.send(&FromWorker::Failed(failure), &[]));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make(channel: &Channel) -> Staged<()> {
+    identity::die_with_parent()?;
+    let (prepare, passed) = receive(channel)?;
+    let Passed { workspace, stdio, cgroup } = passed;
+    let proc = identity::open_proc()?;
+    let pivoted = match prepare.plan {
+        Plan::System => system_root(&prepare, workspace, &proc)?,
+        Plan::User => user_root(&prepare, workspace, &proc)?,
+        _ => no_root(&prepare),
+    };
+    clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup)
+}
+
+fn receive(channel: &Channel) -> Staged<(Box<Prepare>, Passed)> {
+    const STAGE: SetupStage = SetupStage::Template;
+    let gone = || failed(STAGE, libc::EPIPE, "channel");
+    let (message, descriptors) = channel.receive().map_err(|_| gone())?.ok_or_else(gone)?;
+    let ToWorker::Prepare(prepare) = message else { return Err(gone()) };
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(|| failed(STAGE, libc::EBADF, "descriptors"));
+    let workspace = if prepare.launch.workspace_passed { Some(next()?) } else { None };
+    let stdio = [next()?, next()?, next()?];
+    let cgroup = if prepare.cgroup { Some(next()?) } else { None };
+    Ok((prepare, Passed { workspace, stdio, cgroup }))
+}
+
+/// Root's plan: copies are made while in the initial mount namespace (descriptors of another one can't be bound),
+/// idmapped while in the initial user namespace (from inside one that's EPERM).
+fn system_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
+    let sources = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let owner = &prepare.launch.owner;
+    let map = IdMap { inside: (owner.uid, owner.gid), outside: (prepare.host_uid, prepare.host_gid) };
+    let idmap = if prepare.idmap { Some(identity::mapping_namespace(map, proc)?) } else { None };
+    let trees = root::detach(prepare, sources, idmap.as_ref())?;
+    root::enter_mount_namespace()?;
+    root::build(prepare, trees)
+}
+
+/// A user's plan: a user namespace first, since only there may it mount. That also leaves the mount namespace that
+/// a passed descriptor belongs to, so the workspace is carried over as the working directory, which follows.
+fn user_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
+    const STAGE: SetupStage = SetupStage::UserNamespace;
+    if let Some(workspace) = &workspace {
+        rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.launch.workspace.clone())?;
+    }
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).at(STAGE, "unshare")?;
+    identity::die_with_parent()?;
+    worker::dumpable(true)?;
+    let owner = &prepare.launch.owner;
+    let ids = (owner.uid, owner.gid);
+    IdMap { inside: ids, outside: ids }.write(proc, &identity::pid_text(rustix::process::getpid()))?;
+    root::cut_propagation()?;
+    let workspace = match workspace {
+        None => None,
+        Some(_) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let again = rustix::fs::openat(CWD, ".", flags, Mode::empty());
+            Some(again.at(SetupStage::Open, prepare.launch.workspace.clone())?)
+        }
+    };
+    let sources = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let trees = root::detach(prepare, sources, None)?;
+    root::build(prepare, trees)
+}
+
+/// Without namespaces the host's root stays, and Landlock alone decides what of it can be used.
+fn no_root(prepare: &Prepare) -> Pivoted {
+    let missing = |path: &&stockade_protocol::Bytes| path.as_path().symlink_metadata().is_err();
+    let spec = &prepare.launch.spec;
+    Pivoted {
+        absent: Vec::new(),
+        guarded: Vec::new(),
+        missing: spec.protect.iter().filter(missing).cloned().collect(),
+        tmpfs: Vec::new(),
+    }
+}
+
+fn clone_worker(
+    channel: &Channel,
+    prepare: &Prepare,
+    proc: &OwnedFd,
+    born: Born,
+    cgroup: Option<OwnedFd>,
+) -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::Namespaces;
+    let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "socketpair")?;
+    let flags = worker::namespaces(&prepare.launch.spec, prepare.plan) | libc::CLONE_PARENT;
+    let cloned = sys::clone_process(flags, cgroup.as_ref().map(AsFd::as_fd)).at(STAGE, "clone")?;
+    let Cloned::Parent { pid, pidfd } = cloned else {
+        drop(ours);
+        crate::role::leave(init::run(channel, prepare, born, Mapper(theirs)));
+    };
+    drop(theirs);
+    let pid = pid.as_raw_nonzero().get();
+    channel
+        .send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()])
+        .map_err(|_| failed(STAGE, libc::EPIPE, "channel"))?;
+    hand_over_maps(prepare, proc, pid, &ours)
+}
+
+/// Writes the worker's id maps: before it goes on (user plan), or when it asks (system plan).
+fn hand_over_maps(prepare: &Prepare, proc: &OwnedFd, pid: i32, mapper: &OwnedFd) -> Result<(), SetupFailure> {
+    const STAGE: SetupStage = SetupStage::UserNamespace;
+    if prepare.plan == Plan::Minimal {
+        return Ok(());
+    }
+    if prepare.plan == Plan::System {
+        let mut byte = [0];
+        if rustix::io::read(mapper, &mut byte).at(STAGE, "id map")? == 0 {
+            // The worker failed earlier and has said so itself.
+            return Ok(());
+        }
+    }
+    let inside = (prepare.inside_uid, prepare.inside_gid);
+    let outside = match prepare.plan {
+        Plan::User => inside,
+        _ => (prepare.host_uid, prepare.host_gid),
+    };
+    IdMap { inside, outside }.write(proc, &pid.to_string())?;
+    rustix::io::write(mapper, &[0]).at(STAGE, "id map")?;
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The launcher driven over its wire, without a supervisor or a policy: what the worker does with a spec.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
+use stockade_protocol::outcome::{Clock, Outcome, SetupStage};
+use stockade_protocol::spec::{
+    Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports, RunAs,
+    SandboxSpec, SeccompSpec,
+};
+use stockade_protocol::{Bytes, ExecId};
+use stockade_wire::channel::Channel;
+
+const READ: Access = Access { read: true, write: false, execute: true };
+const ALL: Access = Access { read: true, write: true, execute: true };
+
+fn spec(workspace: &Path) -> SandboxSpec {
+    let bind = |path: &str| Mount { target: path.into(), kind: MountKind::Bind { create: false }, access: READ };
+    let mut mounts: Vec<Mount> = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/nowhere"].map(bind).into();
+    mounts.push(Mount {
+        target: "/tmp".into(),
+        kind: MountKind::Tmpfs { size: 1 << 20, mode: 0o1777 },
+        access: ALL,
+    });
+    mounts.push(Mount { target: "/proc".into(), kind: MountKind::Proc, access: READ });
+    let nodes = ["null", "zero", "full", "random", "urandom"].map(Bytes::from).into();
+    mounts.push(Mount {
+        target: "/dev".into(),
+        kind: MountKind::Dev { nodes, shm_size: 1 << 20 },
+        access: ALL,
+    });
+    mounts.push(Mount { target: workspace.into(), kind: MountKind::Workspace, access: ALL });
+    SandboxSpec {
+        policy: "test".into(),
+        digest: [0; 32],
+        level: Level::Strict,
+        mounts,
+        deny: Vec::new(),
+        protect: Vec::new(),
+        network: NetworkSpec {
+            mode: NetworkMode::None,
+            tcp_connect: Ports::Only(Vec::new()),
+            tcp_bind: Ports::Only(Vec::new()),
+        },
+        limits: Limits {
+            wall_ms: Some(20_000),
+            cpu_ms: None,
+            idle_ms: None,
+            memory: Some(512 << 20),
+            processes: 64,
+            open_files: 256,
+            file_size: None,
+            output: None,
+            stdin: None,
+            core: 0,
+            stack: 8 << 20,
+            address_space: None,
+            nice: 0,
+            io_priority: IoPriority::BestEffort(4),
+        },
+        seccomp: SeccompSpec {
+            base: vec![vec![BpfInstruction { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]],
+            delta: Vec::new(),
+            rules: 0,
+        },
+        run_as: RunAs::Ephemeral { start: 2_000_000_000, count: 65_536 },
+        hostname: "stockade".into(),
+    }
+}
+
+struct Ran {
+    output: String,
+    outcome: Outcome,
+    trusted: Vec<Bytes>,
+    messages: Vec<FromLauncher>,
+}
+
+fn run_with(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> Ran {
+    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"))
+        .args(["launcher", "--embedded"])
+        .stdin(Stdio::from(theirs))
+        .spawn()
+        .unwrap();
+    let channel = Channel::new(ours);
+    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[]).unwrap();
+    let (read, write) = std::io::pipe().unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    let launch = Launch {
+        exec_id: ExecId::generate(),
+        owner: Owner { uid, gid: rustix::process::getegid().as_raw(), groups: Vec::new() },
+        spec,
+        argv: argv.iter().map(|a| Bytes::from(*a)).collect(),
+        environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/home/none".into())],
+        cwd: workspace.into(),
+        home: "/home/none".into(),
+        workspace: workspace.into(),
+        workspace_passed: true,
+        stdin_passed: false,
+        output: LaunchOutput::Passed,
+    };
+    let directory = File::open(workspace).unwrap();
+    let (out, err): (OwnedFd, OwnedFd) = (write.try_clone().unwrap().into(), write.into());
+    channel
+        .send(&ToLauncher::Launch(Box::new(launch)), &[directory.as_fd(), out.as_fd(), err.as_fd()])
+        .unwrap();
+    drop((out, err));
+    let mut messages = Vec::new();
+    let (outcome, trusted) = loop {
+        let (message, _) = channel.receive::<FromLauncher>().unwrap().expect("the launcher goes on");
+        if let FromLauncher::Ended { outcome, trusted_files, .. } = &message {
+            let end = (outcome.clone(), trusted_files.clone());
+            messages.push(message);
+            break end;
+        }
+        messages.push(message);
+    };
+    let mut output = String::new();
+    let mut read = read;
+    read.read_to_string(&mut output).unwrap();
+    drop(channel);
+    child.wait().unwrap();
+    Ran { output, outcome, trusted, messages }
+}
+
+fn workspace() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn sh(script: &str) -> Ran {
+    let workspace = workspace();
+    run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", script])
+}
+
+const OK: Outcome = Outcome::Exited { code: 0 };
+
+#[test]
+fn a_tool_runs_and_its_exit_code_comes_back() {
+    let ran = sh("echo hello; exit 7");
+    assert_eq!((ran.output.as_str(), ran.outcome), ("hello\n", Outcome::Exited { code: 7 }));
+}
+
+#[test]
+fn what_holds_is_reported_layer_by_layer() {
+    let ran = sh("true");
+    let started = ran.messages.iter().find_map(|message| match message {
+        FromLauncher::Started { confinement, .. } => Some(confinement.clone()),
+        _ => None,
+    });
+    let confinement = started.expect("a report");
+    assert_eq!(confinement.layers.len(), 10, "{confinement:?}");
+    assert_eq!(confinement.absent, [Bytes::from("/nowhere")]);
+}
+
+#[test]
+fn the_tool_is_alone_in_its_root() {
+    let ran = sh("echo $$; ls /; id -u; ls /proc | grep -c '^[0-9]'; cat /etc/hostname >/dev/null; hostname");
+    assert_eq!(ran.outcome, OK, "{}", ran.output);
+    assert!(!ran.output.contains("root"), "{}", ran.output);
+    assert!(ran.output.ends_with("stockade\n"), "{}", ran.output);
+}
+
+#[test]
+fn the_workspace_is_writable_and_keeps_its_owner() {
+    use std::os::unix::fs::MetadataExt as _;
+    let workspace = workspace();
+    let ran = run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", "echo x > made && mkdir d && mv made d/"]);
+    assert_eq!(ran.outcome, OK, "{}", ran.output);
+    let made = workspace.path().join("d/made").metadata().unwrap();
+    assert_eq!(made.uid(), rustix::process::geteuid().as_raw());
+}
+
+#[test]
+fn a_missing_program_is_told_with_where_it_was_looked_for() {
+    let workspace = workspace();
+    let ran = run_with(spec(workspace.path()), workspace.path(), &["no-such-tool"]);
+    let Outcome::SetupFailed { failure } = ran.outcome else { panic!("{:?}", ran.outcome) };
+    assert_eq!((failure.stage, failure.errno), (SetupStage::Exec, libc::ENOENT));
+    assert_eq!(failure.subject.to_text(), "/usr/bin/no-such-tool:/bin/no-such-tool");
+}
+
+#[test]
+fn wall_time_ends_the_run() {
+    let workspace = workspace();
+    let mut spec = spec(workspace.path());
+    spec.limits.wall_ms = Some(200);
+    let ran = run_with(spec, workspace.path(), &["sh", "-c", "trap '' TERM; sleep 30 & sleep 30"]);
+    assert_eq!(ran.outcome, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 200 });
+}
+
+#[test]
+fn denied_and_protected_paths_hold() {
+    let workspace = workspace();
+    let path = |name: &str| Bytes::from(workspace.path().join(name));
+    std::fs::create_dir_all(workspace.path().join(".git/hooks")).unwrap();
+    std::fs::write(workspace.path().join(".git/config"), "kept").unwrap();
+    std::fs::write(workspace.path().join("secret"), "secret").unwrap();
+    let mut spec = spec(workspace.path());
+    spec.protect = vec![path(".git/hooks"), path(".git/config"), path(".vscode")];
+    spec.deny = vec![path("secret")];
+    let script = "cat .git/config; cat secret && echo READ-SECRET; echo x > .git/config && echo WROTE; \
+        rm -f .git/config; mv .git .git2 && echo MOVED; touch .git/hooks/pre-commit && echo HOOKED; \
+        ln .git/config linked && echo LINKED; mkdir .vscode; echo x > .git/other && echo end";
+    let ran = run_with(spec, workspace.path(), &["sh", "-c", script]);
+    for word in ["READ-SECRET", "WROTE", "MOVED", "HOOKED", "LINKED"] {
+        assert!(!ran.output.contains(word), "{}", ran.output);
+    }
+    assert!(ran.output.starts_with("kept") && ran.output.ends_with("end\n"), "{}", ran.output);
+    assert_eq!(std::fs::read_to_string(workspace.path().join(".git/config")).unwrap(), "kept");
+    assert_eq!(ran.trusted, [path(".vscode")]);
+}

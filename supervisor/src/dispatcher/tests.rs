@@ -489,7 +489,7 @@ impl World {
             Step::Disconnected(connection) => {
                 Event::Disconnected { now, connection: client(connection) }
             }
-            about_a_run => match self.about_a_run(about_a_run, client, owner) {
+            about_a_run => match self.about_a_run(&about_a_run, client, owner) {
                 Some(event) => event,
                 None => return,
             },
@@ -499,12 +499,12 @@ impl World {
 
     fn about_a_run(
         &mut self,
-        step: Step,
+        step: &Step,
         client: impl Fn(u8) -> ConnectionId,
         owner: impl Fn(ConnectionId) -> u32,
     ) -> Option<Event> {
         let now = self.now;
-        Some(match step {
+        Some(match *step {
             // A launcher speaks of runs it has been given, and once each.
             Step::Started(run) => {
                 let run = self.model.nth(run).filter(|run| self.model.holding.contains(run))?;

@@ -1,0 +1,331 @@
+//! Whether a request is in order, and what the launcher is to be told of it: a pure function from request, caller
+//! and policies to a [`Launch`] or a [`Denied`].
+//!
+//! The daemon and the embedded command line share it, so a request means the same with and without a daemon.
+//! Every bound it holds is named in `stockade_protocol::bounds`. It never widens anything: what a client asks for
+//! only ever tightens what the policy says.
+
+use std::path::{Component, Path, PathBuf};
+
+use stockade_policies::{PolicySet, ResolveRequest, resolve};
+use stockade_protocol::bounds::{
+    MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH, MAX_POLICY_NAME,
+    MAX_STDIN_CHUNK, RING_BYTES,
+};
+use stockade_protocol::client::{ExecRequest, OutputMode, StdinMode, Workspace};
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::{Launch, LaunchOutput, Owner};
+use stockade_protocol::spec::Limits;
+use stockade_protocol::{Bytes, ExecId};
+
+use crate::descriptors::Kind;
+
+/// For whom a request is judged.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What the kernel says of the peer.
+    pub owner: Owner,
+    /// The owner's home directory.
+    pub home: PathBuf,
+    /// Whether this is a user's own daemon, or the embedded command line of a user.
+    pub user_mode: bool,
+}
+
+/// What came beside a request, as far as it counts here.
+#[derive(Debug, Clone, Default)]
+pub struct Passed {
+    /// Of the workspace's descriptor: its path in our view; inner `None`: it isn't a directory.
+    pub workspace: Option<Option<PathBuf>>,
+    /// What standard input is.
+    pub stdin: Option<Kind>,
+    /// What standard output and error are.
+    pub output: Option<[Kind; 2]>,
+}
+
+/// How many descriptors a request names, in the order workspace, stdin, stdout, stderr.
+#[must_use]
+pub fn named_descriptors(request: &ExecRequest) -> usize {
+    usize::from(matches!(request.workspace, Workspace::Descriptor { .. }))
+        + usize::from(request.stdin == StdinMode::Descriptor)
+        + 2 * usize::from(request.output == OutputMode::Descriptor)
+}
+
+/// A request that may run.
+#[derive(Debug)]
+pub struct Admitted {
+    /// For the launcher.
+    pub launch: Launch,
+    /// Where standard input comes from.
+    pub stdin: StdinPlan,
+}
+
+/// Where a run's standard input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StdinPlan {
+    /// `/dev/null`.
+    Null,
+    /// These bytes, through a pipe.
+    Inline(Bytes),
+    /// The client's `StdinData`, through a pipe.
+    Stream,
+    /// The client's own descriptor.
+    Passed,
+    /// The client's own descriptor, read by us and written to a pipe: a socket, or counted by the policy.
+    Relayed(Kind),
+}
+
+/// Judges a request.
+///
+/// # Errors
+/// The refusal, with its remedy where there is one.
+pub fn admit(
+    request: ExecRequest,
+    exec_id: ExecId,
+    caller: &Caller,
+    policies: &PolicySet,
+    passed: &Passed,
+) -> Result<Admitted, Denied> {
+    check_arguments(&request.argv)?;
+    check_environment(&request.environment)?;
+    check_total(&request)?;
+    let workspace = workspace_of(&request, passed)?;
+    let cwd = cwd_of(&request.cwd, &workspace)?;
+    let policy = policy_named(policies, &request.policy)?;
+    let resolved = resolve(
+        policy,
+        &ResolveRequest {
+            owner_uid: caller.owner.uid,
+            owner_gid: caller.owner.gid,
+            home: caller.home.clone(),
+            workspace: workspace.clone(),
+            cwd,
+            environment: request.environment,
+            overrides: request.overrides,
+            user_mode: caller.user_mode,
+        },
+    )
+    .map_err(|error| refuse_resolution(&error))?;
+    let stdin = stdin_of(request.stdin, passed.stdin, &resolved.spec.limits)?;
+    let output = output_of(request.output, passed.output, &resolved.spec.limits)?;
+    let launch = Launch {
+        exec_id,
+        owner: caller.owner.clone(),
+        argv: request.argv,
+        environment: resolved.environment,
+        cwd: resolved.cwd,
+        home: Bytes::from(caller.home.as_path()),
+        workspace: Bytes::from(workspace),
+        workspace_passed: matches!(request.workspace, Workspace::Descriptor { .. }),
+        stdin_passed: stdin != StdinPlan::Null,
+        output,
+        spec: resolved.spec,
+    };
+    Ok(Admitted { launch, stdin })
+}
+
+fn bad(message: impl Into<String>) -> Denied {
+    Denied::new(DenyReason::BadRequest, message)
+}
+
+fn check_arguments(argv: &[Bytes]) -> Result<(), Denied> {
+    if argv.first().is_none_or(|program| program.is_empty()) {
+        return Err(bad("the command is empty").remedy("name a program: `stockade run -- COMMAND`"));
+    }
+    if argv.len() > MAX_ARGUMENTS {
+        return Err(bad(format!("the command has {} arguments; {MAX_ARGUMENTS} are allowed", argv.len()))
+            .remedy("pass a list in a file, or use xargs"));
+    }
+    for (index, argument) in argv.iter().enumerate() {
+        if argument.contains(&0) {
+            return Err(bad(format!("argument {index} contains a NUL byte; no program can be given one")));
+        }
+        if argument.len() >= MAX_ARGUMENT {
+            let length = argument.len();
+            return Err(bad(format!(
+                "argument {index} is {length} bytes long; the kernel allows {}",
+                MAX_ARGUMENT - 1
+            ))
+            .remedy("pass it in a file or on standard input"));
+        }
+    }
+    Ok(())
+}
+
+fn check_environment(environment: &[(Bytes, Bytes)]) -> Result<(), Denied> {
+    if environment.len() > MAX_ENVIRONMENT {
+        let count = environment.len();
+        return Err(bad(format!("the environment has {count} entries; {MAX_ENVIRONMENT} are allowed")));
+    }
+    for (name, value) in environment {
+        let shown = || name.iter().take(64).copied().collect::<Vec<u8>>().escape_ascii().to_string();
+        if name.is_empty() || name.contains(&b'=') {
+            return Err(bad(format!("`{}` can't be the name of an environment variable", shown())));
+        }
+        if name.contains(&0) || value.contains(&0) {
+            return Err(bad(format!("the environment variable `{}` contains a NUL byte", shown())));
+        }
+        if name.len() + value.len() + 2 > MAX_ARGUMENT {
+            return Err(bad(format!(
+                "the environment variable `{}` is longer than the kernel's {MAX_ARGUMENT} bytes",
+                shown()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_total(request: &ExecRequest) -> Result<(), Denied> {
+    let arguments: usize = request.argv.iter().map(|argument| argument.len() + 1).sum();
+    let environment: usize =
+        request.environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let total = arguments + environment;
+    if total > MAX_ARGUMENTS_TOTAL {
+        return Err(bad(format!(
+            "arguments and environment take {total} bytes; {MAX_ARGUMENTS_TOTAL} are allowed"
+        ))
+        .remedy("pass a list in a file, or use xargs"));
+    }
+    Ok(())
+}
+
+/// An absolute path without `.`, `..`, doubled or trailing slashes, within the kernel's length.
+fn check_path(path: &Bytes, what: &str) -> Result<PathBuf, Denied> {
+    let shown = || path.iter().take(256).copied().collect::<Vec<u8>>().escape_ascii().to_string();
+    if path.len() > MAX_PATH || path.contains(&0) {
+        return Err(bad(format!("the {what} {} is no path: too long, or with a NUL byte", shown())));
+    }
+    let parsed = path.as_path();
+    if !parsed.is_absolute() {
+        return Err(bad(format!("the {what} {} isn't absolute", shown())));
+    }
+    let clean: PathBuf = parsed.components().collect();
+    let plain = parsed.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !plain || Bytes::from(clean.as_path()) != *path {
+        return Err(bad(format!("the {what} {} isn't in its plain form", shown()))
+            .remedy("leave out `.`, `..`, doubled and trailing slashes"));
+    }
+    Ok(clean)
+}
+
+fn workspace_of(request: &ExecRequest, passed: &Passed) -> Result<PathBuf, Denied> {
+    match &request.workspace {
+        Workspace::Path { path } => check_path(path, "workspace"),
+        Workspace::Descriptor { path } => {
+            let claimed = check_path(path, "workspace")?;
+            let Some(actual) = &passed.workspace else {
+                return Err(bad("the workspace's descriptor is missing"));
+            };
+            let Some(actual) = actual else {
+                return Err(bad(format!("the workspace {} isn't a directory", claimed.display())));
+            };
+            if *actual != claimed {
+                return Err(bad(format!(
+                    "the workspace's descriptor leads to {}, not to {}",
+                    actual.display(),
+                    claimed.display()
+                ))
+                .remedy("is it gone, renamed, or named through a symbolic link?"));
+            }
+            Ok(claimed)
+        }
+        _ => Err(bad("a workspace of a kind this daemon doesn't know")),
+    }
+}
+
+fn cwd_of(cwd: &Bytes, workspace: &Path) -> Result<Option<PathBuf>, Denied> {
+    if cwd.is_empty() {
+        return Ok(None);
+    }
+    let cwd = check_path(cwd, "working directory")?;
+    if !cwd.starts_with(workspace) {
+        return Err(bad(format!(
+            "the working directory {} is outside the workspace {}",
+            cwd.display(),
+            workspace.display()
+        ))
+        .remedy("name a workspace that contains it with `--workspace`"));
+    }
+    Ok(Some(cwd))
+}
+
+fn policy_named<'a>(policies: &'a PolicySet, name: &str) -> Result<&'a stockade_policies::Policy, Denied> {
+    if name.is_empty() || name.len() > MAX_POLICY_NAME || name.contains(['/', '\0']) || name.contains("..") {
+        let shown: String = name.chars().take(MAX_POLICY_NAME).collect();
+        return Err(Denied::new(
+            DenyReason::UnknownPolicy,
+            format!("`{}` is no policy's name", shown.escape_default()),
+        )
+        .remedy(format!("a policy is asked for by name, of at most {MAX_POLICY_NAME} bytes, never by path")));
+    }
+    policies.get(name).map_err(|unknown| Denied::new(DenyReason::UnknownPolicy, chain(&unknown)))
+}
+
+fn refuse_resolution(error: &stockade_policies::ResolveError) -> Denied {
+    Denied::new(DenyReason::Policy, chain(error))
+}
+
+/// An error and its sources, in one line.
+#[must_use]
+pub fn chain(error: &dyn core::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn stdin_of(mode: StdinMode, kind: Option<Kind>, limits: &Limits) -> Result<StdinPlan, Denied> {
+    match mode {
+        StdinMode::None => Ok(StdinPlan::Null),
+        StdinMode::Stream => Ok(StdinPlan::Stream),
+        StdinMode::Inline(bytes) => {
+            let bound = limits.stdin.unwrap_or(u64::MAX).min(MAX_STDIN_CHUNK as u64);
+            if bytes.len() as u64 > bound {
+                let length = bytes.len();
+                return Err(bad(format!("standard input of {length} bytes is over the limit of {bound}")));
+            }
+            Ok(StdinPlan::Inline(bytes))
+        }
+        StdinMode::Descriptor => {
+            let Some(kind) = kind else { return Err(bad("standard input's descriptor is missing")) };
+            check_stdio(kind, "standard input")?;
+            let passed = limits.stdin.is_none() && kind.can_be_passed();
+            Ok(if passed { StdinPlan::Passed } else { StdinPlan::Relayed(kind) })
+        }
+        _ => Err(bad("standard input of a kind this daemon doesn't know")),
+    }
+}
+
+fn output_of(mode: OutputMode, kinds: Option<[Kind; 2]>, limits: &Limits) -> Result<LaunchOutput, Denied> {
+    let relayed = LaunchOutput::Relayed { ring_bytes: RING_BYTES };
+    match mode {
+        OutputMode::Stream => Ok(relayed),
+        OutputMode::Descriptor => {
+            let Some(kinds) = kinds else { return Err(bad("standard output's descriptors are missing")) };
+            check_stdio(kinds[0], "standard output")?;
+            check_stdio(kinds[1], "standard error")?;
+            let ruled = limits.output.is_some() || limits.idle_ms.is_some();
+            Ok(if !ruled && kinds.iter().all(|kind| kind.can_be_passed()) {
+                LaunchOutput::Passed
+            } else {
+                relayed
+            })
+        }
+        _ => Err(bad("output of a kind this daemon doesn't know")),
+    }
+}
+
+fn check_stdio(kind: Kind, what: &str) -> Result<(), Denied> {
+    if kind.can_be_relayed() {
+        return Ok(());
+    }
+    let is = match kind {
+        Kind::Directory => "a directory",
+        Kind::PathOnly => "a descriptor opened with O_PATH",
+        _ => "a device",
+    };
+    Err(bad(format!("{what} is {is}")).remedy("a pipe, a file, a terminal or a socket can be used"))
+}

@@ -1,0 +1,120 @@
+//! What a passed descriptor is. Whether it may be used for what it was passed for is decided in
+//! [`crate::admission`]; here the kernel is asked, and nothing is read from or changed on the descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use rustix::fs::{FileType, OFlags};
+
+/// What a descriptor is, as far as standard input and output care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A pipe or FIFO.
+    Pipe,
+    /// A regular file.
+    File,
+    /// A terminal.
+    Terminal,
+    /// `/dev/null`, `zero`, `full`, `random` or `urandom`.
+    Harmless,
+    /// A socket: relayed, never passed, since a descriptor sent into it would arrive at the client.
+    Socket,
+    /// A directory.
+    Directory,
+    /// A device, or anything else.
+    Other,
+    /// Opened with `O_PATH`: names something, can't be read or written.
+    PathOnly,
+}
+
+impl Kind {
+    /// Whether a tool may have it as it is.
+    #[must_use]
+    pub fn can_be_passed(self) -> bool {
+        matches!(self, Self::Pipe | Self::File | Self::Terminal | Self::Harmless)
+    }
+
+    /// Whether it can be read or written for a tool.
+    #[must_use]
+    pub fn can_be_relayed(self) -> bool {
+        self.can_be_passed() || self == Self::Socket
+    }
+}
+
+/// Major number of the memory devices (linux/major.h), and those of its minors that do no harm.
+const MEM_MAJOR: u32 = 1;
+const HARMLESS_MINORS: [u32; 5] = [3, 5, 7, 8, 9];
+
+/// Asks what a descriptor is.
+///
+/// # Errors
+/// Those of fcntl(2) and fstat(2).
+pub fn kind(descriptor: impl AsFd) -> io::Result<Kind> {
+    if rustix::fs::fcntl_getfl(&descriptor)?.contains(OFlags::PATH) {
+        return Ok(Kind::PathOnly);
+    }
+    let status = rustix::fs::fstat(&descriptor)?;
+    let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
+    Ok(match FileType::from_raw_mode(status.st_mode) {
+        FileType::Fifo => Kind::Pipe,
+        FileType::RegularFile => Kind::File,
+        FileType::Socket => Kind::Socket,
+        FileType::Directory => Kind::Directory,
+        FileType::CharacterDevice if rustix::termios::isatty(&descriptor) => Kind::Terminal,
+        FileType::CharacterDevice if device.0 == MEM_MAJOR && HARMLESS_MINORS.contains(&device.1) => {
+            Kind::Harmless
+        }
+        _ => Kind::Other,
+    })
+}
+
+/// The path of a directory's descriptor, in our view. `None`: it isn't a directory.
+///
+/// # Errors
+/// Those of fstat(2) and readlink(2).
+pub fn directory_path(descriptor: impl AsFd) -> io::Result<Option<PathBuf>> {
+    let status = rustix::fs::fstat(&descriptor)?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+        return Ok(None);
+    }
+    std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd())).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::Mode;
+
+    use super::*;
+
+    fn open(path: &str, flags: OFlags) -> OwnedFd {
+        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn each_kind_is_told_apart() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        assert_eq!(kind(&reader).unwrap(), Kind::Pipe);
+        assert_eq!(kind(&writer).unwrap(), Kind::Pipe);
+        let (socket, _other) = stockade_wire::socket::seqpacket_pair().unwrap();
+        assert_eq!(kind(&socket).unwrap(), Kind::Socket);
+        assert_eq!(kind(tempfile::tempfile().unwrap()).unwrap(), Kind::File);
+        assert_eq!(kind(open("/dev/null", OFlags::RDWR)).unwrap(), Kind::Harmless);
+        assert_eq!(kind(open("/", OFlags::RDONLY)).unwrap(), Kind::Directory);
+        assert_eq!(kind(open("/dev/null", OFlags::PATH)).unwrap(), Kind::PathOnly);
+        if let Ok(multiplexer) = File::open("/dev/ptmx") {
+            assert_eq!(kind(multiplexer).unwrap(), Kind::Terminal);
+        }
+    }
+
+    #[test]
+    fn a_directory_tells_its_path_and_a_file_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        assert_eq!(directory_path(File::open(&real).unwrap()).unwrap(), Some(real));
+        assert_eq!(directory_path(tempfile::tempfile().unwrap()).unwrap(), None);
+    }
+}

@@ -1,1 +1,46 @@
-//! Placeholder.
+//! Policy text to a resolved sandbox, and answers about it.
+//!
+//! ```text
+//! *.toml ──document──> Document ──inherit──> effective Document ──policy──> Policy      (at load)
+//!                                                                             │
+//!                    request (workspace, home, environment, overrides) ──resolve──> Resolved { SandboxSpec, … }
+//!                                                                                        │
+//!                                                            explain(Question) ──────────┴──> Answer
+//! ```
+//!
+//! The crate is pure but for [`directory`], which reads policy files. Every value carries the file, line and
+//! column that stated it, through inheritance and resolution, so that an error and an answer name the rule that
+//! decided. Nothing here enforces: the worker obeys the [`SandboxSpec`](stockade_protocol::spec::SandboxSpec),
+//! and [`Resolved::explain`] reads that same spec.
+//!
+//! It must never widen: an unknown key, a missing unit, an ambiguous path or a value that a level can't hold is
+//! an error, not a default. `docs/policies.md` is the reference for authors.
+//!
+//! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `document`, `inherit`, [`policy`],
+//! [`set`], [`directory`], [`syscalls`], [`resolve`], [`explain`].
+#![forbid(unsafe_code)]
+
+mod amount;
+pub mod directory;
+mod document;
+pub mod error;
+pub mod explain;
+mod inherit;
+mod names;
+mod nearest;
+mod place;
+pub mod policy;
+pub mod position;
+mod reader;
+pub mod resolve;
+pub mod set;
+mod shipped;
+pub mod syscalls;
+mod text;
+
+pub use error::{PolicyError, Problem};
+pub use explain::{Answer, Question};
+pub use policy::Policy;
+pub use position::Position;
+pub use resolve::{ResolveError, ResolveRequest, Resolved, resolve};
+pub use set::{PolicySet, Source, Trust, UnknownPolicy};

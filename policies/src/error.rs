@@ -1,0 +1,182 @@
+//! What can be wrong with a policy's text. Each error names the file, line and column, what stands there and
+//! what was expected.
+
+use std::path::PathBuf;
+
+use crate::position::Position;
+
+/// Why policies can't be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// A file's text is wrong at a place.
+    #[error("{at}: {problem}")]
+    Text {
+        /// Where.
+        at: Position,
+        /// What.
+        problem: Problem,
+    },
+    /// A policy directory, or a file of it, can't be read.
+    #[error("cannot read policies from {path}")]
+    Read {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of a policy directory isn't one that is read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two sources have the same policy.
+    #[error("{second}: policy `{name}` is already defined by {first}")]
+    Duplicate {
+        /// The policy's name.
+        name: String,
+        /// The file that has it.
+        first: String,
+        /// The file that has it, too.
+        second: String,
+    },
+    /// A source has a name that it may not take.
+    #[error("{file}: `{name}` is a shipped policy, and only an operator may replace it; choose another name")]
+    Shadow {
+        /// The policy's name.
+        name: String,
+        /// The file.
+        file: String,
+    },
+    /// More policies than can be held.
+    #[error("{count} policies are over the limit of {limit}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl PolicyError {
+    pub(crate) fn at(at: &Position, problem: Problem) -> Self {
+        Self::Text { at: at.clone(), problem }
+    }
+}
+
+/// What is wrong at a place of a policy's text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Not TOML.
+    #[error("not valid TOML: {0}")]
+    Syntax(String),
+    /// A key that doesn't exist.
+    #[error("unknown key `{key}` in {section}{suggestion}")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Where: `[limits]`, or `the policy`.
+        section: String,
+        /// `; did you mean …`, or the keys there are.
+        suggestion: String,
+    },
+    /// A value of another type.
+    #[error("`{key}` is a {found}; expected {expected}")]
+    Type {
+        /// The key.
+        key: String,
+        /// What is there.
+        found: &'static str,
+        /// What belongs there.
+        expected: String,
+    },
+    /// A value that doesn't parse.
+    #[error("`{key}`: {reason}; expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+        /// What belongs there.
+        expected: String,
+    },
+    /// Too much of something.
+    #[error("{what}: {count} is over the limit of {limit}")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// How much there is.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The `name` key says something else than the file is called.
+    #[error("`name` is `{found}`, but the policy is called `{expected}` after its file")]
+    Name {
+        /// What the key says.
+        found: String,
+        /// The file's stem.
+        expected: String,
+    },
+    /// The parent doesn't exist.
+    #[error("`extends`: no policy named `{parent}`; there are: {names}")]
+    UnknownParent {
+        /// The name.
+        parent: String,
+        /// The names there are, the nearest first.
+        names: String,
+    },
+    /// A policy extends itself, through others.
+    #[error("`extends` goes in a circle: {chain}")]
+    Circle {
+        /// The names, in order.
+        chain: String,
+    },
+    /// Too many ancestors.
+    #[error("`extends` is deeper than {limit} policies: {chain}")]
+    Deep {
+        /// The limit.
+        limit: usize,
+        /// The names, in order.
+        chain: String,
+    },
+    /// A value that this policy's level can't hold.
+    #[error("level `{level}` {cannot}; {remedy}")]
+    Level {
+        /// The level.
+        level: &'static str,
+        /// What it can't.
+        cannot: String,
+        /// What would help.
+        remedy: String,
+    },
+    /// Only an operator's policy may say this.
+    #[error("{what} only by an operator's policy{reason}")]
+    NotTrusted {
+        /// What is said.
+        what: String,
+        /// `: …`, or nothing.
+        reason: String,
+    },
+    /// A system call that doesn't exist.
+    #[error("`{key}`: no system call is named `{name}`{suggestion}")]
+    UnknownCall {
+        /// The key.
+        key: &'static str,
+        /// The name.
+        name: String,
+        /// `; did you mean …`.
+        suggestion: String,
+    },
+    /// Two keys that contradict each other.
+    #[error("{0}")]
+    Conflict(String),
+    /// The filter can't be made.
+    #[error("cannot compile the system call filter: {0}")]
+    Filter(String),
+}

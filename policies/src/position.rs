@@ -1,0 +1,97 @@
+//! Where a value stands: file, line and column. Made once, when text is read, and carried along unchanged.
+
+use core::fmt;
+use core::ops::Range;
+use std::sync::Arc;
+
+/// A place in a policy file, or a default of the crate itself (line 0).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// The file as its source was named.
+    pub file: Arc<str>,
+    /// Line, from 1; 0 for a default.
+    pub line: u32,
+    /// Column in characters, from 1; 0 for a default.
+    pub column: u32,
+}
+
+impl Position {
+    /// The place of what no file states.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self { file: Arc::from("built-in"), line: 0, column: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            f.write_str(&self.file)
+        } else {
+            write!(f, "{}:{}:{}", self.file, self.line, self.column)
+        }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Located<T> {
+    pub(crate) value: T,
+    pub(crate) at: Position,
+}
+
+impl<T> Located<T> {
+    pub(crate) fn new(value: T, at: Position) -> Self {
+        Self { value, at }
+    }
+
+    pub(crate) fn built_in(value: T) -> Self {
+        Self { value, at: Position::built_in() }
+    }
+}
+
+/// Turns byte offsets of one text into positions.
+pub(crate) struct Lines<'a> {
+    file: Arc<str>,
+    text: &'a str,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(file: &str, text: &'a str) -> Self {
+        Self { file: Arc::from(file), text }
+    }
+
+    /// The position of a span's start; past the end, the end's.
+    pub(crate) fn at(&self, span: &Range<usize>) -> Position {
+        let mut offset = span.start.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Position {
+            file: Arc::clone(&self.file),
+            line: count(before.matches('\n').count()),
+            column: count(before[line_start..].chars().count()),
+        }
+    }
+}
+
+fn count(zero_based: usize) -> u32 {
+    u32::try_from(zero_based).unwrap_or(u32::MAX - 1) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let lines = Lines::new("f", "a\nßé = 1\n");
+        assert_eq!(lines.at(&(0..1)).to_string(), "f:1:1");
+        let one = "a\nßé = 1\n".find('1').unwrap();
+        assert_eq!(lines.at(&(one..one + 1)).to_string(), "f:2:6");
+        assert_eq!(lines.at(&(999..999)).to_string(), "f:3:1");
+        assert_eq!(Position::built_in().to_string(), "built-in");
+    }
+}

@@ -1,0 +1,320 @@
+//! What a run can see: the list of mounts, and what is denied or protected within them.
+//!
+//! 1. Every path of `read`, `write` and `execute` becomes a bind with what all three lists say of it (`write` and
+//!    `execute` include reading); the workspace's own path becomes the workspace.
+//! 2. `/tmp`, `/var/tmp` and a hidden home become private; `/proc` and `/dev` are added. The workspace wins over a
+//!    private directory of the same path.
+//! 3. Lists that allow add up along a path, as Landlock's rules do: a path has what the binds above it have, too,
+//!    unless a private directory lies between. A bind that so says nothing new is left out.
+//! 4. `deny` removes what lies beneath it; `protect` takes writing away. What of both lies in the host's files is
+//!    kept for the worker to mask; the rest is about files that aren't visible anyway.
+//!
+//! Sorted parents first: a later mount covers an earlier one, so the deepest mount above a path decides.
+
+use std::collections::BTreeMap;
+
+use stockade_protocol::Bytes;
+use stockade_protocol::bounds::MAX_PATH;
+use stockade_protocol::spec::{Access, Level, Mount, MountKind};
+
+use super::error::ResolveError;
+use super::request::{can_hide, shown};
+use crate::amount::Size;
+use crate::place::{Base, Place, Roots, depth, is_within};
+use crate::policy::Policy;
+use crate::position::{Located, Position};
+
+/// The most mounts, and the most guarded paths, of one run.
+const MAX_PATHS: usize = 512;
+/// The size of a private directory where `tmp-size` isn't set.
+const PRIVATE_SIZE: Size = Size::mebibytes(64);
+
+/// A rule that decided, as the policy has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) text: String,
+    pub(crate) at: Position,
+}
+
+impl Rule {
+    fn list(key: &str, place: &Located<Place>) -> Self {
+        Self { text: format!("[filesystem] {key}: \"{}\"", place.value), at: place.at.clone() }
+    }
+
+    fn key(key: &str, at: &Position) -> Self {
+        Self { text: format!("[filesystem] {key}"), at: at.clone() }
+    }
+}
+
+/// Which rule gives what beneath a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Grants {
+    pub(crate) read: Option<Rule>,
+    pub(crate) write: Option<Rule>,
+    pub(crate) execute: Option<Rule>,
+}
+
+impl Grants {
+    fn access(&self) -> Access {
+        Access { read: self.read.is_some(), write: self.write.is_some(), execute: self.execute.is_some() }
+    }
+
+    fn add(&mut self, other: &Self) {
+        fn fill(own: &mut Option<Rule>, other: &Option<Rule>) {
+            if own.is_none() {
+                own.clone_from(other);
+            }
+        }
+        fill(&mut self.read, &other.read);
+        fill(&mut self.write, &other.write);
+        fill(&mut self.execute, &other.execute);
+    }
+}
+
+/// One mount and its rules.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) target: Vec<u8>,
+    pub(crate) kind: MountKind,
+    pub(crate) grants: Grants,
+}
+
+impl Entry {
+    /// Whether the host's files are here.
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self.kind, MountKind::Bind { .. } | MountKind::Workspace)
+    }
+}
+
+/// A path that is denied or protected.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    pub(crate) path: Bytes,
+    pub(crate) rule: Rule,
+}
+
+/// Everything visible, and the rules behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct Visible {
+    pub(crate) policy: String,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) deny: Vec<Guard>,
+    pub(crate) protect: Vec<Guard>,
+    /// Denies and protections of what isn't visible.
+    pub(crate) moot: Vec<Guard>,
+}
+
+impl Visible {
+    pub(super) fn new(policy: &Policy, roots: &Roots) -> Result<Self, ResolveError> {
+        let mut entries = listed(policy, roots)?;
+        add_private(&mut entries, policy, roots);
+        add_kernel(&mut entries, policy);
+        let mut entries: Vec<Entry> = entries.into_values().collect();
+        entries.sort_by_key(|entry| depth(&entry.target));
+        add_up(&mut entries);
+        let mut visible = Self {
+            policy: policy.name.clone(),
+            entries,
+            deny: Vec::new(),
+            protect: Vec::new(),
+            moot: Vec::new(),
+        };
+        visible.guard(policy, roots)?;
+        let count = visible.entries.len().max(visible.deny.len() + visible.protect.len());
+        if count > MAX_PATHS {
+            return Err(ResolveError::TooManyPaths { policy: visible.policy, count, limit: MAX_PATHS });
+        }
+        Ok(visible)
+    }
+
+    pub(super) fn mounts(&self) -> Vec<Mount> {
+        let mount = |entry: &Entry| Mount {
+            target: Bytes(entry.target.clone()),
+            kind: entry.kind.clone(),
+            access: entry.grants.access(),
+        };
+        self.entries.iter().map(mount).collect()
+    }
+
+    /// The entry that decides over a path: the deepest at or above it.
+    pub(crate) fn deciding(&self, path: &[u8]) -> Option<&Entry> {
+        self.entries.iter().rfind(|entry| is_within(path, &entry.target))
+    }
+
+    /// Whether a directory is there: shown by a mount, or on the way to one.
+    pub(crate) fn is_there(&self, path: &[u8]) -> bool {
+        self.deciding(path).is_some() || self.entries.iter().any(|entry| is_within(&entry.target, path))
+    }
+
+    fn guard(&mut self, policy: &Policy, roots: &Roots) -> Result<(), ResolveError> {
+        let filesystem = &policy.document.filesystem;
+        for place in filesystem.deny.iter().flatten() {
+            let guard = guard("deny", place, roots)?;
+            if is_within(&roots.workspace, &guard.path) {
+                return Err(ResolveError::Denied {
+                    what: "workspace",
+                    path: shown(&roots.workspace),
+                    rule: guard.rule.text,
+                    at: guard.rule.at,
+                });
+            }
+            self.entries.retain(|entry| !is_within(&entry.target, &guard.path));
+            self.deny.push(guard);
+        }
+        for place in filesystem.protect.iter().flatten() {
+            let guard = guard("protect", place, roots)?;
+            let beneath = |entry: &&mut Entry| entry.is_host() && is_within(&entry.target, &guard.path);
+            self.entries.iter_mut().filter(beneath).for_each(|entry| entry.grants.write = None);
+            self.protect.push(guard);
+        }
+        self.keep_what_can_be_masked();
+        Ok(())
+    }
+
+    fn keep_what_can_be_masked(&mut self) {
+        let denies = without_doubles(core::mem::take(&mut self.deny));
+        let (deny, mut moot) = denies
+            .into_iter()
+            .partition::<Vec<_>, _>(|guard| self.deciding(&guard.path).is_some_and(Entry::is_host));
+        let protects = without_doubles(core::mem::take(&mut self.protect));
+        let (protect, rest) = protects.into_iter().partition::<Vec<_>, _>(|guard| {
+            let parent = self.deciding_above(&guard.path);
+            let changeable = parent.is_some_and(|entry| entry.is_host() && entry.grants.write.is_some());
+            changeable && !deny.iter().any(|denied| is_within(&guard.path, &denied.path))
+        });
+        moot.extend(rest);
+        (self.deny, self.protect, self.moot) = (deny, protect, moot);
+    }
+
+    /// As [`Visible::deciding`], but for a mount at the path itself.
+    fn deciding_above(&self, path: &[u8]) -> Option<&Entry> {
+        self.entries.iter().rfind(|entry| entry.target != path && is_within(path, &entry.target))
+    }
+}
+
+fn guard(key: &str, place: &Located<Place>, roots: &Roots) -> Result<Guard, ResolveError> {
+    let rule = Rule::list(key, place);
+    let path = expand(place, &rule, roots)?;
+    Ok(Guard { path: Bytes(path), rule })
+}
+
+/// Parents first; what lies beneath another of the same list is held by it.
+fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
+    guards.sort_by_key(|guard| depth(&guard.path));
+    let mut kept: Vec<Guard> = Vec::new();
+    for guard in guards {
+        if !kept.iter().any(|above| is_within(&guard.path, &above.path)) {
+            kept.push(guard);
+        }
+    }
+    kept
+}
+
+fn expand(place: &Located<Place>, rule: &Rule, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
+    place.value.expand(roots).ok_or_else(|| ResolveError::LongPath {
+        rule: rule.text.clone(),
+        at: rule.at.clone(),
+        limit: MAX_PATH,
+    })
+}
+
+type Entries = BTreeMap<Vec<u8>, Entry>;
+
+/// Step 1: what the lists say.
+fn listed(policy: &Policy, roots: &Roots) -> Result<Entries, ResolveError> {
+    let filesystem = &policy.document.filesystem;
+    let lists = [("read", &filesystem.read), ("write", &filesystem.write), ("execute", &filesystem.execute)];
+    let mut entries = Entries::new();
+    for (key, list) in lists {
+        for place in list.iter().flatten() {
+            let rule = Rule::list(key, place);
+            let target = expand(place, &rule, roots)?;
+            let create = place.value.is_base(Base::Cache);
+            let entry = entries.entry(target.clone()).or_insert_with(|| Entry {
+                kind: if target == roots.workspace {
+                    MountKind::Workspace
+                } else {
+                    MountKind::Bind { create: false }
+                },
+                target,
+                grants: Grants::default(),
+            });
+            if create && entry.kind != MountKind::Workspace {
+                entry.kind = MountKind::Bind { create };
+            }
+            let mut grants = Grants { read: Some(rule.clone()), ..Grants::default() };
+            match key {
+                "write" => grants.write = Some(rule),
+                "execute" => grants.execute = Some(rule),
+                _ => {}
+            }
+            entry.grants.add(&grants);
+        }
+    }
+    Ok(entries)
+}
+
+/// Step 2: private directories.
+fn add_private(entries: &mut Entries, policy: &Policy, roots: &Roots) {
+    let filesystem = &policy.document.filesystem;
+    let size = filesystem.tmp_size.as_ref().filter(|size| size.value != Size::ZERO);
+    let bytes = size.map_or(PRIVATE_SIZE, |size| size.value).bytes();
+    let mut private = |path: &[u8], mode: u32, rule: &Rule| {
+        if path == roots.workspace {
+            return;
+        }
+        let target = path.to_vec();
+        // Listed or not, it can be read and written; it is executable only if it is listed as that.
+        let execute = entries.remove(&target).and_then(|entry| entry.grants.execute);
+        let grants = Grants { read: Some(rule.clone()), write: Some(rule.clone()), execute };
+        let kind = MountKind::Tmpfs { size: bytes, mode };
+        entries.insert(target.clone(), Entry { target, kind, grants });
+    };
+    if let Some(hidden) =
+        filesystem.hidden_home.as_ref().filter(|hidden| hidden.value && can_hide(&roots.home))
+    {
+        private(&roots.home, 0o700, &Rule::key("hidden-home", &hidden.at));
+    }
+    if let Some(size) = size {
+        let rule = Rule::key("tmp-size", &size.at);
+        private(b"/tmp", 0o1777, &rule);
+        private(b"/var/tmp", 0o1777, &rule);
+    }
+}
+
+/// Step 2: what the kernel shows.
+fn add_kernel(entries: &mut Entries, policy: &Policy) {
+    let own = Rule { text: "every run has a /proc of its own".into(), at: Position::built_in() };
+    let grants = Grants { read: Some(own), ..Grants::default() };
+    let target = b"/proc".to_vec();
+    entries.insert(target.clone(), Entry { target, kind: MountKind::Proc, grants });
+    let filesystem = &policy.document.filesystem;
+    let Some(first) = filesystem.dev.iter().flatten().next() else { return };
+    let mut nodes: Vec<Bytes> =
+        filesystem.dev.iter().flatten().map(|node| Bytes::from(node.value.as_str())).collect();
+    nodes.sort();
+    nodes.dedup();
+    let shm = filesystem.tmp_size.as_ref().map(|size| size.value).filter(|size| *size != Size::ZERO);
+    let shm_size = if policy.level.value == Level::Minimal { 0 } else { shm.unwrap_or(PRIVATE_SIZE).bytes() };
+    let rule = Rule::key("dev", &first.at);
+    let target = b"/dev".to_vec();
+    let grants = Grants { read: Some(rule.clone()), write: Some(rule), execute: None };
+    entries.insert(target.clone(), Entry { target, kind: MountKind::Dev { nodes, shm_size }, grants });
+}
+
+/// Step 3: grants add up along a path, and what then says nothing new goes.
+fn add_up(entries: &mut Vec<Entry>) {
+    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+    for mut entry in core::mem::take(entries) {
+        let above = kept.iter().rfind(|above| is_within(&entry.target, &above.target));
+        if let Some(above) = above.filter(|above| above.is_host() && entry.is_host()) {
+            entry.grants.add(&above.grants);
+            let plain = entry.kind == MountKind::Bind { create: false };
+            if plain && entry.grants.access() == above.grants.access() {
+                continue;
+            }
+        }
+        kept.push(entry);
+    }
+    *entries = kept;
+}

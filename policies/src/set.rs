@@ -1,0 +1,218 @@
+//! All policies there are: the shipped ones and those of files. Made whole or not at all, never changed.
+//!
+//! * An operator's policy may take a shipped one's name and replaces it; it may extend the one it replaces, under
+//!   that same name. A user's may not: nothing that a person reads as `default` is then something else.
+//! * Otherwise two sources never have the same name.
+//! * A policy is trusted as much as the least trusted file among itself and its ancestors.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use crate::document::{self, Document};
+use crate::error::{PolicyError, Problem};
+use crate::inherit::inherit;
+use crate::nearest::nearest_first;
+use crate::policy::{Parts, Policy};
+use crate::position::Located;
+use crate::reader::shown;
+use crate::syscalls::Filters;
+use crate::{directory, shipped};
+
+/// The most policies of one set. A service for many tools has thousands.
+pub(crate) const MAX_POLICIES: usize = 16 * 1024;
+/// The most ancestors of a policy.
+const MAX_ANCESTORS: usize = 8;
+
+/// Whose a policy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// It comes with the program.
+    Shipped,
+    /// The machine's operator wrote it.
+    Operator,
+    /// A user wrote it. It may not give the host's network (but for a daemon of that user's own), set a range of
+    /// user ids, name device nodes beyond the harmless ones, or allow system calls of `syscalls/never.txt`.
+    User,
+}
+
+/// One policy's text.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The policy's name: its file's stem.
+    pub name: String,
+    /// The file as errors and answers show it.
+    pub file: String,
+    /// Its TOML.
+    pub text: String,
+    /// Whose it is.
+    pub trust: Trust,
+}
+
+/// Every policy, by name. Immutable; share it by `Arc`.
+#[derive(Debug, Default)]
+pub struct PolicySet {
+    policies: BTreeMap<String, Arc<Policy>>,
+}
+
+/// No policy of that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no policy named `{asked}`; there are: {}", names.join(", "))]
+pub struct UnknownPolicy {
+    /// The name asked for, shortened and without control characters.
+    pub asked: String,
+    /// The names there are, the nearest first.
+    pub names: Vec<String>,
+}
+
+impl PolicySet {
+    /// The shipped policies alone.
+    #[must_use]
+    pub fn shipped() -> Self {
+        static SHIPPED: LazyLock<BTreeMap<String, Arc<Policy>>> =
+            // A test holds that they load. If they didn't, there would be none, and every run would be refused.
+            LazyLock::new(|| PolicySet::from_sources(Vec::new()).unwrap_or_default().policies);
+        Self { policies: SHIPPED.clone() }
+    }
+
+    /// The shipped policies and these.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with any of them: then there is no set.
+    pub fn from_sources(sources: Vec<Source>) -> Result<Self, PolicyError> {
+        if sources.len() > MAX_POLICIES {
+            return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
+        }
+        let files = Files::read(sources)?;
+        let mut filters = Filters::default();
+        let mut policies = BTreeMap::new();
+        for (name, file) in &files.by_name {
+            let policy = Policy::new(files.parts(name, file)?, &mut filters)?;
+            policies.insert(name.clone(), Arc::new(policy));
+        }
+        Ok(Self { policies })
+    }
+
+    /// The shipped policies and those of directories; a directory that doesn't exist has none.
+    ///
+    /// # Errors
+    /// As [`PolicySet::from_sources`], and what can't be read.
+    pub fn load(directories: &[(PathBuf, Trust)]) -> Result<Self, PolicyError> {
+        let mut sources = Vec::new();
+        for (path, trust) in directories {
+            directory::read(path, *trust, &mut sources)?;
+        }
+        Self::from_sources(sources)
+    }
+
+    /// A policy by its name.
+    ///
+    /// # Errors
+    /// [`UnknownPolicy`], with the names there are.
+    pub fn get(&self, name: &str) -> Result<&Policy, UnknownPolicy> {
+        /// As many names as help a person.
+        const NAMED: usize = 32;
+        self.policies.get(name).map(Arc::as_ref).ok_or_else(|| {
+            let names = nearest_first(name, self.policies.keys().map(String::as_str));
+            UnknownPolicy {
+                asked: shown(name).chars().take(80).collect(),
+                names: names.into_iter().take(NAMED).map(ToOwned::to_owned).collect(),
+            }
+        })
+    }
+
+    /// All names, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.policies.keys().map(String::as_str).collect()
+    }
+}
+
+/// A file that was read, not yet joined with its parents.
+struct File {
+    file: Arc<str>,
+    trust: Trust,
+    document: Document,
+}
+
+/// All files, by the policy's name; and shipped ones that an operator's replace.
+struct Files {
+    by_name: BTreeMap<String, File>,
+    replaced: BTreeMap<String, File>,
+}
+
+impl Files {
+    fn read(sources: Vec<Source>) -> Result<Self, PolicyError> {
+        let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
+        for source in shipped::sources().into_iter().chain(sources) {
+            let Source { name, file, text, trust } = source;
+            let document = document::parse(&file, &name, &text)?;
+            match (files.by_name.remove(&name), trust) {
+                (None, _) => {}
+                (Some(earlier), Trust::Operator) if earlier.trust == Trust::Shipped => {
+                    files.replaced.insert(name.clone(), earlier);
+                }
+                (Some(earlier), _) if earlier.trust == Trust::Shipped => {
+                    return Err(PolicyError::Shadow { name, file });
+                }
+                (Some(earlier), _) => {
+                    return Err(PolicyError::Duplicate {
+                        name,
+                        first: earlier.file.to_string(),
+                        second: file,
+                    });
+                }
+            }
+            files.by_name.insert(name, File { file: Arc::from(file), trust, document });
+        }
+        Ok(files)
+    }
+
+    /// Joins a file with its ancestors.
+    fn parts(&self, name: &str, file: &File) -> Result<Parts, PolicyError> {
+        let mut chain = vec![(name.to_owned(), file)];
+        let mut last = file;
+        while let Some(extends) = &last.document.extends {
+            let (child, _) = &chain[chain.len() - 1];
+            let parent = self.parent(child, last, extends)?;
+            let circle = chain.iter().any(|(_, seen)| core::ptr::eq(*seen, parent));
+            chain.push((extends.value.clone(), parent));
+            let names = || chain.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" → ");
+            if circle {
+                return Err(PolicyError::at(&extends.at, Problem::Circle { chain: names() }));
+            }
+            if chain.len() - 1 > MAX_ANCESTORS {
+                let problem = Problem::Deep { limit: MAX_ANCESTORS, chain: names() };
+                return Err(PolicyError::at(&extends.at, problem));
+            }
+            last = parent;
+        }
+        let trusted = chain.iter().all(|(_, file)| file.trust != Trust::User);
+        let mut effective = Document::default();
+        for (_, file) in chain.iter().rev() {
+            effective = inherit(file.document.clone(), &effective);
+        }
+        let ancestors = chain.drain(1..).map(|(name, _)| name).collect();
+        Ok(Parts {
+            name: name.to_owned(),
+            file: Arc::clone(&file.file),
+            ancestors,
+            trusted,
+            document: effective,
+        })
+    }
+
+    /// A policy that replaces a shipped one and extends its own name means the shipped one.
+    fn parent(&self, child: &str, file: &File, extends: &Located<String>) -> Result<&File, PolicyError> {
+        let own = extends.value == child && file.trust != Trust::Shipped;
+        let found = match self.replaced.get(&extends.value).filter(|_| own) {
+            Some(replaced) => Some(replaced),
+            None => self.by_name.get(&extends.value),
+        };
+        found.ok_or_else(|| {
+            let names = nearest_first(&extends.value, self.by_name.keys().map(String::as_str));
+            let names = names.into_iter().take(32).collect::<Vec<_>>().join(", ");
+            PolicyError::at(&extends.at, Problem::UnknownParent { parent: extends.value.clone(), names })
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! What the attacks aim at: files, sockets, memory and a process of the host, all of the client's own user.
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use stockade_tests::setting::{marker, text_of};
+use stockade_tests::{Ground, left, wait_until};
+
+/// Files outside the workspace that attacks may try to change, one each.
+const FILES: u32 = 16;
+
+/// Everything to aim at; gone when dropped.
+pub(crate) struct Stage {
+    tcp: TcpListener,
+    udp: UdpSocket,
+    _abstract: UnixListener,
+    _path: UnixListener,
+    abstract_name: String,
+    victim: Child,
+    shared: Child,
+    shared_file: PathBuf,
+    key: u32,
+    id: String,
+}
+
+impl Stage {
+    /// Sets it up on a ground.
+    pub(crate) fn new(ground: &Ground) -> Self {
+        let id = marker("stage");
+        let abstract_name = id.clone();
+        let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        let path = ground.outside().join("listener.sock");
+        let path_listener = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        for number in 0..FILES {
+            std::fs::write(ground.outside().join(format!("u{number}")), "untouched\n").unwrap();
+        }
+        let tool = ground.outside().join("tool");
+        std::fs::copy("/bin/true", &tool).unwrap();
+        ground.person.own_all(&ground.outside());
+        let shared_file = PathBuf::from("/dev/shm").join(&id);
+        std::fs::write(&shared_file, "shared\n").unwrap();
+        ground.person.own(&shared_file);
+        let key = std::process::id() ^ 0x5354_0000 ^ u32::try_from(id.len()).unwrap();
+        // A segment and a queue of System V, removed when the process that holds them is told to end.
+        let code = format!(
+            "$SIG{{TERM}} = sub {{ shmctl($s, 0, 0); msgctl($q, 0, 0); exit }}; $s = shmget({key}, 4096, 0600|01000); \
+             $q = msgget({key}, 0600|01000); open F, '>', '{}'; close F; sleep 10 while 1",
+            text_of(&ground.outside().join("shared-is-there"))
+        );
+        let mut holder = ground.command("perl");
+        holder.args(["-e", &code]);
+        let shared = holder.spawn().unwrap();
+        let there = ground.outside().join("shared-is-there");
+        assert!(wait_until(std::time::Duration::from_secs(10), || there.exists()));
+        let mut sleeper = ground.command("sleep");
+        sleeper.arg("1000");
+        Self {
+            tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
+            udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
+            _abstract: UnixListener::bind_addr(&address).unwrap(),
+            _path: path_listener,
+            abstract_name,
+            victim: sleeper.spawn().unwrap(),
+            shared,
+            shared_file,
+            key,
+            id,
+        }
+    }
+
+    /// Puts the stage's names into a probe's words.
+    pub(crate) fn fill(&self, ground: &Ground, text: &str) -> String {
+        let port = self.tcp.local_addr().unwrap().port().to_string();
+        let udp = self.udp.local_addr().unwrap().port().to_string();
+        let names = [
+            ("{port}", port),
+            ("{udp}", udp),
+            ("{abstract}", self.abstract_name.clone()),
+            ("{socket}", text_of(&ground.outside().join("listener.sock"))),
+            ("{victim}", self.victim.id().to_string()),
+            ("{outside}", text_of(&ground.outside())),
+            ("{secret}", text_of(&ground.outside().join("secret.txt"))),
+            ("{home}", text_of(&ground.home())),
+            ("{work}", text_of(&ground.work())),
+            ("{probe}", text_of(&ground.work().join("probe"))),
+            ("{shared}", text_of(&self.shared_file)),
+            ("{key}", self.key.to_string()),
+            ("{id}", self.id.clone()),
+        ];
+        names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+
+    /// Fails the test if anything outside the workspace isn't as it was.
+    pub(crate) fn expect_untouched(&mut self, ground: &Ground, why: &str) {
+        for number in 0..FILES {
+            let path = ground.outside().join(format!("u{number}"));
+            let text = std::fs::read_to_string(&path);
+            assert_eq!(text.ok().as_deref(), Some("untouched\n"), "{}: {why}", path.display());
+        }
+        let secret = std::fs::read_to_string(ground.outside().join("secret.txt"));
+        assert_eq!(secret.unwrap(), "the secret\n", "{why}");
+        assert!(self.victim.try_wait().unwrap().is_none(), "the victim is gone: {why}");
+        let names = left::names(&ground.outside());
+        assert!(!names.iter().any(|name| name.starts_with("new")), "{names:?}: {why}");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.victim.kill();
+        let _ = self.victim.wait();
+        let _ = Command::new("kill").arg(self.shared.id().to_string()).status();
+        let _ = self.shared.wait();
+        let _ = std::fs::remove_file(&self.shared_file);
+    }
+}

@@ -60,12 +60,8 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Sta
     }
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
-    let mut locked = Unconfined::new(prepare, mapper)
-        .isolate()?
-        .identify()?
-        .limit(already)?
-        .drop_privileges()?
-        .lock()?;
+    let mut locked =
+        Unconfined::new(prepare, mapper).isolate()?.identify()?.limit(already)?.drop_privileges()?.lock()?;
     let launch = &prepare.launch;
     rustix::process::chdir(launch.cwd.as_path()).at(SetupStage::Cwd, launch.cwd.clone())?;
     let plan = exec_plan(launch, stdio, &mut locked)?;
@@ -96,7 +92,8 @@ fn listen_for_children() -> Staged<SignalFd> {
 fn processes_of_owner() -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let me = rustix::process::geteuid().as_raw();
-    let is_process = |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let is_process =
+        |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let mine = entries.flatten().filter(|e| is_process(&e.file_name()));
     let mine = mine.filter(|e| e.metadata().is_ok_and(|m| m.uid() == me));
@@ -184,8 +181,7 @@ fn start(plan: ExecPlan, launch: &Launch) -> Staged<Pid> {
 fn watch(channel: &Channel, signals: &SignalFd, tool: Pid) -> Result<Option<i32>, SetupFailure> {
     const STAGE: SetupStage = SetupStage::Exec;
     loop {
-        let mut sources =
-            [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let mut sources = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match rustix::event::poll(&mut sources, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).at(STAGE, "poll"),
@@ -220,7 +216,7 @@ fn reap(tool: Option<Pid>) -> Option<i32> {
 
 /// The tool leads its session, so its process group is its pid.
 fn forward(tool: Pid, number: u8) {
-    if let Some(signal) = Signal::try_from(i32::from(number)).ok() {
+    if let Ok(signal) = Signal::try_from(i32::from(number)) {
         // ESRCH: it has just ended, which the next turn of the loop sees.
         let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(tool.as_raw_nonzero().get()), signal);
     }

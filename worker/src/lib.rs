@@ -9,6 +9,7 @@ mod failure;
 mod init;
 mod launcher;
 mod messages;
+pub mod monitor;
 pub mod poller;
 pub mod relay;
 pub mod ring;

@@ -17,7 +17,9 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     let ended = match name.to_str()? {
         "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
         "template" => channel().map(template::run),
-        "relay" => channel().map(|channel| relay::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)),
+        "relay" => {
+            channel().map(|channel| relay::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+        }
         "monitor" => {
             channel().map(|channel| monitor::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
         }

@@ -62,8 +62,7 @@ pub(crate) fn clone_process(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io:
     // SAFETY: the kernel reads `args` for its size, which is that of the struct above, and writes one int through
     // its `pidfd`, which outlives the call. No stack and no CLONE_VM: the child has its own copy of everything,
     // and the caller has one thread, so no lock is held by a thread that doesn't exist in the copy.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
     match c_int::try_from(check(answer)?) {
         Ok(0) => Ok(Cloned::Child),
         Ok(raw) => {
@@ -169,8 +168,7 @@ impl Program {
 pub(crate) fn set_io_priority(class: c_int, level: c_int) -> io::Result<()> {
     const WHO_PROCESS: c_int = 1;
     // SAFETY: three integers; the kernel reads and writes no memory of ours.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | level) };
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | level) };
     check(answer).map(drop)
 }
 
@@ -182,8 +180,7 @@ pub(crate) fn set_io_priority(class: c_int, level: c_int) -> io::Result<()> {
 pub(crate) fn join_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; the kernel reads and writes no memory of ours.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
     check(answer).map(drop)
 }
 
@@ -235,7 +232,12 @@ pub(crate) fn try_wait(pid: Option<Pid>) -> io::Result<Option<Reaped>> {
     let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
     // SAFETY: the kernel writes one int and one `rusage`, both ours and outliving the call.
     let answer = unsafe {
-        libc::wait4(which, ptr::from_mut(&mut status), libc::WNOHANG | libc::__WALL, ptr::from_mut(&mut usage))
+        libc::wait4(
+            which,
+            ptr::from_mut(&mut status),
+            libc::WNOHANG | libc::__WALL,
+            ptr::from_mut(&mut usage),
+        )
     };
     let raw = check(answer.into())?;
     let pid = i32::try_from(raw).ok().and_then(Pid::from_raw);
@@ -437,8 +439,10 @@ fn errno() -> c_int {
 }
 
 fn set_errno(value: c_int) {
-    // SAFETY: glibc's errno location is a valid int of this thread's.
-    unsafe { *libc::__errno_location() = value };
+    // SAFETY: the call only gives an address.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: the address is that of this thread's errno, a valid int.
+    unsafe { *location = value };
 }
 
 fn check(answer: c_long) -> io::Result<c_long> {
@@ -464,4 +468,18 @@ pub(crate) fn close_all_but_standard() -> io::Result<()> {
     // SAFETY: integers only. The descriptors' owners are copies that a cloned process never touches again.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, 3, c_long::from(i32::MAX), 0) };
     check(answer).map(drop)
+}
+
+/// `kcmp(2)` with `KCMP_VM`: whether two processes have one address space (one was vforked by the other, and hasn't
+/// executed anything yet). Both pids as the caller sees them.
+///
+/// # Errors
+/// Those of kcmp(2): `EPERM`, `ESRCH`, `ENOSYS` (a kernel without `CONFIG_KCMP`).
+pub(crate) fn share_address_space(one: Pid, other: Pid) -> io::Result<bool> {
+    const KCMP_VM: c_int = 1;
+    // SAFETY: kcmp with KCMP_VM takes five numbers and touches no memory of ours.
+    let order = unsafe {
+        libc::syscall(libc::SYS_kcmp, one.as_raw_nonzero().get(), other.as_raw_nonzero().get(), KCMP_VM, 0, 0)
+    };
+    if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
 }

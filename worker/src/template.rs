@@ -20,8 +20,8 @@ use crate::init::{self, Born};
 use crate::messages::{FromWorker, Prepare, ToWorker};
 use crate::stages::identity::{self, IdMap};
 use crate::stages::root::{self, Pivoted};
-use crate::stages::worker::{self, Mapper};
 use crate::stages::sources;
+use crate::stages::worker::{self, Mapper};
 use crate::sys::{self, Cloned};
 
 /// The descriptors beside `Prepare`.
@@ -53,10 +53,10 @@ fn make(channel: &Channel) -> Staged<()> {
     let proc = identity::open_proc()?;
     let pivoted = match prepare.plan {
         Plan::System => system_root(&prepare, workspace, &proc)?,
-        Plan::User => user_root(&prepare, workspace, &proc)?,
+        Plan::User => user_root(&prepare, workspace.as_ref(), &proc)?,
         _ => no_root(&prepare),
     };
-    clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup)
+    clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup.as_ref())
 }
 
 fn receive(channel: &Channel) -> Staged<(Box<Prepare>, Passed)> {
@@ -86,9 +86,9 @@ fn system_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) ->
 
 /// A user's plan: a user namespace first, since only there may it mount. That also leaves the mount namespace that
 /// a passed descriptor belongs to, so the workspace is carried over as the working directory, which follows.
-fn user_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
+fn user_root(prepare: &Prepare, workspace: Option<&OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
     const STAGE: SetupStage = SetupStage::UserNamespace;
-    if let Some(workspace) = &workspace {
+    if let Some(workspace) = workspace {
         rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.launch.workspace.clone())?;
     }
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).at(STAGE, "unshare")?;
@@ -128,12 +128,12 @@ fn clone_worker(
     prepare: &Prepare,
     proc: &OwnedFd,
     born: Born,
-    cgroup: Option<OwnedFd>,
+    cgroup: Option<&OwnedFd>,
 ) -> Staged<()> {
     const STAGE: SetupStage = SetupStage::Namespaces;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "socketpair")?;
     let flags = worker::namespaces(&prepare.launch.spec, prepare.plan) | libc::CLONE_PARENT;
-    let cloned = sys::clone_process(flags, cgroup.as_ref().map(AsFd::as_fd)).at(STAGE, "clone")?;
+    let cloned = sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(STAGE, "clone")?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         drop(ours);
         crate::role::leave(init::run(channel, prepare, born, Mapper(theirs)));

@@ -1,5 +1,11 @@
 //! The launcher driven over its wire, without a supervisor or a policy: what the worker does with a spec.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,8 +16,8 @@ use std::process::{Command, Stdio};
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
 use stockade_protocol::outcome::{Clock, Outcome, SetupStage};
 use stockade_protocol::spec::{
-    Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports, RunAs,
-    SandboxSpec, SeccompSpec,
+    Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports,
+    RunAs, SandboxSpec, SeccompSpec,
 };
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
@@ -20,7 +26,8 @@ const READ: Access = Access { read: true, write: false, execute: true };
 const ALL: Access = Access { read: true, write: true, execute: true };
 
 fn spec(workspace: &Path) -> SandboxSpec {
-    let bind = |path: &str| Mount { target: path.into(), kind: MountKind::Bind { create: false }, access: READ };
+    let bind =
+        |path: &str| Mount { target: path.into(), kind: MountKind::Bind { create: false }, access: READ };
     let mut mounts: Vec<Mount> = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/nowhere"].map(bind).into();
     mounts.push(Mount {
         target: "/tmp".into(),
@@ -169,7 +176,11 @@ fn the_tool_is_alone_in_its_root() {
 fn the_workspace_is_writable_and_keeps_its_owner() {
     use std::os::unix::fs::MetadataExt as _;
     let workspace = workspace();
-    let ran = run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", "echo x > made && mkdir d && mv made d/"]);
+    let ran = run_with(
+        spec(workspace.path()),
+        workspace.path(),
+        &["sh", "-c", "echo x > made && mkdir d && mv made d/"],
+    );
     assert_eq!(ran.outcome, OK, "{}", ran.output);
     let made = workspace.path().join("d/made").metadata().unwrap();
     assert_eq!(made.uid(), rustix::process::geteuid().as_raw());

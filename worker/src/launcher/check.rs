@@ -1,6 +1,8 @@
 //! What the launcher permits, whatever the supervisor says: otherwise the supervisor would be root by another name.
 
-use stockade_protocol::bounds::{MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH};
+use stockade_protocol::bounds::{
+    MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH,
+};
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::SetupStage;
@@ -42,7 +44,10 @@ pub(crate) fn permit(launch: &Launch, plan: Plan, closing: bool) -> Staged<Plan>
     }
     let targets = spec.mounts.iter().map(|mount| &mount.target);
     for path in targets.chain(&spec.deny).chain(&spec.protect).chain([&launch.cwd, &launch.workspace]) {
-        if path.first() != Some(&b'/') || path.len() > MAX_PATH || path.split(|b| *b == b'/').any(|c| c == b"..") {
+        if path.first() != Some(&b'/')
+            || path.len() > MAX_PATH
+            || path.split(|b| *b == b'/').any(|c| c == b"..")
+        {
             return refuse(libc::EINVAL, "path");
         }
     }

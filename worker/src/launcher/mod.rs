@@ -38,7 +38,7 @@ use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
 use outbox::Outbox;
-use run::{Progress, Run};
+use run::{Due, Progress, Run};
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -121,16 +121,16 @@ impl Launcher {
 
     fn handle(&mut self, event: Ready) {
         match event.token {
-            SUPERVISOR => self.from_supervisor(event),
+            SUPERVISOR => self.hear_supervisor(event),
             SIGNALS => self.reap(),
-            MONITOR => self.from_monitor(event),
-            RELAY => self.from_relay(event),
+            MONITOR => self.hear_monitor(event),
+            RELAY => self.hear_relay(event),
             token if token % 2 == 1 => self.check_guard(token - 1),
-            token => self.from_worker(token),
+            token => self.hear_worker(token),
         }
     }
 
-    fn from_supervisor(&mut self, event: Ready) {
+    fn hear_supervisor(&mut self, event: Ready) {
         if event.writable {
             self.supervisor.flush(&self.poller);
         }
@@ -204,14 +204,26 @@ impl Launcher {
         Ok(ours)
     }
 
-    /// Started with the first run that has something to watch.
-    fn monitor(&mut self) -> io::Result<&mut Outbox> {
+    /// Started with the first run that lives long enough to be watched.
+    fn start_monitor(&mut self) -> io::Result<()> {
         if self.monitor.is_none() {
             let (pid, channel) = spawn::satellite("monitor")?;
             self.satellites.push(pid);
             self.monitor = Some(Outbox::new(channel, MONITOR, &self.poller)?);
         }
-        self.monitor.as_mut().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+        Ok(())
+    }
+
+    fn watch(&mut self, number: u64) {
+        let started = self.start_monitor();
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        match (started, self.monitor.as_mut()) {
+            (Ok(()), Some(monitor)) => {
+                let (command, descriptors) = run.watch_order();
+                monitor.send(&command, descriptors, &self.poller);
+            }
+            _ => run.condemn(run::no_satellite("monitor")),
+        }
     }
 
     fn launch(&mut self, launch: Launch, descriptors: Vec<OwnedFd>) {
@@ -238,7 +250,7 @@ impl Launcher {
         self.by_id.get(&exec_id).and_then(|number| self.runs.get_mut(number))
     }
 
-    fn from_worker(&mut self, number: u64) {
+    fn hear_worker(&mut self, number: u64) {
         for _ in 0..MESSAGES_A_TURN {
             let Some(run) = self.runs.get_mut(&number) else { return };
             match run.receive() {
@@ -265,14 +277,6 @@ impl Launcher {
         if let Err(failure) = run.verify(&self.poller, number + 1) {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
-        let (command, descriptors) = run.watch_order();
-        let watched = self.monitor().is_ok();
-        if let (true, Some(monitor)) = (watched, self.monitor.as_mut()) {
-            monitor.send(&command, descriptors, &self.poller);
-        } else {
-            return self.condemn(number, run::no_satellite("monitor"));
-        }
-        let Some(run) = self.runs.get_mut(&number) else { return };
         if let Some((command, descriptors)) = run.relay_order() {
             let Some(relay) = self.relay.as_mut() else {
                 return self.condemn(number, run::no_satellite("relay"));
@@ -307,7 +311,7 @@ impl Launcher {
             let found = self.runs.iter_mut().find_map(|(number, run)| run.reaped(&reaped).then_some(*number));
             if let Some(number) = found {
                 // What it said before it died is still in the channel, and decides what its death means.
-                self.from_worker(number);
+                self.hear_worker(number);
                 self.settle(number);
             } else if self.satellites.contains(&reaped.pid) {
                 self.satellite_died(reaped.pid);
@@ -362,7 +366,7 @@ impl Launcher {
         }
     }
 
-    fn from_monitor(&mut self, event: Ready) {
+    fn hear_monitor(&mut self, event: Ready) {
         let Some(monitor) = self.monitor.as_mut() else { return };
         if event.writable {
             monitor.flush(&self.poller);
@@ -382,7 +386,7 @@ impl Launcher {
     }
 
     fn monitored(&mut self, report: &MonitorReport) {
-        let exec_id = run::subject_of(report);
+        let Some(exec_id) = run::subject_of(report) else { return };
         let Some(number) = self.by_id.get(&exec_id).copied() else { return };
         let Some(run) = self.runs.get_mut(&number) else { return };
         if let Some(outcome) = run.monitored(report) {
@@ -390,13 +394,13 @@ impl Launcher {
             return self.settle(number);
         }
         if let MonitorReport::Warning { limit, value, bound, .. } = report {
-            let (limit, value, bound) = (limit.name().to_owned(), *value, *bound);
+            let (limit, value, bound) = (run::limit_name(*limit).to_owned(), *value, *bound);
             let message = FromLauncher::Warning { exec_id, limit, value, bound };
             self.supervisor.send(&message, Vec::new(), &self.poller);
         }
     }
 
-    fn from_relay(&mut self, event: Ready) {
+    fn hear_relay(&mut self, event: Ready) {
         let Some(relay) = self.relay.as_mut() else { return };
         if event.writable {
             relay.flush(&self.poller);
@@ -444,14 +448,18 @@ impl Launcher {
     }
 
     fn expire(&mut self, now: Instant) {
-        let due: Vec<u64> =
-            self.runs.iter().filter(|(_, run)| run.deadline().is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        let due: Vec<u64> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.deadline().is_some_and(|at| at <= now))
+            .map(|(n, _)| *n)
+            .collect();
         for number in due {
             let Some(run) = self.runs.get_mut(&number) else { continue };
-            if run.expire(now) {
-                self.finish(number, false);
-            } else {
-                self.settle(number);
+            match run.expire(now) {
+                Due::Settle => self.settle(number),
+                Due::Watch => self.watch(number),
+                Due::Unreaped => self.finish(number, false),
             }
         }
     }
@@ -472,5 +480,8 @@ const SETUP_BOUND: Duration = Duration::from_secs(15);
 const REAP_BOUND: Duration = Duration::from_secs(2);
 /// How long after an unexplained death of init its explanation (the monitor's report) may take.
 const WORD_BOUND: Duration = Duration::from_millis(200);
+/// How long a run lives before the monitor is told of it: less than the monitor's own tick, so that it misses no
+/// sample, and short runs cost no message.
+const WATCH_AFTER: Duration = Duration::from_millis(5);
 /// How often a dying run without a pid namespace is looked through for new processes.
 const SWEEP: Duration = Duration::from_millis(5);

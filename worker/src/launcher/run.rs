@@ -10,15 +10,13 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput};
-use stockade_protocol::outcome::{
-    Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
-};
+use stockade_protocol::outcome::{Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage};
 use stockade_protocol::spec::{Limits, RunAs};
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 
 use super::uids::Uids;
-use super::{REAP_BOUND, SETUP_BOUND, SWEEP, WORD_BOUND, spawn, verify};
+use super::{REAP_BOUND, SETUP_BOUND, SWEEP, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::failure::{At, Staged, failed};
 use crate::init;
 use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
@@ -78,8 +76,20 @@ pub(crate) struct Run {
     ended: Option<Box<Ended>>,
     init_end: Option<(i32, Used)>,
     sampled: (u64, u64),
+    watched: bool,
     told: bool,
     unreaped: bool,
+}
+
+/// What a deadline that has come asks of the launcher.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing, or what was to do is done; perhaps the run is over.
+    Settle,
+    /// The run has lived long enough to be watched by the monitor.
+    Watch,
+    /// The run has to be told as ended though it isn't reaped.
+    Unreaped,
 }
 
 /// The message that a run never began.
@@ -99,11 +109,22 @@ pub(crate) fn no_satellite(name: &str) -> Outcome {
 }
 
 /// Whom a report of the monitor is about.
-pub(crate) fn subject_of(report: &MonitorReport) -> ExecId {
+pub(crate) fn subject_of(report: &MonitorReport) -> Option<ExecId> {
     match report {
+        MonitorReport::Ready { .. } => None,
         MonitorReport::Breach { exec_id, .. }
         | MonitorReport::Peak { exec_id, .. }
-        | MonitorReport::Warning { exec_id, .. } => *exec_id,
+        | MonitorReport::Warning { exec_id, .. }
+        | MonitorReport::Refused { exec_id, .. } => Some(*exec_id),
+    }
+}
+
+/// A limit's name in a policy.
+pub(crate) fn limit_name(limit: Breached) -> &'static str {
+    match limit {
+        Breached::Memory => "memory",
+        Breached::Processes => "processes",
+        Breached::Cpu => "cpu-time",
     }
 }
 
@@ -151,6 +172,7 @@ impl Run {
             ended: None,
             init_end: None,
             sampled: (0, 0),
+            watched: false,
             told: false,
             unreaped: false,
         })
@@ -232,7 +254,9 @@ impl Run {
 
     /// The first mask that isn't mounted any more.
     pub(crate) fn dissolved_guard(&mut self) -> Option<Bytes> {
-        let (Some(mountinfo), Some((parked, _))) = (self.mountinfo.as_mut(), &self.parked) else { return None };
+        let (Some(mountinfo), Some((parked, _))) = (self.mountinfo.as_mut(), &self.parked) else {
+            return None;
+        };
         verify::first_unmounted(mountinfo, &parked.guarded)
     }
 
@@ -351,7 +375,11 @@ impl Run {
                 self.sampled.1 = self.sampled.1.max(*processes);
                 None
             }
-            MonitorReport::Warning { .. } => None,
+            // Unwatched, its limits wouldn't hold.
+            MonitorReport::Refused { errno, .. } => {
+                Some(Outcome::Lost { reason: format!("the monitor could not watch it (errno {errno})") })
+            }
+            MonitorReport::Ready { .. } | MonitorReport::Warning { .. } => None,
         }
     }
 
@@ -370,28 +398,37 @@ impl Run {
         }
         match self.started {
             None => Some(self.begun + SETUP_BOUND),
-            Some(started) => self.limits.wall_ms.map(|ms| started + Duration::from_millis(ms)),
+            Some(started) if !self.watched => Some(started + WATCH_AFTER),
+            Some(started) => self.wall_deadline(started),
         }
     }
 
-    /// A deadline has come. `true`: the run has to be told as ended though it isn't reaped.
-    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+    fn wall_deadline(&self, started: Instant) -> Option<Instant> {
+        self.limits.wall_ms.map(|ms| started + Duration::from_millis(ms))
+    }
+
+    /// A deadline has come.
+    pub(crate) fn expire(&mut self, now: Instant) -> Due {
         if self.told || self.unexplained_since.is_some() {
-            return false;
+            return Due::Settle;
         }
         if let Some(since) = self.condemned_at {
             self.kill();
-            return now >= since + REAP_BOUND && self.init.is_some();
+            let late = now >= since + REAP_BOUND && self.init.is_some();
+            return if late { Due::Unreaped } else { Due::Settle };
         }
-        let outcome = match (self.started, self.limits.wall_ms) {
-            (Some(_), Some(limit_ms)) => Outcome::TimedOut { clock: Clock::Wall, limit_ms },
-            (Some(_), None) => return false,
-            (None, _) => Outcome::SetupFailed {
-                failure: failed(SetupStage::Template, libc::ETIMEDOUT, "set-up"),
-            },
+        let Some(started) = self.started else {
+            let failure = failed(SetupStage::Template, libc::ETIMEDOUT, "set-up");
+            self.condemn(Outcome::SetupFailed { failure });
+            return Due::Settle;
         };
-        self.condemn(outcome);
-        false
+        if let (Some(at), Some(limit_ms)) = (self.wall_deadline(started), self.limits.wall_ms)
+            && now >= at
+        {
+            self.condemn(Outcome::TimedOut { clock: Clock::Wall, limit_ms });
+            return Due::Settle;
+        }
+        if core::mem::replace(&mut self.watched, true) { Due::Settle } else { Due::Watch }
     }
 
     /// Whether everything of the run is gone, and what that means is known or has waited long enough.
@@ -405,7 +442,7 @@ impl Run {
         if self.ended.is_some() || self.is_condemned() {
             return true;
         }
-        if self.started.is_none() || self.limits.memory.is_none() && self.limits.cpu_ms.is_none() {
+        if !self.watched {
             return true;
         }
         let since = *self.unexplained_since.get_or_insert_with(Instant::now);
@@ -418,7 +455,8 @@ impl Run {
             return None;
         }
         self.unreaped = !reaped;
-        let trusted_files = self.ended.as_mut().map(|e| core::mem::take(&mut e.trusted_files)).unwrap_or_default();
+        let trusted_files =
+            self.ended.as_mut().map(|e| core::mem::take(&mut e.trusted_files)).unwrap_or_default();
         let (exec_id, outcome, usage) = (self.exec_id, self.outcome(), self.usage());
         Some(FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped })
     }
@@ -556,4 +594,3 @@ fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {
     rustix::fs::ftruncate(&ring, ring_bytes)?;
     Ok((Relayed { pipes: Some([stdout, stderr]), ring, ring_bytes }, [stdout_end, stderr_end]))
 }
-

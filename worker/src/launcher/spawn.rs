@@ -14,7 +14,10 @@ use crate::template;
 ///
 /// # Errors
 /// Those of socketpair(2), vfork and execve(2).
-#[expect(clippy::disallowed_methods, reason = "the worker's one place that starts processes, without pre_exec")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the worker's one place that starts processes, without pre_exec"
+)]
 pub(crate) fn satellite(role: &str) -> io::Result<(Pid, OwnedFd)> {
     let (ours, theirs) = socket::seqpacket_pair()?;
     let child = Command::new("/proc/self/exe")

@@ -163,8 +163,11 @@ pub(crate) fn first_unmounted(mountinfo: &mut File, paths: &[Bytes]) -> Option<B
         // The process is gone: nothing runs that a mask could fail.
         return None;
     }
-    let points: std::collections::HashSet<Vec<u8>> =
-        text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescape).collect();
+    let points: std::collections::HashSet<Vec<u8>> = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|b| *b == b' ').nth(4))
+        .map(unescape)
+        .collect();
     paths.iter().find(|path| !points.contains(&path.0)).cloned()
 }
 

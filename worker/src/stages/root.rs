@@ -65,7 +65,8 @@ enum Tree {
 /// `Mount` (`EINVAL`: a descriptor of another mount namespace) and `Idmap` with the path.
 pub(crate) fn detach(prepare: &Prepare, sources: Sources, idmap: Option<&OwnedFd>) -> Staged<Trees> {
     let spec = &prepare.launch.spec;
-    let trees = spec.mounts.iter().zip(sources.0).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
+    let trees =
+        spec.mounts.iter().zip(sources.0).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
     trees.collect::<Staged<Vec<_>>>().map(Trees)
 }
 
@@ -118,8 +119,7 @@ pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
     let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let devices = open_devices(spec);
     mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
-    let mut skeleton =
-        Skeleton { root, prepare, own, absent: Vec::new(), tmpfs: Vec::new() };
+    let mut skeleton = Skeleton { root, prepare, own, absent: Vec::new(), tmpfs: Vec::new() };
     let mut devices = devices.into_iter();
     for (mount, tree) in spec.mounts.iter().zip(trees.0) {
         let nodes = if matches!(mount.kind, MountKind::Dev { .. }) { devices.next() } else { None };
@@ -166,7 +166,8 @@ impl Skeleton<'_> {
     ) -> Staged<()> {
         match (&mount.kind, tree) {
             (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory }) => {
-                let target = if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
+                let target =
+                    if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
                 mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())
             }
             (MountKind::Workspace, _) => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
@@ -177,9 +178,7 @@ impl Skeleton<'_> {
             }
             (MountKind::Tmpfs { size, mode }, _) => self.tmpfs(mount, *size, *mode),
             (MountKind::Proc, _) => self.proc(&mount.target, host_proc),
-            (MountKind::Dev { shm_size, .. }, _) => {
-                self.dev(mount, *shm_size, nodes.unwrap_or_default())
-            }
+            (MountKind::Dev { shm_size, .. }, _) => self.dev(mount, *shm_size, nodes.unwrap_or_default()),
         }
     }
 
@@ -266,11 +265,15 @@ impl Skeleton<'_> {
             so_far.push(name);
             at = match mounts::open_in(self.root.as_fd(), &so_far) {
                 Ok(there) => there,
-                Err(_) => self.make(&at, |parent| {
-                    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    rustix::fs::openat(parent, name, flags, Mode::empty())
-                }, path)?,
+                Err(_) => self.make(
+                    &at,
+                    |parent| {
+                        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+                        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        rustix::fs::openat(parent, name, flags, Mode::empty())
+                    },
+                    path,
+                )?,
             };
         }
         Ok(at)
@@ -282,11 +285,20 @@ impl Skeleton<'_> {
             return Ok(there);
         }
         let (parent, name) = self.parent(path)?;
-        self.make(&parent, |parent| {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
-            rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        }, path)
+        self.make(
+            &parent,
+            |parent| {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
+                rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
+                rustix::fs::openat(
+                    parent,
+                    name,
+                    OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+            },
+            path,
+        )
     }
 
     fn link(&self, path: &Bytes, text: &[u8]) -> Staged<()> {

@@ -20,6 +20,7 @@ pub const POLICIES: &[(&str, &str)] = &[
     ("test-few", include_str!("../policies/test-few.toml")),
     ("test-deny", include_str!("../policies/test-deny.toml")),
     ("test-ports", include_str!("../policies/test-ports.toml")),
+    ("test-plain", include_str!("../policies/test-plain.toml")),
     ("test-long", include_str!("../policies/test-long.toml")),
 ];
 

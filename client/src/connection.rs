@@ -23,8 +23,6 @@ use stockade_wire::socket;
 use crate::error::{ClientError, ConnectError};
 use crate::request::Request;
 
-/// How long the handshake, and an answer to `List` or `Status`, may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Messages kept for later before reading pauses.
 const MAX_WAITING: usize = 1024;
 /// Bytes asked for in one read.
@@ -56,6 +54,9 @@ pub struct Client {
 }
 
 impl Client {
+    /// How long the handshake, and an answer to `List` or `Status`, may take.
+    pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
     /// Connects to the supervisor's socket and greets it.
     ///
     /// # Errors
@@ -73,7 +74,7 @@ impl Client {
             rustix::net::sockopt::set_socket_timeout(
                 &socket,
                 rustix::net::sockopt::Timeout::Send,
-                Some(ANSWER_WITHIN),
+                Some(Self::ANSWER_WITHIN),
             )?;
             rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
             Ok(socket)
@@ -101,7 +102,7 @@ impl Client {
         };
         let hello = Hello { magic: MAGIC, version: VERSION, features: features::DESCRIPTORS };
         client.send(&ClientMessage::Hello(hello), &[])?;
-        match client.receive(Some(ANSWER_WITHIN))? {
+        match client.receive(Some(Self::ANSWER_WITHIN))? {
             ServerMessage::Welcome(welcome) if welcome.version == VERSION => client.welcome = welcome,
             ServerMessage::Welcome(welcome) => {
                 return Err(ClientError::Version { theirs: welcome.version, ours: VERSION });
@@ -199,13 +200,21 @@ impl Client {
         self.send(&ClientMessage::Acknowledge { exec_id, seq }, &[])
     }
 
+    /// Sends any message and doesn't wait.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
+        self.send(message, &[])
+    }
+
     /// The caller's runs.
     ///
     /// # Errors
     /// [`ClientError::Silent`] when no answer comes in time.
     pub fn list(&mut self) -> Result<Vec<RunSummary>, ClientError> {
         self.send(&ClientMessage::List, &[])?;
-        self.wait_for(Some(ANSWER_WITHIN), |message| match message {
+        self.wait_for(Some(Self::ANSWER_WITHIN), |message| match message {
             ServerMessage::Runs(runs) => Some(core::mem::take(runs)),
             _ => None,
         })
@@ -217,7 +226,7 @@ impl Client {
     /// [`ClientError::Silent`] when no answer comes in time.
     pub fn status(&mut self) -> Result<StatusReport, ClientError> {
         self.send(&ClientMessage::Status, &[])?;
-        self.wait_for(Some(ANSWER_WITHIN), |message| match message {
+        self.wait_for(Some(Self::ANSWER_WITHIN), |message| match message {
             ServerMessage::Status(report) => Some(report.as_ref().clone()),
             _ => None,
         })

@@ -1,0 +1,112 @@
+//! The command line: which subcommand, its help, how errors are told.
+//!
+//! `run` is looked for first and parsed alone: it is on everybody's hot path, and building the description of
+//! every other subcommand costs more than connecting to the daemon.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::color::Paint;
+use crate::error::{CliError, chain};
+use crate::{attach, doctor, exit, kill, logs, out, policy, ps, run, status};
+
+const EXAMPLES: &str = "Examples:
+  stockade run -- python3 -c 'print(6*7)'
+  stockade doctor
+  stockade policy explain default write .git/hooks/pre-commit
+  stockade serve &
+
+`stockade SUBCOMMAND --help` has more of them.";
+
+/// Runs commands confined, at nearly the speed of running them unprotected, and says what was enforced.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    subcommand: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    Run(run::Arguments),
+    Ps(ps::Arguments),
+    Kill(kill::Arguments),
+    Attach(attach::Arguments),
+    Logs(logs::Arguments),
+    Status(status::Arguments),
+    Doctor(doctor::Arguments),
+    Policy(policy::Arguments),
+}
+
+/// Everything but the roles.
+pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    let running = words.first().is_some_and(|word| word == "run");
+    let parsed = if running {
+        run::Arguments::try_parse_from(words).map(Subcommand::Run)
+    } else {
+        let words = std::iter::once(OsString::from("stockade")).chain(words);
+        Arguments::try_parse_from(words).map(|arguments| arguments.subcommand)
+    };
+    let done = match parsed {
+        Ok(subcommand) => dispatch(&subcommand),
+        Err(error) => return wrong(&error, running),
+    };
+    done.unwrap_or_else(|error| {
+        let prefix = Paint::to(&std::io::stderr()).bold("stockade:");
+        out::complain(&format!("{prefix} {}", chain(&error)));
+        if let Some(remedy) = error.remedy() {
+            out::complain(&format!("{prefix} {remedy}"));
+        }
+        error.status(running)
+    })
+    .into()
+}
+
+fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
+    match subcommand {
+        Subcommand::Run(arguments) => run::run(arguments),
+        Subcommand::Ps(arguments) => ps::ps(arguments),
+        Subcommand::Kill(arguments) => kill::kill(arguments),
+        Subcommand::Attach(arguments) => attach::attach(arguments),
+        Subcommand::Logs(arguments) => logs::logs(arguments),
+        Subcommand::Status(arguments) => status::status(arguments),
+        Subcommand::Doctor(arguments) => doctor::doctor(arguments),
+        Subcommand::Policy(arguments) => policy::policy(arguments),
+    }
+}
+
+/// Help and version are no errors; a wrong command line is one, of `run` with `run`'s status.
+fn wrong(error: &clap::Error, running: bool) -> ExitCode {
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ if running => exit::OURS.into(),
+        _ => exit::USAGE.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        run::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_has_a_sentence_and_examples() {
+        for subcommand in Arguments::command().get_subcommands() {
+            let name = subcommand.get_name();
+            assert!(subcommand.get_about().is_some(), "{name} has no sentence");
+            let after = subcommand.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains("Examples:"), "{name} has no examples");
+        }
+    }
+}

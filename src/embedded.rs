@@ -1,0 +1,552 @@
+//! A run without a daemon: this process plays the supervisor, without a runtime and without a thread.
+//!
+//! ```text
+//! launcher started ──> policies read, request admitted ──> Launch sent ──Started──> running ──Ended──> drained
+//! ```
+//!
+//! The launcher is started first: it gets ready on another core while the policy is resolved here. What the policy
+//! has no rule on is passed through; else the command's output comes by two pipes, is counted here, and written to
+//! our own. A limit on output and the idle clock are kept here, because only whoever reads the pipes can; every
+//! other limit is the launcher's. The launcher dies with us, and with it the run.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use stockade_client::Request;
+use stockade_policies::PolicySet;
+use stockade_protocol::client::{ExecEvent, ExecRequest, StdinMode, Stream, Workspace};
+use stockade_protocol::confinement::StdioPath;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
+use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
+use stockade_protocol::{Bytes, ExecId};
+use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
+use stockade_supervisor::{descriptors, launcher, paths};
+use stockade_wire::channel::{Channel, ChannelError};
+
+use crate::error::CliError;
+use crate::follow::Follow;
+use crate::run::Arguments;
+use crate::signals::{Signals, Wish};
+use crate::sink::{CHUNK, Sink};
+use crate::wait::wait;
+use crate::{escape, exit, sources};
+
+/// How long the pipes may stay open after the run's end: nothing of the run is left to write to them.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long the launcher may take to put away what it made.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Room in each output pipe, where the kernel grants it.
+const PIPE: usize = 256 * 1024;
+
+/// Runs the command; the status to exit with.
+pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow) -> Result<u8, CliError> {
+    let (channel, child) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+    let launched = launch(arguments, request, &channel);
+    let ended = match launched {
+        Ok(Ok(plan)) => Run::new(channel, follow, plan).and_then(|mut run| run.serve()),
+        Ok(Err(denied)) => {
+            follow.denied(&denied);
+            drop(channel);
+            Ok(follow.finish(exit::OURS))
+        }
+        Err(error) => {
+            drop(channel);
+            Err(error)
+        }
+    };
+    farewell(child);
+    ended
+}
+
+/// What was sent to the launcher, and our ends of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    exec_id: ExecId,
+    /// Our ends of standard output's and error's pipes.
+    pub(crate) pipes: [Option<OwnedFd>; 2],
+    /// Our end of standard input's pipe, where we read the input ourselves.
+    stdin: Option<OwnedFd>,
+    stdin_limit: Option<u64>,
+    output_limit: Option<u64>,
+    idle: Option<Duration>,
+    relayed: bool,
+}
+
+/// Admits the request and sends it. The inner error is a refusal.
+fn launch(
+    arguments: &Arguments,
+    request: &Request,
+    channel: &Channel,
+) -> Result<Result<Plan, Denied>, CliError> {
+    let (policies, name) = match arguments.policy_file() {
+        Some(file) => sources::with_file(file)?,
+        None => (sources::all()?, arguments.policy.clone()),
+    };
+    let mut exec = request.exec().clone();
+    exec.policy = name;
+    let demanded = demanded(arguments, &exec.environment);
+    admit_and_send(&policies, exec, request, &demanded, channel)
+}
+
+/// Judges a request and sends it. The inner error is a refusal. `demanded` are variables that must arrive.
+pub(crate) fn admit_and_send(
+    policies: &PolicySet,
+    exec: ExecRequest,
+    request: &Request,
+    demanded: &[(Bytes, Bytes)],
+    channel: &Channel,
+) -> Result<Result<Plan, Denied>, CliError> {
+    let beside = request.descriptors();
+    let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
+    let caller = caller().map_err(CliError::io("tell who we are"))?;
+    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed) {
+        Ok(admitted) => admitted,
+        Err(denied) => return Ok(Err(denied)),
+    };
+    if let Some(denied) = missing(demanded, &admitted.launch) {
+        return Ok(Err(denied));
+    }
+    send(admitted.launch, &admitted.stdin, &beside, channel)
+        .map(Ok)
+        .map_err(|error| CliError::Embedded(error.into()))
+}
+
+/// What the descriptors beside a request are.
+fn passed(request: &ExecRequest, beside: &[BorrowedFd<'_>]) -> std::io::Result<Passed> {
+    let mut rest = beside.iter();
+    let mut passed = Passed::default();
+    if matches!(request.workspace, Workspace::Descriptor { .. })
+        && let Some(fd) = rest.next()
+    {
+        passed.workspace = Some(descriptors::directory_path(fd)?);
+    }
+    if request.stdin == StdinMode::Descriptor
+        && let Some(fd) = rest.next()
+    {
+        passed.stdin = Some(descriptors::kind(fd)?);
+    }
+    if let (Some(stdout), Some(stderr)) = (rest.next(), rest.next()) {
+        passed.output = Some([descriptors::kind(stdout)?, descriptors::kind(stderr)?]);
+    }
+    Ok(passed)
+}
+
+/// We are our own peer.
+fn caller() -> std::io::Result<Caller> {
+    let uid = rustix::process::geteuid().as_raw();
+    let groups = rustix::process::getgroups()?;
+    Ok(Caller {
+        owner: Owner {
+            uid,
+            gid: rustix::process::getegid().as_raw(),
+            groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+        },
+        home: paths::home_of(uid),
+        user_mode: uid != 0,
+    })
+}
+
+/// What `--env` demands, with the values that have to arrive.
+fn demanded(arguments: &Arguments, environment: &[(Bytes, Bytes)]) -> Vec<(Bytes, Bytes)> {
+    let names = arguments.demanded();
+    environment.iter().filter(|(name, _)| names.contains(name)).cloned().collect()
+}
+
+/// The first demanded variable that the policy keeps away or sets otherwise.
+fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
+    let (name, _) = demanded.iter().find(|pair| !launch.environment.contains(pair))?;
+    let policy = escape::line(launch.spec.policy.as_bytes());
+    let shown = escape::line(name);
+    let is_set = launch.environment.iter().any(|(known, _)| known == name);
+    let message = if is_set {
+        format!("policy `{policy}` sets the variable {shown} itself")
+    } else {
+        format!("policy `{policy}` doesn't allow the variable {shown}")
+    };
+    let remedy = format!(
+        "a policy with `{shown}` in [environment] allow; `stockade policy explain {policy} env {shown}` names the rule"
+    );
+    Some(Denied::new(DenyReason::Policy, message).remedy(remedy))
+}
+
+/// Sends the launch with its descriptors: ours where they are passed through, else ends of pipes.
+fn send(
+    mut launch: Launch,
+    stdin: &StdinPlan,
+    beside: &[BorrowedFd<'_>],
+    channel: &Channel,
+) -> Result<Plan, ChannelError> {
+    let relayed = launch.output != LaunchOutput::Passed;
+    launch.output = LaunchOutput::Passed;
+    let mut plan = Plan {
+        exec_id: launch.exec_id,
+        pipes: [None, None],
+        stdin: None,
+        stdin_limit: launch.spec.limits.stdin,
+        output_limit: launch.spec.limits.output,
+        idle: launch.spec.limits.idle_ms.map(Duration::from_millis),
+        relayed,
+    };
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
+    let mut rest = beside.iter().copied();
+    let mut passing: Vec<_> = if launch.workspace_passed { rest.next() } else { None }.into_iter().collect();
+    let input = match stdin {
+        StdinPlan::Null => None,
+        StdinPlan::Relayed(_) => Some(pipe()?),
+        _ => None,
+    };
+    let own_input = if matches!(stdin, StdinPlan::Null) { None } else { rest.next() };
+    passing.extend(input.as_ref().map(|(read, _)| read.as_fd()).or(own_input));
+    let outputs = if relayed { Some([pipe()?, pipe()?]) } else { None };
+    match &outputs {
+        Some(pairs) => passing.extend(pairs.iter().map(|(_, write)| write.as_fd())),
+        None => passing.extend(rest),
+    }
+    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])?;
+    channel.send(&ToLauncher::Launch(Box::new(launch)), &passing)?;
+    plan.stdin = input.map(|(_, write)| write);
+    if let Some(pairs) = outputs {
+        plan.pipes = pairs.map(|(read, _)| {
+            // A pipe of the usual size does as well, only slower.
+            let _ = rustix::pipe::fcntl_setpipe_size(&read, PIPE);
+            Some(read)
+        });
+    }
+    Ok(plan)
+}
+
+/// Waits until the launcher has put away what it made. It was told by its channel's end.
+pub(crate) fn farewell(mut child: Child) {
+    let Ok(pid) = i32::try_from(child.id()) else { return };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    if let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        let _ = wait([Some((pidfd.as_fd(), PollFlags::IN))], Some(Instant::now() + FAREWELL));
+    }
+    let _ = child.try_wait();
+}
+
+/// How it ended.
+#[derive(Debug)]
+struct End {
+    outcome: Outcome,
+    usage: Usage,
+    trusted_files: Vec<Bytes>,
+}
+
+/// One run that goes on.
+#[derive(Debug)]
+struct Run<'a> {
+    channel: Channel,
+    follow: &'a mut Follow,
+    signals: Signals,
+    plan: Plan,
+    stdin: Option<Sink<OwnedFd>>,
+    seq: u64,
+    started: bool,
+    /// Bytes of output so far, never over the limit.
+    out: u64,
+    /// Bytes of input so far.
+    sent: u64,
+    exceeded: bool,
+    told_broken: bool,
+    /// When output last moved.
+    moved: Instant,
+    /// The idle clock ran out, and the launcher was told to cancel.
+    idled: bool,
+    end: Option<End>,
+    drained_by: Option<Instant>,
+}
+
+impl<'a> Run<'a> {
+    fn new(channel: Channel, follow: &'a mut Follow, mut plan: Plan) -> Result<Self, CliError> {
+        // After the launcher is started: a blocked signal would be inherited.
+        let signals = Signals::take().map_err(CliError::io("take the signals"))?;
+        let stdin = plan.stdin.take().map(Sink::new);
+        let mut run = Self {
+            channel,
+            follow,
+            signals,
+            plan,
+            stdin,
+            seq: 0,
+            started: false,
+            out: 0,
+            sent: 0,
+            exceeded: false,
+            told_broken: false,
+            moved: Instant::now(),
+            idled: false,
+            end: None,
+            drained_by: None,
+        };
+        run.event(&ExecEvent::Accepted { request_id: 1 });
+        Ok(run)
+    }
+
+    fn serve(&mut self) -> Result<u8, CliError> {
+        loop {
+            self.tell_broken()?;
+            self.check_idle()?;
+            let drained = self.plan.pipes.iter().all(Option::is_none);
+            if drained
+                && !self.follow.pending()
+                && let Some(end) = self.end.take()
+            {
+                return Ok(self.finish(end));
+            }
+            if let Some(status) = self.wait()? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Waits for the next thing and does it. `Some`: leave now.
+    fn wait(&mut self) -> Result<Option<u8>, CliError> {
+        let (stdout, stderr) = (&self.follow.stdout, &self.follow.stderr);
+        // As JSON both streams go to standard output.
+        let full =
+            [stdout.pending(), if self.follow.is_json() { stdout.pending() } else { stderr.pending() }];
+        let pipe = |at: usize| {
+            let pipe = self.plan.pipes[at].as_ref().filter(|_| !full[at]);
+            pipe.map(|pipe| (pipe.as_fd(), PollFlags::IN))
+        };
+        let own_input = rustix::stdio::stdin();
+        let stdin_full = self.stdin.as_ref().filter(|sink| sink.pending());
+        let stdin_room = self.stdin.as_ref().filter(|sink| !sink.pending());
+        let wanted = [
+            Some((self.signals.as_fd(), PollFlags::IN)),
+            self.end.is_none().then(|| (self.channel.as_fd(), PollFlags::IN)),
+            pipe(0),
+            pipe(1),
+            stdin_room.map(|_| (own_input, PollFlags::IN)),
+            stdin_full.map(|sink| (sink.as_fd(), PollFlags::OUT)),
+            stdout.pending().then(|| (stdout.as_fd(), PollFlags::OUT)),
+            stderr.pending().then(|| (stderr.as_fd(), PollFlags::OUT)),
+        ];
+        let deadline = self.deadline();
+        let ready = wait(wanted, deadline).map_err(CliError::io("wait for the launcher"))?;
+        let [signal, message, out, err, input, input_out, ..] = ready;
+        self.flush();
+        if out {
+            self.read(Stream::Stdout)?;
+        }
+        if err {
+            self.read(Stream::Stderr)?;
+        }
+        if input || input_out {
+            self.feed(input);
+        }
+        if message {
+            self.receive()?;
+        }
+        if self.drained_by.is_some_and(|by| Instant::now() >= by) {
+            self.plan.pipes = [None, None];
+        }
+        if signal && let Some(wish) = self.signals.next() {
+            return self.obey(wish);
+        }
+        Ok(None)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let idle = self.plan.idle.filter(|_| self.idle_runs());
+        [idle.map(|idle| self.moved + idle), self.drained_by].into_iter().flatten().min()
+    }
+
+    fn flush(&mut self) {
+        let pending = self.follow.pending();
+        self.follow.stdout.flush();
+        self.follow.stderr.flush();
+        if pending {
+            self.moved = Instant::now();
+        }
+    }
+
+    /// Reads one chunk of the command's output, counts it, and writes what is allowed.
+    fn read(&mut self, stream: Stream) -> Result<(), CliError> {
+        let at = usize::from(stream == Stream::Stderr);
+        let Some(pipe) = self.plan.pipes[at].take() else { return Ok(()) };
+        let left = self.plan.output_limit.map_or(u64::MAX, |limit| limit - self.out);
+        let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        let discard = self.exceeded || most == 0;
+        let read = if discard || self.follow.is_json() {
+            let mut buffer = vec![0; if discard { CHUNK } else { most }];
+            let read = rustix::io::read(&pipe, &mut buffer);
+            if let Ok(length @ 1..) = read
+                && !discard
+            {
+                buffer.truncate(length);
+                self.event(&ExecEvent::Output { stream, bytes: Bytes(buffer) });
+            }
+            read
+        } else {
+            let sink = if at == 0 { &mut self.follow.stdout } else { &mut self.follow.stderr };
+            sink.feed(&pipe, most)
+        };
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(_) if discard && !self.exceeded => {
+                self.exceeded = true;
+                self.tell(&ToLauncher::OutputExceeded { exec_id: self.plan.exec_id })?;
+            }
+            Ok(length) if !discard => self.out += length as u64,
+            Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(errno) => return Err(CliError::io("read the command's output")(errno.into())),
+        }
+        self.moved = Instant::now();
+        self.plan.pipes[at] = Some(pipe);
+        Ok(())
+    }
+
+    /// Moves our standard input to the command's.
+    fn feed(&mut self, readable: bool) {
+        let Some(sink) = &mut self.stdin else { return };
+        if !readable {
+            sink.flush();
+        } else {
+            let left = self.plan.stdin_limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.sent));
+            let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+            let read = if most == 0 { Ok(0) } else { sink.feed(std::io::stdin(), most) };
+            match read {
+                Ok(length @ 1..) => self.sent += length as u64,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                // The end, its error or the limit: the command sees the end of its input.
+                Ok(0) | Err(_) => {
+                    self.stdin = None;
+                    return;
+                }
+            }
+        }
+        if sink.broken() {
+            self.stdin = None;
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), CliError> {
+        let received =
+            self.channel.receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
+        match received.map(|(message, _)| message) {
+            Some(FromLauncher::Started { mut confinement, .. }) => {
+                if self.plan.relayed {
+                    // The launcher was passed pipes and can't know that we read them.
+                    confinement.stdio[1..].fill(StdioPath::Relayed);
+                }
+                if self.stdin.is_some() {
+                    confinement.stdio[0] = StdioPath::Relayed;
+                }
+                self.started = true;
+                self.moved = Instant::now();
+                self.event(&ExecEvent::Started { confinement });
+            }
+            Some(FromLauncher::Warning { limit, value, bound, .. }) => {
+                self.event(&ExecEvent::LimitWarning { limit, value, bound });
+            }
+            Some(FromLauncher::Ended { outcome, usage, trusted_files, .. }) => {
+                self.over(End { outcome, usage, trusted_files });
+            }
+            Some(_) => {}
+            None => {
+                let reason = "the launcher died".to_owned();
+                self.over(End {
+                    outcome: Outcome::Lost { reason },
+                    usage: Usage::default(),
+                    trusted_files: vec![],
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn over(&mut self, mut end: End) {
+        if let (true, Some(idle), Outcome::Cancelled { .. }) = (self.idled, self.plan.idle, &end.outcome) {
+            let limit_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+            end.outcome = Outcome::TimedOut { clock: Clock::Idle, limit_ms };
+        }
+        self.stdin = None;
+        self.drained_by = Some(Instant::now() + DRAIN);
+        self.end = Some(end);
+    }
+
+    fn finish(&mut self, mut end: End) -> u8 {
+        // That the launcher hears of it no more changes nothing: it is about to leave.
+        let _ = self.tell(&ToLauncher::Acknowledge { exec_id: self.plan.exec_id });
+        let _ = self.tell(&ToLauncher::Shutdown);
+        end.usage.bytes_out = self.out;
+        end.usage.bytes_in = self.sent;
+        let End { outcome, usage, trusted_files } = end;
+        self.event(&ExecEvent::Exited { outcome, usage, trusted_files });
+        let status = self.follow.status().unwrap_or(exit::OURS);
+        self.follow.finish(status)
+    }
+
+    fn obey(&mut self, wish: Wish) -> Result<Option<u8>, CliError> {
+        if let Some(end) = &self.end {
+            // The run is over; only our own reader keeps us.
+            return Ok(match wish {
+                Wish::Forward(signal) | Wish::Leave(signal) => Some(128 + signal),
+                Wish::Cancel => Some(exit::status(&end.outcome)),
+            });
+        }
+        match wish {
+            Wish::Leave(signal) => return Ok(Some(128 + signal)),
+            Wish::Forward(signal) if self.started => {
+                self.tell(&ToLauncher::Signal { exec_id: self.plan.exec_id, signal })?;
+            }
+            // Before the command has begun there is nobody to hear a signal.
+            Wish::Forward(_) | Wish::Cancel => self.cancel()?,
+        }
+        Ok(None)
+    }
+
+    /// Nobody reads our output any more: the command meets that as it would unconfined, by its pipe's end.
+    fn tell_broken(&mut self) -> Result<(), CliError> {
+        if self.follow.is_json() {
+            if self.follow.stdout.broken() && !self.told_broken && self.end.is_none() {
+                self.told_broken = true;
+                self.cancel()?;
+            }
+            return Ok(());
+        }
+        if self.follow.stdout.broken() {
+            self.plan.pipes[0] = None;
+        }
+        if self.follow.stderr.broken() {
+            self.plan.pipes[1] = None;
+        }
+        Ok(())
+    }
+
+    /// The clock stands while our own output takes no more: the command can't write, so it isn't idle.
+    fn idle_runs(&self) -> bool {
+        self.started && self.end.is_none() && !self.idled && !self.follow.pending()
+    }
+
+    fn check_idle(&mut self) -> Result<(), CliError> {
+        let Some(idle) = self.plan.idle else { return Ok(()) };
+        if self.idle_runs() && self.moved.elapsed() >= idle {
+            self.idled = true;
+            self.cancel()?;
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self) -> Result<(), CliError> {
+        self.tell(&ToLauncher::Cancel { exec_id: self.plan.exec_id, reason: CancelReason::Asked })
+    }
+
+    fn tell(&self, message: &ToLauncher) -> Result<(), CliError> {
+        match self.channel.send(message, &[]) {
+            // A launcher that died is told by its channel's end, with what became of the run.
+            Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| CliError::Embedded(error.into())),
+        }
+    }
+
+    fn event(&mut self, event: &ExecEvent) {
+        self.seq += 1;
+        self.follow.event(self.plan.exec_id, self.seq, event);
+    }
+}

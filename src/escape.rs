@@ -1,0 +1,78 @@
+//! Text of strangers on a terminal: names, arguments and output come from commands nobody vouches for, and a
+//! terminal obeys what it's shown (CSI, OSC, bidirectional overrides). Whatever isn't a plain printing character
+//! is shown as an escape instead.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// One line for a person: control characters, line ends included, and bytes that aren't UTF-8 are escaped.
+pub(crate) fn line(bytes: &[u8]) -> String {
+    escape(bytes, |_| false)
+}
+
+/// As [`line`], but line ends and tabs stand.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    escape(bytes, |c| matches!(c, '\n' | '\t'))
+}
+
+/// Output for a terminal, escaped as [`text`]; or for anything else, as it is.
+pub(crate) fn for_terminal(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+    if terminal { Cow::Owned(text(bytes).into_bytes()) } else { Cow::Borrowed(bytes) }
+}
+
+fn escape(bytes: &[u8], keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if keep(c) || !obeyed(c) {
+                out.push(c);
+            } else {
+                out.extend(c.escape_default());
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String doesn't fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// Whether a terminal, or the eye, would do something else than show this character in its place.
+fn obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            // Bidirectional marks, embeddings, overrides and isolates; line and paragraph separators.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            // Zero-width characters and tags: two different names that look the same.
+            | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_the_rest_stands() {
+        let table: &[(&[u8], &str)] = &[
+            (b"plain text", "plain text"),
+            ("Grüße 漢字 🚀".as_bytes(), "Grüße 漢字 🚀"),
+            (b"\x1b[2J\x1b]0;owned\x07", "\\u{1b}[2J\\u{1b}]0;owned\\u{7}"),
+            (b"a\nb\r\tc", "a\\nb\\r\\tc"),
+            (b"\x9b31m", "\\x9b31m"),
+            ("\u{9b}31m".as_bytes(), "\\u{9b}31m"),
+            ("safe\u{202e}txt.exe".as_bytes(), "safe\\u{202e}txt.exe"),
+            ("zero\u{200b}width".as_bytes(), "zero\\u{200b}width"),
+            (b"\x7f", "\\u{7f}"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(line(bytes), *expected);
+        }
+    }
+
+    #[test]
+    fn text_keeps_line_ends_and_tabs_only() {
+        assert_eq!(text(b"a\tb\nc\r\x1b"), "a\tb\nc\\r\\u{1b}");
+    }
+}

@@ -1,0 +1,218 @@
+//! What a person or a program sees of one run: output and `--json` on standard output, one line on standard error
+//! where we ended it, more of them with `-v`.
+//!
+//! Both ways of running (through a daemon, embedded) feed the same events here, so they look the same.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+use stockade_protocol::ExecId;
+use stockade_protocol::client::{ExecEvent, Stream};
+use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
+use stockade_protocol::denied::Denied;
+use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
+use stockade_protocol::spec::Level;
+use stockade_supervisor::words::{duration, size};
+
+use crate::color::Paint;
+use crate::sink::Sink;
+use crate::{escape, exit, json, words};
+
+/// Follows one run.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    pub(crate) stdout: Sink<BorrowedFd<'static>>,
+    pub(crate) stderr: Sink<BorrowedFd<'static>>,
+    json: bool,
+    verbose: bool,
+    terminal: bool,
+    paint: Paint,
+    status: Option<u8>,
+}
+
+impl Follow {
+    pub(crate) fn new(json: bool, verbose: bool) -> Self {
+        let stderr = rustix::stdio::stderr();
+        Self {
+            stdout: Sink::new(rustix::stdio::stdout()),
+            stderr: Sink::new(stderr),
+            json,
+            verbose,
+            terminal: rustix::termios::isatty(stderr),
+            paint: Paint::to(&std::io::stderr()),
+            status: None,
+        }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether output waits for somebody to read ours.
+    pub(crate) fn pending(&self) -> bool {
+        self.stdout.pending() || self.stderr.pending()
+    }
+
+    /// What to exit with; known after `Exited`.
+    pub(crate) fn status(&self) -> Option<u8> {
+        self.status
+    }
+
+    /// One event of the run.
+    pub(crate) fn event(&mut self, exec_id: ExecId, seq: u64, event: &ExecEvent) {
+        if self.json {
+            self.stdout.push(&json::event(exec_id, seq, event));
+        }
+        match event {
+            ExecEvent::Output { stream, bytes } if !self.json => match stream {
+                Stream::Stdout => self.stdout.push(bytes),
+                Stream::Stderr => self.stderr.push(bytes),
+            },
+            ExecEvent::OutputLost { events } => {
+                self.note(&format!("{events} events are no longer kept; output is missing here"));
+            }
+            ExecEvent::Started { confinement } => self.started(confinement),
+            ExecEvent::LimitWarning { limit, value, bound } if self.verbose => {
+                self.note(&format!("near a limit: {limit} is {value} of {bound}"));
+            }
+            ExecEvent::Exited { outcome, usage, trusted_files } => {
+                let names: Vec<_> = trusted_files.iter().map(|path| escape::line(path)).collect();
+                self.exited(outcome, usage, &names);
+            }
+            _ => {}
+        }
+    }
+
+    /// The request was refused.
+    pub(crate) fn denied(&mut self, denied: &Denied) {
+        if self.json {
+            self.stdout.push(&json::denied(denied));
+        }
+        self.note(&words::denied(denied));
+        self.status = Some(exit::OURS);
+    }
+
+    /// Whether output of ours could not be written; then the status can't be a success.
+    pub(crate) fn finish(&mut self, status: u8) -> u8 {
+        self.stdout.drain();
+        let failure = self.stdout.failure();
+        if let Some(errno) = failure {
+            self.note(&format!("cannot write standard output: {}", said(errno)));
+        }
+        self.stderr.drain();
+        if failure.is_some() && status == 0 { exit::OURS } else { status }
+    }
+
+    /// A line of ours on standard error.
+    pub(crate) fn note(&mut self, text: &str) {
+        let line = format!("{} {text}\n", self.paint.bold("stockade:"));
+        self.stderr.push(line.as_bytes());
+    }
+
+    /// A line of ours, with `-v` only.
+    pub(crate) fn detail(&mut self, text: &str) {
+        if self.verbose {
+            self.note(text);
+        }
+    }
+
+    fn started(&mut self, confinement: &Confinement) {
+        if !self.verbose {
+            return;
+        }
+        self.note(&format!(
+            "policy {}, level {}, {}; memory by {}; host uid {}; stdin {}, stdout {}, stderr {}",
+            escape::line(confinement.policy.as_bytes()),
+            level(confinement.level),
+            plan(confinement.plan),
+            mechanism(confinement.memory),
+            confinement.host_uid,
+            stdio(confinement.stdio[0]),
+            stdio(confinement.stdio[1]),
+            stdio(confinement.stdio[2]),
+        ));
+        for report in &confinement.layers {
+            let held =
+                if report.enforced { self.paint.green("enforced") } else { self.paint.yellow("not asked") };
+            let name = format!("{:?}", report.layer).to_lowercase();
+            self.note(&format!("  {name:<10} {held}  {}", escape::line(report.detail.as_bytes())));
+        }
+        if !confinement.absent.is_empty() {
+            let absent: Vec<_> = confinement.absent.iter().map(|path| escape::line(path)).collect();
+            self.note(&format!("  not on this machine: {}", absent.join(", ")));
+        }
+    }
+
+    fn exited(&mut self, outcome: &Outcome, usage: &Usage, trusted: &[String]) {
+        if let Some(why) = words::why(outcome) {
+            self.note(&why);
+        }
+        // A note, not a reason: where standard error is read by a program, it asks with -v or --json.
+        if !trusted.is_empty() && (self.terminal || self.verbose) {
+            let text = format!("new files that other programs will trust: {}", trusted.join(", "));
+            let text = self.paint.yellow(&text);
+            self.note(&text);
+        }
+        if self.verbose {
+            self.note(&used(usage));
+        }
+        self.status = Some(exit::status(outcome));
+    }
+}
+
+fn used(usage: &Usage) -> String {
+    format!(
+        "wall {}, user {}, system {}, memory {} (by {}), {} processes at most, {} bytes out through us",
+        duration(usage.wall_us / 1000),
+        duration(usage.user_us / 1000),
+        duration(usage.system_us / 1000),
+        size(usage.memory_peak),
+        mechanism(usage.memory_mechanism),
+        usage.processes_peak,
+        usage.bytes_out,
+    )
+}
+
+/// A level's name, as policies spell it.
+pub(crate) fn level(level: Level) -> &'static str {
+    match level {
+        Level::Strict => "strict",
+        Level::Moderate => "moderate",
+        Level::Minimal => "minimal",
+    }
+}
+
+/// A spawn plan's name.
+pub(crate) fn plan(plan: Plan) -> &'static str {
+    match plan {
+        Plan::System => "system plan",
+        Plan::User => "user plan",
+        Plan::Minimal => "no namespaces",
+        _ => "another plan",
+    }
+}
+
+/// What measures memory.
+pub(crate) fn mechanism(mechanism: MemoryMechanism) -> &'static str {
+    match mechanism {
+        MemoryMechanism::Rusage => "rusage",
+        MemoryMechanism::Monitor => "monitor",
+        MemoryMechanism::Cgroup => "cgroup",
+        _ => "another mechanism",
+    }
+}
+
+fn stdio(path: StdioPath) -> &'static str {
+    match path {
+        StdioPath::Null => "null",
+        StdioPath::Passed => "passed",
+        StdioPath::Relayed => "relayed",
+        StdioPath::Terminal => "terminal",
+        _ => "otherwise",
+    }
+}
+
+/// What the system says of an errno.
+fn said(errno: Errno) -> String {
+    std::io::Error::from(errno).to_string()
+}

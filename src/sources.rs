@@ -1,0 +1,59 @@
+//! Which policies there are for a command line without a daemon: the shipped ones, the operator's, and one's own.
+//!
+//! Root at a command line has policies of its own, too (root's daemon has none but the operator's, since it
+//! serves others). They are trusted as a user's are.
+
+use std::path::{Path, PathBuf};
+
+use stockade_policies::{PolicySet, Source, Trust, directory};
+use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings};
+
+use crate::error::CliError;
+
+/// The policy directories, in their order.
+pub(crate) fn directories() -> Vec<(PathBuf, Trust)> {
+    let surroundings = Surroundings::of_this_process();
+    let mut directories = surroundings.policies();
+    if surroundings.uid == 0 {
+        let own = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let own = own.unwrap_or_else(|| surroundings.home.join(".config"));
+        directories.push((own.join("stockade/policies"), Trust::User));
+    }
+    directories
+}
+
+/// All policies there are here.
+///
+/// # Errors
+/// [`CliError::Policies`]: one bad file, and there is no set.
+pub(crate) fn all() -> Result<PolicySet, CliError> {
+    PolicySet::load(&directories()).map_err(|error| CliError::Policies(error.into()))
+}
+
+/// All policies there are here, and a file's; with the name the file's has.
+///
+/// # Errors
+/// As [`all`], and what is wrong with the file.
+pub(crate) fn with_file(file: &Path) -> Result<(PolicySet, String), CliError> {
+    let wrong = |error: stockade_policies::PolicyError| CliError::Policies(error.into());
+    let mut sources = Vec::new();
+    for (path, trust) in directories() {
+        directory::read(&path, trust, &mut sources).map_err(wrong)?;
+    }
+    let source = directory::file(file, trust_of(file)).map_err(wrong)?;
+    let name = source.name.clone();
+    // Asked for by path: the file itself is meant, whatever a directory has under the same name.
+    sources.retain(|other: &Source| other.name != name);
+    sources.push(source);
+    Ok((PolicySet::from_sources(sources).map_err(wrong)?, name))
+}
+
+/// A file of the operator's directory is the operator's, wherever it is asked for; any other is the user's.
+fn trust_of(file: &Path) -> Trust {
+    let real = file.canonicalize();
+    if real.is_ok_and(|file| file.parent() == Some(Path::new(SYSTEM_POLICIES))) {
+        Trust::Operator
+    } else {
+        Trust::User
+    }
+}

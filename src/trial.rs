@@ -1,0 +1,98 @@
+//! A run of the doctor's: embedded, its output kept, whatever becomes of it told and not judged.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use stockade_client::Request;
+use stockade_policies::PolicySet;
+use stockade_protocol::confinement::Confinement;
+use stockade_protocol::denied::Denied;
+use stockade_protocol::launch::{FromLauncher, ToLauncher};
+use stockade_protocol::outcome::Outcome;
+use stockade_supervisor::launcher;
+
+use crate::embedded;
+use crate::error::CliError;
+use crate::wait::wait;
+
+/// The most output that is kept.
+const MOST: usize = 64 * 1024;
+/// How long a trial may take: far more than any needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What became of a trial.
+#[derive(Debug)]
+pub(crate) enum Trial {
+    /// It was refused.
+    Denied(Denied),
+    /// It ended.
+    Ended {
+        /// How.
+        outcome: Outcome,
+        /// What held, if it began.
+        confinement: Option<Box<Confinement>>,
+        /// Standard output.
+        output: Vec<u8>,
+    },
+}
+
+/// Tries a request. Its output mode must be events, its input none.
+///
+/// # Errors
+/// Where there is no launcher, or no word from it.
+pub(crate) fn attempt(policies: &PolicySet, request: &Request) -> Result<Trial, CliError> {
+    let (channel, child) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+    let launched = embedded::admit_and_send(policies, request.exec().clone(), request, &[], &channel);
+    let trial = match launched {
+        Ok(Ok(mut plan)) => follow(&channel, &mut plan.pipes),
+        Ok(Err(denied)) => Ok(Trial::Denied(denied)),
+        Err(error) => Err(error),
+    };
+    // A channel that has failed already ends the launcher as well.
+    let _ = channel.send(&ToLauncher::Shutdown, &[]);
+    drop(channel);
+    embedded::farewell(child);
+    trial
+}
+
+fn follow(
+    channel: &stockade_wire::channel::Channel,
+    pipes: &mut [Option<OwnedFd>; 2],
+) -> Result<Trial, CliError> {
+    let by = Instant::now() + PATIENCE;
+    let (mut confinement, mut end, mut output) = (None, None, Vec::new());
+    loop {
+        if pipes.iter().all(Option::is_none)
+            && let Some(outcome) = end.take()
+        {
+            return Ok(Trial::Ended { outcome, confinement, output });
+        }
+        if Instant::now() >= by {
+            let reason = "no end within the doctor's patience".to_owned();
+            return Ok(Trial::Ended { outcome: Outcome::Lost { reason }, confinement, output });
+        }
+        let pipe = |at: usize| pipes[at].as_ref().map(|pipe| (pipe.as_fd(), PollFlags::IN));
+        let wanted = [end.is_none().then(|| (channel.as_fd(), PollFlags::IN)), pipe(0), pipe(1)];
+        let [message, out, err] = wait(wanted, Some(by)).map_err(CliError::io("wait for the launcher"))?;
+        for (at, ready) in [out, err].into_iter().enumerate() {
+            let mut buffer = [0; 4096];
+            let Some(pipe) = pipes[at].as_ref().filter(|_| ready) else { continue };
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) | Err(_) => pipes[at] = None,
+                Ok(length) if at == 0 && output.len() < MOST => output.extend_from_slice(&buffer[..length]),
+                Ok(_) => {}
+            }
+        }
+        if message {
+            let received =
+                channel.receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
+            match received.map(|(message, _)| message) {
+                Some(FromLauncher::Started { confinement: held, .. }) => confinement = Some(held),
+                Some(FromLauncher::Ended { outcome, .. }) => end = Some(outcome),
+                Some(_) => {}
+                None => end = Some(Outcome::Lost { reason: "the launcher died".into() }),
+            }
+        }
+    }
+}

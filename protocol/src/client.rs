@@ -204,7 +204,8 @@ pub enum ServerMessage {
     Event {
         /// The run.
         exec_id: ExecId,
-        /// 1 for `Accepted`, then rising by one an event.
+        /// 1 for `Accepted`, then rising by one an event. Two kinds stand outside: a `LimitWarning` carries the
+        /// number of the event before it and isn't kept, and an `OutputLost` that of the last event it stands for.
         seq: u64,
         /// What.
         event: ExecEvent,

@@ -93,6 +93,11 @@ pub enum CancelReason {
         /// The path.
         path: Bytes,
     },
+    /// It was given more standard input than the policy allows.
+    InputExceeded {
+        /// The limit, in bytes.
+        limit: u64,
+    },
 }
 
 /// Across a fork, numbers: where set-up failed and the errno. The words are made in the supervisor.

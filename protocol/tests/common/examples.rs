@@ -365,6 +365,7 @@ fn cancel_reasons() -> Vec<CancelReason> {
         CancelReason::ClientGone,
         CancelReason::Draining,
         CancelReason::GuardDissolved { path: "/home/ada/project/.git/config".into() },
+        CancelReason::InputExceeded { limit: 1 << 20 },
     ]
 }
 

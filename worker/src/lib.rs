@@ -5,6 +5,7 @@
 //! `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
 //! `sys` is the only unsafe code.
 
+pub mod cgroup;
 mod failure;
 mod init;
 mod launcher;

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::{Plan, StdioPath};
-use stockade_protocol::launch::Launch;
+use stockade_protocol::launch::{Launch, Owner};
 use stockade_protocol::outcome::SetupFailure;
 
 /// To a template, then to the init it made.
@@ -22,6 +22,17 @@ pub(crate) enum ToWorker {
     Start,
     /// A signal for the tool's process group.
     Signal(u8),
+}
+
+/// To a sweeper, which removes placeholders as the owner. Ends with its channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Sweep {
+    /// As whom.
+    pub(crate) owner: Owner,
+    /// Placeholders; their locks are beside this.
+    pub(crate) held: Vec<Bytes>,
+    /// Directories made above them, topmost first; in the last message only.
+    pub(crate) made: Vec<Bytes>,
 }
 
 /// Everything a template needs.
@@ -50,6 +61,13 @@ pub(crate) struct Prepare {
 /// From a template or an init.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
+    /// Placeholders were placed; a lock for each of `held` is beside it. Before `Cloned`, in pieces.
+    Placed {
+        /// The placeholders.
+        held: Vec<Bytes>,
+        /// Directories made above them, topmost first.
+        made: Vec<Bytes>,
+    },
     /// The init exists; its pidfd is beside this.
     Cloned {
         /// Process id as the launcher sees it.

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use crate::stages::placeholder;
 use crate::{launcher, monitor, relay, template};
 
-/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `relay`, `monitor`. A role's
+/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`,
+/// `monitor`. A role's
 /// channel to its parent is its file descriptor 0.
 #[must_use]
 pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
@@ -17,6 +19,7 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     let ended = match name.to_str()? {
         "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
         "template" => channel().map(template::run),
+        "sweep" => channel().map(placeholder::sweep),
         "relay" => {
             channel().map(|channel| relay::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
         }

@@ -19,8 +19,9 @@ use crate::failure::{At, Staged, failed};
 use crate::init::{self, Born};
 use crate::messages::{FromWorker, Prepare, ToWorker};
 use crate::stages::identity::{self, IdMap};
+use crate::stages::placeholder::Placed;
 use crate::stages::root::{self, Pivoted};
-use crate::stages::sources;
+use crate::stages::sources::{self, Sources};
 use crate::stages::worker::{self, Mapper};
 use crate::sys::{self, Cloned};
 
@@ -52,8 +53,8 @@ fn make(channel: &Channel) -> Staged<()> {
     let Passed { workspace, stdio, cgroup } = passed;
     let proc = identity::open_proc()?;
     let pivoted = match prepare.plan {
-        Plan::System => system_root(&prepare, workspace, &proc)?,
-        Plan::User => user_root(&prepare, workspace.as_ref(), &proc)?,
+        Plan::System => system_root(channel, &prepare, workspace, &proc)?,
+        Plan::User => user_root(channel, &prepare, workspace.as_ref(), &proc)?,
         _ => no_root(&prepare),
     };
     clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup.as_ref())
@@ -74,8 +75,14 @@ fn receive(channel: &Channel) -> Staged<(Box<Prepare>, Passed)> {
 
 /// Root's plan: copies are made while in the initial mount namespace (descriptors of another one can't be bound),
 /// idmapped while in the initial user namespace (from inside one that's EPERM).
-fn system_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
-    let sources = sources::open(&prepare.launch, prepare.plan, workspace)?;
+fn system_root(
+    channel: &Channel,
+    prepare: &Prepare,
+    workspace: Option<OwnedFd>,
+    proc: &OwnedFd,
+) -> Staged<Pivoted> {
+    let Sources { sources, placed } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    hand_up(channel, placed)?;
     let owner = &prepare.launch.owner;
     let map = IdMap { inside: (owner.uid, owner.gid), outside: (prepare.host_uid, prepare.host_gid) };
     let idmap = if prepare.idmap { Some(identity::mapping_namespace(map, proc)?) } else { None };
@@ -86,7 +93,12 @@ fn system_root(prepare: &Prepare, workspace: Option<OwnedFd>, proc: &OwnedFd) ->
 
 /// A user's plan: a user namespace first, since only there may it mount. That also leaves the mount namespace that
 /// a passed descriptor belongs to, so the workspace is carried over as the working directory, which follows.
-fn user_root(prepare: &Prepare, workspace: Option<&OwnedFd>, proc: &OwnedFd) -> Staged<Pivoted> {
+fn user_root(
+    channel: &Channel,
+    prepare: &Prepare,
+    workspace: Option<&OwnedFd>,
+    proc: &OwnedFd,
+) -> Staged<Pivoted> {
     const STAGE: SetupStage = SetupStage::UserNamespace;
     if let Some(workspace) = workspace {
         rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.launch.workspace.clone())?;
@@ -106,9 +118,25 @@ fn user_root(prepare: &Prepare, workspace: Option<&OwnedFd>, proc: &OwnedFd) -> 
             Some(again.at(SetupStage::Open, prepare.launch.workspace.clone())?)
         }
     };
-    let sources = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    hand_up(channel, placed)?;
     let trees = root::detach(prepare, sources, None)?;
     root::build(prepare, trees)
+}
+
+/// The launcher keeps the locks on placeholders for as long as the run lives, and has them swept.
+fn hand_up(channel: &Channel, placed: Placed) -> Staged<()> {
+    let gone = |_| failed(SetupStage::Guard, libc::EPIPE, "channel");
+    if !placed.made.is_empty() {
+        let message = FromWorker::Placed { held: Vec::new(), made: placed.made };
+        channel.send(&message, &[]).map_err(gone)?;
+    }
+    for batch in sources::batches(placed.held) {
+        let locks: Vec<_> = batch.iter().map(|held| held.lock.as_fd()).collect();
+        let held = batch.iter().map(|held| held.path.clone()).collect();
+        channel.send(&FromWorker::Placed { held, made: Vec::new() }, &locks).map_err(gone)?;
+    }
+    Ok(())
 }
 
 /// Without namespaces the host's root stays, and Landlock alone decides what of it can be used.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
-use stockade_protocol::outcome::{Clock, Outcome, SetupStage};
+use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupStage};
 use stockade_protocol::spec::{
     Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports,
     RunAs, SandboxSpec, SeccompSpec,
@@ -224,4 +224,52 @@ fn denied_and_protected_paths_hold() {
     assert!(ran.output.starts_with("kept") && ran.output.ends_with("end\n"), "{}", ran.output);
     assert_eq!(std::fs::read_to_string(workspace.path().join(".git/config")).unwrap(), "kept");
     assert_eq!(ran.trusted, [path(".vscode")]);
+}
+
+#[test]
+fn a_denied_path_that_does_not_exist_cannot_come_to_be_and_leaves_no_ghost() {
+    let workspace = workspace();
+    let path = |name: &str| Bytes::from(workspace.path().join(name));
+    let mut spec = spec(workspace.path());
+    spec.deny = vec![path(".env"), path("secrets/key"), "/tmp/private".into()];
+    let script = "echo x > .env && echo MADE; mkdir -p secrets/key/x && echo MADE; rmdir .env && echo GONE; \
+        mv secrets s2 && echo MOVED; touch secrets/other || echo REFUSED; rm secrets/other; ls /tmp/private && echo SEEN; echo end";
+    let ran = run_with(spec, workspace.path(), &["sh", "-c", script]);
+    for word in ["MADE", "GONE", "MOVED", "REFUSED", "SEEN"] {
+        assert!(!ran.output.contains(word), "{}", ran.output);
+    }
+    assert_eq!(ran.outcome, OK);
+    assert_eq!(std::fs::read_dir(workspace.path()).unwrap().count(), 0, "ghosts are left");
+}
+
+#[test]
+fn without_the_deny_the_same_paths_can_be_made() {
+    let ran = sh("echo x > .env && mkdir -p secrets/key && mv secrets s2 && echo MADE");
+    assert_eq!(ran.output, "MADE\n");
+}
+
+#[test]
+fn a_rename_on_the_host_that_dissolves_a_mask_ends_the_run() {
+    let workspace = workspace();
+    let config = workspace.path().join("config");
+    std::fs::write(&config, "kept").unwrap();
+    let mut spec = spec(workspace.path());
+    spec.protect = vec![config.clone().into()];
+    let other = workspace.path().join("config.lock");
+    let renamed = std::thread::spawn(move || {
+        let started = std::time::Instant::now();
+        while !config.with_file_name("up").exists() && started.elapsed().as_secs() < 10 {
+            std::thread::yield_now();
+        }
+        std::fs::write(&other, "new").unwrap();
+        std::fs::rename(&other, &config).unwrap();
+    });
+    let ran = run_with(spec, workspace.path(), &["sh", "-c", "touch up; sleep 15; echo x > config"]);
+    renamed.join().unwrap();
+    assert!(
+        matches!(ran.outcome, Outcome::Cancelled { reason: CancelReason::GuardDissolved { .. } }),
+        "{:?}",
+        ran.outcome
+    );
+    assert_eq!(std::fs::read_to_string(workspace.path().join("config")).unwrap(), "new");
 }

@@ -42,6 +42,9 @@ pub(crate) fn permit(launch: &Launch, plan: Plan, closing: bool) -> Staged<Plan>
     if paths > MAX_PATHS {
         return refuse(libc::E2BIG, "paths");
     }
+    if plan == Plan::Minimal && !(spec.deny.is_empty() && spec.protect.is_empty()) {
+        return refuse(libc::EOPNOTSUPP, "deny or protect at a level without mounts");
+    }
     let targets = spec.mounts.iter().map(|mount| &mount.target);
     for path in targets.chain(&spec.deny).chain(&spec.protect).chain([&launch.cwd, &launch.workspace]) {
         if path.first() != Some(&b'/')

@@ -38,7 +38,7 @@ use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
 use outbox::Outbox;
-use run::{Due, Progress, Run};
+use run::{Due, Progress, Run, Stand};
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -258,7 +258,7 @@ impl Launcher {
                 Ok(Progress::More) => {}
                 Ok(Progress::Parked) => self.parked(number),
                 Ok(Progress::Running) => self.running(number),
-                Ok(Progress::Ended) => return self.finish(number, true),
+                Ok(Progress::Ended) => return self.settle(number),
                 Ok(Progress::Closed) => {
                     run.stop_listening(&self.poller);
                     return self.settle(number);
@@ -333,8 +333,16 @@ impl Launcher {
     /// Ends a run whose processes are gone.
     fn settle(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
-        if run.is_over() {
-            self.finish(number, true);
+        match run.stand() {
+            Stand::Alive => {}
+            Stand::Sweep => {
+                run.sweep();
+                // Nothing to wait for where no sweeper could be started.
+                if run.stand() == Stand::Over {
+                    self.finish(number, true);
+                }
+            }
+            Stand::Over => self.finish(number, true),
         }
     }
 
@@ -483,5 +491,7 @@ const WORD_BOUND: Duration = Duration::from_millis(200);
 /// How long a run lives before the monitor is told of it: less than the monitor's own tick, so that it misses no
 /// sample, and short runs cost no message.
 const WATCH_AFTER: Duration = Duration::from_millis(5);
+/// How long a run's end may wait for its placeholders to be removed.
+const SWEEP_BOUND: Duration = Duration::from_secs(2);
 /// How often a dying run without a pid namespace is looked through for new processes.
 const SWEEP: Duration = Duration::from_millis(5);

@@ -16,13 +16,14 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 
 use super::uids::Uids;
-use super::{REAP_BOUND, SETUP_BOUND, SWEEP, WATCH_AFTER, WORD_BOUND, spawn, verify};
+use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::failure::{At, Staged, failed};
 use crate::init;
-use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::messages::{Ended, FromWorker, Parked, Prepare, Sweep, ToWorker, Used};
 use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
 use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
+use crate::stages::sources;
 use crate::sys::Reaped;
 
 /// The user and group id that root's runs have inside: programs treat 0 as able to do what it can't here.
@@ -66,6 +67,9 @@ pub(crate) struct Run {
     confinement: Option<Box<Confinement>>,
     relayed: Option<Relayed>,
     mountinfo: Option<File>,
+    placed: Vec<(Bytes, OwnedFd)>,
+    made: Vec<Bytes>,
+    sweeper: Option<(Pid, Instant)>,
     listening: bool,
     begun: Instant,
     started: Option<Instant>,
@@ -79,6 +83,17 @@ pub(crate) struct Run {
     watched: bool,
     told: bool,
     unreaped: bool,
+}
+
+/// How a run stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// Something of it is alive, or its death isn't explained yet.
+    Alive,
+    /// Its processes are gone, its placeholders aren't.
+    Sweep,
+    /// Nothing is left but to tell.
+    Over,
 }
 
 /// What a deadline that has come asks of the launcher.
@@ -162,6 +177,9 @@ impl Run {
             confinement: None,
             relayed,
             mountinfo: None,
+            placed: Vec::new(),
+            made: Vec::new(),
+            sweeper: None,
             listening: false,
             begun: Instant::now(),
             started: None,
@@ -206,6 +224,11 @@ impl Run {
             Ok(None) | Err(_) => return Ok(Progress::Closed),
         };
         match message {
+            FromWorker::Placed { held, made } => {
+                self.placed.extend(held.into_iter().zip(descriptors));
+                self.made.extend(made);
+                Ok(Progress::More)
+            }
             FromWorker::Cloned { pid } => {
                 self.init = Pid::from_raw(pid).zip(descriptors.pop());
                 if self.is_condemned() {
@@ -344,6 +367,10 @@ impl Run {
 
     /// Whether a reaped child was this run's.
     pub(crate) fn reaped(&mut self, child: &Reaped) -> bool {
+        if self.sweeper.is_some_and(|(pid, _)| pid == child.pid) {
+            self.sweeper = Some((child.pid, Instant::now()));
+            return true;
+        }
         if self.template == Some(child.pid) {
             self.template = None;
             return true;
@@ -388,6 +415,9 @@ impl Run {
         if self.told {
             return if self.is_reaped() { Some(self.begun) } else { None };
         }
+        if let Some((_, until)) = self.sweeper {
+            return Some(until);
+        }
         if let Some(since) = self.unexplained_since {
             return Some(since + WORD_BOUND);
         }
@@ -409,7 +439,7 @@ impl Run {
 
     /// A deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Due {
-        if self.told || self.unexplained_since.is_some() {
+        if self.told || self.unexplained_since.is_some() || self.sweeper.is_some() {
             return Due::Settle;
         }
         if let Some(since) = self.condemned_at {
@@ -431,22 +461,47 @@ impl Run {
         if core::mem::replace(&mut self.watched, true) { Due::Settle } else { Due::Watch }
     }
 
-    /// Whether everything of the run is gone, and what that means is known or has waited long enough.
-    pub(crate) fn is_over(&mut self) -> bool {
+    /// How a run stands that may be over.
+    pub(crate) fn stand(&mut self) -> Stand {
         if self.told {
-            return true;
+            return Stand::Over;
         }
-        if self.template.is_some() || (self.init.is_some() && self.init_end.is_none()) {
-            return false;
+        let placed = !(self.placed.is_empty() && self.made.is_empty());
+        if self.ended.is_some() && !placed && self.sweeper.is_none() {
+            return Stand::Over;
         }
-        if self.ended.is_some() || self.is_condemned() {
-            return true;
+        if !self.is_reaped() {
+            return Stand::Alive;
         }
-        if !self.watched {
-            return true;
+        match self.sweeper {
+            Some((_, until)) if until > Instant::now() => return Stand::Alive,
+            None if placed => return Stand::Sweep,
+            _ => {}
+        }
+        if self.ended.is_some() || self.is_condemned() || !self.watched {
+            return Stand::Over;
         }
         let since = *self.unexplained_since.get_or_insert_with(Instant::now);
-        since.elapsed() >= WORD_BOUND
+        if since.elapsed() >= WORD_BOUND { Stand::Over } else { Stand::Alive }
+    }
+
+    /// Has the run's placeholders removed, by a process with the owner's identity. The end waits for it, so that
+    /// nobody sees a ghost afterwards, but no longer than [`SWEEP_BOUND`]: the owner's mount may be dead.
+    pub(crate) fn sweep(&mut self) {
+        let placed = core::mem::take(&mut self.placed);
+        let mut made = core::mem::take(&mut self.made);
+        let Ok((pid, socket)) = spawn::satellite("sweep") else { return };
+        self.sweeper = Some((pid, Instant::now() + SWEEP_BOUND));
+        let channel = Channel::new(socket);
+        let owner = &self.prepare.launch.owner;
+        for batch in sources::batches(placed) {
+            let locks: Vec<_> = batch.iter().map(|(_, lock)| lock.as_fd()).collect();
+            let held = batch.iter().map(|(path, _)| path.clone()).collect();
+            let message = Sweep { owner: owner.clone(), held, made: Vec::new() };
+            drop(channel.send(&message, &locks));
+        }
+        let message = Sweep { owner: owner.clone(), held: Vec::new(), made: core::mem::take(&mut made) };
+        drop(channel.send(&message, &[]));
     }
 
     /// The message of the run's end; `None` if it was sent before.

@@ -20,6 +20,7 @@ pub(crate) mod identity;
 pub(crate) mod landlock;
 pub(crate) mod limits;
 pub(crate) mod mounts;
+pub(crate) mod placeholder;
 pub(crate) mod proc;
 pub(crate) mod root;
 pub(crate) mod sources;

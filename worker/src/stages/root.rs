@@ -1,12 +1,12 @@
 //! Builds the run's root: a fresh tmpfs with binds, small filesystems and masks, then pivots into it and lets the
 //! old root go. Runs in the template, which holds the privilege to mount and executes nothing of the tool's.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
@@ -14,8 +14,8 @@ use stockade_protocol::spec::{Mount, MountKind, SandboxSpec};
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
-use crate::stages::sources::{Source, Sources};
-use crate::stages::{guard, mounts};
+use crate::stages::sources::Source;
+use crate::stages::{guard, mounts, placeholder};
 
 const STAGE: SetupStage = SetupStage::Mount;
 /// Bound of the root's own tmpfs, in bytes: it holds directories and link texts only, then is sealed.
@@ -40,8 +40,9 @@ pub(crate) struct Pivoted {
 struct Skeleton<'a> {
     root: OwnedFd,
     prepare: &'a Prepare,
-    /// Devices of our own filesystems: the only places where directories may be made.
-    own: BTreeSet<u64>,
+    /// Devices of our own filesystems, the only places where directories may be made; whether what is made there
+    /// is the run's.
+    own: BTreeMap<u64, bool>,
     absent: Vec<Bytes>,
     tmpfs: Vec<OwnedFd>,
 }
@@ -63,10 +64,10 @@ enum Tree {
 ///
 /// # Errors
 /// `Mount` (`EINVAL`: a descriptor of another mount namespace) and `Idmap` with the path.
-pub(crate) fn detach(prepare: &Prepare, sources: Sources, idmap: Option<&OwnedFd>) -> Staged<Trees> {
+pub(crate) fn detach(prepare: &Prepare, sources: Vec<Source>, idmap: Option<&OwnedFd>) -> Staged<Trees> {
     let spec = &prepare.launch.spec;
     let trees =
-        spec.mounts.iter().zip(sources.0).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
+        spec.mounts.iter().zip(sources).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
     trees.collect::<Staged<Vec<_>>>().map(Trees)
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn cut_propagation() -> Staged<()> {
 pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
     let spec = &prepare.launch.spec;
     let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
-    let own = BTreeSet::from([mounts::status(&root).at(STAGE, "/")?.st_dev]);
+    let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);
     // Detached trees can be attached only to a mount of this namespace, so the root gets a place first. Whatever
     // it covers is not needed any more: sources are open.
     let place = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
@@ -125,6 +126,7 @@ pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
         let nodes = if matches!(mount.kind, MountKind::Dev { .. }) { devices.next() } else { None };
         skeleton.place(mount, tree, nodes, host_proc.as_ref().ok().map(AsFd::as_fd))?;
     }
+    skeleton.fill_denied()?;
     let guards = guard::mask(skeleton.root.as_fd(), spec)?;
     mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
     let Skeleton { root, absent, tmpfs, .. } = skeleton;
@@ -193,7 +195,7 @@ impl Skeleton<'_> {
         let tmpfs = mounts::tmpfs(size, mode, owner, set).at(STAGE, mount.target.clone())?;
         let target = self.directory(&mount.target)?;
         mounts::attach(tmpfs.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
-        self.own.insert(mounts::status(&tmpfs).at(STAGE, mount.target.clone())?.st_dev);
+        self.own.insert(mounts::status(&tmpfs).at(STAGE, mount.target.clone())?.st_dev, true);
         self.tmpfs.push(tmpfs);
         Ok(())
     }
@@ -216,7 +218,7 @@ impl Skeleton<'_> {
         let dev = mounts::tmpfs(DEV, 0o755, None, own).at(STAGE, mount.target.clone())?;
         let target = self.directory(&mount.target)?;
         mounts::attach(dev.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
-        self.own.insert(mounts::status(&dev).at(STAGE, mount.target.clone())?.st_dev);
+        self.own.insert(mounts::status(&dev).at(STAGE, mount.target.clone())?.st_dev, false);
         for (name, node) in nodes {
             let path = Bytes::from(mount.target.as_path().join(name.as_path()));
             let Some(node) = node else {
@@ -251,6 +253,19 @@ impl Skeleton<'_> {
         mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
     }
 
+    /// On the run's own tmpfs a denied path gets its directory here: there is nothing of the host's to hold.
+    fn fill_denied(&self) -> Staged<()> {
+        let spec = &self.prepare.launch.spec;
+        let on_tmpfs = |path: &&Bytes| {
+            let holder = placeholder::holder(spec, path.as_path());
+            holder.is_some_and(|mount| matches!(mount.kind, MountKind::Tmpfs { .. }))
+        };
+        for path in spec.deny.iter().filter(on_tmpfs) {
+            self.directory(path)?;
+        }
+        Ok(())
+    }
+
     /// The directory at a path inside, made where it doesn't exist and only on our own filesystems.
     fn directory(&self, path: &Bytes) -> Staged<OwnedFd> {
         match mounts::open_in(self.root.as_fd(), path.as_path()) {
@@ -269,6 +284,7 @@ impl Skeleton<'_> {
                     &at,
                     |parent| {
                         rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+                        self.give_to_run(parent, name)?;
                         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                         rustix::fs::openat(parent, name, flags, Mode::empty())
                     },
@@ -301,6 +317,17 @@ impl Skeleton<'_> {
         )
     }
 
+    /// What is made on the run's own tmpfs is the run's: programs make their directories beside it.
+    fn give_to_run(&self, parent: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<()> {
+        let device = rustix::fs::statat(parent, "", AtFlags::EMPTY_PATH)?.st_dev;
+        if self.own.get(&device) != Some(&true) {
+            return Ok(());
+        }
+        let (uid, gid) = self.run_ids();
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     fn link(&self, path: &Bytes, text: &[u8]) -> Staged<()> {
         if mounts::open_in_nofollow(self.root.as_fd(), path.as_path()).is_ok() {
             // Beneath an earlier bind: the link is there already.
@@ -326,7 +353,7 @@ impl Skeleton<'_> {
         path: &Bytes,
     ) -> Staged<T> {
         let device = mounts::status(parent).at(STAGE, path.clone())?.st_dev;
-        if !self.own.contains(&device) {
+        if !self.own.contains_key(&device) {
             return Err(failed(STAGE, libc::ENOENT, path.clone()));
         }
         how(parent).at(STAGE, path.clone())

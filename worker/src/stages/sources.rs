@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::{Launch, Owner};
@@ -21,6 +22,7 @@ use stockade_wire::socket;
 
 use crate::failure::{At, Staged, failed};
 use crate::stages::mounts;
+use crate::stages::placeholder::{self, Held, Placed};
 use crate::sys::{self, Cloned};
 
 /// What the source of one mount of the spec is.
@@ -36,9 +38,14 @@ pub(crate) enum Source {
     Unneeded,
 }
 
-/// One source a mount of the spec, in its order.
+/// What was opened, and what was put in place of denied paths that don't exist.
 #[derive(Debug)]
-pub(crate) struct Sources(pub(crate) Vec<Source>);
+pub(crate) struct Sources {
+    /// One a mount of the spec, in its order.
+    pub(crate) sources: Vec<Source>,
+    /// Placeholders.
+    pub(crate) placed: Placed,
+}
 
 /// A source in a message; the descriptors come beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +58,11 @@ enum Answer {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Batch {
-    Some(Vec<Answer>),
+    Sources(Vec<Answer>),
+    /// Placeholders; a lock for each beside it.
+    Held(Vec<Bytes>),
+    /// The last: directories made for placeholders.
+    Made(Vec<Bytes>),
     Failed(SetupFailure),
 }
 
@@ -66,7 +77,12 @@ pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> S
     directly(&launch.spec, workspace)
 }
 
-fn directly(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Sources> {
+fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
+    let sources = open_all(spec, workspace)?;
+    Ok(Sources { sources, placed: placeholder::place(spec)? })
+}
+
+fn open_all(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Vec<Source>> {
     spec.mounts
         .iter()
         .map(|mount| match &mount.kind {
@@ -80,8 +96,7 @@ fn directly(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Source
             MountKind::Bind { create } => open_one(mount.target.as_path(), *create),
             _ => Ok(Source::Unneeded),
         })
-        .collect::<Staged<Vec<_>>>()
-        .map(Sources)
+        .collect()
 }
 
 fn open_one(path: &Path, create: bool) -> Staged<Source> {
@@ -104,6 +119,12 @@ fn open_one(path: &Path, create: bool) -> Staged<Source> {
         }
         Err(errno) => Err(failed(SetupStage::Open, errno.raw_os_error(), path)),
     }
+}
+
+/// Makes the directories that the spec wants made, where no root is built that would need them opened.
+pub(crate) fn make_wanted(spec: &SandboxSpec) -> Staged<()> {
+    let wanted = spec.mounts.iter().filter(|mount| mount.kind == MountKind::Bind { create: true });
+    wanted.map(|mount| mount.target.as_path()).try_for_each(make_directories)
 }
 
 /// Makes a private directory and those above it that don't exist.
@@ -153,7 +174,8 @@ pub(crate) fn become_owner(owner: &Owner) -> Staged<()> {
 }
 
 fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
-    for batch in chunks(sources.0) {
+    let gone = |_| failed(SetupStage::Open, libc::EPIPE, "opener");
+    for batch in batches(sources.sources) {
         let mut descriptors = Vec::new();
         let answers = batch
             .into_iter()
@@ -168,41 +190,58 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
             })
             .collect();
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        channel
-            .send(&Batch::Some(answers), &borrowed)
-            .map_err(|_| failed(SetupStage::Open, libc::EPIPE, "opener"))?;
+        channel.send(&Batch::Sources(answers), &borrowed).map_err(gone)?;
     }
-    Ok(())
+    for batch in batches(sources.placed.held) {
+        let borrowed: Vec<_> = batch.iter().map(|held| held.lock.as_fd()).collect();
+        let paths = batch.iter().map(|held| held.path.clone()).collect();
+        channel.send(&Batch::Held(paths), &borrowed).map_err(gone)?;
+    }
+    channel.send(&Batch::Made(sources.placed.made), &[]).map_err(gone)
 }
 
-fn chunks(mut sources: Vec<Source>) -> Vec<Vec<Source>> {
+/// Pieces small enough that each one's descriptors fit beside one message.
+pub(crate) fn batches<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
     let mut batches = Vec::new();
-    while sources.len() > MAX_DESCRIPTORS {
-        let rest = sources.split_off(MAX_DESCRIPTORS);
-        batches.push(core::mem::replace(&mut sources, rest));
+    while all.len() > MAX_DESCRIPTORS {
+        let rest = all.split_off(MAX_DESCRIPTORS);
+        batches.push(core::mem::replace(&mut all, rest));
     }
-    batches.push(sources);
+    if !all.is_empty() {
+        batches.push(all);
+    }
     batches
 }
 
 fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
     let gone = || failed(SetupStage::Open, libc::EPIPE, "opener");
     let mut sources = Vec::with_capacity(count);
-    while sources.len() < count {
+    let mut placed = Placed::default();
+    loop {
         let (batch, descriptors) = channel.receive::<Batch>().map_err(|_| gone())?.ok_or_else(gone)?;
-        let answers = match batch {
-            Batch::Some(answers) => answers,
-            Batch::Failed(failure) => return Err(failure),
-        };
         let mut descriptors = descriptors.into_iter();
-        for answer in answers {
-            sources.push(match answer {
-                Answer::Open => Source::Open(descriptors.next().ok_or_else(gone)?),
-                Answer::Link(text) => Source::Link(text),
-                Answer::Absent => Source::Absent,
-                Answer::Unneeded => Source::Unneeded,
-            });
+        match batch {
+            Batch::Sources(answers) => {
+                for answer in answers {
+                    sources.push(match answer {
+                        Answer::Open => Source::Open(descriptors.next().ok_or_else(gone)?),
+                        Answer::Link(text) => Source::Link(text),
+                        Answer::Absent => Source::Absent,
+                        Answer::Unneeded => Source::Unneeded,
+                    });
+                }
+            }
+            Batch::Held(paths) => {
+                placed
+                    .held
+                    .extend(paths.into_iter().zip(descriptors).map(|(path, lock)| Held { path, lock }));
+            }
+            Batch::Made(made) if sources.len() == count => {
+                placed.made = made;
+                return Ok(Sources { sources, placed });
+            }
+            Batch::Made(_) => return Err(gone()),
+            Batch::Failed(failure) => return Err(failure),
         }
     }
-    Ok(Sources(sources))
 }

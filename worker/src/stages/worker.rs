@@ -163,8 +163,12 @@ impl<'a> Isolated<'a> {
                 identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?;
             }
             Plan::User => identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?,
-            _ if nix::unistd::geteuid().is_root() && owner.uid != 0 => sources::become_owner(owner)?,
-            _ => {}
+            _ => {
+                if nix::unistd::geteuid().is_root() && owner.uid != 0 {
+                    sources::become_owner(owner)?;
+                }
+                sources::make_wanted(&prepare.launch.spec)?;
+            }
         }
         Ok(Identified { prepare, proc })
     }

@@ -86,11 +86,11 @@ pub enum Problem {
         suggestion: String,
     },
     /// A value of another type.
-    #[error("`{key}` is a {found}; expected {expected}")]
+    #[error("`{key}` is {found}; expected {expected}")]
     Type {
         /// The key.
         key: String,
-        /// What is there.
+        /// What is there, with its article.
         found: &'static str,
         /// What belongs there.
         expected: String,

@@ -26,14 +26,14 @@ pub struct Policy {
     pub(crate) ancestors: Vec<String>,
     /// Whether every file it is made from is an operator's or shipped.
     pub(crate) trusted: bool,
-    pub(crate) document: Document,
+    pub(crate) document: Arc<Document>,
     pub(crate) level: Located<Level>,
     pub(crate) mode: Located<NetworkMode>,
     pub(crate) network: NetworkSpec,
     pub(crate) limits: EffectiveLimits,
     pub(crate) user: Located<User>,
     pub(crate) range: UidRange,
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) filter: Arc<Filter>,
 }
 
@@ -120,7 +120,6 @@ impl Policy {
             Located::built_in(if minimal { User::Caller } else { User::Ephemeral })
         });
         check_level(&document, &level, &mode, &user)?;
-        check_trust(&document, trusted)?;
         check_home(&document)?;
         let network = network(&document, mode.value);
         let request =
@@ -143,9 +142,9 @@ impl Policy {
             limits,
             user,
             range,
-            plan,
+            plan: Arc::new(plan),
             filter,
-            document,
+            document: Arc::new(document),
         })
     }
 
@@ -239,11 +238,9 @@ fn check_level(
     Ok(())
 }
 
-/// What only an operator may say. Mode `host` is judged for each request: see `resolve`.
-fn check_trust(document: &Document, trusted: bool) -> Result<(), PolicyError> {
-    if trusted {
-        return Ok(());
-    }
+/// What only an operator may say, in a user's own file before it is joined with its parents: what those say is
+/// theirs. Mode `host` is judged for each request: see `resolve`.
+pub(crate) fn check_users(document: &Document) -> Result<(), PolicyError> {
     if let Some(range) = &document.run_as.range {
         let problem = Problem::NotTrusted { what: "`range` may be set".into(), reason: String::new() };
         return Err(PolicyError::at(&range.at, problem));

@@ -191,7 +191,19 @@ impl<'a, 'text> Section<'a, 'text> {
 
     fn wrong_type(&self, key: &str, value: &DeValue<'_>, at: &Position, expected: &str) -> PolicyError {
         let key = if self.name.starts_with('[') { format!("{} {key}", self.name) } else { key.into() };
-        PolicyError::at(at, Problem::Type { key, found: value.type_str(), expected: expected.into() })
+        PolicyError::at(at, Problem::Type { key, found: kind(value), expected: expected.into() })
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
     }
 }
 

@@ -13,7 +13,7 @@ use crate::document::{self, Document};
 use crate::error::{PolicyError, Problem};
 use crate::inherit::inherit;
 use crate::nearest::nearest_first;
-use crate::policy::{Parts, Policy};
+use crate::policy::{Parts, Policy, check_users};
 use crate::position::Located;
 use crate::reader::shown;
 use crate::syscalls::Filters;
@@ -147,6 +147,9 @@ impl Files {
         for source in shipped::sources().into_iter().chain(sources) {
             let Source { name, file, text, trust } = source;
             let document = document::parse(&file, &name, &text)?;
+            if trust == Trust::User {
+                check_users(&document)?;
+            }
             match (files.by_name.remove(&name), trust) {
                 (None, _) => {}
                 (Some(earlier), Trust::Operator) if earlier.trust == Trust::Shipped => {

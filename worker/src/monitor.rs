@@ -143,8 +143,8 @@ pub enum MonitorReport {
         /// What was seen.
         seen: u64,
     },
-    /// The most seen so far. Memory of several processes may count pages they share for each, below 80 % of the
-    /// limit; processor time is a lower bound.
+    /// The most seen so far. Memory of several processes may count pages they share for each, as long as that makes
+    /// no difference to a limit or a warning; processor time is a lower bound.
     Peak {
         /// The run.
         exec_id: ExecId,

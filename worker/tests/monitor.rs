@@ -246,7 +246,7 @@ fn an_honest_forker_shares_its_memory_and_lives() {
     assert_eq!(monitor.breach(Duration::from_secs(1)), None);
     assert!(!run.is_dead(Duration::ZERO));
     let (memory, processes, _) = monitor.unwatch(&run);
-    assert!(memory > 60 * MIB && memory < 256 * MIB, "{memory}");
+    assert!(memory > 60 * MIB && memory <= 256 * MIB, "{memory}");
     assert!(processes >= 7, "{processes}");
     monitor.stop();
 }
@@ -285,7 +285,7 @@ fn a_vforked_child_is_no_second_copy() {
     assert_eq!(monitor.breach(Duration::from_secs(1)), None);
     assert!(!run.is_dead(Duration::ZERO));
     let (memory, processes, _) = monitor.unwatch(&run);
-    assert!(memory < 256 * MIB && processes >= 1, "{memory} bytes, {processes} processes");
+    assert!(memory <= 256 * MIB && processes >= 1, "{memory} bytes, {processes} processes");
     monitor.stop();
 }
 

@@ -439,13 +439,14 @@ impl Watch {
         })
     }
 
-    /// What to say of memory without shares: the upper bound, unless it's known to be far too high.
+    /// What to say of memory without fresh shares: the upper bound, corrected by the last shares; never over a limit
+    /// that wasn't found passed.
     fn estimate(&self, upper: u64, lower: u64, bound: u64) -> u64 {
-        match self.swept {
-            Some(swept) => (swept.exact + upper.saturating_sub(swept.upper)).clamp(lower, upper.max(lower)),
-            None if upper <= bound => upper,
-            None => lower,
-        }
+        let likely = match self.swept {
+            Some(swept) => swept.exact + upper.saturating_sub(swept.upper),
+            None => upper,
+        };
+        likely.min(upper).min(bound).max(lower)
     }
 
     /// Notes a limit that is near; answers whether it's passed.

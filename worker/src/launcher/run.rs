@@ -234,11 +234,12 @@ impl Run {
                 if self.is_condemned() {
                     self.kill();
                 }
-                Ok(Progress::More)
+                // Template and init write to one socket: an init with little to set up may be first.
+                Ok(if self.parked.is_some() { Progress::Parked } else { Progress::More })
             }
             FromWorker::Parked(parked) => {
                 self.parked = Some((*parked, descriptors));
-                Ok(Progress::Parked)
+                Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
             }
             FromWorker::Running => {
                 self.started = Some(Instant::now());

@@ -45,7 +45,7 @@ pub(crate) fn prepare(spec: &SandboxSpec) -> Staged<Prepared> {
     let mut ruleset = create(spec, abi)?;
     let mut rules = 0;
     for mount in &spec.mounts {
-        for (path, access) in grants(mount, abi) {
+        for (path, access) in grants(mount, spec.level, abi) {
             let Some((fd, access)) = openable(&path, access, abi)? else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(|e| rule(&e, &path))?;
             rules += 1;
@@ -129,15 +129,18 @@ fn ports(spec: &SandboxSpec) -> Vec<(u16, AccessNet)> {
 }
 
 /// What one mount of the spec grants, by path.
-fn grants(mount: &Mount, abi: ABI) -> Vec<(std::path::PathBuf, BitFlags<AccessFs>)> {
+fn grants(mount: &Mount, level: Level, abi: ABI) -> Vec<(std::path::PathBuf, BitFlags<AccessFs>)> {
     let target = mount.target.as_path();
     match &mount.kind {
         MountKind::Dev { nodes, .. } => {
             let mut all = vec![(target.to_owned(), AccessFs::ReadDir.into())];
             let node = AccessFs::ReadFile | AccessFs::WriteFile | device(abi);
             all.extend(nodes.iter().map(|name| (target.join(name.as_path()), node)));
-            all.push((target.join("shm"), tree(mount, abi, true) | writing(abi, true) | reading()));
-            all.push((target.join("pts"), reading() | AccessFs::WriteFile | device(abi)));
+            // Without mounts these are the host's: other programs' shared memory and its user's terminals.
+            if level != Level::Minimal {
+                all.push((target.join("shm"), tree(mount, abi, true) | writing(abi, true) | reading()));
+                all.push((target.join("pts"), reading() | AccessFs::WriteFile | device(abi)));
+            }
             all
         }
         MountKind::Tmpfs { .. } => vec![(target.to_owned(), tree(mount, abi, true))],

@@ -3,7 +3,7 @@
 //! ```text
 //!   launcher ── MonitorCommand ──> monitor ── MonitorReport ──> launcher      SOCK_SEQPACKET
 //!
-//!   every TICK: each watched run: processes? processor time? memory? ── over ──> SIGKILL to its init, then Breach
+//!   every TICK: each watched run: processes? processor time? memory? ── over ──> Breach, and SIGKILL to its init
 //! ```
 //!
 //! It's a process of its own so that nothing else delays it, at raised priority where that is permitted. It reads
@@ -131,7 +131,7 @@ pub enum MonitorReport {
         /// [`NICE`], if that was permitted.
         nice: i32,
     },
-    /// A limit was passed; the run isn't looked at any more. The init of a [`Tree::Namespace`] has been killed;
+    /// A limit was passed; the run isn't looked at any more. The init of a [`Tree::Namespace`] is killed;
     /// another run is the launcher's to kill.
     Breach {
         /// The run.
@@ -377,15 +377,19 @@ impl Monitor {
                 continue;
             }
             looked = true;
-            if watch.sample(&mut self.reader, &self.machine, &mut self.pids) {
-                // The kill comes before its report: nothing of the run may go on while the launcher is told.
-                if let Some(init) = watch.init() {
-                    let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
-                }
-            }
+            let passed = watch.sample(&mut self.reader, &self.machine, &mut self.pids);
             let interval = if watch.is_quiet() { QUIET_TICK * self.load.stretch } else { TICK };
             watch.due = (watch.due + interval).max(started + interval / 2);
             report(watch, started, &mut self.reports);
+            if passed {
+                // Told before it's done, so that the launcher can't see the end first and not know why. What it
+                // doesn't take at once doesn't hold up the kill.
+                let _ = send(&self.control, &mut self.reports);
+                if let Some(init) = watch.init() {
+                    let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
+                }
+                watch.let_go();
+            }
         }
         if looked {
             let now = Instant::now();
@@ -394,26 +398,31 @@ impl Monitor {
     }
 
     fn send_reports(&mut self) -> Result<(), MonitorError> {
-        while let Some(report) = self.reports.front() {
-            match self.control.send(report, &[]) {
-                Ok(()) => drop(self.reports.pop_front()),
-                Err(error) if error.would_block() => break,
-                Err(ChannelError::Io(error))
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::BrokenPipe
-                            | io::ErrorKind::ConnectionReset
-                            | io::ErrorKind::NotConnected
-                    ) =>
-                {
-                    self.closed = true;
-                    break;
-                }
-                Err(error) => return Err(MonitorError::Control(error)),
+        match send(&self.control, &mut self.reports) {
+            Err(ChannelError::Io(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+                ) =>
+            {
+                self.closed = true;
+                Ok(())
             }
+            sent => sent.map_err(MonitorError::Control),
         }
-        Ok(())
     }
+}
+
+/// Sends what the launcher takes; the rest stays.
+fn send(control: &Channel, reports: &mut VecDeque<MonitorReport>) -> Result<(), ChannelError> {
+    while let Some(report) = reports.front() {
+        match control.send(report, &[]) {
+            Ok(()) => drop(reports.pop_front()),
+            Err(error) if error.would_block() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn peak(exec_id: ExecId, peaks: Peaks) -> MonitorReport {
@@ -437,7 +446,6 @@ fn report(watch: &mut Watch, now: Instant, reports: &mut VecDeque<MonitorReport>
     }
     if let Some(Mark { limit, bound, seen }) = watch.breach {
         reports.push_back(MonitorReport::Breach { exec_id, limit, bound, seen });
-        watch.let_go();
     }
 }
 

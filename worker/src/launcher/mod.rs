@@ -33,20 +33,21 @@ use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher
 use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome};
 use stockade_wire::channel::ChannelError;
 
+use crate::cgroup::{Cgroups, RunCgroup};
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
 use outbox::Outbox;
-use run::{Due, Progress, Run, Stand};
+use run::{Due, Progress, Run, Source, Stand};
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
 const SIGNALS: u64 = 1;
 const MONITOR: u64 = 2;
 const RELAY: u64 = 3;
-/// A run's tokens: its number times two from here on; odd: its mountinfo.
-const FIRST_RUN: u64 = 4;
+/// A run's number is its first token ([`Source`]).
+const FIRST_RUN: u64 = Source::COUNT;
 /// Messages taken from one socket before the others have their turn.
 const MESSAGES_A_TURN: usize = 32;
 
@@ -71,6 +72,9 @@ struct Launcher {
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
     uids: Uids,
+    cgroups: Option<Cgroups>,
+    /// Groups of ended runs that the kernel hasn't let go yet.
+    dying_groups: Vec<RunCgroup>,
     /// The supervisor is gone or has said so: no new run, and the end once all have ended.
     closing: bool,
 }
@@ -102,6 +106,9 @@ impl Launcher {
             by_id: HashMap::new(),
             next_run: FIRST_RUN,
             uids: Uids::default(),
+            // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
+            cgroups: if embedded { None } else { delegated() },
+            dying_groups: Vec::new(),
             closing: false,
         })
     }
@@ -125,8 +132,11 @@ impl Launcher {
             SIGNALS => self.reap(),
             MONITOR => self.hear_monitor(event),
             RELAY => self.hear_relay(event),
-            token if token % 2 == 1 => self.check_guard(token - 1),
-            token => self.hear_worker(token),
+            token => match Source::of(token) {
+                (number, Source::Worker) => self.hear_worker(number),
+                (number, Source::Mounts) => self.check_guard(number),
+                (number, source) => self.hear_group(number, source),
+            },
         }
     }
 
@@ -179,7 +189,7 @@ impl Launcher {
             version: LAUNCH_VERSION,
             pid: std::process::id(),
             plan: self.plan,
-            memory: MemoryMechanism::Monitor,
+            memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
         };
         self.supervisor.send(&hello, beside, &self.poller);
     }
@@ -231,11 +241,13 @@ impl Launcher {
         let number = self.next_run;
         let (token, poller) = (number, &self.poller);
         let begun = check::permit(&launch, self.plan, self.closing)
-            .and_then(|plan| Run::begin(launch, plan, descriptors, &mut self.uids, self.embedded))
+            .and_then(|plan| {
+                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), self.embedded)
+            })
             .and_then(|run| run.listen(poller, token));
         match begun {
             Ok(run) => {
-                self.next_run += 2;
+                self.next_run += Source::COUNT;
                 self.by_id.insert(exec_id, number);
                 self.runs.insert(number, run);
             }
@@ -274,7 +286,7 @@ impl Launcher {
         if run.is_condemned() {
             return;
         }
-        if let Err(failure) = run.verify(&self.poller, number + 1) {
+        if let Err(failure) = run.verify(&self.poller, number) {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
         if let Some((command, descriptors)) = run.relay_order() {
@@ -370,7 +382,8 @@ impl Launcher {
     fn forget(&mut self, number: u64) {
         if let Some(run) = self.runs.remove(&number) {
             self.by_id.remove(&run.exec_id);
-            run.release(&self.poller, &mut self.uids);
+            self.dying_groups.extend(run.release(&self.poller, &mut self.uids));
+            self.dying_groups.retain(|group| !group.try_remove().unwrap_or(true));
         }
     }
 
@@ -451,6 +464,20 @@ impl Launcher {
         }
     }
 
+    /// The run's control group tells that a limit was met, or is near.
+    fn hear_group(&mut self, number: u64, source: Source) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let exec_id = run.exec_id;
+        let (outcome, warning) = run.group_event(source);
+        if let Some((value, bound)) = warning {
+            let message = FromLauncher::Warning { exec_id, limit: "memory".to_owned(), value, bound };
+            self.supervisor.send(&message, Vec::new(), &self.poller);
+        }
+        if let Some(outcome) = outcome {
+            self.condemn(number, outcome);
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         self.runs.values().filter_map(Run::deadline).min()
     }
@@ -471,6 +498,14 @@ impl Launcher {
             }
         }
     }
+}
+
+/// The delegated control group, if there is one that works. Else the monitor bounds memory, and every report says so.
+fn delegated() -> Option<Cgroups> {
+    let groups = Cgroups::detect().ok().flatten()?;
+    // What a killed launcher left. Occupied ones are another launcher's, or dying.
+    drop(groups.remove_leftovers());
+    Some(groups)
 }
 
 /// Whether a receive says that the other end is gone, or speaks another language.

@@ -17,6 +17,7 @@ use stockade_wire::channel::Channel;
 
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
+use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
 use crate::failure::{At, Staged, failed};
 use crate::init;
 use crate::messages::{Ended, FromWorker, Parked, Prepare, Sweep, ToWorker, Used};
@@ -28,6 +29,35 @@ use crate::sys::Reaped;
 
 /// The user and group id that root's runs have inside: programs treat 0 as able to do what it can't here.
 const INSIDE_OF_ROOT: u32 = 1000;
+
+/// Which of a run's descriptors has something to tell: what is added to its number for their tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The worker's channel.
+    Worker = 0,
+    /// Its mount table.
+    Mounts = 1,
+    /// Its control group's memory events.
+    Memory = 2,
+    /// Its control group's process events.
+    Processes = 3,
+}
+
+impl Source {
+    /// How many tokens a run has.
+    pub(crate) const COUNT: u64 = 4;
+
+    /// The run's number and the source that a token stands for.
+    pub(crate) fn of(token: u64) -> (u64, Self) {
+        let source = match token % Self::COUNT {
+            0 => Self::Worker,
+            1 => Self::Mounts,
+            2 => Self::Memory,
+            _ => Self::Processes,
+        };
+        (token - token % Self::COUNT, source)
+    }
+}
 
 /// What a message from a worker means for the launcher.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +97,9 @@ pub(crate) struct Run {
     confinement: Option<Box<Confinement>>,
     relayed: Option<Relayed>,
     mountinfo: Option<File>,
+    cgroup: Option<RunCgroup>,
+    growth: Option<Growth>,
+    counters: Option<Counters>,
     placed: Vec<(Bytes, OwnedFd)>,
     made: Vec<Bytes>,
     sweeper: Option<(Pid, Instant)>,
@@ -81,6 +114,7 @@ pub(crate) struct Run {
     init_end: Option<(i32, Used)>,
     sampled: (u64, u64),
     watched: bool,
+    warned: bool,
     told: bool,
     unreaped: bool,
 }
@@ -118,6 +152,12 @@ pub(crate) fn failed_to_begin(exec_id: ExecId, failure: SetupFailure) -> FromLau
     }
 }
 
+fn cgroup_failed(error: &CgroupError) -> SetupFailure {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    let errno = source.and_then(io::Error::raw_os_error).unwrap_or(libc::EIO);
+    failed(SetupStage::Cgroup, errno, error.to_string())
+}
+
 /// The outcome of a run whose watcher can't be had.
 pub(crate) fn no_satellite(name: &str) -> Outcome {
     Outcome::SetupFailed { failure: failed(SetupStage::Cgroup, libc::ESRCH, name) }
@@ -150,19 +190,25 @@ impl Run {
         plan: Plan,
         descriptors: Vec<OwnedFd>,
         uids: &mut Uids,
+        cgroups: Option<&Cgroups>,
         embedded: bool,
     ) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
         let mut prepare = prepare(launch, plan, uids)?;
-        let (mut passed, relayed) = stdio(&mut prepare, descriptors)?;
-        let (template, socket) = spawn::template(embedded).at(STAGE, "start")?;
+        let (passed, relayed) = stdio(&mut prepare, descriptors)?;
         let limits = prepare.launch.spec.limits.clone();
         let exec_id = prepare.launch.exec_id;
+        let create =
+            |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
+        let cgroup = cgroups.map(create).transpose()?;
+        prepare.cgroup = cgroup.is_some();
+        let (template, socket) = spawn::template(embedded).at(STAGE, "start")?;
         let message = ToWorker::Prepare(Box::new(prepare));
         let channel = Channel::new(socket);
-        let borrowed: Vec<_> = passed.iter().map(AsFd::as_fd).collect();
+        let group = cgroup.iter().map(RunCgroup::directory);
+        let borrowed: Vec<_> = passed.iter().map(AsFd::as_fd).chain(group).collect();
         let sent = channel.send(&message, &borrowed);
-        passed.clear();
+        drop(passed);
         let ToWorker::Prepare(prepare) = message else { return Err(failed(STAGE, libc::EINVAL, "")) };
         sent.map_err(|_| failed(STAGE, libc::EPIPE, "channel"))?;
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
@@ -177,6 +223,9 @@ impl Run {
             confinement: None,
             relayed,
             mountinfo: None,
+            cgroup,
+            growth: None,
+            counters: None,
             placed: Vec::new(),
             made: Vec::new(),
             sweeper: None,
@@ -191,6 +240,7 @@ impl Run {
             init_end: None,
             sampled: (0, 0),
             watched: false,
+            warned: false,
             told: false,
             unreaped: false,
         })
@@ -258,22 +308,50 @@ impl Run {
     ///
     /// # Errors
     /// `Verify` with what doesn't hold.
-    pub(crate) fn verify(&mut self, poller: &Poller, token: u64) -> Staged<()> {
+    pub(crate) fn verify(&mut self, poller: &Poller, number: u64) -> Staged<()> {
         let (Some((parked, _)), Some((pid, _))) = (&self.parked, &self.init) else {
             return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
         };
-        let report = verify::read_back(&self.prepare, parked, *pid)?;
+        let group = self.cgroup.as_ref().map(RunCgroup::path);
+        let report = verify::read_back(&self.prepare, parked, *pid, group)?;
         self.confinement = Some(Box::new(report));
         if !parked.guarded.is_empty() {
             let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());
             let mountinfo = File::open(&path).at(SetupStage::Verify, "mountinfo")?;
-            poller.add(&mountinfo, token, Interest::End).at(SetupStage::Verify, "mountinfo")?;
+            poller
+                .add(&mountinfo, number + Source::Mounts as u64, Interest::End)
+                .at(SetupStage::Verify, "mountinfo")?;
             self.mountinfo = Some(mountinfo);
+        }
+        if let Some(group) = &self.cgroup {
+            let growth = group.growth().map_err(|error| cgroup_failed(&error))?;
+            for (events, source) in [(&growth.memory, Source::Memory), (&growth.processes, Source::Processes)]
+            {
+                poller.add(events, number + source as u64, Interest::End).at(SetupStage::Cgroup, "events")?;
+            }
+            self.growth = Some(growth);
         }
         match self.dissolved_guard() {
             Some(path) => Err(failed(SetupStage::Guard, libc::ESTALE, path)),
             None => Ok(()),
         }
+    }
+
+    /// What the control group's events mean: an outcome, if a limit was passed, or a warning (value and bound).
+    pub(crate) fn group_event(&mut self, source: Source) -> (Option<Outcome>, Option<(u64, u64)>) {
+        let (Some(group), Some(growth)) = (&self.cgroup, &self.growth) else { return (None, None) };
+        RunCgroup::rearm(if source == Source::Memory { &growth.memory } else { &growth.processes });
+        let Ok(events) = group.events() else { return (None, None) };
+        if source == Source::Processes && events.forks_refused > 0 {
+            let seen = self.limits.processes + 1;
+            return (Some(Outcome::ProcessesExceeded { limit: self.limits.processes, seen }), None);
+        }
+        if source == Source::Memory && events.high > 0 && group.lift_high().is_ok() {
+            let now = group.counters().map_or(0, |counters| counters.memory);
+            let warning = self.limits.memory.filter(|_| !core::mem::replace(&mut self.warned, true));
+            return (None, warning.map(|bound| (now, bound)));
+        }
+        (None, None)
     }
 
     /// The first mask that isn't mounted any more.
@@ -298,7 +376,8 @@ impl Run {
         }
         let command = MonitorCommand::Watch {
             exec_id: self.exec_id,
-            memory: self.limits.memory,
+            // A control group bounds memory exactly; processor time is still the monitor's.
+            memory: self.limits.memory.filter(|_| self.cgroup.is_none()),
             processes: self.limits.processes,
             cpu_ms: self.limits.cpu_ms,
             tree,
@@ -363,6 +442,9 @@ impl Run {
                 init::kill_descendants(*pid);
             }
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        if let Some(group) = &self.cgroup {
+            drop(group.kill());
         }
     }
 
@@ -479,7 +561,8 @@ impl Run {
             None if placed => return Stand::Sweep,
             _ => {}
         }
-        if self.ended.is_some() || self.is_condemned() || !self.watched {
+        if self.ended.is_some() || self.is_condemned() || !self.watched || self.killed_for_memory().is_some()
+        {
             return Stand::Over;
         }
         let since = *self.unexplained_since.get_or_insert_with(Instant::now);
@@ -511,6 +594,7 @@ impl Run {
             return None;
         }
         self.unreaped = !reaped;
+        self.counters = self.cgroup.as_ref().and_then(|group| group.counters().ok());
         let trusted_files =
             self.ended.as_mut().map(|e| core::mem::take(&mut e.trusted_files)).unwrap_or_default();
         let (exec_id, outcome, usage) = (self.exec_id, self.outcome(), self.usage());
@@ -524,6 +608,9 @@ impl Run {
         if let Some(verdict) = &self.verdict {
             return verdict.clone();
         }
+        if let Some(outcome) = self.killed_for_memory() {
+            return outcome;
+        }
         let reason = match self.init_end {
             Some((status, _)) if libc::WIFSIGNALED(status) => {
                 format!("its init was killed by signal {} from outside", libc::WTERMSIG(status))
@@ -532,6 +619,14 @@ impl Run {
             _ => "its init ended without a word".to_owned(),
         };
         Outcome::Lost { reason }
+    }
+
+    /// `memory.oom.group` takes init with the rest, so this is how such an end looks.
+    fn killed_for_memory(&self) -> Option<Outcome> {
+        let limit = self.limits.memory?;
+        let events = self.cgroup.as_ref()?.events().ok()?;
+        let seen = self.counters.map_or(limit, |counters| counters.memory_peak);
+        (events.oom_kill > 0).then_some(Outcome::MemoryExceeded { limit, seen })
     }
 
     fn usage(&self) -> Usage {
@@ -543,16 +638,27 @@ impl Run {
             _ => Duration::ZERO,
         };
         let (memory, processes) = self.sampled;
-        let sampled = memory > used.largest;
-        Usage {
-            wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+        let mechanism = match (&self.counters, memory > used.largest) {
+            (Some(_), _) => MemoryMechanism::Cgroup,
+            (None, true) => MemoryMechanism::Monitor,
+            (None, false) => MemoryMechanism::Rusage,
+        };
+        let counted = self.counters.unwrap_or(Counters {
+            memory_peak: memory.max(used.largest),
+            processes_peak: processes,
             user_us: used.user_us,
             system_us: used.system_us,
-            memory_peak: memory.max(used.largest),
-            memory_mechanism: if sampled { MemoryMechanism::Monitor } else { MemoryMechanism::Rusage },
+            ..Counters::default()
+        });
+        Usage {
+            wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+            user_us: counted.user_us,
+            system_us: counted.system_us,
+            memory_peak: counted.memory_peak,
+            memory_mechanism: mechanism,
             bytes_in: 0,
             bytes_out: 0,
-            processes_peak: processes.max(u64::from(self.started.is_some())),
+            processes_peak: counted.processes_peak.max(u64::from(self.started.is_some())),
             context_switches_voluntary: used.voluntary,
             context_switches_involuntary: used.involuntary,
         }
@@ -573,9 +679,10 @@ impl Run {
     }
 
     /// Gives back what it held.
-    pub(crate) fn release(mut self, poller: &Poller, uids: &mut Uids) {
+    pub(crate) fn release(mut self, poller: &Poller, uids: &mut Uids) -> Option<RunCgroup> {
         self.stop_listening(poller);
         uids.give_back(self.prepare.host_uid);
+        self.cgroup.take()
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 
 use rustix::process::Pid;
 use stockade_protocol::Bytes;
@@ -25,7 +26,12 @@ const MOUNTINFO_BOUND: u64 = 8 * 1024 * 1024;
 ///
 /// # Errors
 /// `Verify` with what doesn't hold.
-pub(crate) fn read_back(prepare: &Prepare, parked: &Parked, pid: Pid) -> Staged<Confinement> {
+pub(crate) fn read_back(
+    prepare: &Prepare,
+    parked: &Parked,
+    pid: Pid,
+    group: Option<&Path>,
+) -> Staged<Confinement> {
     let pid = pid.as_raw_nonzero().get();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(STAGE, "status")?;
     let status = Status(&status);
@@ -34,6 +40,13 @@ pub(crate) fn read_back(prepare: &Prepare, parked: &Parked, pid: Pid) -> Staged<
     let namespaces = namespaces(prepare, pid)?;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
+    let resources = match group {
+        Some(path) => {
+            report.memory = MemoryMechanism::Cgroup;
+            in_group(pid, path)?
+        }
+        None => "monitor, every 10 ms".to_owned(),
+    };
     let spec = &prepare.launch.spec;
     let rooted = prepare.plan != Plan::Minimal;
     let network = match spec.network.mode {
@@ -48,7 +61,7 @@ pub(crate) fn read_back(prepare: &Prepare, parked: &Parked, pid: Pid) -> Staged<
         layer(Layer::Guard, !parked.guarded.is_empty(), format!("{} paths held", parked.guarded.len())),
         layer(Layer::Network, spec.network.mode != NetworkMode::Host, network.to_owned()),
         layer(Layer::Identity, true, identity),
-        layer(Layer::Resources, true, "monitor, every 10 ms".to_owned()),
+        layer(Layer::Resources, true, resources),
         layer(Layer::Rlimits, true, rlimits(&spec.limits, pid)?),
         layer(
             Layer::Landlock,
@@ -135,6 +148,15 @@ fn namespaces(prepare: &Prepare, pid: i32) -> Staged<String> {
         detail.push(theirs.display().to_string());
     }
     Ok(detail.join(" "))
+}
+
+/// The worker was born into its control group: `/proc/PID/cgroup` says which.
+fn in_group(pid: i32, group: &Path) -> Staged<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).at(STAGE, "cgroup")?;
+    let name = group.file_name().unwrap_or_default();
+    let inside =
+        text.lines().filter_map(|line| line.strip_prefix("0::")).any(|path| Path::new(path).ends_with(name));
+    if inside { Ok(group.display().to_string()) } else { Err(failed(STAGE, libc::EPERM, "cgroup")) }
 }
 
 fn rlimits(limits: &Limits, pid: i32) -> Staged<String> {

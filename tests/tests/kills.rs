@@ -43,13 +43,15 @@ fn fork_bomb_that_renews_itself_ends_as_too_many_processes() {
 }
 
 #[test]
-fn thread_bomb_ends_as_too_many_processes() {
+fn thread_bomb_is_stopped_by_the_kernels_cap_or_ends_as_too_many_processes() {
     for setting in Setting::each() {
         let word = marker("thread-bomb");
         let probe = setting.ground.put_probe();
         let ended =
             setting.run("default").words([probe.to_str().unwrap(), "threads", "3000", &word]).finish();
-        ended.expect_code(125).expect_errors(&["processes"]);
+        // Refused by the cap above the limit it may be gone before the monitor looks.
+        let capped = ended.code == Some(0) && ended.text().contains("EAGAIN");
+        assert!(capped || ended.code == Some(125), "{}", ended.story());
         expect_nothing_alive(&ended, &word, 128);
     }
 }

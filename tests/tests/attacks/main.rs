@@ -49,7 +49,7 @@ fn answers(output: &str) -> BTreeMap<String, String> {
         let (said, status) = rest.rsplit_once("@= ").unwrap_or((rest, "?"));
         let known = |word: &&str| ["ok", "failed", "not-so"].contains(word) || word.starts_with("errno=");
         let word = said.split_whitespace().rev().find(known).map(str::to_owned);
-        let killed = status.trim().parse::<u32>().is_ok_and(|status| status > 128);
+        let killed = status.trim().parse::<u32>().is_ok_and(|status| (129..=192).contains(&status));
         let answer = match word {
             Some(word) => word,
             None if killed => "killed".to_owned(),

@@ -1,6 +1,7 @@
 //! What the attacks aim at: files, sockets, memory and a process of the host, all of the client's own user.
 
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ const FILES: u32 = 16;
 pub(crate) struct Stage {
     tcp: TcpListener,
     udp: UdpSocket,
+    _terminal: OwnedFd,
+    terminal: String,
     _abstract: UnixListener,
     _path: UnixListener,
     abstract_name: String,
@@ -41,6 +44,7 @@ impl Stage {
         let tool = ground.outside().join("tool");
         std::fs::copy("/bin/true", &tool).unwrap();
         ground.person.own_all(&ground.outside());
+        let (terminal, name) = own_terminal(ground);
         let shared_file = PathBuf::from("/dev/shm").join(&id);
         std::fs::write(&shared_file, "shared\n").unwrap();
         ground.person.own(&shared_file);
@@ -61,6 +65,8 @@ impl Stage {
         Self {
             tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
             udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
+            _terminal: terminal,
+            terminal: name,
             _abstract: UnixListener::bind_addr(&address).unwrap(),
             _path: path_listener,
             abstract_name,
@@ -88,6 +94,7 @@ impl Stage {
             ("{work}", text_of(&ground.work())),
             ("{probe}", text_of(&ground.work().join("probe"))),
             ("{shared}", text_of(&self.shared_file)),
+            ("{terminal}", self.terminal.clone()),
             ("{key}", self.key.to_string()),
             ("{id}", self.id.clone()),
         ];
@@ -107,6 +114,17 @@ impl Stage {
         let names = left::names(&ground.outside());
         assert!(!names.iter().any(|name| name.starts_with("new")), "{names:?}: {why}");
     }
+}
+
+/// A terminal of the host that belongs to the ground's person, and its path.
+fn own_terminal(ground: &Ground) -> (OwnedFd, String) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let held = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&held).unwrap();
+    unlockpt(&held).unwrap();
+    let name = ptsname(&held, Vec::new()).unwrap().into_string().unwrap();
+    ground.person.own(std::path::Path::new(&name));
+    (held, name)
 }
 
 impl Drop for Stage {

@@ -193,7 +193,11 @@ pub(crate) const SYSTEM_CALLS: &[Attack] = &[
     call("unshare-user", "a(syscall(272, 0x10000000))", Caller),
     call("unshare-time", "a(syscall(272, 0x00000080))", Root),
     call("setns", "open F, '<', '/proc/self/ns/net'; a(syscall(308, fileno F, 0))", Root),
-    call("mount", "my ($n, $t) = ('none', 'tmpfs'); a(syscall(165, $n, '/stockade-none', $t, 0, 0))", Root),
+    call(
+        "mount",
+        "my ($n, $p, $t) = ('none', '/stockade-none', 'tmpfs'); a(syscall(165, $n, $p, $t, 0, 0))",
+        Root,
+    ),
     call("umount", "my $n = '/stockade-none'; a(syscall(166, $n, 2))", Root),
     call("fsopen", "my $n = 'tmpfs'; a(syscall(430, $n, 0))", Root),
     call("open-tree", "my $n = '.'; a(syscall(428, -100, $n, 1))", Root),
@@ -318,7 +322,8 @@ pub(crate) const FILESYSTEM: &[Attack] = &[
         "disk",
         "a(open(F, '<', glob('/dev/[vsx]d[a-z] /dev/nvme0n1 /dev/mmcblk0') // '/dev/vda') ? 0 : -1)",
     ),
-    opens("password-hashes", "a(open(F, '<', '/etc/shadow') ? 0 : -1)"),
+    // At minimal a root caller stays root without capabilities, and root owns this file: a gap of that level.
+    Attack { policies: ROOTED, ..opens("password-hashes", "a(open(F, '<', '/etc/shadow') ? 0 : -1)") },
 ];
 
 const fn opens(name: &'static str, code: &'static str) -> Attack {
@@ -355,7 +360,7 @@ pub(crate) const PROCESSES: &[Attack] = &[
     probe("limit-of-the-host", "namespaces", "foreign-limit {victim}", NOBODY, Caller, ROOTED),
     probe("raise-hard-limit", "rlimits", "raise-limit", &["errno=1", "errno=22"], Root, ALL),
     probe("raise-priority", "identity", "raise-priority", &["errno=1", "errno=13"], Root, ALL),
-    probe("become-root", "identity", "become-root", &["errno=1", "errno=22"], Root, ALL),
+    probe("become-root", "identity", "become-root", &["errno=1", "errno=22"], Root, ROOTED),
     probe("take-groups", "identity", "take-groups", &["errno=1", "errno=22"], Root, ALL),
     probe("new-user-namespace", "seccomp", "new-namespaces user", NO, Caller, ALL),
     probe("new-mount-namespace", "seccomp", "new-namespaces user,mount", NO, Caller, ALL),
@@ -390,6 +395,15 @@ pub(crate) const PROCESSES: &[Attack] = &[
         outside: Caller,
         policies: ALL,
     },
+    // To a user's own terminal: at the levels without mounts it would lie there as it does outside.
+    probe(
+        "terminal-of-the-host",
+        "root",
+        "append {terminal}",
+        &["errno=2", "errno=13", "errno=1", "errno=5"],
+        Caller,
+        ALL,
+    ),
     probe("shared-file-of-the-host", "root", "read {shared}", GONE, Caller, ALL),
 ];
 

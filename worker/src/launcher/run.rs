@@ -747,7 +747,23 @@ fn stdio(prepare: &mut Prepare, descriptors: Vec<OwnedFd>) -> Staged<(Vec<OwnedF
     if passed.next().is_some() {
         return Err(failed(STAGE, libc::EINVAL, "too many descriptors"));
     }
+    let first = usize::from(prepare.launch.workspace_passed);
+    give_pipes(&all[first..], prepare.host_uid).at(STAGE, "pipes")?;
     Ok((all, relayed))
+}
+
+/// Pipes that are ours become the run's, which may be another user: else it couldn't open them again by their names
+/// (`/dev/stdout`). Named pipes and terminals are the host's and stay as they are.
+fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS: i64 = 0x5049_5045;
+    let us = rustix::process::geteuid().as_raw();
+    for fd in stdio {
+        if host_uid != us && rustix::fs::fstat(fd)?.st_uid == us && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
+            rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
+        }
+    }
+    Ok(())
 }
 
 fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {

@@ -12,7 +12,8 @@ use stockade_protocol::spec::{Level, MountKind, NetworkMode, Ports};
 use crate::names::mode_text;
 use crate::place::is_within;
 use crate::position::Position;
-use crate::resolve::{Guard, Resolved, Rule};
+use crate::resolve::{Guard, Resolved};
+use crate::rule::Rule;
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Answer {
     }
 
     fn by(allowed: bool, rule: &Rule, note: impl Into<String>) -> Self {
-        Self::new(allowed, rule.text.clone(), &rule.at, note)
+        Self::new(allowed, &*rule.text, &rule.at, note)
     }
 }
 

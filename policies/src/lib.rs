@@ -33,6 +33,7 @@ pub mod policy;
 pub mod position;
 mod reader;
 pub mod resolve;
+mod rule;
 pub mod set;
 mod shipped;
 pub mod syscalls;

@@ -114,6 +114,11 @@ impl Place {
         self.base == base && self.rest.is_empty()
     }
 
+    /// Whether this lies beneath `base`.
+    pub(crate) fn is_below(&self, base: Base) -> bool {
+        self.base == base && !self.rest.is_empty()
+    }
+
     /// Whether this literally is `path` (absolute, normalised) or lies beneath it.
     pub(crate) fn is_literally_within(&self, path: &str) -> bool {
         self.base == Base::Root

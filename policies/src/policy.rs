@@ -14,6 +14,7 @@ use crate::error::{PolicyError, Problem};
 use crate::names::{HARMLESS_NODES, UidRange, User, level_text};
 use crate::place::Base;
 use crate::position::{Located, Position};
+use crate::rule::PlaceRules;
 use crate::syscalls::{Filter, Filters, Plan, Request};
 use crate::text;
 
@@ -27,6 +28,7 @@ pub struct Policy {
     /// Whether every file it is made from is an operator's or shipped.
     pub(crate) trusted: bool,
     pub(crate) document: Arc<Document>,
+    pub(crate) places: Arc<PlaceRules>,
     pub(crate) level: Located<Level>,
     pub(crate) mode: Located<NetworkMode>,
     pub(crate) network: NetworkSpec,
@@ -121,6 +123,7 @@ impl Policy {
         });
         check_level(&document, &level, &mode, &user)?;
         check_home(&document)?;
+        check_tmp(&document)?;
         let network = network(&document, mode.value);
         let request =
             Request { level: level.value, network: &network, syscalls: &document.syscalls, trusted };
@@ -136,6 +139,7 @@ impl Policy {
             file,
             ancestors,
             trusted,
+            places: Arc::new(PlaceRules::new(&document.filesystem)),
             level,
             mode,
             network,
@@ -268,6 +272,26 @@ fn check_home(document: &Document) -> Result<(), PolicyError> {
                  set `hidden-home = false`, or show folders below it"
             );
             return Err(PolicyError::at(&home.at, Problem::Conflict(conflict)));
+        }
+    }
+    Ok(())
+}
+
+/// What lies in a private directory isn't there before the run.
+fn check_tmp(document: &Document) -> Result<(), PolicyError> {
+    let filesystem = &document.filesystem;
+    if filesystem.tmp_size.as_ref().is_none_or(|size| size.value == Size::ZERO) {
+        return Ok(());
+    }
+    let lists = [("read", &filesystem.read), ("write", &filesystem.write), ("execute", &filesystem.execute)];
+    for (key, list) in lists {
+        if let Some(place) = list.iter().flatten().find(|place| place.value.is_below(Base::Tmp)) {
+            let conflict = format!(
+                "`{key}` shows `{}`, but `tmp-size` makes `${{tmp}}` the run's own and empty at its start; \
+                 name the host's as a path beneath /tmp",
+                place.value
+            );
+            return Err(PolicyError::at(&place.at, Problem::Conflict(conflict)));
         }
     }
     Ok(())

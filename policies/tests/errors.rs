@@ -9,6 +9,10 @@ use stockade_policies::{PolicyError, PolicySet, Trust};
 /// Text, and what its error says.
 const TEXTS: &[(&str, &str)] = &[
     (
+        "[filesystem]\nread = [\"${tmp}/x\"]\ntmp-size = \"1MiB\"",
+        "p.toml:2:9: `read` shows `${tmp}/x`, but `tmp-size` makes `${tmp}` the run's own",
+    ),
+    (
         "level = \"strct\"",
         "p.toml:1:9: `level`: `strct` is no level; expected \"strict\", \"moderate\" or \"minimal\"",
     ),
@@ -215,7 +219,7 @@ fn shipped_names_are_an_operators_to_replace_and_nobody_elses() {
     assert_eq!(resolved.spec.limits.wall_ms, Some(5_000));
     match load(Trust::User).unwrap_err() {
         PolicyError::Shadow { name, file } => {
-            assert_eq!((name.as_str(), file.as_str()), ("default", "default.toml"))
+            assert_eq!((name.as_str(), file.as_str()), ("default", "default.toml"));
         }
         error => panic!("{error}"),
     }

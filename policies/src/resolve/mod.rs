@@ -21,7 +21,7 @@ use stockade_protocol::codec::encode_launch;
 use stockade_protocol::spec::{Level, NetworkMode, RunAs, SandboxSpec};
 
 pub use error::ResolveError;
-pub(crate) use visible::{Guard, Rule, Visible};
+pub(crate) use visible::{Guard, Visible};
 
 use crate::names::User;
 use crate::place::Roots;

@@ -57,7 +57,7 @@ pub(super) fn cwd(request: &ResolveRequest, roots: &Roots, visible: &Visible) ->
         return Err(ResolveError::Denied {
             what: "working directory",
             path: shown(&cwd),
-            rule: guard.rule.text.clone(),
+            rule: guard.rule.text.to_string(),
             at: guard.rule.at.clone(),
         });
     }

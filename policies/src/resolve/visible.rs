@@ -20,31 +20,15 @@ use stockade_protocol::spec::{Access, Level, Mount, MountKind};
 use super::error::ResolveError;
 use super::request::{can_hide, shown};
 use crate::amount::Size;
-use crate::place::{Base, Place, Roots, depth, is_within};
+use crate::place::{Base, Roots, depth, is_within};
 use crate::policy::Policy;
-use crate::position::{Located, Position};
+use crate::position::Position;
+use crate::rule::{PlaceRule, Rule};
 
 /// The most mounts, and the most guarded paths, of one run.
 const MAX_PATHS: usize = 512;
 /// The size of a private directory where `tmp-size` isn't set.
 const PRIVATE_SIZE: Size = Size::mebibytes(64);
-
-/// A rule that decided, as the policy has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) text: String,
-    pub(crate) at: Position,
-}
-
-impl Rule {
-    fn list(key: &str, place: &Located<Place>) -> Self {
-        Self { text: format!("[filesystem] {key}: \"{}\"", place.value), at: place.at.clone() }
-    }
-
-    fn key(key: &str, at: &Position) -> Self {
-        Self { text: format!("[filesystem] {key}"), at: at.clone() }
-    }
-}
 
 /// Which rule gives what beneath a path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,22 +131,21 @@ impl Visible {
     }
 
     fn guard(&mut self, policy: &Policy, roots: &Roots) -> Result<(), ResolveError> {
-        let filesystem = &policy.document.filesystem;
-        for place in filesystem.deny.iter().flatten() {
-            let guard = guard("deny", place, roots)?;
+        for place in &policy.places.deny {
+            let guard = guard(place, roots)?;
             if is_within(&roots.workspace, &guard.path) {
                 return Err(ResolveError::Denied {
                     what: "workspace",
                     path: shown(&roots.workspace),
-                    rule: guard.rule.text,
+                    rule: guard.rule.text.to_string(),
                     at: guard.rule.at,
                 });
             }
             self.entries.retain(|entry| !is_within(&entry.target, &guard.path));
             self.deny.push(guard);
         }
-        for place in filesystem.protect.iter().flatten() {
-            let guard = guard("protect", place, roots)?;
+        for place in &policy.places.protect {
+            let guard = guard(place, roots)?;
             let beneath = |entry: &&mut Entry| entry.is_host() && is_within(&entry.target, &guard.path);
             self.entries.iter_mut().filter(beneath).for_each(|entry| entry.grants.write = None);
             self.protect.push(guard);
@@ -192,10 +175,8 @@ impl Visible {
     }
 }
 
-fn guard(key: &str, place: &Located<Place>, roots: &Roots) -> Result<Guard, ResolveError> {
-    let rule = Rule::list(key, place);
-    let path = expand(place, &rule, roots)?;
-    Ok(Guard { path: Bytes(path), rule })
+fn guard(place: &PlaceRule, roots: &Roots) -> Result<Guard, ResolveError> {
+    Ok(Guard { path: Bytes(expand(place, roots)?), rule: place.rule.clone() })
 }
 
 /// Parents first; what lies beneath another of the same list is held by it.
@@ -210,10 +191,10 @@ fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
     kept
 }
 
-fn expand(place: &Located<Place>, rule: &Rule, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
-    place.value.expand(roots).ok_or_else(|| ResolveError::LongPath {
-        rule: rule.text.clone(),
-        at: rule.at.clone(),
+fn expand(place: &PlaceRule, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
+    place.place.expand(roots).ok_or_else(|| ResolveError::LongPath {
+        rule: place.rule.text.to_string(),
+        at: place.rule.at.clone(),
         limit: MAX_PATH,
     })
 }
@@ -222,14 +203,14 @@ type Entries = BTreeMap<Vec<u8>, Entry>;
 
 /// Step 1: what the lists say.
 fn listed(policy: &Policy, roots: &Roots) -> Result<Entries, ResolveError> {
-    let filesystem = &policy.document.filesystem;
-    let lists = [("read", &filesystem.read), ("write", &filesystem.write), ("execute", &filesystem.execute)];
+    let places = &policy.places;
+    let lists = [("read", &places.read), ("write", &places.write), ("execute", &places.execute)];
     let mut entries = Entries::new();
     for (key, list) in lists {
-        for place in list.iter().flatten() {
-            let rule = Rule::list(key, place);
-            let target = expand(place, &rule, roots)?;
-            let create = place.value.is_base(Base::Cache);
+        for place in list {
+            let rule = place.rule.clone();
+            let target = expand(place, roots)?;
+            let create = place.place.is_base(Base::Cache);
             let entry = entries.entry(target.clone()).or_insert_with(|| Entry {
                 kind: if target == roots.workspace {
                     MountKind::Workspace

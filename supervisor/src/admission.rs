@@ -104,7 +104,7 @@ pub fn admit(
             user_mode: caller.user_mode,
         },
     )
-    .map_err(|error| refuse_resolution(&error))?;
+    .map_err(|error| error.denied())?;
     let stdin = stdin_of(request.stdin, passed.stdin, &resolved.spec.limits)?;
     let output = output_of(request.output, passed.output, &resolved.spec.limits)?;
     let launch = Launch {
@@ -255,13 +255,11 @@ fn policy_named<'a>(policies: &'a PolicySet, name: &str) -> Result<&'a stockade_
             DenyReason::UnknownPolicy,
             format!("`{}` is no policy's name", shown.escape_default()),
         )
-        .remedy(format!("a policy is asked for by name, of at most {MAX_POLICY_NAME} bytes, never by path")));
+        .remedy(format!(
+            "a policy is asked for by name, of at most {MAX_POLICY_NAME} bytes, never by path"
+        )));
     }
     policies.get(name).map_err(|unknown| Denied::new(DenyReason::UnknownPolicy, chain(&unknown)))
-}
-
-fn refuse_resolution(error: &stockade_policies::ResolveError) -> Denied {
-    Denied::new(DenyReason::Policy, chain(error))
 }
 
 /// An error and its sources, in one line.

@@ -1,8 +1,45 @@
-//! x
+//! The supervisor: the daemon that decides about runs, and what the embedded command line shares with it.
+//!
+//! It parses, judges, queues, relays and logs. It confines nothing and starts nothing but the launcher, and no line
+//! of it is unsafe. Everything happens on one thread, in synchronous steps between awaits.
+//!
+//! ```text
+//!  client ── frames ──> connection ──> daemon ──> dispatcher (pure)
+//!                           ^            │  ^          │
+//!                           └── outbox <─┤  └─ effects ┘
+//!                                        v
+//!                                   launch_link ── messages ──> launcher, relay
+//! ```
+//!
+//! Reading order. Pure, and shared with the embedded command line: [`paths`], [`words`], [`descriptors`],
+//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
+//! `watched`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
+//! `reload`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
+
 pub mod admission;
+mod connection;
+mod daemon;
 pub mod descriptors;
 pub mod dispatcher;
+mod feed;
+mod frames;
+mod launch_link;
 pub mod launcher;
+mod link;
+mod listener;
+mod outbox;
+mod output;
 pub mod paths;
+mod peer;
+mod reload;
+mod runs;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod watched;
 pub mod words;
+
+pub use listener::ListenError;
+pub use peer::NotAClient;
+pub use serve::{ServeError, ServeOptions, serve};

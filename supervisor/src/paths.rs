@@ -81,8 +81,7 @@ impl Surroundings<'_> {
     pub fn policies(&self) -> Vec<(PathBuf, Trust)> {
         let mut directories = vec![(PathBuf::from(SYSTEM_POLICIES), Trust::Operator)];
         if self.uid != 0 {
-            let configuration =
-                self.absolute("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"));
+            let configuration = self.absolute("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"));
             directories.push((configuration.join("stockade/policies"), Trust::User));
         }
         directories

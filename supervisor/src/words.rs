@@ -306,10 +306,7 @@ mod tests {
     #[test]
     fn a_missing_tool_is_named_with_where_we_looked() {
         let sentence = failure(SetupStage::Exec, Errno::ENOENT, "/usr/bin/python4:/bin/python4");
-        assert_eq!(
-            sentence.text,
-            "exec: python4: not found; looked in /usr/bin:/bin, inside the sandbox"
-        );
+        assert_eq!(sentence.text, "exec: python4: not found; looked in /usr/bin:/bin, inside the sandbox");
         let sentence = failure(SetupStage::Exec, Errno::ENOENT, "/work/tool");
         assert_eq!(sentence.text, "exec: /work/tool: not found inside the sandbox");
         let sentence = failure(SetupStage::Exec, Errno::EACCES, "./a");
@@ -350,7 +347,13 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_written_as_a_person_writes_them() {
-        let sizes = [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (1536, "1.5 KiB"), (512 << 20, "512 MiB")];
+        let sizes = [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (512 << 20, "512 MiB"),
+        ];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);
         }

@@ -149,9 +149,11 @@ impl Dispatcher {
     /// When a [`Event::Tick`] is due at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let drain = self.drain.as_ref().filter(|drain| !drain.stopped).map(|drain| {
-            if drain.killed { drain.stop_by } else { drain.grace_until }
-        });
+        let drain = self
+            .drain
+            .as_ref()
+            .filter(|drain| !drain.stopped)
+            .map(|drain| if drain.killed { drain.stop_by } else { drain.grace_until });
         [self.timers.next(), drain].into_iter().flatten().min()
     }
 
@@ -233,14 +235,18 @@ impl Dispatcher {
     fn refusal(&self, request: &Request) -> Option<Denied> {
         if self.drain.is_some() {
             return Some(
-                Denied::new(DenyReason::Draining, "the daemon is stopping").remedy("try again once it is back"),
+                Denied::new(DenyReason::Draining, "the daemon is stopping")
+                    .remedy("try again once it is back"),
             );
         }
         if let Launcher::Unavailable(reason) = &self.launcher {
             let message = format!("no launcher can be started: {reason}");
             return Some(Denied::new(DenyReason::Unavailable, message).retry_after(*RETRY_MS.end()));
         }
-        if self.followed.get(&request.connection).is_some_and(|runs| runs.len() >= self.bounds.runs_per_connection)
+        if self
+            .followed
+            .get(&request.connection)
+            .is_some_and(|runs| runs.len() >= self.bounds.runs_per_connection)
         {
             let message = format!("this connection follows {} runs already", self.bounds.runs_per_connection);
             return Some(Denied::new(DenyReason::Busy, message).retry_after(self.retry_after()));

@@ -486,9 +486,7 @@ impl World {
             Step::Unavailable if !self.up => Event::LauncherUnavailable { now, reason: "x".into() },
             Step::Unavailable => return,
             Step::Drain => Event::Drain { now, grace: 50_000 },
-            Step::Disconnected(connection) => {
-                Event::Disconnected { now, connection: client(connection) }
-            }
+            Step::Disconnected(connection) => Event::Disconnected { now, connection: client(connection) },
             about_a_run => match self.about_a_run(&about_a_run, client, owner) {
                 Some(event) => event,
                 None => return,

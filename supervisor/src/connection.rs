@@ -1,0 +1,338 @@
+//! One client's connection: frames in, frames out, and when to stop.
+//!
+//! ```text
+//! accepted ──> peer judged ──> Hello (5 s) ──> messages ──> closed by either side
+//!                  │ refused        │ late, wrong          │ a frame that breaks the protocol
+//!                  └────────────────┴──────────────────────┴──> Error frame, then closed
+//! ```
+//!
+//! Two loops share the socket in one task. The reader takes one message at a time and stops taking any while the
+//! last one's effect has no room: the run's input, the answers that wait, the launcher's queue. The writer sends
+//! what the outbox has. Neither can be made to hold more than its bounds, and neither waits for another client.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use stockade_protocol::bounds::MAX_FRAME;
+use stockade_protocol::client::{
+    ClientMessage, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome, features,
+};
+use stockade_protocol::codec::CodecError;
+use stockade_wire::frames::FrameBuffer;
+use stockade_wire::socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::daemon::{Daemon, Pause, Sending};
+use crate::dispatcher::ConnectionId;
+use crate::outbox::{ANSWERS, Outbox};
+use crate::peer;
+use crate::watched::{both, watch};
+
+/// How long the last frame may take to leave.
+const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
+
+/// Serves one connection until its end.
+pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
+    let socket = match watch(socket, both()) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, "a connection can't be watched");
+            return;
+        }
+    };
+    let viewer = daemon.state.borrow().viewer();
+    let peer = match peer::inspect(socket.get_ref(), viewer) {
+        Ok(peer) => peer,
+        Err(error) => {
+            let text = crate::admission::chain(&error);
+            tracing::warn!(reason = text, "a peer is refused");
+            say_last(&socket, ProtocolErrorCode::NotPermitted, text).await;
+            return;
+        }
+    };
+    if let Some(text) = too_many(&daemon, peer.owner.uid) {
+        say_last(&socket, ProtocolErrorCode::TooMany, text).await;
+        return;
+    }
+    let outbox = Outbox::new(peer.owner.clone());
+    let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
+    let id = daemon.state.borrow_mut().connect(outbox);
+    tracing::debug!(connection = id.0, pid = peer.pid, uid = peer.owner.uid, "connected");
+    let mut connection = Connection { daemon: &daemon, socket: &socket, id, room, unsure: false };
+    let end = tokio::select! {
+        end = connection.read() => end,
+        () = write(&daemon, &socket, id, &bell) => End::Gone,
+    };
+    if let End::Broken(error) = end {
+        tracing::info!(connection = id.0, code = ?error.code, reason = error.text, "the protocol was broken");
+        daemon.state.borrow_mut().answer(id, &ServerMessage::Error(error));
+        let _late = timeout(LAST_FRAME_WITHIN, write_out(&daemon, &socket, id)).await;
+    }
+    daemon.state.borrow_mut().disconnect(id);
+    tracing::debug!(connection = id.0, "disconnected");
+}
+
+fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
+    let state = daemon.state.borrow();
+    let settings = &daemon.settings;
+    let own = state.connections.values().filter(|outbox| outbox.owner.uid == uid).count();
+    if state.connections.len() >= settings.connections {
+        return Some(format!("the daemon has {} connections already", settings.connections));
+    }
+    (own >= settings.connections_per_owner)
+        .then(|| format!("user {uid} has {} connections already", settings.connections_per_owner))
+}
+
+/// Sends an error to somebody who won't be a client.
+async fn say_last(socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: String) {
+    let mut frame = Vec::new();
+    let message = ServerMessage::Error(ProtocolError { code, text });
+    if crate::frames::push(&message, &mut frame).is_err() {
+        return;
+    }
+    // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
+    let _sent = socket::send(socket.get_ref(), &frame, &[]);
+}
+
+/// Why reading ended.
+enum End {
+    Gone,
+    Broken(ProtocolError),
+}
+
+impl From<ProtocolError> for End {
+    fn from(error: ProtocolError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+fn broken(code: ProtocolErrorCode, text: impl Into<String>) -> End {
+    End::Broken(ProtocolError { code, text: text.into() })
+}
+
+struct Connection<'a> {
+    daemon: &'a Rc<Daemon>,
+    socket: &'a AsyncFd<OwnedFd>,
+    id: ConnectionId,
+    room: Rc<Notify>,
+    /// Readiness was cleared while bytes may be waiting: read before waiting.
+    unsure: bool,
+}
+
+impl Connection<'_> {
+    async fn read(&mut self) -> End {
+        match self.read_all().await {
+            Ok(never) => never,
+            Err(end) => end,
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<End, End> {
+        let mut frames = FrameBuffer::new(MAX_FRAME);
+        let settings = &self.daemon.settings;
+        let until = Instant::now() + settings.hello_within;
+        let hello: ClientMessage = loop {
+            if let Some(message) = next_message(&mut frames)? {
+                break message;
+            }
+            self.fill(&mut frames, Some(until), "the opening frame").await?;
+        };
+        self.welcome(&hello)?;
+        loop {
+            let mut since: Option<Instant> = None;
+            let message = loop {
+                if let Some(message) = next_message(&mut frames)? {
+                    break message;
+                }
+                if frames.is_mid_frame() {
+                    since.get_or_insert_with(Instant::now);
+                } else if frames.waiting_descriptors() > 0 {
+                    return Err(broken(
+                        ProtocolErrorCode::Unexpected,
+                        "descriptors came that no message names",
+                    ));
+                }
+                let until = since.map(|since| since + settings.frame_within);
+                self.fill(&mut frames, until, "a frame").await?;
+            };
+            self.take(message, &mut frames).await?;
+        }
+    }
+
+    async fn take(&mut self, message: ClientMessage, frames: &mut FrameBuffer) -> Result<(), End> {
+        self.wait_for_room().await;
+        let pause = self.daemon.state.borrow_mut().message(self.id, message, || frames.take_descriptor())?;
+        if let Pause::Feed(feed) = pause {
+            tokio::select! {
+                () = feed.room() => {}
+                () = self.hang_up() => return Err(End::Gone),
+            }
+        }
+        Ok(())
+    }
+
+    fn welcome(&self, message: &ClientMessage) -> Result<(), End> {
+        let ClientMessage::Hello(Hello { magic, version, features: theirs }) = message else {
+            return Err(broken(ProtocolErrorCode::Unexpected, "the first frame must be a Hello"));
+        };
+        if *magic != MAGIC || *version == 0 {
+            let text = format!("this isn't the opening of Stockade's protocol, version 1 to {VERSION}");
+            return Err(broken(ProtocolErrorCode::Version, text));
+        }
+        let welcome = Welcome {
+            version: (*version).min(VERSION),
+            features: theirs & features::DESCRIPTORS,
+            max_frame: MAX_FRAME,
+            server: format!("stockade {}", env!("CARGO_PKG_VERSION")),
+        };
+        self.daemon.state.borrow_mut().answer(self.id, &ServerMessage::Welcome(welcome));
+        Ok(())
+    }
+
+    /// Waits until the answers that wait and the launcher's queue are within their bounds.
+    async fn wait_for_room(&self) {
+        loop {
+            let (answers, queue) = {
+                let state = self.daemon.state.borrow();
+                let waiting = state.connections.get(&self.id).map_or(0, Outbox::waiting);
+                (waiting >= ANSWERS, state.link.is_full().then(|| Rc::clone(&state.link.room)))
+            };
+            match queue {
+                Some(queue) => queue.notified().await,
+                None if answers => self.room.notified().await,
+                None => return,
+            }
+        }
+    }
+
+    /// Reads once, by a deadline if there is one.
+    async fn fill(
+        &mut self,
+        frames: &mut FrameBuffer,
+        until: Option<Instant>,
+        what: &str,
+    ) -> Result<(), End> {
+        let read = self.read_once(frames);
+        match until {
+            None => read.await,
+            Some(until) => timeout_at(until, read).await.unwrap_or_else(|_elapsed| {
+                Err(broken(ProtocolErrorCode::Slow, format!("{what} took too long to arrive")))
+            }),
+        }
+    }
+
+    async fn read_once(&mut self, frames: &mut FrameBuffer) -> Result<(), End> {
+        // One buffer for all connections: it is borrowed for the length of a system call and a copy.
+        let mut receive = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
+            let mut buffer = self.daemon.received.borrow_mut();
+            let received = socket::receive(socket, &mut buffer)?;
+            Ok(push(frames, &buffer, received))
+        };
+        if core::mem::take(&mut self.unsure) {
+            match receive(self.socket.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_broken) => return Err(End::Gone),
+                Ok(pushed) => return pushed,
+            }
+        }
+        loop {
+            let mut guard = self.socket.readable().await.map_err(|_error| End::Gone)?;
+            match guard.try_io(|socket| receive(socket.get_ref())) {
+                Err(_would_block) => {}
+                Ok(Err(_broken)) => return Err(End::Gone),
+                Ok(Ok(pushed)) => return pushed,
+            }
+        }
+    }
+
+    /// Waits until the client has closed its end, while nothing is read.
+    async fn hang_up(&mut self) {
+        loop {
+            let Ok(mut guard) = self.socket.ready(Interest::READABLE).await else { return };
+            if guard.ready().is_read_closed() {
+                return;
+            }
+            guard.clear_ready();
+            self.unsure = true;
+        }
+    }
+}
+
+fn push(frames: &mut FrameBuffer, buffer: &[u8], received: socket::Received) -> Result<(), End> {
+    if received.truncated {
+        return Err(broken(ProtocolErrorCode::Unexpected, "more descriptors than a message may carry"));
+    }
+    if received.length == 0 {
+        return Err(End::Gone);
+    }
+    frames
+        .push(&buffer[..received.length], received.descriptors)
+        .map_err(|error| broken(ProtocolErrorCode::Unexpected, error.to_string()))
+}
+
+fn next_message(frames: &mut FrameBuffer) -> Result<Option<ClientMessage>, End> {
+    frames.next_message().map_err(|error| {
+        let code = match error {
+            CodecError::TooLarge { .. } => ProtocolErrorCode::TooLarge,
+            _ => ProtocolErrorCode::Malformed,
+        };
+        broken(code, error.to_string())
+    })
+}
+
+/// Sends whatever comes, until the client has gone.
+async fn write(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId, bell: &Notify) {
+    loop {
+        let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
+        match sending {
+            Sending::Gone => return,
+            Sending::Idle => bell.notified().await,
+            Sending::More => tokio::task::yield_now().await,
+            Sending::Blocked => {
+                if wait_writable(daemon, socket, id).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Sends what waits, and no more.
+async fn write_out(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId) {
+    loop {
+        let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
+        match sending {
+            Sending::Gone | Sending::Idle => return,
+            Sending::More => tokio::task::yield_now().await,
+            Sending::Blocked => {
+                if wait_writable(daemon, socket, id).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the socket takes bytes again. The readiness that tokio remembers may be older than the attempt that
+/// blocked, so it counts only if another attempt agrees.
+async fn wait_writable(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId) -> io::Result<()> {
+    loop {
+        let mut guard = socket.writable().await?;
+        let again = guard.try_io(|socket| {
+            let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
+            match sending {
+                Sending::Blocked => Err(io::ErrorKind::WouldBlock.into()),
+                Sending::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+                Sending::Idle | Sending::More => Ok(()),
+            }
+        });
+        if let Ok(result) = again {
+            return result;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Events on their way: from runs into connections' buffers, from buffers into sockets, and what that acknowledges.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::net::SendFlags;
+use stockade_protocol::ExecId;
+use stockade_protocol::client::{ExecEvent, ServerMessage};
+use stockade_protocol::codec::CodecError;
+use stockade_protocol::ring::FIRST_SEQ;
+
+use super::state::State;
+use crate::dispatcher::{ConnectionId, Event, Phase};
+use crate::frames;
+use crate::outbox::Mark;
+use crate::output::Read;
+use crate::runs::Run;
+
+/// How far sending has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// Nothing waits.
+    Idle,
+    /// There is more, after others had their turn.
+    More,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The client has gone.
+    Gone,
+}
+
+/// Bytes that one turn sends before other connections get theirs.
+const TURN: usize = 1024 * 1024;
+
+impl State {
+    /// Sends what one connection can be sent now.
+    pub(crate) fn send(&mut self, connection: ConnectionId, socket: impl AsFd) -> Sending {
+        let mut turn = 0;
+        loop {
+            self.fill(connection);
+            let Some(outbox) = self.connections.get_mut(&connection) else { return Sending::Gone };
+            if outbox.waiting() == 0 {
+                return Sending::Idle;
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match rustix::net::send(&socket, &outbox.buffer[outbox.sent..], flags) {
+                Ok(sent) => {
+                    outbox.went(sent);
+                    turn += sent;
+                    self.take_marks(connection);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) if io::Error::from(errno).kind() == io::ErrorKind::WouldBlock => {
+                    return Sending::Blocked;
+                }
+                Err(_) => return Sending::Gone,
+            }
+            if turn >= TURN {
+                return Sending::More;
+            }
+        }
+    }
+
+    /// Moves events of the runs that a connection follows into its buffer, a batch a run in turn.
+    fn fill(&mut self, connection: ConnectionId) {
+        loop {
+            let Some(outbox) = self.connections.get_mut(&connection) else { return };
+            let Some(id) = outbox.next_ready() else { return };
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            let put = fill_from(id, run, outbox, &mut self.scratch);
+            match put {
+                Ok(true) => outbox.make_ready(id),
+                Ok(false) => {}
+                Err(error) => tracing::error!(parent: &run.span, %error, "an event can't be sent"),
+            }
+        }
+    }
+
+    fn take_marks(&mut self, connection: ConnectionId) {
+        loop {
+            let Some(outbox) = self.connections.get_mut(&connection) else { return };
+            match outbox.reached() {
+                None => break,
+                Some(Mark::Output(run, offset)) => {
+                    if let Some(following) = outbox.following.get_mut(&run) {
+                        following.taken = following.taken.max(offset);
+                    }
+                    self.settle_acknowledgement(run);
+                }
+                Some(Mark::Exited(run)) => {
+                    outbox.following.remove(&run);
+                    if let Some(run) = self.runs.get_mut(&run) {
+                        run.followers.retain(|other| *other != connection);
+                    }
+                    self.settle_acknowledgement(run);
+                    self.handle(Event::Delivered { connection, run });
+                }
+            }
+        }
+        self.link.nudge_relay();
+    }
+
+    /// Works out what the relay may write over: what every follower has; without any, everything. Tells the
+    /// dispatcher whether a client holds up the end of the run.
+    pub(super) fn settle_acknowledgement(&mut self, id: ExecId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.ring_bytes.is_none() {
+            return;
+        }
+        let connections = &self.connections;
+        let following = |connection| connections.get(connection)?.following.get(&id);
+        let slowest = run.followers.iter().filter_map(following).map(|following| following.taken).min();
+        let floor = slowest.unwrap_or(run.wrote.head);
+        let held = floor < run.wrote.head;
+        if floor > run.acknowledged {
+            run.acknowledged = floor;
+            self.link.acknowledge(id, floor);
+        }
+        let owner = run.owner;
+        if matches!(self.dispatcher.phase(id, owner), Some(Phase::Closing { .. })) {
+            self.handle(Event::Taken { now: self.now(), run: id, held });
+        }
+    }
+}
+
+/// Puts the next events of a run into a buffer. Whether there may be more.
+fn fill_from(
+    id: ExecId,
+    run: &mut Run,
+    outbox: &mut crate::outbox::Outbox,
+    scratch: &mut Vec<u8>,
+) -> Result<bool, CodecError> {
+    let Some(following) = outbox.following.get(&id) else { return Ok(false) };
+    let mut place = following.place;
+    if following.complete || !run.has(place.seq) {
+        return Ok(false);
+    }
+    if run.exited.as_ref().is_some_and(|exited| exited.seq == place.seq) {
+        return put_exited(id, run, outbox);
+    }
+    match place.seq {
+        1 => {
+            place.seq = 2;
+            let event = ExecEvent::Accepted { request_id: run.request_id };
+            put_event(id, 1, event, outbox)?;
+        }
+        2 => {
+            place.seq = FIRST_SEQ;
+            if let Some(confinement) = run.confinement.clone() {
+                put_event(id, 2, ExecEvent::Started { confinement }, outbox)?;
+            }
+        }
+        _ => return put_output(id, run, outbox, scratch),
+    }
+    if let Some(following) = outbox.following.get_mut(&id) {
+        following.place = place;
+    }
+    Ok(true)
+}
+
+fn put_event(
+    exec_id: ExecId,
+    seq: u64,
+    event: ExecEvent,
+    outbox: &mut crate::outbox::Outbox,
+) -> Result<(), CodecError> {
+    let message = ServerMessage::Event { exec_id, seq, event };
+    outbox.put(|buffer| frames::push(&message, buffer))
+}
+
+fn put_exited(id: ExecId, run: &Run, outbox: &mut crate::outbox::Outbox) -> Result<bool, CodecError> {
+    let Some(exited) = &run.exited else { return Ok(false) };
+    let event = ExecEvent::Exited {
+        outcome: exited.outcome.clone(),
+        usage: run.final_usage(),
+        trusted_files: run.trusted_files.clone(),
+    };
+    put_event(id, exited.seq, event, outbox)?;
+    if let Some(following) = outbox.following.get_mut(&id) {
+        following.place.seq = exited.seq + 1;
+        following.complete = true;
+    }
+    outbox.mark(Mark::Exited(id));
+    Ok(false)
+}
+
+fn put_output(
+    id: ExecId,
+    run: &Run,
+    outbox: &mut crate::outbox::Outbox,
+    scratch: &mut Vec<u8>,
+) -> Result<bool, CodecError> {
+    let Some(following) = outbox.following.get(&id) else { return Ok(false) };
+    let mut place = following.place;
+    let (end, settled) = (run.end_of_output(), run.is_settled());
+    let read = match &run.ring {
+        Some(ring) => outbox.put(|buffer| {
+            let mut failure = None;
+            let bounds = (end, settled, run.acknowledged);
+            let read = ring.read(&run.wrote, &mut place, bounds, scratch, |seq, stream, payload| {
+                if failure.is_none() {
+                    failure = frames::push_output(id, seq, stream, payload, buffer).err();
+                }
+            });
+            failure.map_or(Ok(read), Err)
+        })?,
+        None => Ok(Read::Nothing),
+    };
+    let read = read.unwrap_or_else(|error| {
+        tracing::error!(parent: &run.span, %error, "the run's output can't be read");
+        Read::Nothing
+    });
+    let gone = settled && run.ring.is_none() && place.seq < end;
+    let lost = match read {
+        Read::Lost(lost) => Some(lost),
+        Read::Nothing if gone => Some(end - core::mem::replace(&mut place.seq, end)),
+        _ => None,
+    };
+    if let Some(events) = lost {
+        put_event(id, place.seq - 1, ExecEvent::OutputLost { events }, outbox)?;
+    }
+    if let Some(following) = outbox.following.get_mut(&id) {
+        following.place = place;
+    }
+    if let Some(offset) = place.offset {
+        outbox.mark(Mark::Output(id, offset));
+    }
+    Ok(read == Read::Records || lost.is_some())
+}

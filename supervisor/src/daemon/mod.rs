@@ -1,0 +1,21 @@
+//! The daemon around the dispatcher: everything it knows, in one cell of one thread, and the carrying out of what
+//! the dispatcher says.
+//!
+//! Whatever happens (a frame, a launcher's message, a signal, a timer) ends in a synchronous call on [`State`],
+//! which hands an event to the dispatcher and carries the effects out before anything else happens. No call here
+//! waits, and no borrow of the state lives across an await; sockets that don't take bytes are left to the tasks
+//! in [`crate::connection`] and [`crate::launch_link`].
+//!
+//! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask; `start`,
+//! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
+//! clients.
+
+mod delivery;
+mod reports;
+mod requests;
+mod start;
+mod state;
+
+pub(crate) use delivery::Sending;
+pub(crate) use requests::Pause;
+pub(crate) use state::{Daemon, Settings};

@@ -1,0 +1,120 @@
+//! What the launcher and its relay report.
+
+use std::os::fd::OwnedFd;
+
+use stockade_protocol::ExecId;
+use stockade_protocol::client::ExecEvent;
+use stockade_protocol::confinement::Confinement;
+use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION, ToLauncher};
+
+use super::state::State;
+use crate::dispatcher::Event;
+use crate::link::Introduction;
+use crate::output::{Ring, Wrote};
+
+impl State {
+    /// A message of the launcher. `Err`: it breaks the rules, and the launcher has to go.
+    pub(crate) fn heard_launcher(
+        &mut self,
+        message: FromLauncher,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<Option<OwnedFd>, String> {
+        let now = self.now();
+        match message {
+            FromLauncher::Hello { version, pid, plan, memory } => {
+                if version == 0 || version > LAUNCH_VERSION {
+                    return Err(format!("the launcher speaks version {version}, not {LAUNCH_VERSION}"));
+                }
+                tracing::info!(pid, ?plan, ?memory, "the launcher is ready");
+                self.link.introduction = Some(Introduction { plan, memory });
+                let relay = descriptors.pop().ok_or("the launcher sent no relay")?;
+                return Ok(Some(relay));
+            }
+            FromLauncher::Started { exec_id, confinement } => {
+                self.tool_started(now, exec_id, confinement, descriptors.pop());
+            }
+            FromLauncher::Warning { exec_id, limit, value, bound } => {
+                if let Some(run) = self.runs.get(&exec_id) {
+                    tracing::info!(parent: &run.span, limit, value, bound, "a limit is near");
+                }
+                self.warn_followers(exec_id, &ExecEvent::LimitWarning { limit, value, bound });
+            }
+            FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped } => {
+                if let Some(run) = self.runs.get_mut(&exec_id) {
+                    run.usage = usage;
+                    run.trusted_files = trusted_files;
+                    if !reaped {
+                        tracing::warn!(parent: &run.span, "ended, but a process of it isn't reaped yet");
+                    }
+                }
+                self.handle(Event::Ended { now, run: exec_id, outcome, reaped });
+                if reaped {
+                    self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
+                }
+                self.settle_acknowledgement(exec_id);
+            }
+            FromLauncher::Reaped { exec_id } => {
+                tracing::info!(%exec_id, "the last process is reaped");
+                self.handle(Event::Reaped { run: exec_id });
+                self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
+            }
+            _ => tracing::warn!("the launcher said something this version doesn't know"),
+        }
+        Ok(None)
+    }
+
+    fn tool_started(&mut self, now: u64, id: ExecId, confinement: Box<Confinement>, ring: Option<OwnedFd>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        for layer in &confinement.layers {
+            let (layer, enforced, detail) = (layer.layer, layer.enforced, layer.detail.as_str());
+            tracing::debug!(parent: &run.span, ?layer, enforced, detail, "layer");
+        }
+        run.confinement = Some(confinement);
+        match (run.ring_bytes, ring) {
+            (Some(capacity), Some(memfd)) => run.ring = Some(Ring::new(memfd, capacity)),
+            (Some(_), None) => {
+                tracing::error!(parent: &run.span, "the launcher sent no ring; output is lost");
+            }
+            (None, _) => {}
+        }
+        self.handle(Event::Started { now, run: id });
+    }
+
+    /// A message of the relay.
+    pub(crate) fn heard_relay(&mut self, message: &FromRelay) {
+        let &FromRelay::Wrote { exec_id, head, next_seq, oldest_offset, oldest_seq, eof } = message else {
+            return;
+        };
+        let now = self.now();
+        let Some(run) = self.runs.get_mut(&exec_id) else { return };
+        // What was said of the end stands: after `Exited` nothing follows.
+        if run.exited.is_some() {
+            run.wrote.oldest_offset = run.wrote.oldest_offset.max(oldest_offset).min(run.wrote.head);
+            run.wrote.oldest_seq = run.wrote.oldest_seq.max(oldest_seq).min(run.wrote.next_seq);
+            self.ring_followers(exec_id);
+            return;
+        }
+        if head < run.wrote.head
+            || next_seq < run.wrote.next_seq
+            || oldest_seq > next_seq
+            || oldest_offset > head
+        {
+            tracing::error!(parent: &run.span, "the relay's report makes no sense and is ignored");
+            return;
+        }
+        run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };
+        let kept = run.ring_bytes.map_or(0, |capacity| head.min(capacity));
+        let held = !run.followers.is_empty() && run.acknowledged < head;
+        self.handle(Event::Wrote { now, run: exec_id, next_seq, kept, eof, held });
+        self.settle_acknowledgement(exec_id);
+        self.ring_followers(exec_id);
+        self.link.nudge_relay();
+    }
+
+    /// The launcher has died. Its runs end here; what it still had to be told is void.
+    pub(crate) fn launcher_died(&mut self, reason: String) {
+        self.link.reset();
+        let now = self.now();
+        self.handle(Event::LauncherDown { now, reason });
+    }
+}

@@ -1,0 +1,408 @@
+//! What clients ask.
+//!
+//! A message is answered, refused with a `Denied`, or breaks the protocol ([`Refused`]: the connection is closed).
+//! Messages about a run that has just ended are no error: the client can't have known. `StdinData`, `StdinEof`,
+//! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use stockade_protocol::client::{
+    ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
+    ServerMessage, StatusReport, StdinMode, Workspace,
+};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::{LaunchOutput, ToLauncher};
+use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
+use stockade_protocol::{Bytes, ExecId};
+
+use super::state::State;
+use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
+use crate::descriptors;
+use crate::dispatcher::event::Request;
+use crate::dispatcher::{ConnectionId, Event, Phase};
+use crate::feed::{Feed, Source};
+use crate::output::Wrote;
+use crate::paths;
+use crate::runs::{Input, Run, Waiting, shown_command};
+
+/// The highest signal number.
+const MAX_SIGNAL: u8 = 64;
+/// Signals that end a run which has no tool yet to receive them: HUP, INT, QUIT, KILL, TERM.
+const ENDING_SIGNALS: [u8; 5] = [1, 2, 3, 9, 15];
+/// Home directories that are remembered.
+const HOMES: usize = 1024;
+/// Bytes of a list of runs, below a frame's limit; the newest runs come first.
+const LIST_BYTES: usize = 900 * 1024;
+/// What a run takes in a list at most, beside its command, policy and outcome's text.
+const SUMMARY_BYTES: usize = 128;
+
+/// A message that breaks the protocol.
+pub(crate) type Refused = ProtocolError;
+
+/// What has to happen before a connection's next message is read.
+#[derive(Debug)]
+pub(crate) enum Pause {
+    /// Nothing.
+    None,
+    /// This feed must have room.
+    Feed(Rc<Feed>),
+}
+
+/// What came beside a request, sorted.
+struct Descriptors {
+    workspace: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    output: Vec<OwnedFd>,
+}
+
+impl State {
+    /// A client's message; `take` gives the descriptors that came beside it, in order.
+    ///
+    /// # Errors
+    /// What breaks the protocol.
+    pub(crate) fn message(
+        &mut self,
+        connection: ConnectionId,
+        message: ClientMessage,
+        take: impl FnMut() -> Option<OwnedFd>,
+    ) -> Result<Pause, Refused> {
+        let now = self.now();
+        let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
+            return Ok(Pause::None);
+        };
+        match message {
+            ClientMessage::Exec(request) => {
+                let descriptors = take_descriptors(&request, take)?;
+                if let Err(denied) = self.exec(connection, *request, descriptors) {
+                    let (request_id, denied) = *denied;
+                    self.dispatcher.count_denied();
+                    self.answer(connection, &ServerMessage::Denied { request_id, exec_id: None, denied });
+                }
+            }
+            ClientMessage::StdinData { exec_id, bytes } => return Ok(self.stdin(owner, exec_id, bytes)),
+            ClientMessage::StdinEof { exec_id } => {
+                if let Some(feed) = self.stream_of(owner, exec_id) {
+                    feed.end();
+                }
+            }
+            ClientMessage::Signal { exec_id, signal } => self.signal(connection, owner, exec_id, signal),
+            ClientMessage::Resize { exec_id, rows, columns } => {
+                if let Some(Phase::Running) = self.dispatcher.phase(exec_id, owner) {
+                    self.tell_launcher(exec_id, &ToLauncher::Resize { exec_id, rows, columns });
+                }
+            }
+            ClientMessage::Cancel { exec_id } => {
+                self.handle(Event::Cancel { now, connection, owner, run: exec_id });
+            }
+            ClientMessage::Attach { exec_id, after_seq } => {
+                self.attach(connection, owner, exec_id, after_seq);
+            }
+            ClientMessage::Acknowledge { exec_id, seq } => {
+                self.handle(Event::Acknowledged { owner, run: exec_id, seq });
+            }
+            ClientMessage::List => self.list(connection, owner),
+            ClientMessage::Status => {
+                let report = self.status();
+                self.answer(connection, &ServerMessage::Status(Box::new(report)));
+            }
+            ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
+            _ => return Err(unexpected("a message this version doesn't know")),
+        }
+        Ok(Pause::None)
+    }
+
+    fn exec(
+        &mut self,
+        connection: ConnectionId,
+        mut request: ExecRequest,
+        descriptors: Descriptors,
+    ) -> Result<(), Box<(u64, Denied)>> {
+        let request_id = request.request_id;
+        let refuse = |denied| Box::new((request_id, denied));
+        let passed = kinds_of(&descriptors).map_err(refuse)?;
+        let Some(outbox) = self.connections.get(&connection) else { return Ok(()) };
+        let owner = outbox.owner.clone();
+        let home = self.home_of(owner.uid);
+        let caller = Caller { owner, home, user_mode: self.settings.is_user_mode() };
+        let id = ExecId::generate();
+        let detach = core::mem::take(&mut request.detach);
+        let streams_input = request.stdin == StdinMode::Stream;
+        let admitted = admission::admit(request, id, &caller, &self.policies, &passed).map_err(refuse)?;
+        let bytes = size_of(&admitted);
+        let run = self
+            .make_run(connection, request_id, id, admitted, descriptors, streams_input)
+            .map_err(refuse)?;
+        let event = Event::Request(Request {
+            now: run.asked_at,
+            run: id,
+            connection,
+            request_id,
+            owner: run.owner,
+            detach,
+            relayed: run.ring_bytes.is_some(),
+            wall_ms: run.waiting.as_ref().and_then(|waiting| waiting.launch.spec.limits.wall_ms),
+            bytes,
+        });
+        let owner = run.owner;
+        self.runs.insert(id, run);
+        self.handle(event);
+        if self.dispatcher.phase(id, owner).is_none() {
+            self.runs.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn make_run(
+        &self,
+        origin: ConnectionId,
+        request_id: u64,
+        id: ExecId,
+        admitted: Admitted,
+        descriptors: Descriptors,
+        streams_input: bool,
+    ) -> Result<Run, Denied> {
+        let Admitted { launch, stdin } = admitted;
+        let feed = || Some(Feed::new(launch.spec.limits.stdin));
+        let (input, feed) = match (stdin, descriptors.stdin) {
+            (StdinPlan::Passed, Some(descriptor)) => (Input::Passed(descriptor), None),
+            (StdinPlan::Relayed(kind), Some(descriptor)) => {
+                let source = Source::new(descriptor, kind).map_err(|error| {
+                    let message = format!("standard input can't be read for the run: {error}");
+                    Denied::new(DenyReason::BadRequest, message).remedy("stream it instead")
+                })?;
+                (Input::Relayed(source), feed())
+            }
+            (StdinPlan::Inline(bytes), _) => {
+                let feed = feed();
+                if let Some(feed) = &feed {
+                    // Admission has checked the limit.
+                    let _within = feed.push(bytes);
+                    feed.end();
+                }
+                (Input::Fed, feed)
+            }
+            (StdinPlan::Stream, _) => (Input::Fed, feed()),
+            _ => (Input::Null, None),
+        };
+        let (ring_bytes, output) = match launch.output {
+            LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),
+            _ => (None, descriptors.output),
+        };
+        let span = tracing::info_span!(
+            "run",
+            exec_id = %id,
+            owner = launch.owner.uid,
+            policy = launch.spec.policy,
+            command = %shown_command(&launch.argv).escape_ascii(),
+        );
+        Ok(Run {
+            owner: launch.owner.uid,
+            origin,
+            request_id,
+            policy: launch.spec.policy.clone(),
+            command: shown_command(&launch.argv),
+            asked_at: self.now(),
+            span,
+            feed,
+            streams_input,
+            ring_bytes,
+            ring: None,
+            wrote: Wrote::default(),
+            acknowledged: 0,
+            confinement: None,
+            started: false,
+            usage: Default::default(),
+            trusted_files: Vec::new(),
+            exited: None,
+            followers: Vec::new(),
+            waiting: Some(Box::new(Waiting { launch, workspace: descriptors.workspace, input, output })),
+        })
+    }
+
+    fn home_of(&mut self, uid: u32) -> PathBuf {
+        if self.homes.len() >= HOMES {
+            self.homes.clear();
+        }
+        self.homes.entry(uid).or_insert_with(|| paths::home_of(uid)).clone()
+    }
+
+    fn stream_of(&self, owner: u32, id: ExecId) -> Option<Rc<Feed>> {
+        let run = self.runs.get(&id).filter(|run| run.owner == owner && run.streams_input)?;
+        run.feed.clone()
+    }
+
+    fn stdin(&mut self, owner: u32, id: ExecId, bytes: Bytes) -> Pause {
+        let Some(feed) = self.stream_of(owner, id) else { return Pause::None };
+        match feed.push(bytes) {
+            Ok(()) => Pause::Feed(feed),
+            Err(over) => {
+                self.input_exceeded(id, over.0);
+                Pause::None
+            }
+        }
+    }
+
+    /// A run was given more input than its policy allows.
+    pub(crate) fn input_exceeded(&mut self, id: ExecId, limit: u64) {
+        if let Some(run) = self.runs.get(&id) {
+            tracing::info!(parent: &run.span, limit, "more standard input than the policy allows");
+        }
+        let reason = CancelReason::InputExceeded { limit };
+        self.handle(Event::End { now: self.now(), run: id, reason });
+    }
+
+    fn signal(&mut self, connection: ConnectionId, owner: u32, id: ExecId, signal: u8) {
+        let deny = |reason, message: String| ServerMessage::Denied {
+            request_id: 0,
+            exec_id: Some(id),
+            denied: Denied::new(reason, message),
+        };
+        if !(1..=MAX_SIGNAL).contains(&signal) {
+            let message = format!("{signal} is no signal; they have the numbers 1 to {MAX_SIGNAL}");
+            self.answer(connection, &deny(DenyReason::BadRequest, message));
+            return;
+        }
+        let now = self.now();
+        match self.dispatcher.phase(id, owner) {
+            Some(Phase::Starting | Phase::Running) => {
+                self.tell_launcher(id, &ToLauncher::Signal { exec_id: id, signal });
+            }
+            Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => {
+                self.handle(Event::Cancel { now, connection, owner, run: id });
+            }
+            Some(_) => {}
+            // The dispatcher has the words for a run that isn't known.
+            None => self.handle(Event::Cancel { now, connection, owner, run: id }),
+        }
+    }
+
+    fn attach(&mut self, connection: ConnectionId, owner: u32, run: ExecId, after_seq: u64) {
+        let followed =
+            self.connections.get(&connection).is_some_and(|outbox| outbox.following.contains_key(&run));
+        if followed {
+            let denied = Denied::new(DenyReason::BadRequest, "this connection follows the run already");
+            self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: Some(run), denied });
+            return;
+        }
+        self.handle(Event::Attach { connection, owner, run, after_seq });
+    }
+
+    /// The runs of an owner, newest first; root's daemon lists everybody's for root.
+    fn list(&mut self, connection: ConnectionId, owner: u32) {
+        let everybody = owner == 0 && !self.settings.is_user_mode();
+        let mut ids: Vec<ExecId> =
+            self.runs.iter().filter(|(_, run)| everybody || run.owner == owner).map(|(id, _)| *id).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let now = self.now();
+        let mut bytes = 0;
+        let mut summaries = Vec::new();
+        for id in ids {
+            let Some(summary) = self.summary(id, now) else { continue };
+            let words = format!("{:?}", summary.state).len();
+            bytes += SUMMARY_BYTES + summary.policy.len() + summary.command.len() + words;
+            if bytes > LIST_BYTES {
+                break;
+            }
+            summaries.push(summary);
+        }
+        self.answer(connection, &ServerMessage::Runs(summaries));
+    }
+
+    fn summary(&self, id: ExecId, now: u64) -> Option<RunSummary> {
+        let run = self.runs.get(&id)?;
+        let state = match self.dispatcher.phase(id, run.owner)? {
+            Phase::Queued => RunState::Queued,
+            Phase::Starting => RunState::Starting,
+            Phase::Running => RunState::Running,
+            Phase::Closing { outcome } | Phase::Ended { outcome } => {
+                RunState::Ended { outcome: outcome.clone() }
+            }
+        };
+        Some(RunSummary {
+            exec_id: id,
+            owner_uid: run.owner,
+            policy: run.policy.clone(),
+            command: run.command.clone(),
+            state,
+            age_ms: now.saturating_sub(run.asked_at),
+            last_seq: self.dispatcher.last_seq(id),
+        })
+    }
+
+    /// How the daemon is.
+    pub(crate) fn status(&self) -> StatusReport {
+        let counts = self.dispatcher.counts();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let introduction = self.link.introduction;
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.settings.pid.cast_unsigned(),
+            launcher_pid: self.link.child.map_or(0, i32::cast_unsigned),
+            uptime_ms: self.now(),
+            plan: introduction.map_or(Plan::Minimal, |introduction| introduction.plan),
+            memory: introduction.map_or(MemoryMechanism::Rusage, |introduction| introduction.memory),
+            running: number(counts.running),
+            slots: number(self.settings.bounds.slots),
+            queued: number(counts.queued),
+            queue_bound: number(self.settings.bounds.queue),
+            connections: number(self.connections.len()),
+            accepted: counts.accepted,
+            denied: counts.denied,
+            ended: counts.ended,
+            unreaped: number(counts.unreaped),
+            draining: counts.draining,
+            policies: self.policies.names().into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+fn unexpected(text: &str) -> ProtocolError {
+    ProtocolError { code: ProtocolErrorCode::Unexpected, text: text.to_owned() }
+}
+
+fn take_descriptors(
+    request: &ExecRequest,
+    mut take: impl FnMut() -> Option<OwnedFd>,
+) -> Result<Descriptors, ProtocolError> {
+    let named = admission::named_descriptors(request);
+    let mut missing =
+        || unexpected(&format!("the request names {named} descriptors, and fewer came beside it"));
+    let mut next = |wanted: bool| -> Result<Option<OwnedFd>, ProtocolError> {
+        if wanted { take().ok_or_else(&mut missing).map(Some) } else { Ok(None) }
+    };
+    let workspace = next(matches!(request.workspace, Workspace::Descriptor { .. }))?;
+    let stdin = next(request.stdin == StdinMode::Descriptor)?;
+    let mut output = Vec::new();
+    if request.output == OutputMode::Descriptor {
+        output.extend(next(true)?);
+        output.extend(next(true)?);
+    }
+    Ok(Descriptors { workspace, stdin, output })
+}
+
+fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
+    let look = || -> std::io::Result<Passed> {
+        let workspace = descriptors.workspace.as_ref().map(descriptors::directory_path).transpose()?;
+        let stdin = descriptors.stdin.as_ref().map(descriptors::kind).transpose()?;
+        let output = match descriptors.output.as_slice() {
+            [stdout, stderr] => Some([descriptors::kind(stdout)?, descriptors::kind(stderr)?]),
+            _ => None,
+        };
+        Ok(Passed { workspace, stdin, output })
+    };
+    look().map_err(|error| {
+        Denied::new(DenyReason::BadRequest, format!("a passed descriptor can't be looked at: {error}"))
+    })
+}
+
+/// What a request takes while it waits, roughly: its strings.
+fn size_of(admitted: &Admitted) -> usize {
+    let Admitted { launch, stdin } = admitted;
+    let arguments: usize = launch.argv.iter().map(|argument| argument.len()).sum();
+    let environment: usize = launch.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let inline = if let StdinPlan::Inline(bytes) = stdin { bytes.len() } else { 0 };
+    arguments + environment + inline
+}

@@ -1,0 +1,79 @@
+//! The hand-over of a run to the launcher.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
+use stockade_protocol::ExecId;
+use stockade_protocol::launch::ToLauncher;
+use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
+
+use super::state::State;
+use crate::dispatcher::Event;
+use crate::feed::{self, Feed};
+use crate::runs::{Input, Waiting};
+
+impl State {
+    /// Hands a run over. What can't be handed over ends as a set-up that failed.
+    pub(super) fn start(&mut self, id: ExecId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(waiting) = run.waiting.take() else { return };
+        let feed = run.feed.clone();
+        let span = run.span.clone();
+        let Waiting { launch, workspace, input, output } = *waiting;
+        let result = input_of(input, feed).and_then(|(stdin, tasks)| {
+            let descriptors: Vec<OwnedFd> = workspace.into_iter().chain(stdin).chain(output).collect();
+            let message = ToLauncher::Launch(Box::new(launch));
+            self.link.send(&message, descriptors).map_err(io::Error::other)?;
+            Ok(tasks)
+        });
+        match result {
+            Ok(tasks) => self.feed_run(id, tasks),
+            Err(error) => {
+                tracing::error!(parent: &span, %error, "the run can't be handed to the launcher");
+                let errno = error.raw_os_error().unwrap_or(0);
+                let subject = if errno == 0 { error.to_string() } else { "standard input's pipe".to_owned() };
+                let failure = SetupFailure { stage: SetupStage::Check, errno, subject: subject.into() };
+                let outcome = Outcome::SetupFailed { failure };
+                self.handle(Event::Ended { now: self.now(), run: id, outcome, reaped: true });
+            }
+        }
+    }
+
+    fn feed_run(&mut self, id: ExecId, tasks: Option<Tasks>) {
+        let Some(Tasks { feed, pipe, source }) = tasks else { return };
+        tokio::task::spawn_local(Rc::clone(&feed).write_to(pipe));
+        let Some(source) = source else { return };
+        // Closing the feed ends the task, so it outlives no run.
+        let daemon = self.daemon.clone();
+        tokio::task::spawn_local(feed::relay(source, feed, move |over| {
+            if let Some(daemon) = daemon.upgrade() {
+                daemon.state.borrow_mut().input_exceeded(id, over.0);
+            }
+        }));
+    }
+}
+
+struct Tasks {
+    feed: Rc<Feed>,
+    pipe: OwnedFd,
+    source: Option<feed::Source>,
+}
+
+/// The descriptor that becomes the tool's standard input, and what will fill it.
+fn input_of(input: Input, feed: Option<Rc<Feed>>) -> io::Result<(Option<OwnedFd>, Option<Tasks>)> {
+    let source = match input {
+        Input::Null => return Ok((None, None)),
+        Input::Passed(descriptor) => return Ok((Some(descriptor), None)),
+        Input::Fed => None,
+        Input::Relayed(source) => Some(source),
+    };
+    let Some(feed) = feed else { return Ok((None, None)) };
+    let (reader, pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // Ours alone: the tool's end must block as a pipe does.
+    let flags = rustix::fs::fcntl_getfl(&pipe)?;
+    rustix::fs::fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
+    Ok((Some(reader), Some(Tasks { feed, pipe, source })))
+}

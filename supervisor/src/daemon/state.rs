@@ -1,0 +1,305 @@
+//! The cell, the clock, and the effects.
+
+use core::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stockade_policies::PolicySet;
+use stockade_protocol::ExecId;
+use stockade_protocol::client::{ExecEvent, ServerMessage};
+use stockade_protocol::launch::ToLauncher;
+use tokio::sync::Notify;
+
+use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
+use crate::frames;
+use crate::link::Link;
+use crate::outbox::Outbox;
+use crate::output::Place;
+use crate::peer::Viewer;
+use crate::runs::{Exited, Run};
+use crate::words;
+
+/// Bytes of one read from a client.
+const RECEIVED: usize = 64 * 1024;
+
+/// What doesn't change while the daemon lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
+    pub(crate) bounds: Bounds,
+    /// Grace of a drain, in milliseconds.
+    pub(crate) grace_ms: u64,
+    /// Most connections at once, in total and of one user.
+    pub(crate) connections: usize,
+    pub(crate) connections_per_owner: usize,
+    /// How long the opening frame may take, and any other.
+    pub(crate) hello_within: Duration,
+    pub(crate) frame_within: Duration,
+}
+
+impl Settings {
+    pub(crate) fn is_user_mode(&self) -> bool {
+        self.uid != 0
+    }
+}
+
+/// The daemon: the state and what its tasks wait for.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) state: RefCell<State>,
+    pub(crate) settings: Settings,
+    /// What every connection reads into.
+    pub(crate) received: RefCell<Box<[u8]>>,
+    /// Rung when the next deadline is sooner than the timer's.
+    pub(crate) timer: Rc<Notify>,
+    /// Rung once, when a drain has nothing left to wait for.
+    pub(crate) stop: Rc<Notify>,
+}
+
+impl Daemon {
+    pub(crate) fn new(settings: Settings, policies: PolicySet) -> Rc<Self> {
+        let timer = Rc::new(Notify::new());
+        let stop = Rc::new(Notify::new());
+        Rc::new_cyclic(|daemon| {
+            let state = State {
+                daemon: Weak::clone(daemon),
+                started: Instant::now(),
+                dispatcher: Dispatcher::new(settings.bounds.clone()),
+                runs: HashMap::new(),
+                connections: HashMap::new(),
+                next_connection: 0,
+                link: Link::default(),
+                policies: Arc::new(policies),
+                homes: HashMap::new(),
+                scratch: Vec::new(),
+                events: VecDeque::new(),
+                is_handling: false,
+                armed: Cell::new(None),
+                timer: Rc::clone(&timer),
+                stop: Rc::clone(&stop),
+                settings: settings.clone(),
+            };
+            let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
+            Self { state: RefCell::new(state), settings, received, timer, stop }
+        })
+    }
+}
+
+/// Everything the daemon knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// For the tasks that feed runs.
+    pub(super) daemon: Weak<Daemon>,
+    started: Instant,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) runs: HashMap<ExecId, Run>,
+    pub(crate) connections: HashMap<ConnectionId, Outbox>,
+    next_connection: u64,
+    pub(crate) link: Link,
+    pub(crate) policies: Arc<PolicySet>,
+    pub(super) homes: HashMap<u32, PathBuf>,
+    /// Reused by every read of a ring.
+    pub(super) scratch: Vec<u8>,
+    events: VecDeque<Event>,
+    is_handling: bool,
+    /// What the timer's task waits for.
+    pub(crate) armed: Cell<Option<u64>>,
+    timer: Rc<Notify>,
+    stop: Rc<Notify>,
+    pub(super) settings: Settings,
+}
+
+impl State {
+    /// Milliseconds since the daemon's start.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment that a number of milliseconds since the start stands for.
+    pub(crate) fn instant(&self, at: u64) -> Instant {
+        self.started + Duration::from_millis(at)
+    }
+
+    /// As whom connections are looked at.
+    pub(crate) fn viewer(&self) -> Viewer {
+        Viewer { uid: self.settings.uid, pid: self.settings.pid, launcher: self.link.child }
+    }
+
+    /// Hands an event to the dispatcher and carries out what it says. Events that come up on the way wait for their
+    /// turn, so that effects are carried out in the order they were decided.
+    pub(crate) fn handle(&mut self, event: Event) {
+        self.events.push_back(event);
+        if core::mem::replace(&mut self.is_handling, true) {
+            return;
+        }
+        while let Some(event) = self.events.pop_front() {
+            for effect in self.dispatcher.handle(event) {
+                self.carry_out(effect);
+            }
+        }
+        self.is_handling = false;
+        self.link.nudge_relay();
+        let next = self.dispatcher.next_deadline();
+        if next.is_some_and(|next| self.armed.get().is_none_or(|armed| next < armed)) {
+            self.timer.notify_one();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Deny { connection, request_id, run, denied } => {
+                self.answer(connection, &ServerMessage::Denied { request_id, exec_id: run, denied });
+            }
+            Effect::Emit { run, seq, what } => self.emit(run, seq, what),
+            Effect::Follow { connection, run, after_seq } => self.follow(connection, run, after_seq),
+            Effect::Start { run } => self.start(run),
+            Effect::Cancel { run, reason } => {
+                if let Some(run) = self.runs.get(&run) {
+                    tracing::info!(parent: &run.span, ?reason, "cancelling");
+                }
+                self.tell_launcher(run, &ToLauncher::Cancel { exec_id: run, reason });
+            }
+            Effect::Finish { run } => {
+                if let Some(feed) = self.runs.get(&run).and_then(|run| run.feed.as_ref()) {
+                    feed.close();
+                }
+            }
+            Effect::DropOutput { run } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.ring = None;
+                }
+                self.link.forget(run);
+                self.ring_followers(run);
+            }
+            Effect::Forget { run } => self.forget(run),
+            Effect::ReplaceLauncher { reason } => {
+                tracing::error!(reason, "the launcher doesn't answer and is replaced");
+                self.link.replace = Some(reason);
+                self.link.bell.notify_one();
+            }
+            Effect::Stop => self.stop.notify_one(),
+        }
+    }
+
+    /// Sends an answer to a client, if it is still there.
+    pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
+        let Some(outbox) = self.connections.get_mut(&connection) else { return };
+        if let Err(error) = outbox.put(|buffer| frames::push(message, buffer)) {
+            tracing::error!(%error, "an answer can't be sent");
+        }
+    }
+
+    pub(super) fn tell_launcher(&mut self, run: ExecId, message: &ToLauncher) {
+        if let Err(error) = self.link.send(message, Vec::new()) {
+            tracing::error!(%run, %error, "a message for the launcher can't be sent");
+        }
+    }
+
+    fn emit(&mut self, id: ExecId, seq: u64, what: Emission) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match what {
+            Emission::Accepted { .. } => tracing::info!(parent: &run.span, "accepted"),
+            Emission::Started => {
+                run.started = true;
+                tracing::info!(parent: &run.span, "started");
+            }
+            Emission::Exited { outcome } => {
+                if let Some(feed) = &run.feed {
+                    feed.close();
+                }
+                run.waiting = None;
+                let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
+                tracing::info!(parent: &run.span, ?outcome, why, "ended");
+                run.exited = Some(Exited { seq, outcome });
+            }
+        }
+        self.ring_followers(id);
+    }
+
+    /// Tells a run's followers that there is something for them.
+    pub(super) fn ring_followers(&mut self, id: ExecId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        for connection in &run.followers {
+            if let Some(outbox) = self.connections.get_mut(connection) {
+                outbox.make_ready(id);
+            }
+        }
+    }
+
+    fn follow(&mut self, connection: ConnectionId, id: ExecId, after_seq: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(outbox) = self.connections.get_mut(&connection) else { return };
+        // A place that has to be looked for may lie below what the relay may write over already.
+        let offset = (after_seq < stockade_protocol::ring::FIRST_SEQ && run.acknowledged == 0).then_some(0);
+        let seq = after_seq + 1;
+        outbox.follow(id, Place { seq: seq.max(1), offset }, run.acknowledged);
+        run.followers.push(connection);
+    }
+
+    fn forget(&mut self, id: ExecId) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        for connection in &run.followers {
+            if let Some(outbox) = self.connections.get_mut(connection) {
+                outbox.following.remove(&id);
+            }
+        }
+        if run.ring_bytes.is_some() {
+            self.link.forget(id);
+        }
+        if let Some(feed) = &run.feed {
+            feed.close();
+        }
+        tracing::debug!(parent: &run.span, "forgotten");
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&mut self, outbox: Outbox) -> ConnectionId {
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        self.connections.insert(connection, outbox);
+        connection
+    }
+
+    /// A connection has ended.
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
+        let Some(outbox) = self.connections.remove(&connection) else { return };
+        let now = self.now();
+        // A run's input ends with the client that gave it.
+        for run in self.runs.values().filter(|run| run.origin == connection) {
+            if let Some(feed) = run.feed.as_ref().filter(|_| run.streams_input) {
+                feed.end();
+            }
+        }
+        for id in outbox.following.keys() {
+            if let Some(run) = self.runs.get_mut(id) {
+                run.followers.retain(|other| *other != connection);
+            }
+        }
+        self.handle(Event::Disconnected { now, connection });
+        for id in outbox.following.keys() {
+            self.settle_acknowledgement(*id);
+        }
+        self.link.nudge_relay();
+    }
+
+    /// A limit is near: told to followers at once, numbered as the event before, and not kept.
+    pub(super) fn warn_followers(&mut self, id: ExecId, event: &ExecEvent) {
+        let Some(run) = self.runs.get(&id) else { return };
+        for connection in &run.followers {
+            let Some(outbox) = self.connections.get_mut(connection) else { continue };
+            let Some(following) = outbox.following.get(&id) else { continue };
+            let seq = following.place.seq - 1;
+            if following.complete || seq == 0 || outbox.waiting() >= crate::outbox::HIGH {
+                continue;
+            }
+            let message = ServerMessage::Event { exec_id: id, seq, event: event.clone() };
+            if let Err(error) = outbox.put(|buffer| frames::push(&message, buffer)) {
+                tracing::error!(%error, "a warning can't be sent");
+            }
+        }
+    }
+}

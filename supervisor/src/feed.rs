@@ -1,0 +1,272 @@
+//! Feeds a run's standard input through a pipe: what a client streams, or what we read from its descriptor.
+//!
+//! A feed holds a bounded number of bytes. When it is full, whoever fills it waits: the client's socket isn't read,
+//! or its descriptor isn't, and nobody else notices. A tool that closes its input makes the rest vanish quietly,
+//! as a pipe would.
+
+use core::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use stockade_protocol::Bytes;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::descriptors::Kind;
+use crate::watched::watch;
+
+/// Bytes that may wait in one feed, before those of the message that fills it.
+const BOUND: usize = 256 * 1024;
+/// Bytes of one read from a relayed descriptor.
+const CHUNK: usize = 64 * 1024;
+
+/// A run's standard input on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    queue: RefCell<VecDeque<Bytes>>,
+    queued: Cell<usize>,
+    ended: Cell<bool>,
+    closed: Cell<bool>,
+    taken: Cell<u64>,
+    written: Cell<u64>,
+    limit: Option<u64>,
+    changed: Notify,
+    room: Notify,
+}
+
+/// More input than the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OverLimit(pub(crate) u64);
+
+impl Feed {
+    /// For at most `limit` bytes.
+    pub(crate) fn new(limit: Option<u64>) -> Rc<Self> {
+        Rc::new(Self { limit, ..Self::default() })
+    }
+
+    /// Takes bytes, whether there is room or not: wait for [`Feed::room`] before the next.
+    pub(crate) fn push(&self, bytes: Bytes) -> Result<(), OverLimit> {
+        if self.closed.get() || self.ended.get() || bytes.is_empty() {
+            return Ok(());
+        }
+        let taken = self.taken.get() + bytes.len() as u64;
+        if let Some(limit) = self.limit.filter(|limit| taken > *limit) {
+            return Err(OverLimit(limit));
+        }
+        self.taken.set(taken);
+        self.queued.set(self.queued.get() + bytes.len());
+        self.queue.borrow_mut().push_back(bytes);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// No more bytes will come.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        self.changed.notify_one();
+    }
+
+    /// Nobody will take bytes any more.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.queue.borrow_mut().clear();
+        self.queued.set(0);
+        self.changed.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Bytes that reached the pipe.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Waits until nobody takes bytes any more.
+    async fn closing(&self) {
+        while !self.closed.get() {
+            self.room.notified().await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.queued.get() >= BOUND && !self.closed.get()
+    }
+
+    /// Waits until there is room for more.
+    pub(crate) async fn room(&self) {
+        while self.is_full() {
+            self.room.notified().await;
+        }
+    }
+
+    fn took(&self, bytes: usize) {
+        self.queued.set(self.queued.get().saturating_sub(bytes));
+        self.room.notify_waiters();
+    }
+
+    /// Writes what comes to the pipe until the end of input, of the feed or of the reader.
+    pub(crate) async fn write_to(self: Rc<Self>, pipe: OwnedFd) {
+        let result = self.write_all(pipe).await;
+        if let Err(error) = result
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            tracing::warn!(%error, "standard input could not be written");
+        }
+        self.close();
+    }
+
+    async fn write_all(&self, pipe: OwnedFd) -> io::Result<()> {
+        let pipe = watch(pipe, Interest::WRITABLE)?;
+        loop {
+            let next = self.queue.borrow_mut().pop_front();
+            if let Some(bytes) = next {
+                self.write_one(&pipe, &bytes).await?;
+                self.took(bytes.len());
+            } else if self.ended.get() || self.closed.get() {
+                return Ok(());
+            } else {
+                self.changed.notified().await;
+            }
+        }
+    }
+
+    async fn write_one(&self, pipe: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            if self.closed.get() {
+                return Ok(());
+            }
+            let mut guard = tokio::select! {
+                guard = pipe.writable() => guard?,
+                () = self.changed.notified() => continue,
+            };
+            // Would block: the guard has taken the readiness back, so the next turn waits.
+            if let Ok(attempt) = guard.try_io(|pipe| Ok(rustix::io::write(pipe, &bytes[done..])?)) {
+                let count = match attempt {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                    other => other?,
+                };
+                done += count;
+                self.written.set(self.written.get() + count as u64);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client's descriptor that we read for a run.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Waited for and read without blocking. A socket is read with `MSG_DONTWAIT`; anything else is a fresh
+    /// description of ours, since `O_NONBLOCK` on the client's would change it for everybody who shares it.
+    Polled { descriptor: OwnedFd, socket: bool },
+    /// A file: always "ready", and may still block (a network filesystem), so another thread reads it.
+    File(OwnedFd),
+}
+
+impl Source {
+    /// Prepares a descriptor for reading.
+    ///
+    /// # Errors
+    /// Those of open(2) on `/proc/self/fd`.
+    pub(crate) fn new(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
+        match kind {
+            Kind::Socket => Ok(Self::Polled { descriptor, socket: true }),
+            Kind::File | Kind::Harmless => Ok(Self::File(descriptor)),
+            _ => {
+                let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+                let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
+                Ok(Self::Polled { descriptor, socket: false })
+            }
+        }
+    }
+}
+
+/// Reads a source into a feed until its end, the feed's, or the policy's limit. `over` is called at the limit.
+pub(crate) async fn relay(source: Source, feed: Rc<Feed>, over: impl FnOnce(OverLimit)) {
+    let mut over = Some(over);
+    let mut take = |bytes: Vec<u8>| match feed.push(bytes.into()) {
+        Ok(()) => !feed.closed.get(),
+        Err(limit) => {
+            if let Some(over) = over.take() {
+                over(limit);
+            }
+            false
+        }
+    };
+    let result = match source {
+        Source::Polled { descriptor, socket } => poll_all(descriptor, socket, &feed, &mut take).await,
+        Source::File(descriptor) => read_file(descriptor, &feed, &mut take).await,
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "the client's standard input could not be read");
+    }
+    feed.end();
+}
+
+async fn poll_all(
+    descriptor: OwnedFd,
+    socket: bool,
+    feed: &Feed,
+    take: &mut impl FnMut(Vec<u8>) -> bool,
+) -> io::Result<()> {
+    let descriptor = watch(descriptor, Interest::READABLE)?;
+    loop {
+        feed.room().await;
+        let mut guard = tokio::select! {
+            guard = descriptor.readable() => guard?,
+            () = feed.closing() => return Ok(()),
+        };
+        let attempt = guard.try_io(|descriptor| {
+            let mut chunk = vec![0; CHUNK];
+            let count = if socket {
+                rustix::net::recv(descriptor, chunk.as_mut_slice(), RecvFlags::DONTWAIT)?.0
+            } else {
+                rustix::io::read(descriptor, chunk.as_mut_slice())?
+            };
+            chunk.truncate(count);
+            Ok(chunk)
+        });
+        match attempt {
+            Err(_would_block) => {}
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A terminal whose other end has gone.
+            Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(chunk)) if chunk.is_empty() => return Ok(()),
+            Ok(Ok(chunk)) => {
+                if !take(chunk) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn read_file(
+    descriptor: OwnedFd,
+    feed: &Feed,
+    take: &mut impl FnMut(Vec<u8>) -> bool,
+) -> io::Result<()> {
+    let descriptor = std::sync::Arc::new(descriptor);
+    loop {
+        feed.room().await;
+        let shared = std::sync::Arc::clone(&descriptor);
+        let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
+            let mut chunk = vec![0; CHUNK];
+            let count = rustix::io::read(&*shared, chunk.as_mut_slice())?;
+            chunk.truncate(count);
+            Ok(chunk)
+        });
+        let chunk = read.await.map_err(io::Error::other)??;
+        if chunk.is_empty() || !take(chunk) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The socket that clients connect to, and the lock that makes us the only supervisor of a state directory.
+//!
+//! The socket's directory is ours, no symbolic link, and nobody else may write to it (a user's: nor enter it);
+//! otherwise somebody could put a socket of their own in the place of ours. A stale socket is replaced; a live one
+//! is refused with its server's process id. Looking, removing and binding happen under a lock on the directory, so
+//! two daemons that start at once can't remove each other's socket.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use interprocess::local_socket::traits::tokio::Listener as _;
+use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName as _};
+use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as Accepting;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{Gid, Group};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// The longest path of a socket: `sun_path` without its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+const LOCK: &str = "supervisor.lock";
+
+/// Why there is no socket to serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// No path is known for it.
+    #[error(
+        "no place for the socket: XDG_RUNTIME_DIR isn't set; name one with --socket, in a directory of your own"
+    )]
+    NoPlace,
+    /// The path can't be a socket's.
+    #[error("{path} can't be a socket: {reason}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A directory can't be made or looked at.
+    #[error("cannot use the directory {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory isn't safe.
+    #[error("the directory {path} isn't safe: {reason}; {remedy}")]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// What would help.
+        remedy: String,
+    },
+    /// Somebody serves there.
+    #[error("{path} is served already, by process {pid}")]
+    Live {
+        /// The socket.
+        path: PathBuf,
+        /// The server's process id.
+        pid: i32,
+    },
+    /// Another supervisor has the state directory.
+    #[error("the state directory {path} belongs to a supervisor already{}", by_process(.pid))]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Its process id, if the lock's file says.
+        pid: Option<i32>,
+    },
+    /// No such group.
+    #[error("there is no group `{0}`; make it, or leave --group out")]
+    Group(String),
+    /// Binding failed.
+    #[error("cannot listen on {path}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn by_process(pid: &Option<i32>) -> String {
+    pid.map(|pid| format!(", process {pid}")).unwrap_or_default()
+}
+
+/// Who may use a socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access<'a> {
+    /// Our effective user id; root serves everybody in the group.
+    pub(crate) uid: u32,
+    /// The group, in root's daemon.
+    pub(crate) group: Option<&'a str>,
+}
+
+impl Access<'_> {
+    fn directory_mode(self) -> u32 {
+        if self.uid == 0 { 0o755 } else { 0o700 }
+    }
+
+    /// Bits that the directory must not have.
+    fn forbidden(self) -> u32 {
+        if self.uid == 0 { 0o022 } else { 0o077 }
+    }
+
+    fn socket_mode(self) -> u32 {
+        if self.uid == 0 { 0o660 } else { 0o600 }
+    }
+}
+
+/// A bound socket. Its name is removed when this is dropped.
+pub(crate) struct Listener {
+    accepting: Accepting,
+    pub(crate) path: PathBuf,
+}
+
+impl Listener {
+    /// Makes and checks the directory, replaces a stale socket, and binds. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub(crate) fn bind(path: &Path, access: Access<'_>) -> Result<Self, ListenError> {
+        check_path(path)?;
+        let group = access.group.map(group_named).transpose()?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let held = make_directory(directory, access)?;
+        // Held until the end of this function; let go of by the close.
+        rustix::fs::flock(&held, FlockOperation::LockExclusive)
+            .map_err(|errno| ListenError::Directory { path: directory.to_owned(), source: errno.into() })?;
+        remove_stale(path)?;
+        let failed = |source: io::Error| ListenError::Bind { path: path.to_owned(), source };
+        let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
+        let accepting = ListenerOptions::new()
+            .name(name)
+            .mode(access.socket_mode())
+            .create_tokio_as::<Accepting>()
+            .map_err(failed)?;
+        if let Some(group) = group {
+            nix::unistd::chown(path, None, Some(group)).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(Self { accepting, path: path.to_owned() })
+    }
+
+    /// The next connection, non-blocking and close-on-exec.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+        OwnedFd::try_from(self.accepting.accept().await?)
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), ListenError> {
+    let reason = if !path.is_absolute() {
+        "it isn't absolute"
+    } else if path.file_name().is_none() {
+        "it has no name"
+    } else if path.as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
+        "it is longer than the 107 bytes that the kernel allows"
+    } else {
+        return Ok(());
+    };
+    Err(ListenError::Path { path: path.to_owned(), reason })
+}
+
+fn group_named(name: &str) -> Result<Gid, ListenError> {
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        _ => Err(ListenError::Group(name.to_owned())),
+    }
+}
+
+/// Makes a directory if it isn't there, and checks it. A descriptor of it.
+fn make_directory(path: &Path, access: Access<'_>) -> Result<OwnedFd, ListenError> {
+    let failed = |source: io::Error| ListenError::Directory { path: path.to_owned(), source };
+    let mode = access.directory_mode();
+    if !path.exists() {
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+        // Whatever the umask was.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    let not_safe =
+        |reason: String, remedy: String| ListenError::Unsafe { path: path.to_owned(), reason, remedy };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => File::from(directory),
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            let reason = "it is a symbolic link or no directory".to_owned();
+            return Err(not_safe(reason, "name the real directory".to_owned()));
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    let found = directory.metadata().map_err(failed)?;
+    if found.uid() != access.uid {
+        let reason = format!("it belongs to user {}, not to {}", found.uid(), access.uid);
+        return Err(not_safe(reason, "use a directory of your own".to_owned()));
+    }
+    if found.mode() & access.forbidden() != 0 {
+        let reason = format!("others may {} it", if access.uid == 0 { "write to" } else { "enter" });
+        return Err(not_safe(reason, format!("chmod {mode:o} {}, or use another", path.display())));
+    }
+    Ok(directory.into())
+}
+
+/// Removes a socket that nobody serves.
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let failed = |source: io::Error| ListenError::Bind { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            let reason = "something else is there, which isn't a socket and isn't removed";
+            return Err(ListenError::Path { path: path.to_owned(), reason });
+        }
+        Ok(_) => {}
+    }
+    match server_of(path).map_err(failed)? {
+        Some(pid) => Err(ListenError::Live { path: path.to_owned(), pid }),
+        None => std::fs::remove_file(path).map_err(failed),
+    }
+}
+
+/// The process that listens on a socket; 0 if it can't be told.
+fn server_of(path: &Path) -> io::Result<Option<i32>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(Some(getsockopt(&socket, PeerCredentials).map_or(0, |peer| peer.pid()))),
+        // Its queue of connections is full: somebody is there.
+        Err(Errno::AGAIN) => Ok(Some(0)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The lock on a state directory, held as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    /// Makes and checks the directory, and locks it.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub(crate) fn take(directory: &Path, uid: u32) -> Result<Self, ListenError> {
+        let failed = |source: io::Error| ListenError::Directory { path: directory.to_owned(), source };
+        // Nobody else has business here, whoever runs the daemon.
+        let access = Access { uid, group: None };
+        let opened = make_directory(directory, access)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&opened, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| failed(errno.into()))?;
+        let mut file = File::from(file);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let text = io::read_to_string(&file).unwrap_or_default();
+                let pid = text.trim().parse().ok();
+                return Err(ListenError::Locked { path: directory.to_owned(), pid });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn access() -> Access<'static> {
+        Access { uid: rustix::process::geteuid().as_raw(), group: None }
+    }
+
+    fn within(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn a_fresh_socket_has_its_mode_in_a_directory_of_ours() {
+        within(async {
+            let top = tempfile::tempdir().unwrap();
+            let path = top.path().join("new/stockade.sock");
+            let listener = Listener::bind(&path, access()).unwrap();
+            let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().mode() & 0o777;
+            assert_eq!(mode(&path), access().socket_mode());
+            assert_eq!(mode(path.parent().unwrap()), access().directory_mode());
+            let client = UnixStream::connect(&path).unwrap();
+            let accepted = listener.accept().await.unwrap();
+            drop((client, accepted, listener));
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_refused_with_its_pid() {
+        within(async {
+            let top = tempfile::tempdir().unwrap();
+            let path = top.path().join("s");
+            drop(UnixListener::bind(&path).unwrap());
+            assert!(path.exists());
+            let _first = Listener::bind(&path, access()).unwrap();
+            let Err(ListenError::Live { pid, .. }) = Listener::bind(&path, access()) else {
+                panic!("bound twice")
+            };
+            assert_eq!(pid.cast_unsigned(), std::process::id());
+        });
+    }
+
+    #[test]
+    fn something_that_is_no_socket_is_left_alone() {
+        within(async {
+            let top = tempfile::tempdir().unwrap();
+            let path = top.path().join("s");
+            std::fs::write(&path, "precious").unwrap();
+            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        });
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_or_a_link_to_one_is_refused() {
+        within(async {
+            let top = tempfile::tempdir().unwrap();
+            let open = top.path().join("open");
+            std::fs::create_dir(&open).unwrap();
+            std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+            let error = Listener::bind(&open.join("s"), access()).err().unwrap();
+            assert!(matches!(error, ListenError::Unsafe { .. }), "{error}");
+            let real = top.path().join("real");
+            DirBuilder::new().mode(0o700).create(&real).unwrap();
+            let link = top.path().join("link");
+            std::os::unix::fs::symlink(&real, &link).unwrap();
+            let error = Listener::bind(&link.join("s"), access()).err().unwrap();
+            assert!(matches!(error, ListenError::Unsafe { .. }), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_named() {
+        let long = PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
+        for path in [PathBuf::from("relative"), long, PathBuf::from("/")] {
+            assert!(matches!(check_path(&path), Err(ListenError::Path { .. })), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn one_supervisor_has_a_state_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let uid = access().uid;
+        let lock = StateLock::take(&top.path().join("state"), uid).unwrap();
+        let error = StateLock::take(&top.path().join("state"), uid).unwrap_err();
+        let ours = i32::try_from(std::process::id()).unwrap();
+        assert!(matches!(error, ListenError::Locked { pid: Some(pid), .. } if pid == ours), "{error}");
+        assert!(error.to_string().ends_with(&format!(", process {ours}")));
+        drop(lock);
+        assert!(StateLock::take(&top.path().join("state"), uid).is_ok());
+    }
+
+    #[test]
+    fn a_group_that_does_not_exist_is_named() {
+        let error = group_named("no-such-group-here").unwrap_err();
+        assert!(error.to_string().contains("no-such-group-here"));
+    }
+}

@@ -1,0 +1,206 @@
+//! What one connection has still to be sent: answers, and the events of the runs it follows.
+//!
+//! Events are pulled, not pushed: a run's output stays in its ring until this connection's buffer has room, so a
+//! client that doesn't read costs one buffer and stops its own runs only. When bytes have gone to the socket, the
+//! marks behind them say which ring may be written over, and who has its `Exited`.
+//!
+//! A `LimitWarning` is the exception: it is sent at once or not at all, carries the number of the event before it,
+//! and isn't kept for a later follower. So it takes no number from the ring's.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use stockade_protocol::ExecId;
+use stockade_protocol::launch::Owner;
+use tokio::sync::Notify;
+
+use crate::output::Place;
+
+/// Bytes a connection's buffer is filled up to with events.
+pub(crate) const HIGH: usize = 256 * 1024;
+/// Bytes of answers that may wait before the client's next message is read.
+pub(crate) const ANSWERS: usize = 1024 * 1024;
+
+/// One connection's outgoing side.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub(crate) owner: Owner,
+    /// Bytes to be sent, from `sent` on.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) sent: usize,
+    /// Bytes ever put into the buffer.
+    put: u64,
+    marks: VecDeque<(u64, Mark)>,
+    pub(crate) following: HashMap<ExecId, Following>,
+    /// Runs that have something for this connection.
+    ready: VecDeque<ExecId>,
+    /// Rung when there is something to send.
+    pub(crate) bell: Rc<Notify>,
+    /// Rung when there is room for answers.
+    pub(crate) room: Rc<Notify>,
+}
+
+/// What it means that the bytes before a mark have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A run's ring was taken up to this offset.
+    Output(ExecId, u64),
+    /// A run's `Exited` was taken.
+    Exited(ExecId),
+}
+
+/// One run that a connection follows.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) place: Place,
+    /// What has reached the socket.
+    pub(crate) taken: u64,
+    /// Whether it stands in the queue of ready runs.
+    queued: bool,
+    /// Whether `Exited` is in the buffer.
+    pub(crate) complete: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(owner: Owner) -> Self {
+        Self {
+            owner,
+            buffer: Vec::new(),
+            sent: 0,
+            put: 0,
+            marks: VecDeque::new(),
+            following: HashMap::new(),
+            ready: VecDeque::new(),
+            bell: Rc::default(),
+            room: Rc::default(),
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.buffer.len() - self.sent
+    }
+
+    /// Whether anything waits, or is ready to be put.
+    pub(crate) fn has_something_to_send(&self) -> bool {
+        self.waiting() > 0 || !self.ready.is_empty()
+    }
+
+    /// Puts bytes behind those that wait; `fill` appends to the buffer.
+    pub(crate) fn put<T>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        if self.sent == self.buffer.len() {
+            self.buffer.clear();
+            self.sent = 0;
+        } else if self.sent >= HIGH {
+            self.buffer.drain(..self.sent);
+            self.sent = 0;
+        }
+        let before = self.buffer.len();
+        let result = fill(&mut self.buffer);
+        self.put += (self.buffer.len() - before) as u64;
+        self.bell.notify_one();
+        result
+    }
+
+    /// Marks what has been put so far.
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.marks.push_back((self.put, mark));
+    }
+
+    /// Bytes have gone to the socket.
+    pub(crate) fn went(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.sent == self.buffer.len() && self.buffer.capacity() > HIGH {
+            // An idle connection keeps no large buffer.
+            self.buffer = Vec::new();
+            self.sent = 0;
+        }
+        if self.waiting() < ANSWERS {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Takes the next mark whose bytes have gone.
+    pub(crate) fn reached(&mut self) -> Option<Mark> {
+        let gone = self.put - self.waiting() as u64;
+        let (at, mark) = *self.marks.front()?;
+        if at > gone {
+            return None;
+        }
+        self.marks.pop_front();
+        Some(mark)
+    }
+
+    /// Follows a run from a place.
+    pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
+        self.following.insert(run, Following { place, taken, queued: false, complete: false });
+        self.make_ready(run);
+    }
+
+    /// A run has something for this connection.
+    pub(crate) fn make_ready(&mut self, run: ExecId) {
+        if let Some(following) = self.following.get_mut(&run)
+            && !following.complete
+            && !core::mem::replace(&mut following.queued, true)
+        {
+            self.ready.push_back(run);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Takes the run whose turn it is, while there is room.
+    pub(crate) fn next_ready(&mut self) -> Option<ExecId> {
+        if self.waiting() >= HIGH {
+            return None;
+        }
+        let run = self.ready.pop_front()?;
+        if let Some(following) = self.following.get_mut(&run) {
+            following.queued = false;
+        }
+        Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox() -> Outbox {
+        Outbox::new(Owner { uid: 1, gid: 1, groups: Vec::new() })
+    }
+
+    #[test]
+    fn a_mark_is_reached_when_the_bytes_before_it_have_gone() {
+        let run = ExecId::from_bytes([1; 16]);
+        let mut outbox = outbox();
+        outbox.put(|buffer| buffer.extend_from_slice(b"abc"));
+        outbox.mark(Mark::Output(run, 3));
+        outbox.put(|buffer| buffer.extend_from_slice(b"de"));
+        outbox.mark(Mark::Exited(run));
+        outbox.went(2);
+        assert_eq!(outbox.reached(), None);
+        outbox.went(1);
+        assert_eq!(outbox.reached(), Some(Mark::Output(run, 3)));
+        assert_eq!(outbox.reached(), None);
+        outbox.went(2);
+        assert_eq!(outbox.reached(), Some(Mark::Exited(run)));
+        outbox.put(|buffer| buffer.extend_from_slice(b"f"));
+        assert_eq!(outbox.waiting(), 1);
+        assert_eq!(&outbox.buffer[outbox.sent..], b"f");
+    }
+
+    #[test]
+    fn a_run_waits_in_the_ready_queue_once_and_only_while_there_is_room() {
+        let run = ExecId::from_bytes([1; 16]);
+        let mut outbox = outbox();
+        outbox.follow(run, Place { seq: 1, offset: None }, 0);
+        outbox.make_ready(run);
+        assert_eq!(outbox.next_ready(), Some(run));
+        assert_eq!(outbox.next_ready(), None);
+        outbox.make_ready(run);
+        outbox.put(|buffer| buffer.resize(HIGH, 0));
+        assert_eq!(outbox.next_ready(), None);
+        outbox.went(1);
+        assert_eq!(outbox.next_ready(), Some(run));
+    }
+}

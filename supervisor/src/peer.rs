@@ -1,0 +1,289 @@
+//! Who is at the other end of a connection, and whether it may be a client.
+//!
+//! The kernel says who (`SO_PEERCRED`, `SO_PEERPIDFD`); `/proc` says the rest while the pidfd proves that the
+//! process is still the same. Refused are: a process of the launcher's tree (a run must never become a client),
+//! one in a foreign pid or user namespace (a container's root isn't our root, and its pids say nothing to us), and
+//! in a user's daemon anybody but that user. What can't be read is refused, too.
+//!
+//! The supplementary groups are read from `/proc/PID/status`, since `SO_PEERGROUPS` has no safe wrapper. They are
+//! taken only if all four user ids and group ids there are still those of the socket: a set-user-id program that
+//! took over the process since it connected lends nothing.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use stockade_protocol::launch::Owner;
+
+/// The longest chain of parents that is followed.
+const MAX_ANCESTORS: usize = 4096;
+/// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
+const MAX_GROUPS: usize = 1024;
+
+/// Why a peer may not be a client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAClient {
+    /// The kernel doesn't say who it is.
+    #[error("cannot ask who the peer is")]
+    Unknown(#[source] io::Error),
+    /// Its process id isn't visible here.
+    #[error("the peer is in a foreign pid namespace")]
+    Invisible,
+    /// It has ended, or is another process by now.
+    #[error("the peer process {0} is gone")]
+    Gone(i32),
+    /// Another user, at a user's own daemon.
+    #[error("user {theirs} may not use the daemon of user {ours}")]
+    OtherUser {
+        /// Its user.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// A run, or a process of one.
+    #[error("process {0} belongs to a run: a run can't be a client")]
+    Run(i32),
+    /// In another namespace than we are.
+    #[error("process {pid} is in a foreign {kind} namespace")]
+    ForeignNamespace {
+        /// Its process id.
+        pid: i32,
+        /// `pid` or `user`.
+        kind: &'static str,
+    },
+    /// What decides can't be read.
+    #[error("cannot read {path} to check the peer")]
+    Unreadable {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its identity changed since it connected.
+    #[error("process {0} has changed its user or groups since it connected")]
+    Changed(i32),
+}
+
+/// For whom we look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Viewer {
+    /// Our effective user id.
+    pub(crate) uid: u32,
+    /// Our process id: everything beneath us belongs to a run.
+    pub(crate) pid: i32,
+    /// The launcher's process id, should it have another parent than us.
+    pub(crate) launcher: Option<i32>,
+}
+
+impl Viewer {
+    /// Whether this is a user's own daemon.
+    pub(crate) fn is_user_mode(self) -> bool {
+        self.uid != 0
+    }
+}
+
+/// A peer that may be a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Who it acts for.
+    pub(crate) owner: Owner,
+    /// Its process id.
+    pub(crate) pid: i32,
+}
+
+/// Asks who is there, and judges.
+///
+/// # Errors
+/// [`NotAClient`].
+pub(crate) fn inspect(socket: &OwnedFd, viewer: Viewer) -> Result<Peer, NotAClient> {
+    let credentials =
+        getsockopt(socket, PeerCredentials).map_err(|errno| NotAClient::Unknown(errno.into()))?;
+    let (pid, uid, gid) = (credentials.pid(), credentials.uid(), credentials.gid());
+    if pid <= 0 {
+        return Err(NotAClient::Invisible);
+    }
+    // Before kernel 6.5 there is no pidfd of a peer; one opened by number is as good as /proc is, and no better.
+    let pidfd = match getsockopt(socket, PeerPidfd) {
+        Ok(pidfd) => pidfd,
+        Err(nix::errno::Errno::ENOPROTOOPT) => open_pidfd(pid).ok_or(NotAClient::Gone(pid))?,
+        Err(_) => return Err(NotAClient::Gone(pid)),
+    };
+    if viewer.is_user_mode() && uid != viewer.uid {
+        return Err(NotAClient::OtherUser { theirs: uid, ours: viewer.uid });
+    }
+    let groups = groups_of(pid, uid, gid)?;
+    check_ancestry(pid, viewer)?;
+    for kind in ["pid", "user"] {
+        check_namespace(pid, uid, kind, viewer)?;
+    }
+    if has_ended(&pidfd) {
+        return Err(NotAClient::Gone(pid));
+    }
+    Ok(Peer { owner: Owner { uid, gid, groups }, pid })
+}
+
+fn open_pidfd(pid: i32) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+fn has_ended(pidfd: impl AsFd) -> bool {
+    let mut set = [PollFd::new(&pidfd, PollFlags::IN)];
+    !matches!(poll(&mut set, Some(&Timespec::default())), Ok(0))
+}
+
+fn read(path: String, pid: i32) -> Result<String, NotAClient> {
+    std::fs::read_to_string(&path).map_err(|source| {
+        let gone = [nix::libc::ENOENT, nix::libc::ESRCH].map(Some).contains(&source.raw_os_error());
+        if gone { NotAClient::Gone(pid) } else { NotAClient::Unreadable { path: path.into(), source } }
+    })
+}
+
+fn groups_of(pid: i32, uid: u32, gid: u32) -> Result<Vec<u32>, NotAClient> {
+    let status = read(format!("/proc/{pid}/status"), pid)?;
+    parse_groups(&status, uid, gid).ok_or(NotAClient::Changed(pid))
+}
+
+/// The groups in a `status`, if all its ids are these.
+fn parse_groups(status: &str, uid: u32, gid: u32) -> Option<Vec<u32>> {
+    let numbers = |key: &str| -> Option<Vec<u32>> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().map(|number| number.parse().ok()).collect()
+    };
+    let same =
+        |key: &str, id: u32| numbers(key).is_some_and(|ids| ids.len() == 4 && ids.iter().all(|&i| i == id));
+    if !same("Uid:", uid) || !same("Gid:", gid) {
+        return None;
+    }
+    numbers("Groups:").filter(|groups| groups.len() <= MAX_GROUPS)
+}
+
+fn check_ancestry(pid: i32, viewer: Viewer) -> Result<(), NotAClient> {
+    let mut at = pid;
+    for _ in 0..MAX_ANCESTORS {
+        if viewer.launcher == Some(at) || (at == viewer.pid && at != pid) {
+            return Err(NotAClient::Run(pid));
+        }
+        if at <= 1 {
+            return Ok(());
+        }
+        let stat = read(format!("/proc/{at}/stat"), pid)?;
+        at = parse_parent(&stat).ok_or(NotAClient::Gone(pid))?;
+    }
+    Err(NotAClient::Run(pid))
+}
+
+/// The parent in a `stat`: the second field after the name, which may hold anything, brackets included.
+fn parse_parent(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn check_namespace(pid: i32, uid: u32, kind: &'static str, viewer: Viewer) -> Result<(), NotAClient> {
+    let link = |who: &str| {
+        let path = PathBuf::from(format!("/proc/{who}/ns/{kind}"));
+        std::fs::read_link(&path).map_err(|source| NotAClient::Unreadable { path, source })
+    };
+    let ours = link("self")?;
+    match link(&pid.to_string()) {
+        Ok(theirs) if theirs == ours => Ok(()),
+        Ok(_) => Err(NotAClient::ForeignNamespace { pid, kind }),
+        // Only root may look into another user's process. A supervisor that is neither root nor that user can't
+        // tell, and its unit gives it no way to.
+        Err(_) if viewer.uid != 0 && uid != viewer.uid => {
+            tracing::warn!(
+                pid,
+                uid,
+                kind,
+                "another user's namespaces can't be read; the peer is taken as it is"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ourselves() -> Viewer {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        Viewer { uid: rustix::process::geteuid().as_raw(), pid, launcher: None }
+    }
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (ours.into(), theirs.into())
+    }
+
+    #[test]
+    fn a_peer_of_ours_is_known_with_its_groups() {
+        let (socket, _other) = pair();
+        let peer = inspect(&socket, ourselves()).unwrap();
+        assert_eq!(peer.pid, ourselves().pid);
+        assert_eq!(peer.owner.uid, ourselves().uid);
+        let mut groups: Vec<u32> =
+            nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        let mut seen = peer.owner.groups;
+        groups.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, groups);
+    }
+
+    #[test]
+    fn a_descendant_of_the_launcher_is_refused() {
+        let (socket, _other) = pair();
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+        let viewer = Viewer { launcher: Some(parent), ..ourselves() };
+        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
+        let viewer = Viewer { launcher: Some(ourselves().pid), ..ourselves() };
+        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
+    }
+
+    #[test]
+    fn a_descendant_of_the_supervisor_is_refused_and_the_supervisor_itself_is_not() {
+        let (socket, _other) = pair();
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+        let viewer = Viewer { pid: parent, ..ourselves() };
+        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
+        assert!(inspect(&socket, ourselves()).is_ok());
+    }
+
+    #[test]
+    fn another_user_is_refused_by_a_users_daemon() {
+        let (socket, _other) = pair();
+        let viewer = Viewer { uid: ourselves().uid + 1, ..ourselves() };
+        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::OtherUser { .. })));
+    }
+
+    #[test]
+    fn a_process_in_another_namespace_is_refused() {
+        // Process 1 of this machine is in ours; what differs is told by the link's text.
+        let viewer = ourselves();
+        assert!(check_namespace(viewer.pid, viewer.uid, "pid", viewer).is_ok());
+        let error = check_namespace(i32::MAX, viewer.uid, "pid", viewer).unwrap_err();
+        assert!(matches!(error, NotAClient::Unreadable { .. }));
+    }
+
+    #[test]
+    fn the_parent_is_found_behind_any_name() {
+        assert_eq!(parse_parent("7 (a) b) 1 (c) S 42 7 7 0 -1"), Some(42));
+        assert_eq!(parse_parent("7 (x) S"), None);
+        assert_eq!(parse_parent(""), None);
+    }
+
+    #[test]
+    fn groups_count_only_while_every_id_is_the_sockets() {
+        let status = |uids: &str| format!("Name:\tx\nUid:\t{uids}\nGid:\t5\t5\t5\t5\nGroups:\t5 27 \n");
+        assert_eq!(parse_groups(&status("7\t7\t7\t7"), 7, 5), Some(vec![5, 27]));
+        assert_eq!(parse_groups(&status("7\t0\t7\t0"), 7, 5), None);
+        assert_eq!(parse_groups(&status("7\t7\t7\t7"), 7, 6), None);
+        assert_eq!(parse_groups("", 7, 5), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! One run, on the side that does I/O: what is to be launched, what came back, and its output.
+//!
+//! Where the run stands is the dispatcher's. Here is what its followers will be told, so that a follower that comes
+//! late gets the same events with the same numbers.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use stockade_protocol::Bytes;
+use stockade_protocol::confinement::Confinement;
+use stockade_protocol::launch::Launch;
+use stockade_protocol::outcome::{Outcome, Usage};
+use stockade_protocol::ring::FIRST_SEQ;
+use tracing::Span;
+
+use crate::dispatcher::ConnectionId;
+use crate::feed::{Feed, Source};
+use crate::output::{Ring, Wrote};
+
+/// The most bytes of a command in a list.
+const SHOWN_COMMAND: usize = 256;
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) owner: u32,
+    pub(crate) origin: ConnectionId,
+    pub(crate) request_id: u64,
+    pub(crate) policy: String,
+    pub(crate) command: Bytes,
+    /// When it was asked for, in milliseconds since the daemon's start.
+    pub(crate) asked_at: u64,
+    pub(crate) span: Span,
+    /// Until it is handed to the launcher.
+    pub(crate) waiting: Option<Box<Waiting>>,
+    /// Its standard input, if that passes through us.
+    pub(crate) feed: Option<Rc<Feed>>,
+    /// Whether `StdinData` may fill the feed.
+    pub(crate) streams_input: bool,
+    /// Capacity of its ring, if its output is relayed.
+    pub(crate) ring_bytes: Option<u64>,
+    pub(crate) ring: Option<Ring>,
+    pub(crate) wrote: Wrote,
+    /// What the relay was told that it may write over.
+    pub(crate) acknowledged: u64,
+    pub(crate) confinement: Option<Box<Confinement>>,
+    /// Whether the dispatcher has put `Started` out.
+    pub(crate) started: bool,
+    /// What the launcher said at its end.
+    pub(crate) usage: Usage,
+    pub(crate) trusted_files: Vec<Bytes>,
+    pub(crate) exited: Option<Exited>,
+    pub(crate) followers: Vec<ConnectionId>,
+}
+
+/// What is handed to the launcher.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) launch: Launch,
+    pub(crate) workspace: Option<OwnedFd>,
+    pub(crate) input: Input,
+    pub(crate) output: Vec<OwnedFd>,
+}
+
+/// Where standard input will come from.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Nowhere.
+    Null,
+    /// This descriptor becomes the tool's.
+    Passed(OwnedFd),
+    /// The run's feed, which a client fills.
+    Fed,
+    /// The run's feed, which this descriptor fills.
+    Relayed(Source),
+}
+
+/// The last event.
+#[derive(Debug)]
+pub(crate) struct Exited {
+    pub(crate) seq: u64,
+    pub(crate) outcome: Outcome,
+}
+
+impl Run {
+    /// The number of the next event that has none yet; records below it are output.
+    pub(crate) fn end_of_output(&self) -> u64 {
+        match &self.exited {
+            Some(exited) => exited.seq,
+            None => self.wrote.next_seq,
+        }
+    }
+
+    /// Whether no report of the relay will change anything any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.exited.is_some() || self.wrote.eof
+    }
+
+    /// What it used, with the bytes that only we have seen.
+    pub(crate) fn final_usage(&self) -> Usage {
+        let mut usage = self.usage.clone();
+        if self.ring_bytes.is_some() && self.started {
+            usage.bytes_out = self.wrote.payload_bytes();
+        }
+        if let Some(feed) = &self.feed {
+            usage.bytes_in = feed.written();
+        }
+        usage
+    }
+
+    /// Whether there is something for a follower that wants `seq` next.
+    pub(crate) fn has(&self, seq: u64) -> bool {
+        match seq {
+            1 => true,
+            2 => self.started || self.exited.is_some(),
+            _ => self.started && seq >= FIRST_SEQ && (seq < self.end_of_output() || self.exited.is_some()),
+        }
+    }
+}
+
+/// A command as lists show it: its words with spaces between, cut at a bound.
+pub(crate) fn shown_command(argv: &[Bytes]) -> Bytes {
+    let mut shown = Vec::new();
+    for argument in argv {
+        if !shown.is_empty() {
+            shown.push(b' ');
+        }
+        shown.extend_from_slice(&argument[..argument.len().min(SHOWN_COMMAND)]);
+        if shown.len() >= SHOWN_COMMAND {
+            shown.truncate(SHOWN_COMMAND);
+            break;
+        }
+    }
+    Bytes(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_command_is_cut_in_a_list() {
+        assert_eq!(shown_command(&["ls".into(), "-l".into()]), "ls -l".into());
+        let long: Vec<Bytes> = vec![Bytes(vec![b'x'; 1 << 20]); 100];
+        assert_eq!(shown_command(&long).len(), SHOWN_COMMAND);
+    }
+}

@@ -10,7 +10,6 @@
 //! other limit is the launcher's. The launcher dies with us, and with it the run.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -36,29 +35,30 @@ use crate::{escape, exit, sources};
 
 /// How long the pipes may stay open after the run's end: nothing of the run is left to write to them.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long the launcher may take to put away what it made.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// Room in each output pipe, where the kernel grants it.
 const PIPE: usize = 256 * 1024;
 
 /// Runs the command; the status to exit with.
 pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow) -> Result<u8, CliError> {
-    let (channel, child) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
-    let launched = launch(arguments, request, &channel);
-    let ended = match launched {
-        Ok(Ok(plan)) => Run::new(channel, follow, plan).and_then(|mut run| run.serve()),
-        Ok(Err(denied)) => {
+    // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
+    // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
+    let channel = start_launcher()?;
+    match launch(arguments, request, &channel)? {
+        Ok(plan) => Run::new(channel, follow, plan)?.serve(),
+        Err(denied) => {
             follow.denied(&denied);
-            drop(channel);
             Ok(follow.finish(exit::OURS))
         }
-        Err(error) => {
-            drop(channel);
-            Err(error)
-        }
-    };
-    farewell(child);
-    ended
+    }
+}
+
+/// A launcher of our own: a copy of this process, which has one thread; started anew where that can't be.
+fn start_launcher() -> Result<Channel, CliError> {
+    if let Ok(Some(socket)) = stockade_worker::copy_as_launcher() {
+        return Ok(Channel::new(socket));
+    }
+    let (channel, _launcher) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+    Ok(channel)
 }
 
 /// What was sent to the launcher, and our ends of it.
@@ -218,16 +218,6 @@ fn send(
     Ok(plan)
 }
 
-/// Waits until the launcher has put away what it made. It was told by its channel's end.
-pub(crate) fn farewell(mut child: Child) {
-    let Ok(pid) = i32::try_from(child.id()) else { return };
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
-    if let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-        let _ = wait([Some((pidfd.as_fd(), PollFlags::IN))], Some(Instant::now() + FAREWELL));
-    }
-    let _ = child.try_wait();
-}
-
 /// How it ended.
 #[derive(Debug)]
 struct End {
@@ -337,7 +327,7 @@ impl<'a> Run<'a> {
             self.read(Stream::Stderr)?;
         }
         if input || input_out {
-            self.feed(input);
+            self.feed(input)?;
         }
         if message {
             self.receive()?;
@@ -402,27 +392,35 @@ impl<'a> Run<'a> {
     }
 
     /// Moves our standard input to the command's.
-    fn feed(&mut self, readable: bool) {
-        let Some(sink) = &mut self.stdin else { return };
+    fn feed(&mut self, readable: bool) -> Result<(), CliError> {
+        let Some(sink) = &mut self.stdin else { return Ok(()) };
         if !readable {
             sink.flush();
         } else {
             let left = self.plan.stdin_limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.sent));
             let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let read = if most == 0 { Ok(0) } else { sink.feed(std::io::stdin(), most) };
+            let read = match most {
+                0 => rustix::io::read(std::io::stdin(), &mut [0; 1]),
+                _ => sink.feed(std::io::stdin(), most),
+            };
             match read {
+                Ok(1..) if most == 0 => {
+                    self.stdin = None;
+                    return self.cancel(CancelReason::InputExceeded { limit: self.sent });
+                }
                 Ok(length @ 1..) => self.sent += length as u64,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                // The end, its error or the limit: the command sees the end of its input.
+                // The end, or an error: the command sees the end of its input.
                 Ok(0) | Err(_) => {
                     self.stdin = None;
-                    return;
+                    return Ok(());
                 }
             }
         }
         if sink.broken() {
             self.stdin = None;
         }
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<(), CliError> {
@@ -496,7 +494,7 @@ impl<'a> Run<'a> {
                 self.tell(&ToLauncher::Signal { exec_id: self.plan.exec_id, signal })?;
             }
             // Before the command has begun there is nobody to hear a signal.
-            Wish::Forward(_) | Wish::Cancel => self.cancel()?,
+            Wish::Forward(_) | Wish::Cancel => self.cancel(CancelReason::Asked)?,
         }
         Ok(None)
     }
@@ -506,7 +504,7 @@ impl<'a> Run<'a> {
         if self.follow.is_json() {
             if self.follow.stdout.broken() && !self.told_broken && self.end.is_none() {
                 self.told_broken = true;
-                self.cancel()?;
+                self.cancel(CancelReason::Asked)?;
             }
             return Ok(());
         }
@@ -528,13 +526,13 @@ impl<'a> Run<'a> {
         let Some(idle) = self.plan.idle else { return Ok(()) };
         if self.idle_runs() && self.moved.elapsed() >= idle {
             self.idled = true;
-            self.cancel()?;
+            self.cancel(CancelReason::Asked)?;
         }
         Ok(())
     }
 
-    fn cancel(&mut self) -> Result<(), CliError> {
-        self.tell(&ToLauncher::Cancel { exec_id: self.plan.exec_id, reason: CancelReason::Asked })
+    fn cancel(&self, reason: CancelReason) -> Result<(), CliError> {
+        self.tell(&ToLauncher::Cancel { exec_id: self.plan.exec_id, reason })
     }
 
     fn tell(&self, message: &ToLauncher) -> Result<(), CliError> {
@@ -546,7 +544,10 @@ impl<'a> Run<'a> {
     }
 
     fn event(&mut self, event: &ExecEvent) {
-        self.seq += 1;
+        // As a daemon numbers them: a warning has the number of the event before it.
+        if !matches!(event, ExecEvent::LimitWarning { .. }) {
+            self.seq += 1;
+        }
         self.follow.event(self.plan.exec_id, self.seq, event);
     }
 }

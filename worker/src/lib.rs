@@ -19,4 +19,5 @@ mod stages;
 mod sys;
 mod template;
 
+pub use launcher::copy_as_launcher;
 pub use role::run_role;

@@ -10,13 +10,21 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::stages::placeholder;
 use crate::{launcher, monitor, relay, template};
 
+/// Every role there is.
+const ROLES: [&str; 5] = ["launcher", "template", "sweep", "relay", "monitor"];
+
 /// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`,
 /// `monitor`. A role's
 /// channel to its parent is its file descriptor 0.
 #[must_use]
 pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
+    // /proc/self/exe names every one of them `exe` otherwise.
+    let role = name.to_str().filter(|name| ROLES.contains(name))?;
+    if let Ok(title) = std::ffi::CString::new(format!("stockade-{role}")) {
+        let _ = rustix::thread::set_name(&title);
+    }
     let embedded = arguments.iter().any(|argument| argument == "--embedded");
-    let ended = match name.to_str()? {
+    let ended = match role {
         "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
         "template" => channel().map(template::run),
         "sweep" => channel().map(placeholder::sweep),

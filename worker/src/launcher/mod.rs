@@ -11,6 +11,8 @@
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`run`], [`check`], [`verify`], [`spawn`], [`outbox`].
 
+pub use spawn::copy_as_launcher;
+
 mod check;
 mod outbox;
 mod run;

@@ -759,7 +759,8 @@ fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
     const PIPEFS: i64 = 0x5049_5045;
     let us = rustix::process::geteuid().as_raw();
     for fd in stdio {
-        if host_uid != us && rustix::fs::fstat(fd)?.st_uid == us && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
+        if host_uid != us && rustix::fs::fstat(fd)?.st_uid == us && rustix::fs::fstatfs(fd)?.f_type == PIPEFS
+        {
             rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
         }
     }

@@ -52,3 +52,37 @@ pub(crate) fn template(embedded: bool) -> io::Result<(Pid, OwnedFd)> {
         }
     }
 }
+
+/// Starts an embedded launcher as a copy of this process, and gives our end of its channel. For a caller with one
+/// thread and one run to make: there is nothing in its memory that its own launcher may not have, and an exec of a
+/// large program is most of what a short run costs. `None`: the caller has threads, and must start one by an exec.
+///
+/// # Errors
+/// Those of socketpair(2) and clone3(2).
+pub fn copy_as_launcher() -> io::Result<Option<OwnedFd>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Ok(None);
+    }
+    let (ours, theirs) = socket::seqpacket_pair()?;
+    match sys::clone_process(0, None)? {
+        Cloned::Parent { .. } => Ok(Some(ours)),
+        Cloned::Child => {
+            if let Ok(channel) = settle(&theirs) {
+                super::run(channel, true);
+            }
+            crate::role::leave(0)
+        }
+    }
+}
+
+/// Makes a fresh copy a process of its own: out of the terminal's process group, with nothing of the original's open
+/// but standard error.
+fn settle(channel: &OwnedFd) -> io::Result<OwnedFd> {
+    rustix::process::setpgid(None, None)?;
+    rustix::stdio::dup2_stdin(channel)?;
+    sys::close_all_but_standard()?;
+    let channel = crate::role::channel()?;
+    rustix::stdio::dup2_stdout(io::stdin())?;
+    rustix::process::chdir("/")?;
+    Ok(channel)
+}

@@ -124,7 +124,7 @@ impl Reader {
     }
 
     /// The process's share of shared memory that belongs to one of these devices: mapped files of a tmpfs, in
-    /// bytes. What stands behind the first [`MAX_SMAPS`] bytes isn't found.
+    /// bytes. What stands behind the first 8 MiB of text isn't found.
     pub fn share_on_devices(&mut self, proc: &OwnedFd, pid: i32, devices: &[u64]) -> u64 {
         let Ok(file) = open(proc, pid, "smaps") else { return 0 };
         let mut found = 0;

@@ -293,9 +293,17 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     };
     let error = ProtocolError { code: ProtocolErrorCode::Malformed, text: "malformed message".into() };
     let mut messages = vec![("", ServerMessage::Welcome(welcome)), ("", ServerMessage::Error(error))];
-    let names = ["Accepted", "Started", "Output", "OutputLost", "LimitWarning", "Exited"];
-    // In the order of a run's life; the numbers rise by one.
-    for ((seq, event), name) in (1..).zip(events()).zip(names) {
+    // In the order of a run's life. Twelve events are lost, so the number of the twelfth stands for them; a warning has that
+    // of the event before it.
+    let names = [
+        ("Accepted", 1),
+        ("Started", 2),
+        ("Output", 3),
+        ("OutputLost", 15),
+        ("LimitWarning", 15),
+        ("Exited", 16),
+    ];
+    for (event, (name, seq)) in events().into_iter().zip(names) {
         messages.push((name, ServerMessage::Event { exec_id: RUN, seq, event }));
     }
     let busy = Denied::new(DenyReason::Busy, "4 runs and 64 waiting").retry_after(250);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use stockade_tests::setting::marker;
-use stockade_tests::{Setting, left, wait_until};
+use stockade_tests::{Ended, Setting, left, wait_until};
 
 #[test]
 fn exit_status_of_every_kind_is_passed_on() {
@@ -289,6 +289,99 @@ fn workspace_that_would_cover_the_system_is_refused() {
             ended.expect_code(125);
         }
     }
+}
+
+#[test]
+fn workspace_that_is_not_the_callers_is_named() {
+    for setting in Setting::each().filter(|setting| !setting.ground.person.is_root()) {
+        let closed = setting.ground.base().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        setting.ground.person.own(&closed);
+        std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        let path = closed.join("inner");
+        let run = setting.run("default").option(&["--workspace", path.to_str().unwrap()]);
+        run.words(["true"]).finish().expect_code(125).expect_errors(&["closed"]);
+    }
+}
+
+#[test]
+fn workspace_behind_a_symbolic_link_works() {
+    for setting in Setting::each() {
+        setting.ground.put("file", "found\n");
+        let link = setting.ground.base().join("link");
+        std::os::unix::fs::symlink(setting.ground.work(), &link).unwrap();
+        let run = setting.run("default").option(&["--workspace", link.to_str().unwrap()]);
+        run.words(["cat", "file"]).finish().expect_code(0).expect_text("found");
+        let run = setting.run("default").within(&link).variable("PWD", &link);
+        run.words(["bash", "-c", "cat file; echo x > made"]).finish().expect_code(0).expect_text("found");
+        assert!(setting.ground.work().join("made").exists());
+    }
+}
+
+#[test]
+fn directory_of_the_client_that_is_gone_is_named() {
+    for setting in Setting::each() {
+        let gone = setting.ground.work().join("gone");
+        std::fs::create_dir(&gone).unwrap();
+        setting.ground.person.own(&gone);
+        let run = setting.run("default").words(["true"]).into_command();
+        let words: Vec<_> =
+            std::iter::once(run.get_program()).chain(run.get_args()).map(ToOwned::to_owned).collect();
+        let mut shell = setting.ground.command("bash");
+        shell.args(["-c", "cd gone; rmdir ../gone; exec \"$@\"", "bash"]).args(words);
+        Ended::of(shell).expect_code(125).expect_errors(&["director"]);
+    }
+}
+
+#[test]
+fn home_as_workspace_is_the_real_home() {
+    for setting in Setting::each().filter(|setting| !setting.mode.has_daemon()) {
+        let home = setting.ground.home();
+        let run = setting.run("default").within(&home);
+        run.words(["cat", "secret.txt"]).finish().expect_code(0).expect_text("the secret of home");
+    }
+}
+
+#[test]
+fn sandbox_within_a_sandbox_fails_with_a_clear_error() {
+    for setting in Setting::each() {
+        let copy = setting.ground.work().join("stockade");
+        std::fs::copy(&setting.ground.binaries.stockade, &copy).unwrap();
+        setting.ground.person.own(&copy);
+        let words = ["./stockade", "run", "--embedded", "--", "echo", "inner"];
+        let ended = setting.run("default").words(words).finish();
+        ended.expect_code(125).expect_errors(&["minimal"]);
+    }
+}
+
+#[test]
+fn hidden_variables_of_the_loader_do_not_reach_the_tool() {
+    for setting in Setting::each() {
+        let run = setting.run("default").variable("LD_PRELOAD", "/nonexistent.so").variable("BASH_ENV", "/x");
+        let ended = run.words(["sh", "-c", "echo ${LD_PRELOAD-unset} ${BASH_ENV-unset}"]).finish();
+        ended.expect_code(0).expect_text("unset unset");
+    }
+}
+
+#[test]
+fn variable_that_is_asked_for_and_not_allowed_is_refused() {
+    for setting in Setting::each() {
+        let run = setting.run("default").option(&["--env", "MY_SECRET=x"]);
+        let ended = run.words(["sh", "-c", "echo got $MY_SECRET"]).finish();
+        ended.expect_code(125).expect_errors(&["MY_SECRET", "default"]);
+        let run = setting.run("default").option(&["--env", "LC_TIME=C"]);
+        run.words(["sh", "-c", "echo $LC_TIME"]).finish().expect_code(0).expect_text("C");
+    }
+}
+
+#[test]
+fn first_command_of_the_readme_prints_42_from_the_callers_own_environment() {
+    let binaries = stockade_tests::binaries::Binaries::get();
+    let mut command = std::process::Command::new(&binaries.stockade);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    command.args(["run", "--", "python3", "-c", "print(6*7)"]).current_dir(root);
+    command.env_remove("STOCKADE_SOCKET").env_remove("XDG_RUNTIME_DIR");
+    Ended::of(command).expect_code(0).expect_text("42");
 }
 
 #[test]

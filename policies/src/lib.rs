@@ -17,7 +17,7 @@
 //! an error, not a default. `docs/policies.md` is the reference for authors.
 //!
 //! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `document`, `inherit`, [`policy`],
-//! [`set`], [`directory`], [`syscalls`], [`resolve`], [`explain`].
+//! [`set`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
 mod amount;

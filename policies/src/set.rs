@@ -52,7 +52,7 @@ pub struct Source {
 /// Every policy, by name. Immutable; share it by `Arc`.
 #[derive(Debug, Default)]
 pub struct PolicySet {
-    policies: BTreeMap<String, Arc<Policy>>,
+    policies: Policies,
 }
 
 /// No policy of that name.
@@ -69,10 +69,7 @@ impl PolicySet {
     /// The shipped policies alone.
     #[must_use]
     pub fn shipped() -> Self {
-        static SHIPPED: LazyLock<BTreeMap<String, Arc<Policy>>> =
-            // A test holds that they load. If they didn't, there would be none, and every run would be refused.
-            LazyLock::new(|| PolicySet::from_sources(Vec::new()).unwrap_or_default().policies);
-        Self { policies: SHIPPED.clone() }
+        Self { policies: shipped_parts().0.clone() }
     }
 
     /// The shipped policies and these.
@@ -80,14 +77,58 @@ impl PolicySet {
     /// # Errors
     /// The first thing that is wrong with any of them: then there is no set.
     pub fn from_sources(sources: Vec<Source>) -> Result<Self, PolicyError> {
+        // Most policies have a filter that a shipped one has, too.
+        Self::build(sources, &mut shipped_parts().1.clone())
+    }
+
+    fn build(sources: Vec<Source>, filters: &mut Filters) -> Result<Self, PolicyError> {
         if sources.len() > MAX_POLICIES {
             return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
         }
-        let files = Files::read(sources)?;
-        let mut filters = Filters::default();
+        let mut all = shipped::sources();
+        all.extend(sources);
+        Self::of(&Files::read(all)?, filters)
+    }
+
+    /// As [`PolicySet::from_sources`], but of all these only the policy of this name: the others, its ancestors
+    /// apart, are neither read nor compiled, and what is wrong with them doesn't matter. For one run that doesn't
+    /// outlive its set. All of them where there is none of that name, so that asking for it names the nearest.
+    ///
+    /// # Errors
+    /// As [`PolicySet::from_sources`].
+    pub fn from_sources_named(sources: Vec<Source>, name: &str) -> Result<Self, PolicyError> {
+        if sources.len() > MAX_POLICIES {
+            return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
+        }
+        let mut all = shipped::sources();
+        all.extend(sources);
+        if !all.iter().any(|source| source.name == name) {
+            return Self::of(&Files::read(all)?, &mut Filters::default());
+        }
+        let mut needed = vec![name.to_owned()];
+        let mut at = 0;
+        while at < needed.len() && at <= MAX_ANCESTORS {
+            let wanted = needed[at].clone();
+            for source in all.iter().filter(|source| source.name == wanted) {
+                let document = document::parse(&source.file, &source.name, &source.text)?;
+                needed.extend(document.extends.map(|extends| extends.value));
+            }
+            at += 1;
+        }
+        all.retain(|source| needed.contains(&source.name));
+        let files = Files::read(all)?;
+        let mut set = Self::default();
+        if let Some(file) = files.by_name.get(name) {
+            let policy = Policy::new(files.parts(name, file)?, &mut Filters::default())?;
+            set.policies.insert(name.to_owned(), Arc::new(policy));
+        }
+        Ok(set)
+    }
+
+    fn of(files: &Files, filters: &mut Filters) -> Result<Self, PolicyError> {
         let mut policies = BTreeMap::new();
         for (name, file) in &files.by_name {
-            let policy = Policy::new(files.parts(name, file)?, &mut filters)?;
+            let policy = Policy::new(files.parts(name, file)?, filters)?;
             policies.insert(name.clone(), Arc::new(policy));
         }
         Ok(Self { policies })
@@ -128,6 +169,19 @@ impl PolicySet {
     }
 }
 
+type Policies = BTreeMap<String, Arc<Policy>>;
+
+/// The shipped policies and their filters, made once. A test holds that they load; if they didn't, there would be
+/// none of them, and every run would be refused.
+fn shipped_parts() -> &'static (Policies, Filters) {
+    static SHIPPED: LazyLock<(Policies, Filters)> = LazyLock::new(|| {
+        let mut filters = Filters::default();
+        let set = PolicySet::build(Vec::new(), &mut filters).unwrap_or_default();
+        (set.policies, filters)
+    });
+    &SHIPPED
+}
+
 /// A file that was read, not yet joined with its parents.
 struct File {
     file: Arc<str>,
@@ -144,7 +198,7 @@ struct Files {
 impl Files {
     fn read(sources: Vec<Source>) -> Result<Self, PolicyError> {
         let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
-        for source in shipped::sources().into_iter().chain(sources) {
+        for source in sources {
             let Source { name, file, text, trust } = source;
             let document = document::parse(&file, &name, &text)?;
             if trust == Trust::User {

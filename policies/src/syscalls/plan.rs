@@ -59,7 +59,7 @@ pub(crate) struct Filter {
 }
 
 /// Filters that were made already, by what they were made from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Filters(BTreeMap<String, Arc<Filter>>);
 
 /// An answer about one call.

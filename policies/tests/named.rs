@@ -31,7 +31,9 @@ fn a_broken_neighbour_does_not_matter_and_a_broken_ancestor_does() {
         let mut all = sources();
         all.retain(|source| source.name != broken.name);
         all.push(broken);
-        PolicySet::from_sources_named(all, "child").map(|set| set.names().len()).map_err(|error| error.to_string())
+        PolicySet::from_sources_named(all, "child")
+            .map(|set| set.names().len())
+            .map_err(|error| error.to_string())
     };
     assert_eq!(with(source("other", "no-such-key = 1\n")), Ok(1));
     assert!(with(source("parent", "no-such-key = 1\n")).unwrap_err().contains("parent.toml"));

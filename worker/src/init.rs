@@ -10,6 +10,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -69,13 +70,15 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Sta
     drop(locked);
     let Some(()) = wait_for_start(channel)? else { return Ok(()) };
     worker::dumpable(false)?;
+    let began = Instant::now();
     let tool = start(plan, launch)?;
     if channel.send(&FromWorker::Running, &[]).is_err() {
         return Ok(());
     }
     let Some(status) = watch(channel, &signals, tool)? else { return Ok(()) };
+    let wall = began.elapsed();
     end_the_rest(prepare.plan);
-    report(channel, status, &pivoted.missing);
+    report(channel, status, wall, &pivoted.missing);
     Ok(())
 }
 
@@ -284,10 +287,11 @@ fn descendants(of: &str) -> Vec<Pid> {
     all
 }
 
-fn report(channel: &Channel, status: i32, missing: &[Bytes]) {
+fn report(channel: &Channel, status: i32, wall: Duration, missing: &[Bytes]) {
+    let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
         .map_or_else(|_| Used::default(), |usage| Used::from(usage.as_ref()));
     let came = |path: &&Bytes| path.as_path().symlink_metadata().is_ok();
     let trusted_files = missing.iter().filter(came).cloned().collect();
-    drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, used, trusted_files })), &[]));
+    drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
 }

@@ -107,6 +107,8 @@ pub(crate) struct Parked {
 pub(crate) struct Ended {
     /// Raw wait status.
     pub(crate) status: i32,
+    /// From the tool's start to its end, in microseconds.
+    pub(crate) wall_us: u64,
     /// What every process of the run used, but init.
     pub(crate) used: Used,
     /// Protected names that came into being.

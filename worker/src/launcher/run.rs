@@ -632,11 +632,14 @@ impl Run {
     fn usage(&self) -> Usage {
         let used = self.ended.as_ref().map(|ended| ended.used).or(self.init_end.map(|(_, used)| used));
         let used = used.unwrap_or_default();
-        let wall = match (self.started, self.ended_at) {
+        // An init that told its tool's end told it exactly; else what was seen from here.
+        let told = self.ended.as_ref().map(|ended| Duration::from_micros(ended.wall_us));
+        let seen = || match (self.started, self.ended_at) {
             (Some(from), Some(to)) => to.saturating_duration_since(from),
             (Some(from), None) => from.elapsed(),
             _ => Duration::ZERO,
         };
+        let wall = told.unwrap_or_else(seen);
         let (memory, processes) = self.sampled;
         let mechanism = match (&self.counters, memory > used.largest) {
             (Some(_), _) => MemoryMechanism::Cgroup,

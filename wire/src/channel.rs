@@ -123,11 +123,9 @@ impl Packed {
             datagram.extend_from_slice(&bytes);
             return Ok(Self { datagram, spill: None });
         }
-        let memfd = rustix::fs::memfd_create(
-            "stockade-message",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(io::Error::from)?;
+        let memfd =
+            rustix::fs::memfd_create("stockade-message", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(io::Error::from)?;
         let mut file = std::fs::File::from(memfd);
         file.write_all(&bytes)?;
         rustix::fs::fcntl_add_seals(&file, SEALS).map_err(io::Error::from)?;

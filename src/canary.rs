@@ -21,6 +21,8 @@ use stockade_protocol::spec::Level;
 pub(crate) const ROLE: &str = "canary";
 /// A variable that no shipped policy lets through.
 pub(crate) const VARIABLE: &str = "STOCKADE_DOCTOR_CANARY";
+/// The canary that looks for it.
+pub(crate) const GIVEN: &str = "secret-variable";
 /// Descriptors a canary opens; the doctor's policies allow fewer.
 const DESCRIPTORS: usize = 200;
 /// How long a hog holds its memory: many ticks of the monitor.
@@ -99,7 +101,7 @@ pub(crate) const ALL: &[Canary] = canaries! {
     "write-beside" Guard Succeed STRICT "write beside it" |place| write(&place.work.join("beside"));
     "connect-host" Network Fail STRICT "connect to a loopback service of the host" connect_host;
     "unix-pair" Network Succeed STRICT "talk over a pair of local sockets" unix_pair;
-    "no-new-privileges" Identity Fail EVERY "gain privileges (no_new_privs, empty bounding set)" may_gain_privileges;
+    "no-new-privileges" Identity Fail EVERY "have or gain privileges (capabilities, no_new_privs)" may_have_privileges;
     "owns-its-files" Identity Succeed EVERY "own the files it makes" owns_its_files;
     "many-descriptors" Rlimits Fail EVERY "open 200 files where 64 are allowed" |_| open_many(DESCRIPTORS);
     "few-descriptors" Rlimits Succeed EVERY "open 8 files" |_| open_many(8);
@@ -175,13 +177,14 @@ fn unix_pair(_: &Place) -> io::Result<()> {
     rustix::io::read(&two, &mut [0]).map(drop).map_err(Into::into)
 }
 
-/// Succeeds where privileges could be gained, as it does for any ordinary process.
-fn may_gain_privileges(_: &Place) -> io::Result<()> {
+/// Succeeds where privileges are there or could be gained, as they could by any ordinary process.
+fn may_have_privileges(_: &Place) -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let bounded = field("CapBnd:").is_some_and(|mask| mask.bytes().all(|digit| digit == b'0'));
-    let barred = field("NoNewPrivs:") == Some("1");
-    if bounded && barred { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    let empty = |name| field(name).is_some_and(|mask| mask.bytes().all(|digit| digit == b'0'));
+    let has_none = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].into_iter().all(empty);
+    let gains_none = field("NoNewPrivs:") == Some("1");
+    if has_none && gains_none { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
 }
 
 fn owns_its_files(place: &Place) -> io::Result<()> {
@@ -255,7 +258,7 @@ mod tests {
         let doctor = i32::try_from(std::process::id()).unwrap();
         let place = Place { work, outside, port, doctor };
         // Variables are given to a run by the doctor; this process has none of them.
-        let here = ALL.iter().filter(|canary| canary.name != "secret-variable");
+        let here = ALL.iter().filter(|canary| canary.name != GIVEN);
         for canary in here {
             assert_eq!(canary.attempt(&place), None, "{}", canary.name);
         }

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
-use crate::{attach, doctor, exit, kill, logs, out, policy, ps, run, status};
+use crate::{attach, doctor, exit, kill, logs, out, policy, ps, run, serve, status};
 
 const EXAMPLES: &str = "Examples:
   stockade run -- python3 -c 'print(6*7)'
@@ -32,6 +32,7 @@ struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
     Run(run::Arguments),
+    Serve(serve::Arguments),
     Ps(ps::Arguments),
     Kill(kill::Arguments),
     Attach(attach::Arguments),
@@ -68,6 +69,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
 fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
     match subcommand {
         Subcommand::Run(arguments) => run::run(arguments),
+        Subcommand::Serve(arguments) => serve::serve(arguments),
         Subcommand::Ps(arguments) => ps::ps(arguments),
         Subcommand::Kill(arguments) => kill::kill(arguments),
         Subcommand::Attach(arguments) => attach::attach(arguments),

@@ -89,10 +89,12 @@ type Rows = Vec<(String, Verdict)>;
 
 fn examine(ground: &Ground) -> Result<(Rows, Rows, Default), CliError> {
     let policies = policies()?;
-    let control: BTreeMap<_, _> = ALL
+    let mut control: Results = ALL
         .iter()
         .map(|canary| (canary.name.to_owned(), canary.attempt(&ground.place).unwrap_or(0)))
         .collect();
+    // Whoever starts a program gives it its variables: the doctor gives this one to every run.
+    control.insert(canary::GIVEN.to_owned(), 0);
     let mut seen = Vec::new();
     for (level, policy) in [
         (Level::Strict, "doctor-strict"),
@@ -147,7 +149,7 @@ fn policies() -> Result<PolicySet, CliError> {
         name: name.to_owned(),
         file: format!("doctor/{name}.toml"),
         text: text.to_owned(),
-        trust: Trust::User,
+        trust: Trust::Shipped,
     };
     let limits = "[limits]\nopen-files = 64\nwall-time = \"20s\"\n";
     let strict = format!(

@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow)
 }
 
 /// A launcher of our own: a copy of this process, which has one thread; started anew where that can't be.
-fn start_launcher() -> Result<Channel, CliError> {
+pub(crate) fn start_launcher() -> Result<Channel, CliError> {
     if let Ok(Some(socket)) = stockade_worker::copy_as_launcher() {
         return Ok(Channel::new(socket));
     }
@@ -83,7 +83,7 @@ fn launch(
 ) -> Result<Result<Plan, Denied>, CliError> {
     let (policies, name) = match arguments.policy_file() {
         Some(file) => sources::with_file(file)?,
-        None => (sources::all()?, arguments.policy.clone()),
+        None => (sources::named(&arguments.policy)?, arguments.policy.clone()),
     };
     let mut exec = request.exec().clone();
     exec.policy = name;
@@ -300,7 +300,9 @@ impl<'a> Run<'a> {
         let full =
             [stdout.pending(), if self.follow.is_json() { stdout.pending() } else { stderr.pending() }];
         let pipe = |at: usize| {
-            let pipe = self.plan.pipes[at].as_ref().filter(|_| !full[at]);
+            // Not before `Started`, or the end of a run that never began: events keep their order.
+            let begun = self.started || self.end.is_some();
+            let pipe = self.plan.pipes[at].as_ref().filter(|_| begun && !full[at]);
             pipe.map(|pipe| (pipe.as_fd(), PollFlags::IN))
         };
         let own_input = rustix::stdio::stdin();

@@ -10,18 +10,26 @@ use stockade_protocol::ExecId;
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::denied::Denied;
 
+/// One event of one run.
+#[derive(Serialize)]
+struct Line<E> {
+    exec_id: ExecId,
+    seq: u64,
+    event: E,
+}
+
 /// One event, with its line end.
 pub(crate) fn event(exec_id: ExecId, seq: u64, event: &ExecEvent) -> Vec<u8> {
-    let mut value = json!({ "exec_id": exec_id, "seq": seq, "event": event });
-    if let Some(digest) = value.pointer_mut("/event/started/confinement/policy_digest") {
+    if !matches!(event, ExecEvent::Started { .. }) {
+        return line(&Line { exec_id, seq, event });
+    }
+    let mut event = json!(event);
+    if let Some(digest) = event.pointer_mut("/started/confinement/policy_digest") {
         let bytes = digest.as_array().map(Vec::as_slice).unwrap_or_default();
-        let hex = bytes
-            .iter()
-            .filter_map(Value::as_u64)
-            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let hex = bytes.iter().filter_map(Value::as_u64).map(|byte| format!("{byte:02x}")).collect();
         *digest = Value::String(hex);
     }
-    line(&value)
+    line(&Line { exec_id, seq, event })
 }
 
 /// One refusal, with its line end.

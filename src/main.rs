@@ -27,6 +27,7 @@ mod policy;
 mod ps;
 mod run;
 mod runs;
+mod serve;
 mod signals;
 mod sink;
 mod sources;

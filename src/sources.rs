@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use stockade_policies::{PolicySet, Source, Trust, directory};
+use stockade_policies::{PolicyError, PolicySet, Source, Trust, directory};
 use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings};
 
 use crate::error::CliError;
@@ -27,25 +27,41 @@ pub(crate) fn directories() -> Vec<(PathBuf, Trust)> {
 /// # Errors
 /// [`CliError::Policies`]: one bad file, and there is no set.
 pub(crate) fn all() -> Result<PolicySet, CliError> {
-    PolicySet::load(&directories()).map_err(|error| CliError::Policies(error.into()))
+    PolicySet::load(&directories()).map_err(wrong)
 }
 
-/// All policies there are here, and a file's; with the name the file's has.
+/// One policy by its name, for one run: what is wrong with others doesn't matter.
 ///
 /// # Errors
-/// As [`all`], and what is wrong with the file.
-pub(crate) fn with_file(file: &Path) -> Result<(PolicySet, String), CliError> {
-    let wrong = |error: stockade_policies::PolicyError| CliError::Policies(error.into());
+/// What is wrong with it or its ancestors.
+pub(crate) fn named(name: &str) -> Result<PolicySet, CliError> {
+    PolicySet::from_sources_named(read()?, name).map_err(wrong)
+}
+
+fn read() -> Result<Vec<Source>, CliError> {
     let mut sources = Vec::new();
     for (path, trust) in directories() {
         directory::read(&path, trust, &mut sources).map_err(wrong)?;
     }
+    Ok(sources)
+}
+
+fn wrong(error: PolicyError) -> CliError {
+    CliError::Policies(error.into())
+}
+
+/// The policy of a file; with the name it has.
+///
+/// # Errors
+/// What is wrong with the file or its ancestors.
+pub(crate) fn with_file(file: &Path) -> Result<(PolicySet, String), CliError> {
+    let mut sources = read()?;
     let source = directory::file(file, trust_of(file)).map_err(wrong)?;
     let name = source.name.clone();
     // Asked for by path: the file itself is meant, whatever a directory has under the same name.
     sources.retain(|other: &Source| other.name != name);
     sources.push(source);
-    Ok((PolicySet::from_sources(sources).map_err(wrong)?, name))
+    Ok((PolicySet::from_sources_named(sources, &name).map_err(wrong)?, name))
 }
 
 /// A file of the operator's directory is the operator's, wherever it is asked for; any other is the user's.

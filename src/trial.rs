@@ -8,9 +8,8 @@ use stockade_client::Request;
 use stockade_policies::PolicySet;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::denied::Denied;
-use stockade_protocol::launch::{FromLauncher, ToLauncher};
+use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::Outcome;
-use stockade_supervisor::launcher;
 
 use crate::embedded;
 use crate::error::CliError;
@@ -42,18 +41,13 @@ pub(crate) enum Trial {
 /// # Errors
 /// Where there is no launcher, or no word from it.
 pub(crate) fn attempt(policies: &PolicySet, request: &Request) -> Result<Trial, CliError> {
-    let (channel, child) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+    let channel = embedded::start_launcher()?;
+    // It leaves when its channel closes.
     let launched = embedded::admit_and_send(policies, request.exec().clone(), request, &[], &channel);
-    let trial = match launched {
-        Ok(Ok(mut plan)) => follow(&channel, &mut plan.pipes),
-        Ok(Err(denied)) => Ok(Trial::Denied(denied)),
-        Err(error) => Err(error),
-    };
-    // A channel that has failed already ends the launcher as well.
-    let _ = channel.send(&ToLauncher::Shutdown, &[]);
-    drop(channel);
-    embedded::farewell(child);
-    trial
+    match launched? {
+        Ok(mut plan) => follow(&channel, &mut plan.pipes),
+        Err(denied) => Ok(Trial::Denied(denied)),
+    }
 }
 
 fn follow(

@@ -10,7 +10,7 @@ pub(crate) fn line(bytes: &[u8]) -> String {
     escape(bytes, |_| false)
 }
 
-/// As [`line`], but line ends and tabs stand.
+/// As [`line()`], but line ends and tabs stand.
 pub(crate) fn text(bytes: &[u8]) -> String {
     escape(bytes, |c| matches!(c, '\n' | '\t'))
 }

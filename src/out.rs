@@ -12,7 +12,7 @@ pub(crate) fn print(bytes: &[u8]) -> Result<u8, CliError> {
     print_with(bytes, 0)
 }
 
-/// As [`print`], with another status where all went well.
+/// As [`print()`], with another status where all went well.
 pub(crate) fn print_with(bytes: &[u8], status: u8) -> Result<u8, CliError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {

@@ -115,6 +115,10 @@ fn whole<T>(
     decoded: Result<(T, usize), bincode::error::DecodeError>,
     length: usize,
 ) -> Result<T, CodecError> {
-    let (message, read) = decoded.map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let (message, read) = decoded.map_err(|error| match error {
+        // Its own words name the variant of an error of ours that nobody knows.
+        bincode::error::DecodeError::OtherString(words) => CodecError::Malformed(words),
+        other => CodecError::Malformed(other.to_string()),
+    })?;
     if read < length { Err(CodecError::TrailingBytes(length - read)) } else { Ok(message) }
 }

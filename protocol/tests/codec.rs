@@ -68,6 +68,11 @@ fn unknown_variant_is_malformed() {
         payload[..4].copy_from_slice(&example.variants.to_le_bytes());
         let error = (example.again)(&payload).expect_err(&example.name);
         assert!(matches!(error, CodecError::Malformed(_)), "{}: {error}", example.name);
+        let words = error.to_string();
+        assert!(
+            words.starts_with("malformed message: invalid value: integer"),
+            "words of the codec's: {words}"
+        );
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     pub(crate) allow: List<NamePattern>,
+    /// Where the caller's doesn't arrive.
+    pub(crate) default: BTreeMap<String, Located<String>>,
     pub(crate) set: BTreeMap<String, Located<String>>,
 }
 
@@ -230,23 +232,31 @@ fn network(policy: &Section<'_, '_>) -> Result<Network, PolicyError> {
 }
 
 fn environment(policy: &Section<'_, '_>) -> Result<Environment, PolicyError> {
-    let Some(section) = policy.section("environment", "[environment]", &["allow", "set"])? else {
+    let Some(section) = policy.section("environment", "[environment]", &["allow", "default", "set"])? else {
         return Ok(Environment::default());
     };
     let expected = "a variable's name, or its beginning and `*`, as in \"LC_*\"";
-    let set = section.texts("set", "variables and their texts, as in { LANG = \"C\" }", variable)?;
-    if let Some((name, value)) = set.iter().find(|(_, value)| value.value.contains('\0')) {
+    Ok(Environment {
+        allow: section.list("allow", expected, NamePattern::parse)?,
+        default: variables(&section, "default")?,
+        set: variables(&section, "set")?,
+    })
+}
+
+fn variables(
+    section: &Section<'_, '_>,
+    key: &'static str,
+) -> Result<BTreeMap<String, Located<String>>, PolicyError> {
+    let texts = section.texts(key, "variables and their texts, as in { LANG = \"C\" }", variable)?;
+    if let Some((name, value)) = texts.iter().find(|(_, value)| value.value.contains('\0')) {
         let problem = Problem::Value {
-            key: format!("set.{name}"),
+            key: format!("{key}.{name}"),
             reason: "it has a NUL in it".into(),
             expected: "text without one".into(),
         };
         return Err(PolicyError::at(&value.at, problem));
     }
-    Ok(Environment {
-        allow: section.list("allow", expected, NamePattern::parse)?,
-        set: set.into_iter().collect(),
-    })
+    Ok(texts.into_iter().collect())
 }
 
 fn limits(policy: &Section<'_, '_>) -> Result<Limits, PolicyError> {

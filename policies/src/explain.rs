@@ -12,7 +12,7 @@ use stockade_protocol::spec::{Level, MountKind, NetworkMode, Ports};
 use crate::names::mode_text;
 use crate::place::is_within;
 use crate::position::Position;
-use crate::resolve::{Guard, Resolved};
+use crate::resolve::{Guard, Origin, Resolved, allowing};
 use crate::rule::Rule;
 
 /// What may be asked.
@@ -181,22 +181,16 @@ impl Resolved {
     }
 
     fn variable(&self, name: &str) -> Answer {
-        let rules = &self.policy.document.environment;
-        let value = self.environment.iter().find(|(have, _)| have.0 == name.as_bytes());
-        if let Some(set) = rules.set.get(name) {
-            let note =
-                value.map_or(String::new(), |(_, value)| format!("its value is `{}`", value.escape_ascii()));
-            return Answer::new(true, format!("[environment] set: {name}"), &set.at, note);
+        if let Some(variable) = self.variables.get(name.as_bytes()) {
+            let note = match variable.origin {
+                Origin::Caller => String::new(),
+                Origin::Policy => format!("its value is `{}`", variable.value.escape_ascii()),
+            };
+            return Answer::by(true, &variable.rule, note);
         }
-        let pattern = rules.allow.iter().flatten().find(|pattern| pattern.value.matches(name.as_bytes()));
-        match (pattern, name) {
-            (_, "HOME") => Answer::new(true, "HOME is the caller's home", &Position::built_in(), ""),
-            (Some(pattern), _) => {
-                let note = if value.is_some() { "" } else { "the caller has no such variable" };
-                Answer::new(true, format!("[environment] allow: \"{}\"", pattern.value), &pattern.at, note)
-            }
-            (None, "PATH") => Answer::new(true, "PATH has a default", &Position::built_in(), ""),
-            (None, _) => Answer::new(false, "[environment] allow doesn't list it", &self.policy_itself(), ""),
+        match allowing(&self.policy, name.as_bytes()) {
+            Some(rule) => Answer::by(true, &rule, "the caller has no such variable"),
+            None => Answer::new(false, "[environment] allow doesn't list it", &self.policy_itself(), ""),
         }
     }
 

@@ -5,7 +5,7 @@
 //! | texts, numbers, sizes, times, truths, port lists | the child's, where it states one |
 //! | lists that allow (`read`, `write`, `execute`, `dev`, `environment.allow`, `syscalls.allow`) | the parent's and the child's together; a child's empty list allows nothing |
 //! | lists that take away (`deny`, `protect`, `syscalls.deny`) | the parent's and the child's together, always: none is ever lost |
-//! | `environment.set` | name by name |
+//! | `environment.default`, `environment.set` | name by name |
 //! | `description` | the child's own only |
 
 use std::collections::BTreeMap;
@@ -71,9 +71,16 @@ fn network(child: Network, parent: &Network) -> Network {
 }
 
 fn environment(child: Environment, parent: &Environment) -> Environment {
-    let mut set: BTreeMap<_, _> = parent.set.clone();
-    set.extend(child.set);
-    Environment { allow: allowed(child.allow, &parent.allow), set }
+    let by_name = |child, parent: &BTreeMap<_, _>| {
+        let mut joined = parent.clone();
+        joined.extend::<BTreeMap<String, Located<String>>>(child);
+        joined
+    };
+    Environment {
+        allow: allowed(child.allow, &parent.allow),
+        default: by_name(child.default, &parent.default),
+        set: by_name(child.set, &parent.set),
+    }
 }
 
 fn limits(child: Limits, parent: &Limits) -> Limits {

@@ -23,9 +23,13 @@ pub(crate) fn whole(policy: &Policy) -> String {
     let environment = &policy.document.environment;
     text.section("environment");
     text.list("allow", environment.allow.as_deref());
-    text.section("environment.set");
-    for (name, value) in &environment.set {
-        text.entry(name, quoted(&value.value));
+    for (section, variables) in
+        [("environment.default", &environment.default), ("environment.set", &environment.set)]
+    {
+        text.section(section);
+        for (name, value) in variables {
+            text.entry(name, quoted(&value.value));
+        }
     }
     limits(&mut text, policy);
     let syscalls = &policy.document.syscalls;

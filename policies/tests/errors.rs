@@ -9,6 +9,10 @@ use stockade_policies::{PolicyError, PolicySet, Trust};
 /// Text, and what its error says.
 const TEXTS: &[(&str, &str)] = &[
     (
+        "[environment]\ndefault = { \"1\" = \"x\" }",
+        "p.toml:2:13: `default`: `1` is no variable name; expected variables and their texts",
+    ),
+    (
         "[filesystem]\nread = [\"${tmp}/x\"]\ntmp-size = \"1MiB\"",
         "p.toml:2:9: `read` shows `${tmp}/x`, but `tmp-size` makes `${tmp}` the run's own",
     ),

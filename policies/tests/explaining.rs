@@ -24,6 +24,7 @@ tcp-connect = [443]
 [environment]
 allow = ["LC_*"]
 set = { B = "b" }
+default = { LC_D = "${tmp}" }
 [syscalls]
 deny = ["mkdir"]
 allow = ["mbind"]
@@ -100,18 +101,19 @@ fn variables_name_their_rule() {
     let answer = |name: &str| resolved.explain(&Question::Env(name.into()));
     check(&answer("B"), true, ("p.toml", 18), "set: B", "its value is `b`");
     check(&answer("LC_ALL"), true, ("p.toml", 17), "allow: \"LC_*\"", "the caller has no such variable");
+    check(&answer("LC_D"), true, ("p.toml", 19), "default: LC_D", "its value is `/tmp`");
     check(&answer("LC_TOKEN"), false, ("p.toml", 1), "doesn't list it", "");
     check(&answer("AWS_SECRET_ACCESS_KEY"), false, ("p.toml", 1), "doesn't list it", "");
-    check(&answer("HOME"), true, ("built-in", 0), "HOME", "");
-    check(&answer("PATH"), true, ("built-in", 0), "default", "");
+    check(&answer("HOME"), true, ("built-in", 0), "HOME", "/home/u");
+    check(&answer("PATH"), true, ("built-in", 0), "default", "/usr/bin");
 }
 
 #[test]
 fn system_calls_are_answered_by_the_finished_filter() {
     let resolved = resolved(POLICY);
     let answer = |name: &str| resolved.explain(&Question::Syscall(name.into()));
-    check(&answer("mkdir"), false, ("p.toml", 20), "deny: mkdir", "EPERM");
-    check(&answer("mbind"), true, ("p.toml", 21), "allow: mbind", "");
+    check(&answer("mkdir"), false, ("p.toml", 21), "deny: mkdir", "EPERM");
+    check(&answer("mbind"), true, ("p.toml", 22), "allow: mbind", "");
     let read = answer("read");
     assert!(read.allowed && read.file == "syscalls/standard.txt" && read.line > 0, "{read:?}");
     check(&answer("clone3"), false, ("built-in", 0), "flags lie in memory", "ENOSYS");

@@ -325,7 +325,7 @@ fn runs_have_an_id_of_their_own_where_there_is_one_to_give() {
 #[test]
 fn environment_is_what_is_allowed_then_what_is_set() {
     let text = format!(
-        "{PLAIN}[environment]\nallow = [\"LC_*\", \"PATH\", \"B\"]\nset = {{ B = \"${{workspace}}/b:${{home}}\", HOME = \"${{tmp}}\" }}"
+        "{PLAIN}[environment]\nallow = [\"LC_*\", \"PATH\", \"B\"]\ndefault = {{ PATH = \"no\", D = \"${{tmp}}/d\", B = \"no\" }}\nset = {{ B = \"${{workspace}}/b:${{home}}\", HOME = \"${{tmp}}\" }}"
     );
     let environment =
         [("LC_ALL", "C"), ("LC_X=Y", "bad"), ("B", "theirs"), ("C", "c"), ("PATH", "/first"), ("PATH", "/p")]
@@ -337,7 +337,7 @@ fn environment_is_what_is_allowed_then_what_is_set() {
         .iter()
         .map(|(name, value)| format!("{}={}", name.to_text(), value.to_text()))
         .collect();
-    assert_eq!(lines, ["B=/home/u/project/b:/home/u", "HOME=/tmp", "LC_ALL=C", "PATH=/p"]);
+    assert_eq!(lines, ["B=/home/u/project/b:/home/u", "D=/tmp/d", "HOME=/tmp", "LC_ALL=C", "PATH=/p"]);
     let nul = vec![(Bytes::from("LC_ALL"), Bytes(b"a\0b".to_vec()))];
     let error = refused(&text, &ResolveRequest { environment: nul, ..request() });
     assert_eq!(error.to_string(), "the environment variable `LC_ALL` has a NUL in its value");

@@ -21,6 +21,7 @@ use stockade_protocol::codec::encode_launch;
 use stockade_protocol::spec::{Level, NetworkMode, RunAs, SandboxSpec};
 
 pub use error::ResolveError;
+pub(crate) use surroundings::{Origin, Variables, allowing};
 pub(crate) use visible::{Guard, Visible};
 
 use crate::names::User;
@@ -64,6 +65,7 @@ pub struct Resolved {
     pub(crate) policy: Policy,
     pub(crate) roots: Roots,
     pub(crate) visible: Visible,
+    pub(crate) variables: Variables,
 }
 
 /// Resolves a policy for a request.
@@ -75,7 +77,11 @@ pub fn resolve(policy: &Policy, request: &ResolveRequest) -> Result<Resolved, Re
     let roots = request::roots(policy, request)?;
     let visible = Visible::new(policy, &roots)?;
     let cwd = surroundings::cwd(request, &roots, &visible)?;
-    let environment = surroundings::environment(policy, request, &roots)?;
+    let variables = surroundings::variables(policy, request, &roots)?;
+    let environment = variables
+        .iter()
+        .map(|(name, variable)| (Bytes(name.clone()), Bytes(variable.value.clone())))
+        .collect();
     let mut spec = SandboxSpec {
         policy: policy.name.clone(),
         digest: [0; 32],
@@ -90,7 +96,7 @@ pub fn resolve(policy: &Policy, request: &ResolveRequest) -> Result<Resolved, Re
         hostname: HOSTNAME.to_owned(),
     };
     spec.digest = digest(&spec)?;
-    Ok(Resolved { spec, environment, cwd, policy: policy.clone(), roots, visible })
+    Ok(Resolved { spec, environment, cwd, policy: policy.clone(), roots, visible, variables })
 }
 
 fn may_have_network(policy: &Policy, request: &ResolveRequest) -> Result<(), ResolveError> {

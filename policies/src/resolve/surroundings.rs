@@ -9,33 +9,73 @@ use super::request::{normalised, shown};
 use super::visible::Visible;
 use super::{Policy, ResolveRequest};
 use crate::place::{Roots, expand_text, is_within};
+use crate::position::Position;
+use crate::rule::Rule;
 
 /// `PATH` where neither caller nor policy says one.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What of the caller's environment the policy lets through, then what it sets; `HOME` and `PATH` always.
-pub(super) fn environment(
+/// Who says what a variable's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Caller,
+    Policy,
+}
+
+/// A variable that the tool gets, and the rule that gives it.
+#[derive(Debug, Clone)]
+pub(crate) struct Variable {
+    pub(crate) value: Vec<u8>,
+    pub(crate) origin: Origin,
+    pub(crate) rule: Rule,
+}
+
+/// By name, sorted.
+pub(crate) type Variables = BTreeMap<Vec<u8>, Variable>;
+
+/// What of the caller's environment the policy lets through; over it what the policy sets, and under it the
+/// policy's defaults. `HOME` and `PATH` always.
+pub(super) fn variables(
     policy: &Policy,
     request: &ResolveRequest,
     roots: &Roots,
-) -> Result<Vec<(Bytes, Bytes)>, ResolveError> {
+) -> Result<Variables, ResolveError> {
     let rules = &policy.document.environment;
-    let mut environment = BTreeMap::new();
+    let mut variables = Variables::new();
     for (name, value) in &request.environment {
-        if !rules.allow.iter().flatten().any(|pattern| pattern.value.matches(name)) || odd(name) {
-            continue;
-        }
+        let Some(rule) = allowing(policy, name) else { continue };
         if value.contains(&0) {
             return Err(ResolveError::Environment { name: shown(name) });
         }
-        environment.insert(name.clone(), value.clone());
+        variables.insert(name.0.clone(), Variable { value: value.0.clone(), origin: Origin::Caller, rule });
     }
-    environment.insert(Bytes::from("HOME"), Bytes(roots.home.clone()));
+    let own = |value: Vec<u8>, text: &str, at: &Position| Variable {
+        value,
+        origin: Origin::Policy,
+        rule: Rule { text: text.into(), at: at.clone() },
+    };
+    let home = own(roots.home.clone(), "HOME is the caller's home", &Position::built_in());
+    variables.insert(b"HOME".to_vec(), home);
     for (name, value) in &rules.set {
-        environment.insert(Bytes::from(name.as_str()), Bytes(expand_text(&value.value, roots)));
+        let text = format!("[environment] set: {name}");
+        let set = own(expand_text(&value.value, roots), &text, &value.at);
+        variables.insert(name.clone().into_bytes(), set);
     }
-    environment.entry(Bytes::from("PATH")).or_insert_with(|| Bytes::from(DEFAULT_PATH));
-    Ok(environment.into_iter().collect())
+    for (name, value) in &rules.default {
+        let text = format!("[environment] default: {name}");
+        let default = || own(expand_text(&value.value, roots), &text, &value.at);
+        variables.entry(name.clone().into_bytes()).or_insert_with(default);
+    }
+    let path = || own(DEFAULT_PATH.into(), "PATH has a default", &Position::built_in());
+    variables.entry(b"PATH".to_vec()).or_insert_with(path);
+    Ok(variables)
+}
+
+/// The rule that lets a variable of the caller's through.
+pub(crate) fn allowing(policy: &Policy, name: &[u8]) -> Option<Rule> {
+    let mut allow = policy.document.environment.allow.iter().flatten();
+    let pattern = allow.find(|pattern| pattern.value.matches(name) && !odd(name))?;
+    Some(Rule { text: format!("[environment] allow: \"{}\"", pattern.value).into(), at: pattern.at.clone() })
 }
 
 /// A pattern with `*` takes any end; what then is no name is left out.

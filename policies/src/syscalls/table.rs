@@ -1,5 +1,8 @@
 //! Names and numbers of system calls, by architecture.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use seccompiler::TargetArch;
 use syscalls::{aarch64, x86_64};
 
@@ -43,11 +46,16 @@ impl Arch {
     /// The number of a call, where this architecture has it.
     #[must_use]
     pub fn number(self, name: &str) -> Option<u32> {
-        let id = match self {
-            Self::X86_64 => name.parse::<x86_64::Sysno>().ok()?.id(),
-            Self::Aarch64 => name.parse::<aarch64::Sysno>().ok()?.id(),
-        };
-        u32::try_from(id).ok()
+        // A name that is parsed is compared with hundreds of others, and a short run waits for hundreds of names.
+        static NUMBERS: [LazyLock<HashMap<&str, u32>>; 2] = [
+            LazyLock::new(|| Arch::X86_64.calls().map(|(number, name)| (name, number)).collect()),
+            LazyLock::new(|| Arch::Aarch64.calls().map(|(number, name)| (name, number)).collect()),
+        ];
+        let [x86_64, aarch64] = &NUMBERS;
+        match self {
+            Self::X86_64 => x86_64.get(name).copied(),
+            Self::Aarch64 => aarch64.get(name).copied(),
+        }
     }
 
     /// The name of a number, where this architecture has it.

@@ -1,6 +1,6 @@
 //! Launch messages over a `SOCK_SEQPACKET` socket: one message a datagram, its descriptors beside it.
 //!
-//! The first byte of a datagram says where the message is: [`INLINE`], behind it; [`SPILLED`], in a sealed memfd
+//! The first byte of a datagram says where the message is: `INLINE`, behind it; `SPILLED`, in a sealed memfd
 //! that is the datagram's first descriptor (for messages that a socket buffer might not take).
 
 use std::io::{self, Write as _};
@@ -79,7 +79,9 @@ impl Channel {
     /// # Errors
     /// [`ChannelError`]; after `Framing` or `Codec` the channel is still in step (datagrams keep their bounds).
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
-        let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
+        // As large as the datagram that waits: most are a few bytes, and a buffer for the largest is 24 pages.
+        let waiting = socket::waiting(&self.socket)?;
+        let mut buffer = vec![0; waiting.min(MAX_LAUNCH_INLINE + 1)];
         let received = socket::receive(&self.socket, &mut buffer)?;
         if received.length == 0 {
             return Ok(None);

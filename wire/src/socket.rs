@@ -68,6 +68,16 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     Ok(Received { length: answer.bytes, descriptors, truncated })
 }
 
+/// Bytes of the datagram that waits on a `SOCK_SEQPACKET` socket; 0 if the other end has closed.
+///
+/// # Errors
+/// Those of recv(2), `WouldBlock` included.
+pub fn waiting(socket: impl AsFd) -> io::Result<usize> {
+    let mut nothing = [0; 0];
+    let (_, length) = retry(|| rustix::net::recv(&socket, &mut nothing, RecvFlags::PEEK | RecvFlags::TRUNC))?;
+    Ok(length)
+}
+
 /// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
 ///
 /// # Errors

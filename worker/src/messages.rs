@@ -54,6 +54,8 @@ pub(crate) struct Prepare {
     pub(crate) idmap: bool,
     /// Whether a control group's descriptor is the last one passed.
     pub(crate) cgroup: bool,
+    /// Whether the template stands in the run's network namespace already.
+    pub(crate) network_entered: bool,
     /// How the standard descriptors reach the tool, for reports.
     pub(crate) stdio: [StdioPath; 3],
 }

@@ -12,6 +12,7 @@ use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
+use stockade_protocol::spec::NetworkMode;
 use stockade_wire::channel::Channel;
 use stockade_wire::socket;
 
@@ -33,12 +34,22 @@ struct Passed {
     cgroup: Option<OwnedFd>,
 }
 
+/// Whether a template was started before its run was known, and has entered its network namespace meanwhile: of all
+/// namespaces the one that takes long to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// For a run that is known.
+    Called,
+    /// Ahead of a run that will have a network namespace of its own, while it's being decided.
+    Ahead,
+}
+
 /// The template's life: one `Prepare`, one worker, the end.
-pub(crate) fn run(channel: OwnedFd) -> ExitCode {
+pub(crate) fn run(channel: OwnedFd, start: Start) -> ExitCode {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel) {
+    match make(&channel, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -47,11 +58,18 @@ pub(crate) fn run(channel: OwnedFd) -> ExitCode {
     }
 }
 
-fn make(channel: &Channel) -> Staged<()> {
+fn make(channel: &Channel, start: Start) -> Staged<()> {
     identity::die_with_parent()?;
-    let (prepare, passed) = receive(channel)?;
-    let Passed { workspace, stdio, cgroup } = passed;
     let proc = identity::open_proc()?;
+    if start == Start::Ahead {
+        enter_network(&proc)?;
+    }
+    let (mut prepare, passed) = receive(channel)?;
+    let Passed { workspace, stdio, cgroup } = passed;
+    prepare.network_entered = start == Start::Ahead;
+    if prepare.network_entered && prepare.launch.spec.network.mode == NetworkMode::Loopback {
+        worker::loopback_up()?;
+    }
     let pivoted = match prepare.plan {
         Plan::System => system_root(channel, &prepare, workspace, &proc)?,
         Plan::User => user_root(channel, &prepare, workspace.as_ref(), &proc)?,
@@ -71,6 +89,24 @@ fn receive(channel: &Channel) -> Staged<(Box<Prepare>, Passed)> {
     let stdio = [next()?, next()?, next()?];
     let cgroup = if prepare.cgroup { Some(next()?) } else { None };
     Ok((prepare, Passed { workspace, stdio, cgroup }))
+}
+
+/// A user may make one only inside a user namespace, which then is the one that owns the run's root, too.
+fn enter_network(proc: &OwnedFd) -> Staged<()> {
+    if rustix::process::geteuid().is_root() {
+        return nix::sched::unshare(CloneFlags::CLONE_NEWNET).at(SetupStage::Network, "unshare");
+    }
+    enter_user_namespace(CloneFlags::CLONE_NEWNET, proc)
+}
+
+/// Enters a user namespace with the caller's own ids mapped, and other namespaces with it.
+fn enter_user_namespace(others: CloneFlags, proc: &OwnedFd) -> Staged<()> {
+    let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | others).at(SetupStage::UserNamespace, "unshare")?;
+    // A change of credentials clears both.
+    identity::die_with_parent()?;
+    worker::dumpable(true)?;
+    IdMap { inside: ids, outside: ids }.write(proc, &identity::pid_text(rustix::process::getpid()))
 }
 
 /// Root's plan: copies are made while in the initial mount namespace (descriptors of another one can't be bound),
@@ -99,16 +135,14 @@ fn user_root(
     workspace: Option<&OwnedFd>,
     proc: &OwnedFd,
 ) -> Staged<Pivoted> {
-    const STAGE: SetupStage = SetupStage::UserNamespace;
     if let Some(workspace) = workspace {
         rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.launch.workspace.clone())?;
     }
-    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).at(STAGE, "unshare")?;
-    identity::die_with_parent()?;
-    worker::dumpable(true)?;
-    let owner = &prepare.launch.owner;
-    let ids = (owner.uid, owner.gid);
-    IdMap { inside: ids, outside: ids }.write(proc, &identity::pid_text(rustix::process::getpid()))?;
+    if prepare.network_entered {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).at(SetupStage::Namespaces, "mount")?;
+    } else {
+        enter_user_namespace(CloneFlags::CLONE_NEWNS, proc)?;
+    }
     root::cut_propagation()?;
     let workspace = match workspace {
         None => None,
@@ -160,7 +194,7 @@ fn clone_worker(
 ) -> Staged<()> {
     const STAGE: SetupStage = SetupStage::Namespaces;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "socketpair")?;
-    let flags = worker::namespaces(&prepare.launch.spec, prepare.plan) | libc::CLONE_PARENT;
+    let flags = worker::namespaces(prepare) | libc::CLONE_PARENT;
     let cloned = sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(STAGE, "clone")?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         drop(ours);

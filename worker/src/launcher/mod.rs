@@ -39,9 +39,12 @@ use crate::cgroup::{Cgroups, RunCgroup};
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
+use crate::stages::worker;
 use crate::sys;
+use crate::template::Start;
 use outbox::Outbox;
 use run::{Due, Progress, Run, Source, Stand};
+use spawn::Worker;
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -77,6 +80,8 @@ struct Launcher {
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
     dying_groups: Vec<RunCgroup>,
+    /// Embedded: a template that gets ready while the run is still being decided.
+    ahead: Option<Worker>,
     /// The supervisor is gone or has said so: no new run, and the end once all have ended.
     closing: bool,
 }
@@ -111,6 +116,7 @@ impl Launcher {
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
+            ahead: if embedded { spawn::template_copy(Start::Ahead).ok() } else { None },
             closing: false,
         })
     }
@@ -244,7 +250,8 @@ impl Launcher {
         let (token, poller) = (number, &self.poller);
         let begun = check::permit(&launch, self.plan, self.closing)
             .and_then(|plan| {
-                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), self.embedded)
+                let template = template_for(&launch, plan, self.embedded, self.ahead.take());
+                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), template)
             })
             .and_then(|run| run.listen(poller, token));
         match begun {
@@ -499,6 +506,17 @@ impl Launcher {
                 Due::Unreaped => self.finish(number, false),
             }
         }
+    }
+}
+
+/// The template for a run: the one that is ready if it fits, else a new one.
+fn template_for(launch: &Launch, plan: Plan, embedded: bool, ahead: Option<Worker>) -> io::Result<Worker> {
+    let fits = plan != Plan::Minimal && worker::has_own_network(&launch.spec);
+    match ahead {
+        // One that doesn't fit sees the end of its channel, and ends.
+        Some(ready) if fits => Ok(ready),
+        _ if embedded => spawn::template_copy(Start::Called),
+        _ => spawn::template(),
     }
 }
 

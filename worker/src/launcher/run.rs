@@ -15,6 +15,7 @@ use stockade_protocol::spec::{Limits, RunAs};
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 
+use super::spawn::Worker;
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
@@ -191,7 +192,7 @@ impl Run {
         descriptors: Vec<OwnedFd>,
         uids: &mut Uids,
         cgroups: Option<&Cgroups>,
-        embedded: bool,
+        template: io::Result<Worker>,
     ) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
         let mut prepare = prepare(launch, plan, uids)?;
@@ -202,7 +203,7 @@ impl Run {
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
         let cgroup = cgroups.map(create).transpose()?;
         prepare.cgroup = cgroup.is_some();
-        let (template, socket) = spawn::template(embedded).at(STAGE, "start")?;
+        let (template, socket) = template.at(STAGE, "start")?;
         let message = ToWorker::Prepare(Box::new(prepare));
         let channel = Channel::new(socket);
         let group = cgroup.iter().map(RunCgroup::directory);
@@ -711,7 +712,18 @@ fn prepare(launch: Launch, plan: Plan, uids: &mut Uids) -> Staged<Prepare> {
     let inside = |id: u32| if id == 0 && plan == Plan::System { INSIDE_OF_ROOT } else { id };
     let (inside_uid, inside_gid) = (inside(owner.uid), inside(owner.gid));
     let stdio = [StdioPath::Null; 3];
-    Ok(Prepare { launch, plan, host_uid, host_gid, inside_uid, inside_gid, idmap, cgroup: false, stdio })
+    Ok(Prepare {
+        launch,
+        plan,
+        host_uid,
+        host_gid,
+        inside_uid,
+        inside_gid,
+        idmap,
+        cgroup: false,
+        network_entered: false,
+        stdio,
+    })
 }
 
 /// The descriptors that go with `Prepare` (workspace, stdin, stdout, stderr), and what of the output stays here.

@@ -8,7 +8,10 @@ use rustix::process::Pid;
 use stockade_wire::socket;
 
 use crate::sys::{self, Cloned};
-use crate::template;
+use crate::template::{self, Start};
+
+/// A process of ours, and our end of its channel.
+pub(crate) type Worker = (Pid, OwnedFd);
 
 /// Starts a role. Gives its process id and our end of its channel.
 ///
@@ -18,7 +21,7 @@ use crate::template;
     clippy::disallowed_methods,
     reason = "the worker's one place that starts processes, without pre_exec"
 )]
-pub(crate) fn satellite(role: &str) -> io::Result<(Pid, OwnedFd)> {
+pub(crate) fn satellite(role: &str) -> io::Result<Worker> {
     let (ours, theirs) = socket::seqpacket_pair()?;
     let child = Command::new("/proc/self/exe")
         .arg(role)
@@ -31,14 +34,19 @@ pub(crate) fn satellite(role: &str) -> io::Result<(Pid, OwnedFd)> {
     Ok((pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?, ours))
 }
 
-/// Starts a template. Embedded, there is one owner and one run, so a copy of this process serves and saves an exec.
+/// Starts a template as a fresh exec: nothing of another owner's is in its memory.
 ///
 /// # Errors
-/// As [`satellite`], and those of clone3(2).
-pub(crate) fn template(embedded: bool) -> io::Result<(Pid, OwnedFd)> {
-    if !embedded {
-        return satellite("template");
-    }
+/// As [`satellite`].
+pub(crate) fn template() -> io::Result<Worker> {
+    satellite("template")
+}
+
+/// Starts a template as a copy of this process, for an embedded launcher: one owner, one run.
+///
+/// # Errors
+/// Those of socketpair(2) and clone3(2).
+pub(crate) fn template_copy(start: Start) -> io::Result<Worker> {
     let (ours, theirs) = socket::seqpacket_pair()?;
     match sys::clone_process(0, None)? {
         Cloned::Parent { pid, .. } => Ok((pid, ours)),
@@ -46,7 +54,7 @@ pub(crate) fn template(embedded: bool) -> io::Result<(Pid, OwnedFd)> {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
             let alone = rustix::stdio::dup2_stdin(&theirs).is_ok() && sys::close_all_but_standard().is_ok();
             if let (true, Ok(channel)) = (alone, crate::role::channel()) {
-                template::run(channel);
+                template::run(channel, start);
             }
             crate::role::leave(0)
         }

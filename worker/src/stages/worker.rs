@@ -15,8 +15,8 @@ use crate::stages::{identity, landlock, limits, proc, sources};
 use crate::sys::{self, Program};
 
 /// The `CLONE_NEW*` flags a worker is born with.
-pub(crate) fn namespaces(spec: &SandboxSpec, plan: Plan) -> i32 {
-    if plan == Plan::Minimal {
+pub(crate) fn namespaces(prepare: &Prepare) -> i32 {
+    if prepare.plan == Plan::Minimal {
         return 0;
     }
     let mut flags = libc::CLONE_NEWPID
@@ -24,10 +24,10 @@ pub(crate) fn namespaces(spec: &SandboxSpec, plan: Plan) -> i32 {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    if has_own_network(spec) {
+    if has_own_network(&prepare.launch.spec) && !prepare.network_entered {
         flags |= libc::CLONE_NEWNET;
     }
-    if plan == Plan::User {
+    if prepare.plan == Plan::User {
         flags |= libc::CLONE_NEWUSER;
     }
     flags
@@ -40,6 +40,14 @@ pub(crate) fn has_own_network(spec: &SandboxSpec) -> bool {
         NetworkMode::Loopback => true,
         NetworkMode::None => spec.level == Level::Strict,
     }
+}
+
+/// Brings the loopback interface of a fresh network namespace up.
+pub(crate) fn loopback_up() -> Staged<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+        .at(SetupStage::Network, "lo")?;
+    sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")
 }
 
 /// The worker's end of the hand-over of id maps: a byte up means "map me", a byte down "done".
@@ -131,11 +139,8 @@ impl<'a> Unconfined<'a> {
             mapper.wait()?;
         }
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
-        if spec.network.mode == NetworkMode::Loopback {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
-                .at(SetupStage::Network, "lo")?;
-            sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")?;
+        if spec.network.mode == NetworkMode::Loopback && !prepare.network_entered {
+            loopback_up()?;
         }
         let proc = proc::mount()?;
         Ok(Isolated { prepare, mapper, proc: Some(proc) })

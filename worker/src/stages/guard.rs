@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
@@ -122,13 +123,22 @@ fn existing(root: BorrowedFd<'_>, paths: &[Bytes], missing: &mut Vec<Bytes>) -> 
 fn ancestors<'a>(spec: &SandboxSpec, paths: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
     let mut pins = BTreeSet::new();
     for path in paths {
-        let holds = |top: &&Path| path.starts_with(top) && path != *top;
-        let tops = spec.mounts.iter().filter(|m| m.kind != MountKind::Proc).map(|m| m.target.as_path());
-        let Some(top) = tops.filter(holds).max_by_key(|top| top.as_os_str().len()) else { continue };
-        let between = path.ancestors().skip(1).take_while(|ancestor| *ancestor != top);
+        let bytes = path.as_os_str().as_bytes();
+        let holds = |top: &&Bytes| is_beneath(bytes, top) && bytes != &top.0[..];
+        let tops = spec.mounts.iter().filter(|m| m.kind != MountKind::Proc).map(|m| &m.target);
+        let Some(top) = tops.filter(holds).max_by_key(|top| top.len()) else { continue };
+        let between = path.ancestors().skip(1).take_while(|ancestor| *ancestor != top.as_path());
         pins.extend(between.map(Path::to_owned));
     }
     pins
+}
+
+/// Whether a normalised path is `top` or lies beneath it. Bytes, since it is asked for every path and mount.
+pub(crate) fn is_beneath(path: &[u8], top: &[u8]) -> bool {
+    match path.strip_prefix(top) {
+        Some(rest) => rest.is_empty() || rest.starts_with(b"/") || top == b"/",
+        None => false,
+    }
 }
 
 /// Opens a path inside without following any link.

@@ -21,7 +21,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Sweep;
-use crate::stages::sources;
+use crate::stages::{guard, sources};
 
 const STAGE: SetupStage = SetupStage::Guard;
 /// Sticky, readable for its owner, writable for nobody: a mode that people don't give to directories.
@@ -54,7 +54,7 @@ pub(crate) struct Placed {
 pub(crate) fn place(spec: &SandboxSpec) -> Staged<Placed> {
     let mut placed = Placed::default();
     for path in &spec.deny {
-        if holder(spec, path.as_path()).is_some_and(is_writable_bind) {
+        if holder(spec, path).is_some_and(is_writable_bind) {
             place_one(path, &mut placed)?;
         }
     }
@@ -62,8 +62,8 @@ pub(crate) fn place(spec: &SandboxSpec) -> Staged<Placed> {
 }
 
 /// The mount of the spec that a path lies on.
-pub(crate) fn holder<'a>(spec: &'a SandboxSpec, path: &Path) -> Option<&'a Mount> {
-    let holds = |mount: &&Mount| path.starts_with(mount.target.as_path());
+pub(crate) fn holder<'a>(spec: &'a SandboxSpec, path: &[u8]) -> Option<&'a Mount> {
+    let holds = |mount: &&Mount| guard::is_beneath(path, &mount.target);
     spec.mounts.iter().filter(holds).max_by_key(|mount| mount.target.len())
 }
 

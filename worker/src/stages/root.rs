@@ -257,7 +257,7 @@ impl Skeleton<'_> {
     fn fill_denied(&self) -> Staged<()> {
         let spec = &self.prepare.launch.spec;
         let on_tmpfs = |path: &&Bytes| {
-            let holder = placeholder::holder(spec, path.as_path());
+            let holder = placeholder::holder(spec, path);
             holder.is_some_and(|mount| matches!(mount.kind, MountKind::Tmpfs { .. }))
         };
         for path in spec.deny.iter().filter(on_tmpfs) {

@@ -233,10 +233,11 @@ impl Connection<'_> {
             let received = socket::receive(socket, &mut buffer)?;
             Ok(push(frames, &buffer, received))
         };
-        if core::mem::take(&mut self.unsure) {
+        if self.unsure {
             match receive(self.socket.get_ref()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsure = false,
                 Err(_broken) => return Err(End::Gone),
+                // More may wait, and no edge will tell: a client whose socket is full writes nothing new.
                 Ok(pushed) => return pushed,
             }
         }

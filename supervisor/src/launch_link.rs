@@ -12,7 +12,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -95,9 +95,10 @@ async fn live(daemon: &Rc<Daemon>, channel: Channel, child: Option<Child>) -> St
         reason = converse(daemon, &socket) => reason,
         reason = send_all(daemon) => reason,
     };
-    let how = child.end().await;
-    match how {
-        Some(how) => format!("{reason} ({how})"),
+    match child.end().await {
+        // Which socket was seen to close first says nothing; how the process ended does.
+        Some(How::Itself(status)) => format!("the launcher died: {status}"),
+        Some(How::Killed) => format!("the launcher was killed: {reason}"),
         None => reason,
     }
 }
@@ -274,27 +275,33 @@ pub(crate) async fn shut_down(daemon: &Rc<Daemon>) {
 /// A launcher's process: killed if it is still there when we let go of it.
 struct Keeper(Option<Child>);
 
+/// How a launcher's process ended.
+enum How {
+    Itself(ExitStatus),
+    Killed,
+}
+
 impl Keeper {
     fn pid(&self) -> Option<i32> {
         self.0.as_ref().and_then(|child| i32::try_from(child.id()).ok())
     }
 
     /// Waits a little for its end, then kills it. How it ended.
-    async fn end(&mut self) -> Option<String> {
+    async fn end(&mut self) -> Option<How> {
         let child = self.0.as_mut()?;
         let until = Instant::now() + Duration::from_millis(500);
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => {
                     self.0 = None;
-                    return Some(status.to_string());
+                    return Some(How::Itself(status));
                 }
                 Ok(None) if Instant::now() < until => sleep(Duration::from_millis(5)).await,
                 Ok(None) | Err(_) => break,
             }
         }
         self.kill();
-        Some("killed by the supervisor".to_owned())
+        Some(How::Killed)
     }
 
     fn kill(&mut self) {

@@ -152,7 +152,8 @@ impl Listener {
             nix::unistd::chown(path, None, Some(group)).map_err(|errno| failed(errno.into()))?;
         }
         // Whatever the umask took from it; the group is the right one by now.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.socket_mode())).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.socket_mode()))
+            .map_err(failed)?;
         Ok(Self { accepting, path: path.to_owned() })
     }
 

@@ -1,1 +1,17 @@
-//! x
+//! The daemon as a whole, between real clients on a real socket and a launcher that a script plays.
+//!
+//! `stage` has the daemon in a thread, the client and the scripted launcher; the others have one subject each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "tests"
+)]
+
+mod flow;
+mod hostile;
+mod input;
+mod life;
+mod stage;

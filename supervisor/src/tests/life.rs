@@ -1,0 +1,127 @@
+//! The daemon's own life: launchers that die, stopping, reloading.
+
+use std::time::{Duration, Instant};
+
+use stockade_protocol::client::{ExecEvent, ServerMessage};
+use stockade_protocol::denied::DenyReason;
+use stockade_protocol::launch::ToLauncher;
+use stockade_protocol::outcome::{CancelReason, Outcome};
+
+use super::stage::{Changes, Client, Stage, until};
+use crate::serve::Order;
+
+fn outcome_of(client: &mut Client) -> Outcome {
+    loop {
+        match client.next() {
+            ServerMessage::Event { event: ExecEvent::Exited { outcome, .. }, .. } => return outcome,
+            ServerMessage::Event { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_launcher_that_dies_loses_its_runs_at_once_and_is_replaced() {
+    let stage = Stage::new(Changes { slots: 1, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let lost = client.exec(stage.request());
+    let waiting = client.exec(stage.request());
+    let (launch, _) = launcher.launch();
+    launcher.started(&launch);
+    launcher.write(lost, b"said before");
+    client.event(lost, 2);
+    client.event(lost, 3);
+    let begin = Instant::now();
+    drop(launcher);
+    let ExecEvent::Exited { outcome: Outcome::Lost { reason }, .. } = client.event(lost, 4) else {
+        panic!("not lost")
+    };
+    assert!(reason.contains("launcher") || reason.contains("relay"), "{reason}");
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    // The one that waited goes to the next launcher.
+    let mut launcher = stage.launcher();
+    assert_eq!(launcher.play(b"x"), waiting);
+    assert_eq!(client.read_to_end(waiting, 2).0, b"x");
+}
+
+#[test]
+fn a_launcher_that_talks_nonsense_is_replaced() {
+    let stage = Stage::new(Changes::default());
+    let launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    // Not a message: the first byte of a datagram says where its message is.
+    launcher.relay.send(&0_u64, &[]).unwrap();
+    assert!(matches!(outcome_of(&mut client), Outcome::Lost { .. }), "{run}");
+    let mut launcher = stage.launcher();
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.play(b""), run);
+}
+
+#[test]
+fn a_drain_lets_runs_end_refuses_new_ones_and_ends_the_launcher() {
+    let stage = Stage::new(Changes { slots: 1, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    let waiting = client.exec(stage.request());
+    let (launch, _) = launcher.launch();
+    launcher.started(&launch);
+    client.event(run, 2);
+    stage.order(Order::Stop);
+    assert_eq!(client.read_to_end(waiting, 2).1, Outcome::Cancelled { reason: CancelReason::Draining });
+    assert_eq!(client.denied(stage.request(), &[]).reason, DenyReason::Draining);
+    assert!(client.status().draining);
+    launcher.write(run, b"last words");
+    launcher.end_output(run);
+    launcher.ended(run, Outcome::Exited { code: 0 });
+    assert_eq!(client.read_to_end(run, 3).0, b"last words");
+    assert_eq!(launcher.next(), ToLauncher::Acknowledge { exec_id: run });
+    assert_eq!(launcher.next(), ToLauncher::Shutdown);
+    drop(launcher);
+    let socket = stage.socket.clone();
+    stage.join();
+    assert!(!socket.exists(), "the socket is left behind");
+}
+
+#[test]
+fn the_grace_of_a_drain_ends_and_a_second_stop_ends_it_at_once() {
+    for (grace, stops) in [(Duration::from_millis(100), 1), (Duration::from_secs(3600), 2)] {
+        let stage = Stage::new(Changes { grace, ..Changes::default() });
+        let mut launcher = stage.launcher();
+        let mut client = stage.client();
+        let run = client.exec(stage.request());
+        launcher.launch();
+        for _ in 0..stops {
+            stage.order(Order::Stop);
+        }
+        let reason = CancelReason::Draining;
+        assert_eq!(launcher.next(), ToLauncher::Cancel { exec_id: run, reason: reason.clone() });
+        launcher.ended(run, Outcome::Cancelled { reason: reason.clone() });
+        assert_eq!(client.read_to_end(run, 2).1, Outcome::Cancelled { reason });
+        drop(launcher);
+        stage.join();
+    }
+}
+
+#[test]
+fn a_reload_is_all_or_nothing() {
+    let policy = "name = \"custom\"\nextends = \"default\"\n";
+    let stage = Stage::new(Changes { policy: Some(policy), ..Changes::default() });
+    let mut client = stage.client();
+    let has = |client: &mut Client, name: &str| client.status().policies.iter().any(|known| known == name);
+    assert!(has(&mut client, "custom"));
+    let policies = stage.directory.path().join("policies");
+    let second = "name = \"second\"\nextends = \"default\"\n";
+    std::fs::write(policies.join("second.toml"), second).unwrap();
+    std::fs::write(policies.join("third.toml"), "name = \"third\"\nno-such-key = 1\n").unwrap();
+    stage.order(Order::Reload);
+    // Nothing tells that a reload has failed but its absence; the next one shows that it was looked at.
+    std::thread::park_timeout(Duration::from_millis(200));
+    assert!(has(&mut client, "custom") && !has(&mut client, "second"));
+    std::fs::remove_file(policies.join("third.toml")).unwrap();
+    stage.order(Order::Reload);
+    until("reloaded", || has(&mut client, "second"));
+    assert!(has(&mut client, "custom"));
+}

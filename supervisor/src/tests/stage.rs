@@ -1,0 +1,477 @@
+//! A daemon in a thread, a client that blocks, and a launcher that does what a test tells it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use stockade_policies::Trust;
+use stockade_protocol::client::{
+    ClientMessage, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, ServerMessage, StdinMode, Stream,
+    VERSION, Workspace, features,
+};
+use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
+use stockade_protocol::launch::{FromLauncher, FromRelay, Launch, LaunchOutput, ToLauncher, ToRelay};
+use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
+use stockade_protocol::spec::Level;
+use stockade_protocol::{Bytes, ExecId, codec};
+use stockade_wire::channel::Channel;
+use stockade_wire::frames::FrameBuffer;
+use stockade_wire::socket;
+
+use crate::launch_link::Starter;
+use crate::output::tests::Writer;
+use crate::serve::{Order, ServeOptions, serve_with, settings};
+
+/// The longest that anything here is waited for.
+pub(super) const LONG: Duration = Duration::from_secs(20);
+
+/// A daemon, until it is dropped or stopped.
+pub(super) struct Stage {
+    pub(super) directory: tempfile::TempDir,
+    pub(super) socket: PathBuf,
+    orders: tokio::sync::mpsc::UnboundedSender<Order>,
+    thread: Option<JoinHandle<()>>,
+    launchers: Option<Receiver<OwnedFd>>,
+}
+
+/// Set in place of the defaults.
+pub(super) struct Changes {
+    pub(super) slots: usize,
+    pub(super) queue: usize,
+    pub(super) grace: Duration,
+    pub(super) hello_within: Duration,
+    pub(super) frame_within: Duration,
+    pub(super) policy: Option<&'static str>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            slots: 64,
+            queue: 64,
+            grace: Duration::from_secs(10),
+            hello_within: Duration::from_secs(5),
+            frame_within: Duration::from_secs(5),
+            policy: None,
+        }
+    }
+}
+
+impl Stage {
+    #[allow(clippy::needless_pass_by_value, reason = "tests make them on the spot")]
+    pub(super) fn new(changes: Changes) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let policies = directory.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        if let Some(text) = changes.policy {
+            std::fs::write(policies.join("custom.toml"), text).unwrap();
+        }
+        let options = ServeOptions {
+            socket: Some(socket.clone()),
+            policy_directories: vec![(policies, Trust::Operator)],
+            state_directory: Some(directory.path().join("state")),
+            slots: Some(changes.slots),
+            queue: Some(changes.queue),
+            grace: changes.grace,
+            ..ServeOptions::default()
+        };
+        let mut settings = settings(&options, rustix::process::geteuid().as_raw()).unwrap();
+        settings.hello_within = changes.hello_within;
+        settings.frame_within = changes.frame_within;
+        let (orders, received) = tokio::sync::mpsc::unbounded_channel();
+        let (launcher, launchers) = channel();
+        let thread = std::thread::spawn(move || {
+            let starter: Starter = Box::new(move || {
+                let (ours, theirs) = socket::seqpacket_pair().unwrap();
+                // A test that is over takes no more launchers.
+                let _over = launcher.send(theirs);
+                Ok((Channel::new(ours), None))
+            });
+            serve_with(&options, settings, starter, Some(received)).unwrap();
+        });
+        let stage = Self { directory, socket, orders, thread: Some(thread), launchers: Some(launchers) };
+        let until = Instant::now() + LONG;
+        while !stage.socket.exists() {
+            assert!(Instant::now() < until, "no socket");
+            std::thread::yield_now();
+        }
+        stage
+    }
+
+    /// The next launcher that the daemon starts, after its greeting.
+    pub(super) fn launcher(&self) -> Launcher {
+        let channel = Channel::new(
+            self.launchers.as_ref().unwrap().recv_timeout(LONG).expect("no launcher is started"),
+        );
+        let (ours, theirs) = socket::seqpacket_pair().unwrap();
+        let mut launcher =
+            Launcher { channel, relay: Channel::new(ours), rings: HashMap::new(), heard: VecDeque::new() };
+        assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
+        let hello =
+            FromLauncher::Hello { version: 1, pid: 1, plan: Plan::User, memory: MemoryMechanism::Monitor };
+        launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
+        launcher
+    }
+
+    pub(super) fn client(&self) -> Client {
+        let mut client = self.stranger();
+        client.say(&ClientMessage::Hello(Hello {
+            magic: MAGIC,
+            version: VERSION,
+            features: features::DESCRIPTORS,
+        }));
+        assert!(matches!(client.next(), ServerMessage::Welcome(_)));
+        client
+    }
+
+    /// A connection that has said nothing yet.
+    pub(super) fn stranger(&self) -> Client {
+        let until = Instant::now() + LONG;
+        // A socket has its name a moment before it listens.
+        let socket = loop {
+            match UnixStream::connect(&self.socket) {
+                Ok(socket) => break socket,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+        };
+        Client { socket, frames: FrameBuffer::new(1 << 20), heard: VecDeque::new(), next_request: 0 }
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    pub(super) fn workspace(&self) -> PathBuf {
+        let path = self.directory.path().canonicalize().unwrap().join("workspace");
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub(super) fn request(&self) -> ExecRequest {
+        ExecRequest {
+            request_id: 0,
+            argv: vec!["/bin/true".into()],
+            environment: Vec::new(),
+            cwd: Bytes::default(),
+            policy: "default".into(),
+            workspace: Workspace::Path { path: self.workspace().into() },
+            overrides: Default::default(),
+            stdin: StdinMode::None,
+            output: OutputMode::Stream,
+            detach: false,
+        }
+    }
+
+    /// Waits for the daemon's end.
+    pub(super) fn join(mut self) {
+        self.launchers = None;
+        self.thread.take().unwrap().join().expect("the daemon panicked");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        // Launchers that nobody greeted have died.
+        self.launchers = None;
+        let _gone = self.orders.send(Order::Stop);
+        let _gone = self.orders.send(Order::Stop);
+        // A panic in the daemon is a failed test, unless the test has failed already.
+        if thread.join().is_err() && !std::thread::panicking() {
+            panic!("the daemon panicked");
+        }
+    }
+}
+
+fn wait_readable(fd: impl AsFd, within: Duration) -> bool {
+    let mut set = [PollFd::new(&fd, PollFlags::IN)];
+    let timeout = Timespec::try_from(within).unwrap();
+    poll(&mut set, Some(&timeout)).unwrap() > 0
+}
+
+/// The other side of the daemon's launcher channel.
+pub(super) struct Launcher {
+    channel: Channel,
+    pub(super) relay: Channel,
+    pub(super) rings: HashMap<ExecId, Writer>,
+    heard: VecDeque<(ToLauncher, Vec<OwnedFd>)>,
+}
+
+impl Launcher {
+    fn receive(&mut self) -> (ToLauncher, Vec<OwnedFd>) {
+        if let Some(heard) = self.heard.pop_front() {
+            return heard;
+        }
+        assert!(wait_readable(&self.channel, LONG), "the launcher hears nothing");
+        self.channel.receive().unwrap().expect("the daemon has closed the channel")
+    }
+
+    pub(super) fn next(&mut self) -> ToLauncher {
+        self.receive().0
+    }
+
+    /// The next launch; what else comes first must be an acknowledgement.
+    pub(super) fn launch(&mut self) -> (Launch, Vec<OwnedFd>) {
+        loop {
+            match self.receive() {
+                (ToLauncher::Launch(launch), descriptors) => return (*launch, descriptors),
+                (ToLauncher::Acknowledge { .. }, _) => {}
+                (other, _) => panic!("{other:?} instead of a launch"),
+            }
+        }
+    }
+
+    /// Whether something comes within a moment.
+    pub(super) fn hears_something(&mut self) -> bool {
+        !self.heard.is_empty() || wait_readable(&self.channel, Duration::from_millis(100))
+    }
+
+    pub(super) fn say(&self, message: &FromLauncher, descriptors: &[OwnedFd]) {
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.channel.send(message, &descriptors).unwrap();
+    }
+
+    pub(super) fn started(&mut self, launch: &Launch) {
+        let confinement = Box::new(Confinement {
+            policy: launch.spec.policy.clone(),
+            policy_digest: launch.spec.digest,
+            level: Level::Strict,
+            plan: Plan::User,
+            layers: Vec::new(),
+            memory: MemoryMechanism::Monitor,
+            host_uid: 1,
+            absent: Vec::new(),
+            stdio: [StdioPath::Null; 3],
+        });
+        let exec_id = launch.exec_id;
+        let mut descriptors = Vec::new();
+        if let LaunchOutput::Relayed { ring_bytes } = launch.output {
+            let writer = self.rings.entry(exec_id).or_insert_with(|| Writer::new(ring_bytes));
+            descriptors.push(writer.memfd());
+        }
+        self.say(&FromLauncher::Started { exec_id, confinement }, &descriptors);
+    }
+
+    /// Writes output, as much as may be written over, and reports it.
+    pub(super) fn write(&mut self, exec_id: ExecId, payload: &[u8]) {
+        self.rings.get_mut(&exec_id).unwrap().write(Stream::Stdout, payload);
+        self.report(exec_id);
+    }
+
+    pub(super) fn report(&mut self, exec_id: ExecId) {
+        let wrote = self.rings[&exec_id].wrote;
+        let message = FromRelay::Wrote {
+            exec_id,
+            head: wrote.head,
+            next_seq: wrote.next_seq,
+            oldest_offset: wrote.oldest_offset,
+            oldest_seq: wrote.oldest_seq,
+            eof: wrote.eof,
+        };
+        self.relay.send(&message, &[]).unwrap();
+    }
+
+    pub(super) fn end_output(&mut self, exec_id: ExecId) {
+        self.rings.get_mut(&exec_id).unwrap().wrote.eof = true;
+        self.report(exec_id);
+    }
+
+    pub(super) fn ended(&self, exec_id: ExecId, outcome: Outcome) {
+        let ended = FromLauncher::Ended {
+            exec_id,
+            outcome,
+            usage: Usage::default(),
+            trusted_files: Vec::new(),
+            reaped: true,
+        };
+        self.say(&ended, &[]);
+    }
+
+    /// A whole run: started, `payload` as output, exit code 0.
+    pub(super) fn play(&mut self, payload: &[u8]) -> ExecId {
+        let (launch, _descriptors) = self.launch();
+        let exec_id = launch.exec_id;
+        self.started(&launch);
+        if matches!(launch.output, LaunchOutput::Relayed { .. }) {
+            if !payload.is_empty() {
+                self.write(exec_id, payload);
+            }
+            self.end_output(exec_id);
+        }
+        self.ended(exec_id, Outcome::Exited { code: 0 });
+        exec_id
+    }
+
+    /// What the relay is told next about a run: how far it may write, `None` for "forget".
+    pub(super) fn relay_hears(&self) -> (ExecId, Option<u64>) {
+        assert!(wait_readable(&self.relay, LONG), "the relay hears nothing");
+        match self.relay.receive().unwrap().expect("the daemon has closed the relay's socket").0 {
+            ToRelay::Acknowledge { exec_id, offset } => (exec_id, Some(offset)),
+            ToRelay::Forget { exec_id } => (exec_id, None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn relay_hears_nothing(&self) -> bool {
+        !wait_readable(&self.relay, Duration::from_millis(100))
+    }
+}
+
+/// A client that blocks.
+pub(super) struct Client {
+    pub(super) socket: UnixStream,
+    frames: FrameBuffer,
+    heard: VecDeque<ServerMessage>,
+    next_request: u64,
+}
+
+impl Client {
+    pub(super) fn say(&mut self, message: &ClientMessage) {
+        self.say_with(message, &[]);
+    }
+
+    pub(super) fn say_with(&mut self, message: &ClientMessage, descriptors: &[OwnedFd]) {
+        let mut frame = Vec::new();
+        codec::encode_frame(message, 1 << 20, &mut frame).unwrap();
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        let sent = socket::send(&self.socket, &frame, &descriptors).unwrap();
+        self.socket.write_all(&frame[sent..]).unwrap();
+    }
+
+    /// Sends bytes as they are. `false`: the daemon has closed.
+    pub(super) fn say_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// The next message; `None`: the daemon has closed.
+    pub(super) fn try_next(&mut self) -> Option<ServerMessage> {
+        loop {
+            if let Some(message) = self.heard.pop_front() {
+                return Some(message);
+            }
+            assert!(wait_readable(&self.socket, LONG), "the client hears nothing");
+            let mut buffer = vec![0; 1 << 16];
+            let received = match socket::receive(&self.socket, &mut buffer) {
+                Ok(received) if received.length > 0 => received,
+                _ => return None,
+            };
+            self.frames.push(&buffer[..received.length], received.descriptors).unwrap();
+            while let Some(message) = self.frames.next_message().unwrap() {
+                self.heard.push_back(message);
+            }
+        }
+    }
+
+    pub(super) fn next(&mut self) -> ServerMessage {
+        self.try_next().expect("the daemon has closed the connection")
+    }
+
+    pub(super) fn hears_nothing(&mut self) -> bool {
+        self.heard.is_empty() && !wait_readable(&self.socket, Duration::from_millis(100))
+    }
+
+    /// Asks for a run, and waits for `Accepted`.
+    pub(super) fn exec(&mut self, request: ExecRequest) -> ExecId {
+        self.exec_with(request, &[])
+    }
+
+    pub(super) fn exec_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+        self.next_request += 1;
+        request.request_id = self.next_request;
+        self.say_with(&ClientMessage::Exec(Box::new(request)), descriptors);
+        loop {
+            match self.next() {
+                ServerMessage::Event { exec_id, seq: 1, event: ExecEvent::Accepted { request_id } } => {
+                    assert_eq!(request_id, self.next_request);
+                    return exec_id;
+                }
+                // Events of other runs may come first.
+                ServerMessage::Event { .. } => {}
+                other => panic!("{other:?} instead of Accepted"),
+            }
+        }
+    }
+
+    /// Asks for a run that is refused.
+    pub(super) fn denied(
+        &mut self,
+        request: ExecRequest,
+        descriptors: &[OwnedFd],
+    ) -> stockade_protocol::denied::Denied {
+        self.say_with(&ClientMessage::Exec(Box::new(request)), descriptors);
+        match self.next() {
+            ServerMessage::Denied { denied, .. } => denied,
+            other => panic!("{other:?} instead of Denied"),
+        }
+    }
+
+    /// The next event, which must be of this run and have the next number.
+    pub(super) fn event(&mut self, exec_id: ExecId, seq: u64) -> ExecEvent {
+        match self.next() {
+            ServerMessage::Event { exec_id: of, seq: number, event } if of == exec_id && number == seq => {
+                event
+            }
+            other => panic!("{other:?} instead of event {seq} of {exec_id}"),
+        }
+    }
+
+    /// Everything from `seq` to the end of a run: its output and its outcome. Numbers must rise by one.
+    pub(super) fn read_to_end(&mut self, exec_id: ExecId, mut seq: u64) -> (Vec<u8>, Outcome, Usage) {
+        let mut output = Vec::new();
+        loop {
+            match self.next() {
+                ServerMessage::Event { exec_id: of, seq: number, event } if of == exec_id => {
+                    assert_eq!(number, seq, "{event:?}");
+                    seq += 1;
+                    match event {
+                        ExecEvent::Output { bytes, .. } => output.extend_from_slice(&bytes),
+                        ExecEvent::Exited { outcome, usage, .. } => {
+                            let seq = seq - 1;
+                            self.say(&ClientMessage::Acknowledge { exec_id, seq });
+                            return (output, outcome, usage);
+                        }
+                        ExecEvent::Started { .. } => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                other => panic!("{other:?} instead of an event of {exec_id}"),
+            }
+        }
+    }
+
+    pub(super) fn runs(&mut self) -> Vec<stockade_protocol::client::RunSummary> {
+        self.say(&ClientMessage::List);
+        match self.next() {
+            ServerMessage::Runs(runs) => runs,
+            other => panic!("{other:?} instead of a list"),
+        }
+    }
+
+    pub(super) fn status(&mut self) -> stockade_protocol::client::StatusReport {
+        self.say(&ClientMessage::Status);
+        match self.next() {
+            ServerMessage::Status(status) => *status,
+            other => panic!("{other:?} instead of a status"),
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub(super) fn open(path: &Path) -> OwnedFd {
+    std::fs::File::open(path).unwrap().into()
+}

@@ -162,10 +162,9 @@ impl Rules {
     fn families(&mut self, level: Level, network: &NetworkSpec) {
         let mut there = vec![AF_UNIX];
         if network.mode != NetworkMode::None || level == Level::Strict {
-            there.extend([AF_INET, AF_INET6]);
-        }
-        if network.mode != NetworkMode::None {
-            there.push(AF_NETLINK);
+            // In a namespace with nothing in it, too: programs ask which interfaces there are, and node and others
+            // stop when they can't ask.
+            there.extend([AF_INET, AF_INET6, AF_NETLINK]);
         }
         for (call, families, reason) in [
             ("socket", there.as_slice(), "of a family that the network's mode hasn't"),

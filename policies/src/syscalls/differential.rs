@@ -260,7 +260,11 @@ fn socket_families_follow_the_network() {
         }
     }
     assert_eq!(socket(Level::Strict, &none(), 2, 1, 0), Verdict::Allow);
-    assert_eq!(socket(Level::Strict, &none(), 16, 3, 0), none_there);
+    assert_eq!(socket(Level::Strict, &none(), 16, 3, 0), Verdict::Allow);
+    for protocol in [9, 15, 12, 7] {
+        assert_eq!(socket(Level::Strict, &none(), 16, 3, protocol), denied);
+    }
+    assert_eq!(socket(Level::Moderate, &none(), 16, 3, 0), none_there);
     assert_eq!(socket(Level::Moderate, &none(), 2, 1, 0), none_there);
     assert_eq!(socket(Level::Moderate, &none(), 10, 2, 0), none_there);
     assert_eq!(socket(Level::Strict, &loopback, 16, 3, 0), Verdict::Allow);

@@ -116,12 +116,14 @@ impl Daemon {
 #[must_use]
 pub fn serve(ground: &Ground, socket: &Path) -> Command {
     let mut command = ground.stockade();
-    command.arg("serve").arg("--socket").arg(socket).arg("--policies").arg(ground.policies());
+    command.arg("serve").arg("--socket").arg(socket);
     command.arg("--state-directory").arg(ground.base().join("state"));
     if ground.person.is_root() {
-        command.args(["--group", "users"]);
+        // A user's daemon looks there by itself (`XDG_CONFIG_HOME`).
+        command.args(["--group", "users"]).arg("--policies").arg(ground.policies());
     }
-    let log = std::fs::File::create(ground.base().join("daemon.log")).unwrap();
+    let log = ground.base().join("daemon.log");
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     command.stdout(Stdio::null()).stderr(log);
     command
 }

@@ -56,8 +56,10 @@ impl Ground {
         }
         std::fs::write(ground.outside().join("secret.txt"), "the secret\n").unwrap();
         std::fs::write(ground.home().join("secret.txt"), "the secret of home\n").unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(ground.runtime(), mode).unwrap();
+        for private in [ground.runtime(), ground.base().join("state")] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(private, mode).unwrap();
+        }
         person.own_all(ground.base());
         ground
     }

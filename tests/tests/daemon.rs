@@ -114,7 +114,7 @@ fn second_daemon_on_the_same_socket_is_refused_and_told_the_pid() {
         let daemon = Daemon::shared(mode);
         let ended = Ended::of(stockade_tests::daemon::serve(&daemon.ground, &daemon.socket));
         assert_ne!(ended.code, Some(0), "{}", ended.story());
-        assert!(daemon.log().contains(&daemon.pid().to_string()), "{}", daemon.log());
+        assert!(ended.errors().contains(&daemon.pid().to_string()), "{}", ended.story());
     }
 }
 

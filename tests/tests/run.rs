@@ -184,7 +184,7 @@ fn idle_time_ends_a_silent_run_and_not_a_talking_one() {
     for setting in Setting::each() {
         let ended = setting.run("test-idle").words(["sleep", "20"]).finish();
         ended.expect_code(124).expect_errors(&["idle"]);
-        let talking = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.4; done";
+        let talking = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.6; done";
         setting.bash("test-idle", talking).expect_code(0);
     }
 }
@@ -368,6 +368,7 @@ fn variable_that_is_asked_for_and_not_allowed_is_refused() {
     for setting in Setting::each() {
         let run = setting.run("default").option(&["--env", "MY_SECRET=x"]);
         let ended = run.words(["sh", "-c", "echo got $MY_SECRET"]).finish();
+        assert!(!ended.text().contains('x'), "{}", ended.story());
         ended.expect_code(125).expect_errors(&["MY_SECRET", "default"]);
         let run = setting.run("default").option(&["--env", "LC_TIME=C"]);
         run.words(["sh", "-c", "echo $LC_TIME"]).finish().expect_code(0).expect_text("C");

@@ -50,15 +50,18 @@ impl<T> Located<T> {
     }
 }
 
-/// Turns byte offsets of one text into positions.
+/// Turns byte offsets of one text into positions. Every rule has one, so lines are found once.
 pub(crate) struct Lines<'a> {
     file: Arc<str>,
     text: &'a str,
+    starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(file: &str, text: &'a str) -> Self {
-        Self { file: Arc::from(file), text }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = core::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        Self { file: Arc::from(file), text, starts }
     }
 
     /// The position of a span's start; past the end, the end's.
@@ -67,12 +70,12 @@ impl<'a> Lines<'a> {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        let start = self.starts.get(line).copied().unwrap_or(0);
         Position {
             file: Arc::clone(&self.file),
-            line: count(before.matches('\n').count()),
-            column: count(before[line_start..].chars().count()),
+            line: count(line),
+            column: count(self.text[start..offset].chars().count()),
         }
     }
 }

@@ -105,18 +105,21 @@ impl PolicySet {
         if !all.iter().any(|source| source.name == name) {
             return Self::of(&Files::read(all)?, &mut Filters::default());
         }
+        let mut all: Vec<(Source, Option<Document>)> = all.into_iter().map(|source| (source, None)).collect();
         let mut needed = vec![name.to_owned()];
         let mut at = 0;
         while at < needed.len() && at <= MAX_ANCESTORS {
             let wanted = needed[at].clone();
-            for source in all.iter().filter(|source| source.name == wanted) {
-                let document = document::parse(&source.file, &source.name, &source.text)?;
-                needed.extend(document.extends.map(|extends| extends.value));
+            for (source, parsed) in all.iter_mut().filter(|(source, _)| source.name == wanted) {
+                if parsed.is_none() {
+                    let document = document::parse(&source.file, &source.name, &source.text)?;
+                    needed.extend(document.extends.as_ref().map(|extends| extends.value.clone()));
+                    *parsed = Some(document);
+                }
             }
             at += 1;
         }
-        all.retain(|source| needed.contains(&source.name));
-        let files = Files::read(all)?;
+        let files = Files::of(all.into_iter().filter(|(source, _)| needed.contains(&source.name)))?;
         let mut set = Self::default();
         if let Some(file) = files.by_name.get(name) {
             let policy = Policy::new(files.parts(name, file)?, &mut Filters::default())?;
@@ -197,10 +200,15 @@ struct Files {
 
 impl Files {
     fn read(sources: Vec<Source>) -> Result<Self, PolicyError> {
+        Self::of(sources.into_iter().map(|source| (source, None)))
+    }
+
+    /// Of sources, some of which are parsed already.
+    fn of(sources: impl Iterator<Item = (Source, Option<Document>)>) -> Result<Self, PolicyError> {
         let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
-        for source in sources {
+        for (source, parsed) in sources {
             let Source { name, file, text, trust } = source;
-            let document = document::parse(&file, &name, &text)?;
+            let document = parsed.map_or_else(|| document::parse(&file, &name, &text), Ok)?;
             if trust == Trust::User {
                 check_users(&document)?;
             }

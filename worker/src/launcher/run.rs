@@ -13,7 +13,7 @@ use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput};
 use stockade_protocol::outcome::{Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage};
 use stockade_protocol::spec::{Limits, RunAs};
 use stockade_protocol::{Bytes, ExecId};
-use stockade_wire::channel::Channel;
+use stockade_wire::channel::{Channel, ChannelError};
 
 use super::spawn::Worker;
 use super::uids::Uids;
@@ -184,6 +184,15 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
     }
 }
 
+/// One message from a worker. An end that was closed with something unread in it shows as a reset first, and only
+/// then what it had said.
+fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError> {
+    match channel.receive() {
+        Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => channel.receive(),
+        other => other,
+    }
+}
+
 impl Run {
     /// Starts a template for it.
     pub(crate) fn begin(
@@ -211,7 +220,13 @@ impl Run {
         let sent = channel.send(&message, &borrowed);
         drop(passed);
         let ToWorker::Prepare(prepare) = message else { return Err(failed(STAGE, libc::EINVAL, "")) };
-        sent.map_err(|_| failed(STAGE, libc::EPIPE, "channel"))?;
+        if sent.is_err() {
+            // A template that could not even begin has said why before it went.
+            return Err(match hear(&channel) {
+                Ok(Some((FromWorker::Failed(failure), _))) => failure,
+                _ => failed(STAGE, libc::EPIPE, "channel"),
+            });
+        }
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         Ok(Self {
             exec_id,
@@ -269,7 +284,7 @@ impl Run {
         if !self.listening {
             return Ok(Progress::Nothing);
         }
-        let (message, mut descriptors) = match self.channel.receive::<FromWorker>() {
+        let (message, mut descriptors) = match hear(&self.channel) {
             Ok(Some(received)) => received,
             Err(error) if error.would_block() => return Ok(Progress::Nothing),
             Ok(None) | Err(_) => return Ok(Progress::Closed),

@@ -151,10 +151,11 @@ impl<'a> Isolated<'a> {
     /// Enters the user namespace (system plan; the user plan was born in one) and takes the run's ids.
     pub(crate) fn identify(self) -> Staged<Identified<'a>> {
         let Self { prepare, mapper, proc } = self;
-        // A keyring of its own, before the identity changes hands. A kernel without keys shares none.
+        // A keyring of its own, before the identity changes hands. A kernel without keys shares none; where a filter
+        // around us (a container's, our own) forbids the call, it forbids the tool every use of keys as well.
         match sys::join_session_keyring() {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
             Err(error) => return Err(error).at(SetupStage::Identity, "session keyring"),
         }
         let owner = &prepare.launch.owner;

@@ -22,7 +22,7 @@ use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutp
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
 use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
-use stockade_supervisor::{descriptors, launcher, paths};
+use stockade_supervisor::{descriptors, launcher};
 use stockade_wire::channel::{Channel, ChannelError};
 
 use crate::error::CliError;
@@ -144,7 +144,7 @@ fn caller() -> std::io::Result<Caller> {
             gid: rustix::process::getegid().as_raw(),
             groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
         },
-        home: paths::home_of(uid),
+        home: sources::home().to_owned(),
         user_mode: uid != 0,
     })
 }

@@ -7,9 +7,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use stockade_client::{Client, ConnectError};
-use stockade_supervisor::paths::Surroundings;
 
 use crate::error::CliError;
+use crate::sources;
 
 /// What looking for a daemon found.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) fn look(named: Option<&Path>) -> Result<Found, CliError> {
     if let Some(path) = named {
         return Ok(Found::Daemon(Client::connect(path)?));
     }
-    let candidates = Surroundings::of_this_process().sockets();
+    let candidates = sources::surroundings().sockets();
     for path in &candidates {
         match Client::connect(path) {
             Ok(client) => return Ok(Found::Daemon(client)),

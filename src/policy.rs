@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stockade_policies::{Answer, Policy, PolicySet, Question, ResolveRequest, Resolved, resolve};
-use stockade_supervisor::paths;
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
@@ -246,7 +245,7 @@ fn question(what: What, thing: &str, workspace: &Path) -> Result<Question, CliEr
 /// A path that begins with `~` that no shell has expanded.
 fn home_of(thing: &str) -> PathBuf {
     match thing.strip_prefix("~/") {
-        Some(rest) => paths::home_of(rustix::process::geteuid().as_raw()).join(rest),
+        Some(rest) => sources::home().join(rest),
         None => PathBuf::from(thing),
     }
 }
@@ -256,7 +255,7 @@ fn resolved(policy: &Policy, workspace: PathBuf) -> Result<Resolved, CliError> {
     let request = ResolveRequest {
         owner_uid: uid,
         owner_gid: rustix::process::getegid().as_raw(),
-        home: paths::home_of(uid),
+        home: sources::home().to_owned(),
         workspace,
         cwd: None,
         environment: std::env::vars_os().map(|(name, value)| (name.into(), value.into())).collect(),

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use stockade_policies::Trust;
 use stockade_supervisor::ServeOptions;
-use stockade_supervisor::paths::Surroundings;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::CliError;
-use crate::{color, units};
+use crate::{color, sources, units};
 
 const EXAMPLES: &str = "Examples:
   stockade serve                                  for yourself, on $XDG_RUNTIME_DIR/stockade/stockade.sock
@@ -62,7 +61,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
 }
 
 fn options(arguments: &Arguments) -> ServeOptions {
-    let surroundings = Surroundings::of_this_process();
+    let surroundings = sources::surroundings();
     let trust = if surroundings.uid == 0 { Trust::Operator } else { Trust::User };
     let mut policy_directories = surroundings.policies();
     policy_directories.extend(arguments.policies.iter().map(|path| (path.clone(), trust)));

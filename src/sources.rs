@@ -4,15 +4,28 @@
 //! serves others). They are trusted as a user's are.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use stockade_policies::{PolicyError, PolicySet, Source, Trust, directory};
-use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings};
+use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings, home_of};
 
 use crate::error::CliError;
 
+/// Our home directory. Root's is asked of the user database, which is slow: once.
+pub(crate) fn home() -> &'static Path {
+    static HOME: LazyLock<PathBuf> = LazyLock::new(|| home_of(rustix::process::geteuid().as_raw()));
+    &HOME
+}
+
+/// What paths are worked out from.
+pub(crate) fn surroundings() -> Surroundings<'static> {
+    let uid = rustix::process::geteuid().as_raw();
+    Surroundings { variable: &|name: &str| std::env::var_os(name), uid, home: home().to_owned() }
+}
+
 /// The policy directories, in their order.
 pub(crate) fn directories() -> Vec<(PathBuf, Trust)> {
-    let surroundings = Surroundings::of_this_process();
+    let surroundings = surroundings();
     let mut directories = surroundings.policies();
     if surroundings.uid == 0 {
         let own = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());

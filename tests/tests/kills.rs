@@ -168,7 +168,12 @@ fn flood_of_zombies_is_reaped_or_ends_as_too_many_processes() {
         let code =
             "for (1..2000) { my $p = fork; if (!$p) { exit 0 if fork; exit 0 } waitpid $p, 0 } print 'fine'";
         let ended = setting.run("default").words(["perl", "-e", code, &word]).finish();
-        ended.expect_code(0).expect_text("fine");
+        if ended.code == Some(125) {
+            // On a busy machine they may come faster than they are reaped.
+            ended.expect_errors(&["processes"]);
+        } else {
+            ended.expect_code(0).expect_text("fine");
+        }
         expect_nothing_alive(&ended, &word, 8);
     }
 }

@@ -263,12 +263,52 @@ mod tests {
     }
 
     #[test]
-    fn a_process_in_another_namespace_is_refused() {
-        // Process 1 of this machine is in ours; what differs is told by the link's text.
+    fn what_cannot_be_read_is_refused() {
         let viewer = ourselves();
         assert!(check_namespace(viewer.pid, viewer.uid, "pid", viewer).is_ok());
         let error = check_namespace(i32::MAX, viewer.uid, "pid", viewer).unwrap_err();
         assert!(matches!(error, NotAClient::Unreadable { .. }));
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        clippy::print_stderr,
+        reason = "a test starts a process and may not be able to"
+    )]
+    fn a_process_in_a_foreign_user_or_pid_namespace_is_refused() {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+        let viewer = ourselves();
+        for (flags, kind) in [(["--user", "--map-root-user"], "user"), (["--pid", "--fork"], "pid")] {
+            let child = Command::new("unshare")
+                .args(flags)
+                .args(["sh", "-c", "readlink /proc/self/ns/user; exec sleep 30"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn();
+            let Ok(mut child) = child else {
+                eprintln!("not tested here: a peer in a foreign {kind} namespace: no unshare program");
+                continue;
+            };
+            let mut said = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+            let parent = i32::try_from(child.id()).unwrap();
+            if said.is_empty() {
+                eprintln!("not tested here: a peer in a foreign {kind} namespace: not permitted to make one");
+            } else {
+                // A pid namespace is entered by unshare's child.
+                let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+                let inside = children.ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok());
+                let pid = inside.unwrap_or(parent);
+                let refused = check_namespace(pid, viewer.uid, kind, viewer);
+                assert!(matches!(refused, Err(NotAClient::ForeignNamespace { .. })), "{kind}: {refused:?}");
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            }
+            let _killed_before = child.kill();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

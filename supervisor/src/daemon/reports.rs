@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use stockade_protocol::ExecId;
 use stockade_protocol::client::ExecEvent;
-use stockade_protocol::confinement::Confinement;
+use stockade_protocol::confinement::{Confinement, StdioPath};
 use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION, ToLauncher};
 
 use super::state::State;
@@ -63,11 +63,21 @@ impl State {
         Ok(None)
     }
 
-    fn tool_started(&mut self, now: u64, id: ExecId, confinement: Box<Confinement>, ring: Option<OwnedFd>) {
+    fn tool_started(
+        &mut self,
+        now: u64,
+        id: ExecId,
+        mut confinement: Box<Confinement>,
+        ring: Option<OwnedFd>,
+    ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         for layer in &confinement.layers {
             let (layer, enforced, detail) = (layer.layer, layer.enforced, layer.detail.as_str());
             tracing::debug!(parent: &run.span, ?layer, enforced, detail, "layer");
+        }
+        // The launcher sees a descriptor; that it is the end of a pipe of ours only we know.
+        if run.feed.is_some() {
+            confinement.stdio[0] = StdioPath::Relayed;
         }
         run.confinement = Some(confinement);
         match (run.ring_bytes, ring) {

@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-use stockade_protocol::client::{ClientMessage, ExecRequest, StdinMode};
+use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, StdinMode};
+use stockade_protocol::confinement::StdioPath;
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::{CancelReason, Outcome};
@@ -40,19 +41,26 @@ fn streamed_input_arrives_in_order_and_ends_when_told() {
     let mut launcher = stage.launcher();
     let mut client = stage.client();
     let run = client.exec(with(&stage, StdinMode::Stream));
+    let relayed = |event| match event {
+        ExecEvent::Started { confinement } => confinement.stdio[0] == StdioPath::Relayed,
+        other => panic!("{other:?}"),
+    };
     // Some of it before the launcher has the run, some after.
     for text in ["a", "b"] {
         client.say(&ClientMessage::StdinData { exec_id: run, bytes: text.into() });
     }
-    let (_, mut descriptors) = launcher.launch();
+    let (launch, mut descriptors) = launcher.launch();
+    launcher.started(&launch);
+    assert!(relayed(client.event(run, 2)), "the client can't know that it must stream");
     client.say(&ClientMessage::StdinData { exec_id: run, bytes: "c".into() });
     client.say(&ClientMessage::StdinEof { exec_id: run });
     client.say(&ClientMessage::StdinData { exec_id: run, bytes: "too late".into() });
     let mut read = String::new();
     std::fs::File::from(descriptors.remove(0)).read_to_string(&mut read).unwrap();
     assert_eq!(read, "abc");
+    launcher.end_output(run);
     launcher.ended(run, CODE_0);
-    client.read_to_end(run, 2);
+    client.read_to_end(run, 3);
 }
 
 #[test]

@@ -91,6 +91,23 @@ pub(crate) fn take_ids(uid: u32, gid: u32, groups: bool) -> Staged<()> {
     nix::unistd::setresuid(uid, uid, uid).at(STAGE, "uid")
 }
 
+/// Drops every capability from the bounding set. What can be done before a change to an unprivileged user, and not
+/// after it.
+///
+/// # Errors
+/// `Capabilities`.
+pub(crate) fn empty_bounding_set() -> Staged<()> {
+    for number in 0..CAPABILITIES {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(errno).at(SetupStage::Capabilities, "bounding set"),
+        }
+    }
+    Ok(())
+}
+
 /// Drops every capability from every set, locks securebits, and sets `no_new_privs`.
 ///
 /// # Errors
@@ -100,14 +117,7 @@ pub(crate) fn drop_capabilities() -> Staged<()> {
     let held = rustix::thread::capabilities(None).at(STAGE, "capget")?;
     rustix::thread::clear_ambient_capability_set().at(STAGE, "ambient set")?;
     if held.effective.contains(CapabilitySet::SETPCAP) {
-        for number in 0..CAPABILITIES {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            match rustix::thread::remove_capability_from_bounding_set(one) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::INVAL) => break,
-                Err(errno) => return Err(errno).at(STAGE, "bounding set"),
-            }
-        }
+        empty_bounding_set()?;
         let bits = CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP

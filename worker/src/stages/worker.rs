@@ -171,6 +171,7 @@ impl<'a> Isolated<'a> {
             Plan::User => identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?,
             _ => {
                 if nix::unistd::geteuid().is_root() && owner.uid != 0 {
+                    identity::empty_bounding_set()?;
                     sources::become_owner(owner)?;
                 }
                 sources::make_wanted(&prepare.launch.spec)?;

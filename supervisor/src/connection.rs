@@ -36,6 +36,9 @@ use crate::watched::{both, watch};
 /// How long the last frame may take to leave.
 const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
 
+/// The most bytes that are read only to be forgotten.
+const DISCARDED: usize = 4 * 1024 * 1024;
+
 /// Serves one connection until its end.
 pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
     let socket = match watch(socket, both()) {
@@ -72,6 +75,7 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
         tracing::info!(connection = id.0, code = ?error.code, reason = error.text, "the protocol was broken");
         daemon.state.borrow_mut().answer(id, &ServerMessage::Error(error));
         let _late = timeout(LAST_FRAME_WITHIN, write_out(&daemon, &socket, id)).await;
+        discard(&socket);
     }
     daemon.state.borrow_mut().disconnect(id);
     tracing::debug!(connection = id.0, "disconnected");
@@ -97,6 +101,20 @@ async fn say_last(socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: Stri
     }
     // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
     let _sent = socket::send(socket.get_ref(), &frame, &[]);
+    discard(socket);
+}
+
+/// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer
+/// instead of letting it read our last frame to its end.
+fn discard(socket: &AsyncFd<OwnedFd>) {
+    let mut buffer = [0; 4096];
+    let mut left = DISCARDED;
+    while left > 0
+        && let Ok(received) = socket::receive(socket.get_ref(), &mut buffer)
+        && received.length > 0
+    {
+        left = left.saturating_sub(received.length);
+    }
 }
 
 /// Why reading ended.

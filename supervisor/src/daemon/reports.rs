@@ -2,15 +2,57 @@
 
 use std::os::fd::OwnedFd;
 
-use stockade_protocol::ExecId;
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::confinement::{Confinement, StdioPath};
 use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION, ToLauncher};
+use stockade_protocol::outcome::Outcome;
+use stockade_protocol::{Bytes, ExecId};
 
 use super::state::State;
 use crate::dispatcher::Event;
 use crate::link::Introduction;
 use crate::output::{Ring, Wrote};
+
+/// Bytes of a run's trusted files that are told, of its absent paths, and of any one text: what a client is told
+/// has to fit a frame, and a launcher's message may be larger than one.
+const TRUSTED_FILES: usize = 512 * 1024;
+const ABSENT: usize = 256 * 1024;
+const TEXT: usize = 16 * 1024;
+
+/// As many of these as fit.
+fn shortened(names: Vec<Bytes>, bound: usize) -> Vec<Bytes> {
+    let (mut bytes, all) = (0, names.len());
+    let kept: Vec<Bytes> = names
+        .into_iter()
+        .take_while(|name| {
+            bytes += name.len() + size_of::<u64>();
+            bytes <= bound
+        })
+        .collect();
+    if kept.len() < all {
+        tracing::warn!(all, kept = kept.len(), "a list of names is too long to be told and is cut");
+    }
+    kept
+}
+
+fn truncate(text: &mut String, bound: usize) {
+    if text.len() > bound {
+        let mut end = bound;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+}
+
+fn shortened_outcome(mut outcome: Outcome) -> Outcome {
+    match &mut outcome {
+        Outcome::SetupFailed { failure } => failure.subject.0.truncate(TEXT),
+        Outcome::Lost { reason } => truncate(reason, TEXT),
+        _ => {}
+    }
+    outcome
+}
 
 impl State {
     /// A message of the launcher. `Err`: it breaks the rules, and the launcher has to go.
@@ -42,11 +84,12 @@ impl State {
             FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped } => {
                 if let Some(run) = self.runs.get_mut(&exec_id) {
                     run.usage = usage;
-                    run.trusted_files = trusted_files;
+                    run.trusted_files = shortened(trusted_files, TRUSTED_FILES);
                     if !reaped {
                         tracing::warn!(parent: &run.span, "ended, but a process of it isn't reaped yet");
                     }
                 }
+                let outcome = shortened_outcome(outcome);
                 self.handle(Event::Ended { now, run: exec_id, outcome, reaped });
                 if reaped {
                     self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
@@ -78,6 +121,10 @@ impl State {
         // The launcher sees a descriptor; that it is the end of a pipe of ours only we know.
         if run.feed.is_some() {
             confinement.stdio[0] = StdioPath::Relayed;
+        }
+        confinement.absent = shortened(core::mem::take(&mut confinement.absent), ABSENT);
+        for layer in &mut confinement.layers {
+            truncate(&mut layer.detail, TEXT);
         }
         run.confinement = Some(confinement);
         match (run.ring_bytes, ring) {

@@ -61,6 +61,29 @@ fn a_run_whose_set_up_fails_has_accepted_and_exited() {
 }
 
 #[test]
+fn what_would_not_fit_a_frame_is_cut_and_the_end_still_arrives() {
+    let stage = Stage::new(Changes::default());
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    launcher.launch();
+    let ended = FromLauncher::Ended {
+        exec_id: run,
+        outcome: Outcome::Lost { reason: "x".repeat(1 << 20) },
+        usage: Default::default(),
+        trusted_files: vec![vec![b'x'; 4000].into(); 500],
+        reaped: true,
+    };
+    launcher.say(&ended, &[]);
+    let ExecEvent::Exited { outcome: Outcome::Lost { reason }, trusted_files, .. } = client.event(run, 2)
+    else {
+        panic!("no end")
+    };
+    assert_eq!(reason.len(), 16 * 1024);
+    assert!((100..200).contains(&trusted_files.len()));
+}
+
+#[test]
 fn descriptors_are_passed_in_order_when_no_rule_wants_them_relayed() {
     let stage = Stage::new(Changes {
         policy: Some("name = \"custom\"\nextends = \"default\"\n"),

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It's a process of its own so that nothing else delays it, at raised priority where that is permitted. It reads
-//! [`read`] the kernel's figures of a run's processes ([`source`]) and decides ([`watch`]). While nothing is watched
-//! it sleeps.
+//! ([`read`]) the kernel's figures of a run's processes ([`source`]) and decides ([`watch`]); what a run could make it
+//! wait for is asked of another process ([`survey`]). While nothing is watched it sleeps.
 //!
 //! Sampling can be raced: between two looks a run may pass its limit by what it can touch in [`TICK`], and what
 //! [`NOT_COUNTED`] names isn't seen at all. Guarantees are for control groups; the monitor's are measured figures.
@@ -18,6 +18,7 @@
 
 pub mod read;
 pub mod source;
+pub mod survey;
 pub mod watch;
 
 use std::collections::{HashMap, VecDeque};
@@ -25,8 +26,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,12 @@ use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
 use stockade_wire::channel::{self, Channel, ChannelError};
 use stockade_wire::socket;
 
+use crate::launcher::spawn;
+use crate::poller::{Interest, Poller, Ready};
+use crate::sys;
 use read::Reader;
 use source::Source;
+use survey::Answer;
 use watch::{Bounds, Machine, Mark, Peaks, Watch};
 
 /// How often a run is looked at.
@@ -50,16 +54,25 @@ pub const MAX_WATCHED: usize = 8192;
 pub const DUTY: u32 = 15;
 /// The most a quiet run's interval is stretched.
 pub const MAX_STRETCH: u32 = 8;
-/// The nice value asked for.
+/// The nice value asked for, where real-time scheduling isn't permitted.
 pub const NICE: i32 = -5;
 /// Memory a run can hold that the monitor doesn't see, for `Confinement`.
-pub const NOT_COUNTED: &str = "pipe and socket buffers, memfds and System V segments that nobody maps, \
-    files in flight over sockets, other kernel memory; figures are samples every 10 ms";
+pub const NOT_COUNTED: &str = "pipe and socket buffers, System V segments that nobody has attached, memfds in flight \
+    over sockets and open nowhere, other kernel memory; figures are samples every 10 ms, of memfds every 50 ms";
 
 /// Rising peaks are told at most so often, unless they rose by a thirty-second.
 const TELL: Duration = Duration::from_millis(100);
 /// Whether memory may be hidden in swap or huge pages is asked so often.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// The most surveyors. One that a run keeps waiting answers nobody else meanwhile. Each works a quarter of a core at
+/// most.
+const MAX_SURVEYORS: usize = 3;
+/// A surveyor that died, or couldn't be started, is followed by another one so much later.
+const SURVEYOR_REST: Duration = Duration::from_secs(1);
+/// The token of the control channel; a surveyor's is its index.
+const CONTROL: u64 = u64::MAX;
+/// The longest rest after a long look.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// Commands taken before the next look.
 const COMMANDS_A_TURN: usize = 64;
 /// With so many reports unsent no more commands are taken.
@@ -126,10 +139,12 @@ impl Breached {
 /// To the launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MonitorReport {
-    /// The first message: the nice value it got.
+    /// The first message: the priority it got.
     Ready {
         /// [`NICE`], if that was permitted.
         nice: i32,
+        /// Whether it's scheduled before everything that isn't real time.
+        real_time: bool,
     },
     /// A limit was passed; the run isn't looked at any more. The init of a [`Tree::Namespace`] is killed;
     /// another run is the launcher's to kill.
@@ -183,6 +198,9 @@ pub enum MonitorError {
     /// The host's `/proc`.
     #[error("monitor: open /proc")]
     Proc(#[source] io::Error),
+    /// A memfd of its own, to learn where they are.
+    #[error("monitor: make a memfd")]
+    Memfd(#[source] io::Error),
     /// Waiting.
     #[error("monitor: wait for the next tick")]
     Wait(#[source] io::Error),
@@ -199,14 +217,31 @@ pub enum MonitorError {
 /// # Errors
 /// [`MonitorError`]; nothing is watched any more then, so the launcher must end the runs that rely on it.
 pub fn run(control: OwnedFd) -> Result<(), MonitorError> {
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    // Not permitted to an ordinary user; what came of it is in `Ready`.
-    let _ = rustix::process::setpriority_process(None, NICE);
-    Monitor::new(control)?.serve()
+    run_with(control, || Ok(spawn::satellite("survey")?.1))
 }
 
-struct Monitor {
+/// Like [`run`], with surveyors from elsewhere: `surveyor` starts one and gives the channel to it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(control: OwnedFd, surveyor: impl FnMut() -> io::Result<OwnedFd>) -> Result<(), MonitorError> {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    // Beside 500 busy processes of a run one look took 100 ms at this nice value, and takes 3 ms in real time, where it
+    // works half of the time at most (see `look`). Neither is permitted to an ordinary user; `Ready` says what came
+    // of it.
+    let real_time = sys::be_real_time().is_ok();
+    let _ = rustix::process::setpriority_process(None, NICE);
+    Monitor::new(control, real_time, surveyor)?.serve()
+}
+
+struct Monitor<S> {
+    poller: Poller,
     control: Channel,
+    control_interest: Interest,
+    start_surveyor: S,
+    surveyors: Vec<Surveyor>,
+    next_surveyor: Instant,
+    questions: u64,
     machine: Machine,
     reader: Reader,
     pids: Vec<i32>,
@@ -215,7 +250,15 @@ struct Monitor {
     datagram: Vec<u8>,
     load: Load,
     next_look_around: Instant,
+    /// No look begins earlier.
+    not_before: Instant,
     closed: bool,
+}
+
+/// A process that answers one question at a time.
+struct Surveyor {
+    channel: Option<Channel>,
+    asked: Option<ExecId>,
 }
 
 /// How much of its time the monitor works, and how much less often it looks at quiet runs for that.
@@ -242,58 +285,74 @@ impl Load {
     }
 }
 
-impl Monitor {
-    fn new(control: OwnedFd) -> Result<Self, MonitorError> {
+impl<S: FnMut() -> io::Result<OwnedFd>> Monitor<S> {
+    fn new(control: OwnedFd, real_time: bool, start_surveyor: S) -> Result<Self, MonitorError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())
             .map_err(|errno| MonitorError::Proc(errno.into()))?;
         rustix::io::ioctl_fionbio(&control, true)
             .map_err(|errno| MonitorError::Control(ChannelError::Io(errno.into())))?;
+        let poller = Poller::new().map_err(MonitorError::Wait)?;
+        poller.add(&control, CONTROL, Interest::Read).map_err(MonitorError::Wait)?;
         let nice = rustix::process::getpriority_process(None).unwrap_or(0);
         let now = Instant::now();
         Ok(Self {
+            poller,
             control: Channel::new(control),
+            control_interest: Interest::Read,
+            start_surveyor,
+            surveyors: Vec::new(),
+            next_surveyor: now,
+            questions: 0,
             machine: Machine {
                 page: rustix::param::page_size() as u64,
                 ticks: rustix::param::clock_ticks_per_second(),
                 hidden_memory: memory_can_hide(),
+                memfd_device: memfd_device().map_err(MonitorError::Memfd)?,
                 proc,
             },
             reader: Reader::default(),
             pids: Vec::new(),
             watched: HashMap::new(),
-            reports: VecDeque::from([MonitorReport::Ready { nice }]),
+            reports: VecDeque::from([MonitorReport::Ready { nice, real_time }]),
             datagram: vec![0; MAX_LAUNCH_INLINE + 1],
             load: Load { since: now, worked: Duration::ZERO, stretch: 1 },
             next_look_around: now + LOOK_AROUND,
+            not_before: now,
             closed: false,
         })
     }
 
     fn serve(mut self) -> Result<(), MonitorError> {
+        let mut ready = Vec::new();
         while !self.closed {
             self.send_reports()?;
-            self.wait()?;
-            self.take_commands()?;
+            let timeout = self.timeout();
+            self.poller.wait(&mut ready, timeout).map_err(MonitorError::Wait)?;
+            for event in &ready {
+                self.handle(*event)?;
+            }
             self.look();
+            self.ask();
         }
         Ok(())
     }
 
-    /// Waits for a command, or for the next run that is due.
-    fn wait(&self) -> Result<(), MonitorError> {
+    /// Until the next run is due.
+    fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let due = self.watched.values().filter(|watch| watch.is_alive() && watch.breach.is_none());
-        let timeout = due.map(|watch| watch.due.saturating_duration_since(now)).min().map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        let mut events = PollFlags::empty();
-        events.set(PollFlags::IN, self.reports.len() < MAX_REPORTS);
-        events.set(PollFlags::OUT, !self.reports.is_empty());
-        match rustix::event::poll(&mut [PollFd::new(&self.control, events)], timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(MonitorError::Wait(errno.into())),
+        due.map(|watch| watch.due.max(self.not_before).saturating_duration_since(now)).min()
+    }
+
+    fn handle(&mut self, event: Ready) -> Result<(), MonitorError> {
+        match usize::try_from(event.token) {
+            Ok(index) if event.token != CONTROL => {
+                self.take_answer(index);
+                Ok(())
+            }
+            _ if event.readable => self.take_commands(),
+            _ => Ok(()),
         }
     }
 
@@ -367,6 +426,9 @@ impl Monitor {
     /// Looks at every run that is due.
     fn look(&mut self) {
         let started = Instant::now();
+        if started < self.not_before {
+            return;
+        }
         if started >= self.next_look_around && !self.watched.is_empty() {
             self.machine.hidden_memory = memory_can_hide();
             self.next_look_around = started + LOOK_AROUND;
@@ -382,18 +444,92 @@ impl Monitor {
             watch.due = (watch.due + interval).max(started + interval / 2);
             report(watch, started, &mut self.reports);
             if passed {
-                // Told before it's done, so that the launcher can't see the end first and not know why. What it
-                // doesn't take at once doesn't hold up the kill.
-                let _ = send(&self.control, &mut self.reports);
-                if let Some(init) = watch.init() {
-                    let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
-                }
-                watch.let_go();
+                end(watch, &self.control, &mut self.reports);
             }
         }
         if looked {
             let now = Instant::now();
-            self.load.add(now, now.saturating_duration_since(started));
+            let took = now.saturating_duration_since(started);
+            self.load.add(now, took);
+            // It may run before everything else, so it must leave half of its time to everything else.
+            self.not_before = now + took.min(MAX_PAUSE);
+        }
+    }
+
+    /// Asks what is wanted of surveyors that have nothing to do.
+    fn ask(&mut self) {
+        for watch in self.watched.values_mut().filter(|watch| watch.wants_survey()) {
+            let now = Instant::now();
+            let free = self
+                .surveyors
+                .iter()
+                .position(|surveyor| surveyor.channel.is_some() && surveyor.asked.is_none());
+            let index = match free {
+                Some(index) => index,
+                None if now < self.next_surveyor => return,
+                None => {
+                    let dead = self.surveyors.iter().position(|surveyor| surveyor.channel.is_none());
+                    let Some(index) =
+                        dead.or((self.surveyors.len() < MAX_SURVEYORS).then_some(self.surveyors.len()))
+                    else {
+                        return;
+                    };
+                    let Ok(channel) = surveyor(&mut self.start_surveyor, &self.poller, index) else {
+                        self.next_surveyor = now + SURVEYOR_REST;
+                        return;
+                    };
+                    let started = Surveyor { channel: Some(channel), asked: None };
+                    match self.surveyors.get_mut(index) {
+                        Some(place) => *place = started,
+                        None => self.surveyors.push(started),
+                    }
+                    index
+                }
+            };
+            self.questions += 1;
+            let exec_id = watch.exec_id;
+            let Some((question, descriptors)) = watch.ask(self.questions, &self.machine) else { continue };
+            let Some(Surveyor { channel: Some(channel), asked }) = self.surveyors.get_mut(index) else {
+                return;
+            };
+            // It has answered everything before this, so its queue is empty: what it doesn't take it never will.
+            if channel.send(&question, &descriptors).is_ok() {
+                *asked = Some(exec_id);
+            } else {
+                watch.unanswered();
+                self.lose_surveyor(index);
+                return;
+            }
+        }
+    }
+
+    fn take_answer(&mut self, index: usize) {
+        let Some(Surveyor { channel: Some(channel), asked }) = self.surveyors.get_mut(index) else { return };
+        match channel.receive::<Answer>() {
+            Ok(Some((answer, _))) => {
+                let Some(watch) = asked.take().and_then(|exec_id| self.watched.get_mut(&exec_id)) else {
+                    return;
+                };
+                let passed = watch.answered(answer);
+                report(watch, Instant::now(), &mut self.reports);
+                if passed {
+                    end(watch, &self.control, &mut self.reports);
+                }
+            }
+            Err(error) if error.would_block() => {}
+            Ok(None) | Err(_) => self.lose_surveyor(index),
+        }
+    }
+
+    /// A surveyor has died. Whom it was asked about is asked about again.
+    fn lose_surveyor(&mut self, index: usize) {
+        // It was our child.
+        while let Ok(Some(_)) = sys::try_wait(None) {}
+        self.next_surveyor = Instant::now() + SURVEYOR_REST;
+        let Some(surveyor) = self.surveyors.get_mut(index) else { return };
+        surveyor.channel = None;
+        if let Some(watch) = surveyor.asked.take().and_then(|exec_id| self.watched.get_mut(&exec_id)) {
+            watch.unanswered();
         }
     }
 
@@ -406,11 +542,37 @@ impl Monitor {
                 ) =>
             {
                 self.closed = true;
-                Ok(())
             }
-            sent => sent.map_err(MonitorError::Control),
+            sent => sent.map_err(MonitorError::Control)?,
         }
+        let interest = Interest::of(self.reports.len() < MAX_REPORTS, !self.reports.is_empty());
+        if interest != self.control_interest {
+            self.poller.modify(&self.control, CONTROL, interest).map_err(MonitorError::Wait)?;
+            self.control_interest = interest;
+        }
+        Ok(())
     }
+}
+
+fn surveyor(
+    start: &mut impl FnMut() -> io::Result<OwnedFd>,
+    poller: &Poller,
+    index: usize,
+) -> io::Result<Channel> {
+    let socket = start()?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    poller.add(&socket, index as u64, Interest::Read)?;
+    Ok(Channel::new(socket))
+}
+
+/// Ends a run that has passed a limit. It's told before it's done, so that the launcher can't see the end first and
+/// not know why; what the launcher doesn't take at once doesn't hold up the kill.
+fn end(watch: &mut Watch, control: &Channel, reports: &mut VecDeque<MonitorReport>) {
+    let _ = send(control, reports);
+    if let Some(init) = watch.init() {
+        let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
+    }
+    watch.let_go();
 }
 
 /// Sends what the launcher takes; the rest stays.
@@ -447,6 +609,12 @@ fn report(watch: &mut Watch, now: Instant, reports: &mut VecDeque<MonitorReport>
     if let Some(Mark { limit, bound, seen }) = watch.breach {
         reports.push_back(MonitorReport::Breach { exec_id, limit, bound, seen });
     }
+}
+
+/// The device on which the kernel keeps memfds, and other shared memory without a mount.
+fn memfd_device() -> io::Result<u64> {
+    let memfd = rustix::fs::memfd_create("stockade-monitor", MemfdFlags::CLOEXEC)?;
+    Ok(rustix::fs::fstat(memfd)?.st_dev)
 }
 
 /// Whether memory can be where a process's resident pages don't show it: swapped out, or in huge pages of a pool.

@@ -12,7 +12,7 @@ use crate::template::Start;
 use crate::{launcher, monitor, relay, template};
 
 /// Every role there is.
-const ROLES: [&str; 5] = ["launcher", "template", "sweep", "relay", "monitor"];
+const ROLES: [&str; 6] = ["launcher", "template", "sweep", "relay", "monitor", "survey"];
 
 /// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`,
 /// `monitor`. A role's
@@ -35,6 +35,8 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
         "monitor" => {
             channel().map(|channel| monitor::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
         }
+        "survey" => channel()
+            .map(|channel| monitor::survey::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)),
         _ => return None,
     };
     Some(ended.unwrap_or(ExitCode::FAILURE))

@@ -501,3 +501,20 @@ pub(crate) fn share_address_space(one: Pid, other: Pid) -> io::Result<bool> {
     };
     if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
 }
+
+/// `sched_setscheduler(2)`: the calling thread runs round robin, at the lowest real-time priority. Its children don't.
+///
+/// # Errors
+/// Those of sched_setscheduler(2): `EPERM` without `CAP_SYS_NICE` or an `RLIMIT_RTPRIO`.
+pub(crate) fn be_real_time() -> io::Result<()> {
+    /// `struct sched_param` as the kernel has it; some C libraries put more behind it.
+    #[repr(C)]
+    struct Parameters {
+        priority: c_int,
+    }
+    let parameters = Parameters { priority: 1 };
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the kernel reads one sched_param, an int, which lives until the call returns.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

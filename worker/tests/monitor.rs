@@ -45,7 +45,9 @@ struct Run {
 impl Run {
     /// Starts a script; it waits for a line on its standard input between being ready and beginning.
     fn start(script: &str) -> Self {
-        let mut unshare = Command::new("unshare");
+        // A session of its own, as a run has: the scheduler's autogroup goes by that.
+        let mut unshare = Command::new("setsid");
+        unshare.arg("unshare");
         if !rustix::process::geteuid().is_root() {
             unshare.arg("--map-root-user");
         }
@@ -106,6 +108,13 @@ struct Monitor {
     thread: JoinHandle<Result<(), MonitorError>>,
 }
 
+/// A surveyor on a thread: in life it's a process.
+fn surveyor() -> std::io::Result<OwnedFd> {
+    let (ours, theirs) = seqpacket_pair()?;
+    std::thread::spawn(move || monitor::survey::run(theirs));
+    Ok(ours)
+}
+
 #[derive(Clone, Copy)]
 struct Limits {
     memory: Option<u64>,
@@ -119,7 +128,7 @@ impl Monitor {
     fn start() -> Self {
         let (launcher, control) = seqpacket_pair().unwrap();
         let builder = std::thread::Builder::new().name("monitor".to_owned());
-        let thread = builder.spawn(move || monitor::run(control)).unwrap();
+        let thread = builder.spawn(move || monitor::run_with(control, surveyor)).unwrap();
         let monitor = Self { launcher: Channel::new(launcher), thread };
         assert!(matches!(monitor.report(SOON), Some(MonitorReport::Ready { .. })));
         monitor
@@ -318,6 +327,28 @@ fn a_mapped_file_of_a_tmpfs_counts_once() {
 }
 
 #[test]
+fn a_memfd_that_nobody_maps_counts_but_not_what_was_given() {
+    if !python("a_memfd_that_nobody_maps_counts_but_not_what_was_given") {
+        return;
+    }
+    let monitor = Monitor::start();
+    let mut run = Run::start(
+        "exec python3 -c '\nimport os, time\nf = os.memfd_create(\"x\")\nb = bytes(1 << 20)\n\
+         for i in range(200): os.write(f, b)\nprint(\"there\", flush=True)\ntime.sleep(1.5)\n\
+         for i in range(200): os.write(f, b)\ntime.sleep(100)'",
+    );
+    run.go();
+    run.expect_line("there");
+    monitor.watch(&run, Limits { memory: Some(128 * MIB), ..FREE });
+    assert_eq!(monitor.breach(Duration::from_secs(1)), None, "200 MiB were there before");
+    let (_, limit, seen) = monitor.breach(SOON).expect("a breach");
+    assert_eq!(limit, Breached::Memory);
+    assert!((128 * MIB..210 * MIB).contains(&seen), "{seen}");
+    assert!(run.is_dead(SOON));
+    monitor.stop();
+}
+
+#[test]
 fn page_tables_without_pages_count() {
     if !python("page_tables_without_pages_count") {
         return;
@@ -467,9 +498,114 @@ fn nothing_watched_wakes_nobody_and_sixty_four_runs_cost_little() {
             if busy { "busy" } else { "asleep" },
             part * 100.0
         );
-        assert!(part < if cfg!(debug_assertions) { 0.6 } else { 0.15 }, "{part}");
+        assert!(part < if cfg!(debug_assertions) { 0.6 } else { 0.25 }, "{part}");
         for run in &runs {
             monitor.unwatch(run);
+        }
+    }
+    monitor.stop();
+}
+
+/// Bombs by name: shell scripts that never stop taking memory.
+const BOMBS: [(&str, &str); 8] = [
+    ("anonymous, a string that grows", "exec tail /dev/zero"),
+    (
+        "anonymous, populated by one call",
+        "exec python3 -c 'import mmap\nmmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)'",
+    ),
+    ("files on a tmpfs", "exec head -c 900M /dev/zero > /mnt/file"),
+    (
+        "memfd, mapped and populated",
+        "exec python3 -c 'import mmap, os\nf = os.memfd_create(\"x\")\nos.ftruncate(f, 4 << 30)\n\
+         mmap.mmap(f, 4 << 30, flags=mmap.MAP_SHARED | 0x8000)'",
+    ),
+    (
+        "memfd, never mapped",
+        "exec python3 -c 'import os, time\nf = os.memfd_create(\"x\")\nb = bytes(1 << 20)\n\
+         for i in range(900): os.write(f, b)\ntime.sleep(9)'",
+    ),
+    (
+        "page tables",
+        "exec python3 -c 'import mmap\nm = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)\n\
+         m.madvise(mmap.MADV_NOHUGEPAGE)\nfor i in range(0, 1 << 40, 2 << 20): m[i]'",
+    ),
+    (
+        "120 processes",
+        "for i in $(seq 120); do (x=$(head -c 6M /dev/zero | tr '\\0' x); x=$x$x; sleep 60; :) & done; wait",
+    ),
+    (
+        "pipe buffers (not counted)",
+        "exec python3 -c 'import os, fcntl, time\nb = bytes(1 << 20)\np = []\n\
+         for i in range(400):\n r, w = os.pipe()\n fcntl.fcntl(w, 1031, 1 << 20)\n os.write(w, b)\n p.append((r, w))\n\
+         time.sleep(9)'",
+    ),
+];
+
+/// What a version 1 memory group says was the most: the truth to compare with.
+struct Truth(std::path::PathBuf);
+
+impl Truth {
+    fn of(run: &Run) -> Option<Self> {
+        let path =
+            std::path::Path::new("/sys/fs/cgroup/memory").join(format!("stockade-test-{}", run.exec_id));
+        fs::create_dir(&path).ok()?;
+        let truth = Self(path);
+        // Nothing may hurt the machine this is measured on.
+        fs::write(truth.0.join("memory.limit_in_bytes"), "1200M").ok()?;
+        fs::write(truth.0.join("cgroup.procs"), run.pid.as_raw_nonzero().to_string()).ok()?;
+        Some(truth)
+    }
+
+    fn most(&self) -> u64 {
+        let read = |file: &str| -> u64 {
+            fs::read_to_string(self.0.join(file)).map_or(0, |text| text.trim().parse().unwrap_or(0))
+        };
+        read("memory.max_usage_in_bytes")
+    }
+}
+
+impl Drop for Truth {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "a measurement, in need of root, a version 1 memory group, python3 and 8 GiB: run alone with --nocapture"]
+fn how_far_past_their_limit_bombs_get() {
+    const LIMIT: u64 = 256 * MIB;
+    let monitor = Monitor::start();
+    for (name, script) in BOMBS {
+        for count in [1, 8] {
+            let mut runs: Vec<Run> = (0..count).map(|_| Run::start(script)).collect();
+            let truths: Vec<Option<Truth>> = runs.iter().map(Truth::of).collect();
+            let Some(truths) = truths.into_iter().collect::<Option<Vec<_>>>() else {
+                eprintln!("NOT TESTED: how far bombs get: no writable memory group at /sys/fs/cgroup/memory");
+                return;
+            };
+            for run in &runs {
+                monitor.watch(run, Limits { memory: Some(LIMIT), ..FREE });
+            }
+            for run in &mut runs {
+                run.go();
+            }
+            let mut killed = 0;
+            while killed < count && monitor.breach(Duration::from_secs(12)).is_some() {
+                killed += 1;
+            }
+            for run in &runs {
+                assert!(killed < count || run.is_dead(SOON));
+            }
+            let worst = truths.iter().map(Truth::most).max().unwrap_or(0);
+            eprintln!(
+                "{name}, {count} at once: {killed} killed, the most of one {} MiB = {:.2} x its limit",
+                worst / MIB,
+                worst as f64 / LIMIT as f64
+            );
+            for run in &runs {
+                monitor.unwatch(run);
+            }
+            drop(runs);
         }
     }
     monitor.stop();

@@ -16,7 +16,7 @@ pub use spawn::copy_as_launcher;
 mod check;
 mod outbox;
 mod run;
-mod spawn;
+pub(crate) mod spawn;
 mod uids;
 mod verify;
 

@@ -9,8 +9,9 @@ use core::mem::MaybeUninit;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Bytes for the entries of one getdents(2).
 const ENTRIES: usize = 32 * 1024;
@@ -20,8 +21,11 @@ const TEXT: usize = 64 * 1024;
 /// The most bytes of `smaps` read for one process: some 10,000 mappings.
 const MAX_SMAPS: usize = 8 * 1024 * 1024;
 
+/// How the link of a descriptor to a memfd begins.
+const MEMFD: &[u8] = b"/memfd:";
+
 /// What `stat` says of a process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     /// The process it was forked by, or that adopted it.
     pub parent: i32,
@@ -38,7 +42,7 @@ pub struct Stat {
 }
 
 /// What `status` says of a process's memory, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// `RssAnon`, `VmSwap` and `HugetlbPages`.
     pub anonymous: u64,
@@ -72,13 +76,17 @@ impl Default for Reader {
 
 /// A file of a process: `name` below `pid`, without allocating.
 fn open(proc: &OwnedFd, pid: i32, name: &str) -> Result<OwnedFd, Errno> {
+    open_with(proc, pid, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW)
+}
+
+fn open_with(proc: &OwnedFd, pid: i32, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut path = [0_u8; 64];
     let mut rest = path.as_mut_slice();
     write!(rest, "{pid}/{name}").map_err(|_| Errno::NAMETOOLONG)?;
     let unused = rest.len();
     let length = path.len() - unused;
     let path = core::str::from_utf8(&path[..length]).map_err(|_| Errno::INVAL)?;
-    rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+    rustix::fs::openat(proc, path, flags, Mode::empty())
 }
 
 fn read_whole(file: impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
@@ -123,9 +131,9 @@ impl Reader {
         numbers(line).last().and_then(|pid| i32::try_from(pid).ok())
     }
 
-    /// The process's share of shared memory that belongs to one of these devices: mapped files of a tmpfs, in
-    /// bytes. What stands behind the first 8 MiB of text isn't found.
-    pub fn share_on_devices(&mut self, proc: &OwnedFd, pid: i32, devices: &[u64]) -> u64 {
+    /// The process's share of mapped files that `counts` knows by device and inode, in bytes. What stands behind the
+    /// first 8 MiB of text isn't found.
+    pub fn share_of_files(&mut self, proc: &OwnedFd, pid: i32, counts: impl Fn(u64, u64) -> bool) -> u64 {
         let Ok(file) = open(proc, pid, "smaps") else { return 0 };
         let mut found = 0;
         let mut ours = false;
@@ -141,8 +149,8 @@ impl Reader {
             let mut start = 0;
             while let Some(length) = self.text[start..end].iter().position(|byte| *byte == b'\n') {
                 let line = &self.text[start..start + length];
-                match mapping_device(line) {
-                    Some(device) => ours = devices.contains(&device),
+                match mapped_file(line) {
+                    Some((device, inode)) => ours = counts(device, inode),
                     None if ours => found += kibibytes(line, b"Pss:").unwrap_or(0),
                     None => {}
                 }
@@ -153,6 +161,39 @@ impl Reader {
             kept = end - start;
         }
         found
+    }
+
+    /// Appends the memfds a process has open, as inode and bytes, whoever else has them too. `device` is where all
+    /// memfds are. At most `most` descriptors are looked at.
+    ///
+    /// Only a link's text tells which descriptors are looked at closer, and nothing is asked of a filesystem but of
+    /// the kernel's own: a descriptor into a dead network or FUSE mount would block for ever.
+    pub fn memfds(
+        &mut self,
+        proc: &OwnedFd,
+        pid: i32,
+        device: u64,
+        most: usize,
+        found: &mut Vec<(u64, u64)>,
+    ) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = open_with(proc, pid, "fd", flags) else { return };
+        let mut entries = RawDir::new(&directory, &mut self.entries);
+        let mut looked = 0;
+        while let Some(Ok(entry)) = entries.next() {
+            let mut target = [MaybeUninit::<u8>::uninit(); MEMFD.len()];
+            let link = rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut target);
+            looked += 1;
+            if link.is_ok_and(|(text, _)| text == MEMFD)
+                && let Ok(file) = rustix::fs::statat(&directory, entry.file_name(), AtFlags::empty())
+                && file.st_dev == device
+            {
+                found.push((file.st_ino, u64::try_from(file.st_blocks).unwrap_or(0) * 512));
+            }
+            if looked >= most {
+                return;
+            }
+        }
     }
 
     /// Lists the numeric entries of a directory from a position on, at most `most`, and answers the position of the
@@ -226,9 +267,9 @@ fn kibibytes(line: &[u8], name: &[u8]) -> Option<u64> {
     number(rest.strip_suffix(b" kB")?).map(|value| value.saturating_mul(1024))
 }
 
-/// The device of a mapping's head line in `smaps`: `start-end perms offset major:minor inode path`. `None` for the
-/// lines of figures between.
-fn mapping_device(line: &[u8]) -> Option<u64> {
+/// Device and inode of a mapping's head line in `smaps`: `start-end perms offset major:minor inode path`. `None` for
+/// the lines of figures between.
+fn mapped_file(line: &[u8]) -> Option<(u64, u64)> {
     let mut words = line.split(|byte| *byte == b' ');
     let range = words.next()?;
     if !range.first()?.is_ascii_hexdigit() || range.last() == Some(&b':') {
@@ -236,7 +277,9 @@ fn mapping_device(line: &[u8]) -> Option<u64> {
     }
     let device = core::str::from_utf8(words.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
-    Some(rustix::fs::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?))
+    let device =
+        rustix::fs::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+    Some((device, number(words.next()?)?))
 }
 
 fn parse_stat(text: &[u8]) -> Option<Stat> {
@@ -334,10 +377,10 @@ mod tests {
         assert_eq!(parse_rollup(text), Some(Share { anonymous: 8 * 1024, shared: 7 * 1024 }));
         assert_eq!(parse_rollup(b"Rss: 9 kB\n"), None);
         let line = b"7f2a6c000000-7f2a70000000 rw-s 00000000 00:1c 1026    /dev/shm/Pss: 3 kB";
-        assert_eq!(mapping_device(line), Some(rustix::fs::makedev(0, 0x1c)));
-        assert_eq!(mapping_device(b"Pss:                  12 kB"), None);
-        assert_eq!(mapping_device(b"VmFlags: rd wr sh mr mw me ms sd"), None);
-        assert_eq!(mapping_device(b"FilePmdMapped:         0 kB"), None);
+        assert_eq!(mapped_file(line), Some((rustix::fs::makedev(0, 0x1c), 1026)));
+        assert_eq!(mapped_file(b"Pss:                  12 kB"), None);
+        assert_eq!(mapped_file(b"VmFlags: rd wr sh mr mw me ms sd"), None);
+        assert_eq!(mapped_file(b"FilePmdMapped:         0 kB"), None);
     }
 
     #[test]

@@ -4,16 +4,13 @@
 //! subreaper, to which orphans return, so its descendants are the run: `/proc/PID/task/*/children`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Pid;
 
 use super::read::Reader;
-use super::watch::Machine;
-use crate::sys;
 
 /// Where a run's processes are found.
 #[derive(Debug)]
@@ -65,6 +62,15 @@ impl Source {
         );
         lists.map_err(|_| Errno::NOSYS)?;
         Ok(Self::Descendants { root, pid, threads: Vec::new() })
+    }
+
+    /// The pidfd of the process at the top.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Namespace { init, .. } => init.as_fd(),
+            Self::Descendants { root, .. } => root.as_fd(),
+        }
     }
 
     /// The init's pidfd, if its end is the end of all.
@@ -123,35 +129,16 @@ impl Source {
             }
         }
     }
-
-    /// Whether two processes of the run, by the ids it lists, have one address space. `None`: the kernel doesn't
-    /// tell.
-    #[must_use]
-    pub fn share_address_space(
-        &self,
-        reader: &mut Reader,
-        machine: &Machine,
-        one: i32,
-        other: i32,
-    ) -> Option<bool> {
-        let [one, other] = match self {
-            Self::Descendants { .. } => [Some(one), Some(other)],
-            Self::Namespace { init, .. } => {
-                let mut pids = vec![pid_of(init)?];
-                descend(reader, &machine.proc, usize::MAX, &mut Vec::new(), &mut pids);
-                [one, other].map(|wanted| {
-                    pids.iter()
-                        .copied()
-                        .find(|pid| reader.namespaced_pid(&machine.proc, *pid) == Some(wanted))
-                })
-            }
-        };
-        sys::share_address_space(Pid::from_raw(one?)?, Pid::from_raw(other?)?).ok()
-    }
 }
 
 /// Appends every descendant of the processes in `pids`.
-fn descend(reader: &mut Reader, proc: &OwnedFd, most: usize, threads: &mut Vec<i32>, pids: &mut Vec<i32>) {
+pub(super) fn descend(
+    reader: &mut Reader,
+    proc: &OwnedFd,
+    most: usize,
+    threads: &mut Vec<i32>,
+    pids: &mut Vec<i32>,
+) {
     let mut next = 0;
     while next < pids.len() && pids.len() < most {
         // One that has just ended has no children any more: they went to the root, which the next look asks again.
@@ -164,11 +151,4 @@ fn descend(reader: &mut Reader, proc: &OwnedFd, most: usize, threads: &mut Vec<i
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&at_once)), Ok(1))
-}
-
-/// The process id of a pidfd, as this process sees it.
-fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
-    (pid > 0).then_some(pid)
 }

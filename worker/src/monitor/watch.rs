@@ -8,10 +8,8 @@
 //! 2. `status`: anonymous and shared memory apart, swap, real page tables. Pages that several processes share count
 //!    for each of them ([`Sums::upper`]). What one process has of its own, page tables and tmpfs are certain
 //!    ([`Sums::lower`]): over the limit, they end the run at once.
-//! 3. `smaps_rollup`, for what lies between: each page divided by its sharers. It costs milliseconds for a large
-//!    process, so a sweep is cut into pieces of [`SWEEP_BUDGET`] and not repeated at once. An honest program that
-//!    forks, shares its memory and vforks is told apart from one that copies: two processes with one address space
-//!    (`vfork`) count once, shared memory that is a mapped file of the run's tmpfs counts once.
+//! 3. What lies between is the [`survey`](super::survey)'s to find out, which divides each page by its sharers. It takes
+//!    milliseconds, or as long as the run likes, so it's asked, and not again at once.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -19,22 +17,30 @@ use std::time::{Duration, Instant};
 use stockade_protocol::ExecId;
 
 use super::Breached;
-use super::read::{Memory, Reader, Share, Stat};
+use super::read::{Memory, Reader, Stat};
 use super::source::Source;
+use super::survey::{Answer, MAX_KNOWN_MEMFDS, MAX_SUBJECTS, Question, Subject};
 
-/// The longest time one sample reads `smaps_rollup`. Files are read whole: 13 ms for one of 512 MiB.
-pub const SWEEP_BUDGET: Duration = Duration::from_millis(4);
-/// After a sweep that took so long, so many times as long passes before the next, unless growth alone demands it.
-const SWEEP_REST: u32 = 4;
+/// The longest time one sample looks through descriptors.
+const DESCRIPTOR_BUDGET: Duration = Duration::from_millis(2);
+/// After a survey that took so long, so many times as long passes before the next, unless growth alone demands it.
+const SURVEY_REST: u32 = 4;
+/// A run whose survey takes longer than this, and whose upper bound is [`STUCK_EXCESS`] times its limit, is over it.
+const STUCK: Duration = Duration::from_secs(10);
+/// See [`STUCK`].
+const STUCK_EXCESS: u64 = 4;
 /// Above this part of a limit its run is looked at closely, and warned of: 80 %.
 const NEAR: (u64, u64) = (4, 5);
 /// After so many samples a process's `status` is read even if `stat` shows no change.
 const STALE: u32 = 32;
 /// A run that used nothing in so many samples is quiet: it may be sampled less often.
 const QUIET: u32 = 16;
-/// A process without memory of its own (same address space as its parent: `vfork`) is this young where the kernel
-/// can't be asked, in clock ticks.
-const VFORK_TICKS: u64 = 10;
+/// How often the descriptors of a busy run are looked through for memfds.
+pub const MEMFD_INTERVAL: Duration = Duration::from_millis(50);
+/// Descriptors of one process that are looked through; more can be had only with a policy that allows so many.
+pub const MAX_DESCRIPTORS: usize = 4096;
+/// Memfds of one run that are told apart.
+const MAX_MEMFDS: usize = 64 * 1024;
 /// Kernel memory of one inode and its name on a tmpfs, in bytes: what an inode filler costs.
 pub const TMPFS_INODE: u64 = 1024;
 
@@ -58,6 +64,8 @@ pub struct Machine {
     pub ticks: u64,
     /// Whether memory may be where resident pages don't show it: swap, or huge pages.
     pub hidden_memory: bool,
+    /// The device on which the kernel keeps memfds.
+    pub memfd_device: u64,
     /// The host's `/proc`.
     pub proc: OwnedFd,
 }
@@ -95,21 +103,21 @@ pub struct Sums {
     pub shared: u64,
     /// Page tables of all.
     pub tables: u64,
-    /// Used on the run's tmpfs mounts.
-    pub tmpfs: u64,
+    /// In files: on the run's tmpfs mounts, and in memfds it has open.
+    pub files: u64,
 }
 
 impl Sums {
     /// Not less than what the run has: shared pages are counted for each sharer, and mapped tmpfs files twice.
     #[must_use]
     pub fn upper(&self) -> u64 {
-        self.anonymous + self.shared + self.tables + self.tmpfs
+        self.anonymous + self.shared + self.tables + self.files
     }
 
     /// Not more than what the run has.
     #[must_use]
     pub fn lower(&self) -> u64 {
-        self.largest + self.tables + self.tmpfs
+        self.largest + self.tables + self.files
     }
 }
 
@@ -122,23 +130,56 @@ struct Process {
     /// Resident pages when `memory` was read, and samples since.
     measured_at: u64,
     age: u32,
-    share: Share,
 }
 
-/// A reading of shares under way.
+/// What the last survey said.
 #[derive(Debug, Clone, Copy)]
-struct Sweep {
-    /// The pids up to this one are done.
-    done: i32,
-    took: Duration,
-}
-
-/// The last finished one.
-#[derive(Debug, Clone, Copy)]
-struct Swept {
+struct Surveyed {
     exact: u64,
+    /// The least upper bound since.
     upper: u64,
     next: Instant,
+}
+
+/// Whether a survey is wanted, or under way.
+#[derive(Debug, Clone, Copy)]
+enum Survey {
+    Unneeded,
+    Wanted,
+    Asked { number: u64, at: Instant, upper: u64 },
+}
+
+/// The memfds a run has open.
+#[derive(Debug, Default)]
+struct Memfds {
+    /// Inodes of the last whole look, sorted, and what they hold together.
+    inodes: Vec<u64>,
+    bytes: u64,
+    /// Inodes and sizes at the first look, sorted: what the run was given (a client's standard input, say) isn't its
+    /// own memory, what it makes of that is.
+    given: Option<Vec<(u64, u64)>>,
+    /// Inodes and sizes of the look under way, and the pids up to which it is.
+    found: Vec<(u64, u64)>,
+    done: i32,
+    /// Processor time at the beginning of the last look: a run that used none since has written none.
+    at_ticks: u64,
+    next: Option<Instant>,
+}
+
+impl Memfds {
+    /// Makes what was found what is known.
+    fn settle(&mut self) {
+        self.found.sort_unstable();
+        self.found.dedup_by_key(|(inode, _)| *inode);
+        let given = self.given.get_or_insert_with(|| self.found.clone());
+        let before = |inode: u64| {
+            given.binary_search_by_key(&inode, |(inode, _)| *inode).map_or(0, |index| given[index].1)
+        };
+        self.bytes = self.found.iter().map(|(inode, bytes)| bytes.saturating_sub(before(*inode))).sum();
+        self.inodes.clear();
+        self.inodes.extend(self.found.drain(..).map(|(inode, _)| inode));
+        self.done = 0;
+    }
 }
 
 /// One watched run.
@@ -151,8 +192,10 @@ pub struct Watch {
     tmpfs: Vec<(OwnedFd, u64)>,
     processes: Vec<Process>,
     before: Vec<Process>,
-    sweep: Option<Sweep>,
-    swept: Option<Swept>,
+    memfds: Memfds,
+    survey: Survey,
+    surveyed: Option<Surveyed>,
+    files: u64,
     quiet: u32,
     cpu_ticks: u64,
     /// When it's to be sampled next.
@@ -184,8 +227,10 @@ impl Watch {
             tmpfs: tmpfs.into_iter().map(|fd| (device(&fd), fd)).map(|(device, fd)| (fd, device)).collect(),
             processes: Vec::new(),
             before: Vec::new(),
-            sweep: None,
-            swept: None,
+            memfds: Memfds::default(),
+            survey: Survey::Unneeded,
+            surveyed: None,
+            files: 0,
             quiet: 0,
             cpu_ticks: 0,
             due: now,
@@ -220,7 +265,7 @@ impl Watch {
         self.source = None;
         self.tmpfs.clear();
         self.processes.clear();
-        self.sweep = None;
+        self.survey = Survey::Unneeded;
     }
 
     /// Looks at the run once. Answers whether a limit was passed; it's in `breach` then.
@@ -266,14 +311,7 @@ impl Watch {
             cpu_ticks += stat.cpu_ticks;
             while known.next_if(|process| process.pid < pid).is_some() {}
             let old = known.next_if(|old| old.pid == pid && old.stat.started == stat.started);
-            let fresh = Process {
-                pid,
-                stat,
-                memory: Memory::default(),
-                measured_at: u64::MAX,
-                age: 0,
-                share: Share::default(),
-            };
+            let fresh = Process { pid, stat, memory: Memory::default(), measured_at: u64::MAX, age: 0 };
             let process = old.map_or(fresh, |old| Process { stat, age: old.age + 1, ..*old });
             changed |= process.measured_at != stat.resident_pages;
             self.processes.push(process);
@@ -285,8 +323,34 @@ impl Watch {
         count
     }
 
+    /// Looks through the open descriptors for memfds, which may hold memory that nobody maps: every
+    /// [`MEMFD_INTERVAL`] that the run has used processor time, in pieces of [`DESCRIPTOR_BUDGET`].
+    fn look_for_memfds(&mut self, reader: &mut Reader, machine: &Machine) {
+        let Some(proc) = self.source.as_ref().map(|source| source.proc(&machine.proc)) else { return };
+        let started = Instant::now();
+        let memfds = &mut self.memfds;
+        if memfds.done == 0 {
+            if memfds.next.is_some_and(|next| next > started || memfds.at_ticks == self.cpu_ticks) {
+                return;
+            }
+            memfds.at_ticks = self.cpu_ticks;
+            memfds.next = Some(started + MEMFD_INTERVAL);
+        }
+        let done = memfds.done;
+        for process in self.processes.iter().filter(|process| process.pid > done) {
+            if started.elapsed() >= DESCRIPTOR_BUDGET || memfds.found.len() >= MAX_MEMFDS {
+                return;
+            }
+            reader.memfds(proc, process.pid, machine.memfd_device, MAX_DESCRIPTORS, &mut memfds.found);
+            memfds.done = process.pid;
+        }
+        memfds.settle();
+    }
+
     fn sample_memory(&mut self, reader: &mut Reader, machine: &Machine) -> bool {
-        let tmpfs = self.tmpfs.iter().map(|(fd, _)| tmpfs_used(fd)).sum();
+        self.look_for_memfds(reader, machine);
+        let tmpfs: u64 = self.tmpfs.iter().map(|(fd, _)| tmpfs_used(fd)).sum();
+        let files = tmpfs + self.memfds.bytes;
         let bound = self.bounds.memory.unwrap_or(u64::MAX);
         let at_most: u64 = self
             .processes
@@ -294,9 +358,9 @@ impl Watch {
             // A page table of 4096 bytes maps 2 MiB: at most a 512th of the address space, and one more each level.
             .map(|process| process.stat.resident_pages * machine.page + process.stat.virtual_bytes / 512)
             .sum();
-        let all = machine.hidden_memory || at_most.saturating_add(tmpfs) >= near(bound);
+        let all = machine.hidden_memory || at_most.saturating_add(files) >= near(bound);
         self.measure(reader, machine, all);
-        let sums = self.sums(tmpfs);
+        let sums = self.sums(files);
         let (upper, lower) = (sums.upper(), sums.lower());
         if upper >= near(bound) {
             self.quiet = 0;
@@ -305,14 +369,15 @@ impl Watch {
             self.peaks.memory = self.peaks.memory.max(lower);
             return true;
         }
-        let exact = if self.wants_sweep(upper, lower, bound) {
-            self.go_on_sweeping(reader, machine, &sums)
-        } else {
-            None
-        };
-        let seen = exact.unwrap_or_else(|| self.estimate(upper, lower, bound));
+        self.files = files;
+        self.consider_survey(upper, lower, bound);
+        let seen = self.estimate(upper, lower, bound);
         self.peaks.memory = self.peaks.memory.max(seen);
-        exact.is_some_and(|exact| self.check(Breached::Memory, self.bounds.memory, exact))
+        let stuck = |survey| matches!(survey, Survey::Asked { at, .. } if at.elapsed() > STUCK);
+        if stuck(self.survey) && upper / STUCK_EXCESS > bound {
+            return self.pass(Breached::Memory, bound, upper);
+        }
+        false
     }
 
     /// Reads `status` of those that changed, or of all.
@@ -333,8 +398,8 @@ impl Watch {
         }
     }
 
-    fn sums(&self, tmpfs: u64) -> Sums {
-        let mut sums = Sums { tmpfs, ..Sums::default() };
+    fn sums(&self, files: u64) -> Sums {
+        let mut sums = Sums { files, ..Sums::default() };
         for Process { memory, .. } in &self.processes {
             sums.anonymous += memory.anonymous;
             sums.largest = sums.largest.max(memory.anonymous);
@@ -344,106 +409,89 @@ impl Watch {
         sums
     }
 
-    /// Whether the shares must be read: the sums can't decide, and it isn't too soon.
-    fn wants_sweep(&mut self, upper: u64, lower: u64, bound: u64) -> bool {
-        let index = Breached::Memory.index();
+    /// Wants a survey if the sums can't decide, and it isn't too soon after the last.
+    fn consider_survey(&mut self, upper: u64, lower: u64, bound: u64) {
         let undecided = |threshold: u64| upper > threshold && lower <= threshold;
         let threshold = if undecided(bound) {
             bound
-        } else if !self.warned[index] && undecided(near(bound)) {
+        } else if !self.warned[Breached::Memory.index()] && undecided(near(bound)) {
             near(bound)
         } else {
-            self.sweep = None;
-            return false;
+            if matches!(self.survey, Survey::Wanted) {
+                self.survey = Survey::Unneeded;
+            }
+            return;
         };
-        match &mut self.swept {
-            Some(swept) if self.sweep.is_none() => {
-                // Since then it can have grown by what the upper bound grew, and by unsharing, which the upper bound
-                // doesn't show: for that it's read again after a rest.
-                swept.upper = swept.upper.min(upper);
-                upper - swept.upper > threshold.saturating_sub(swept.exact) || Instant::now() >= swept.next
-            }
-            _ => true,
+        if let Survey::Asked { upper: since, .. } = &mut self.survey {
+            *since = upper.min(*since);
+            return;
         }
+        let wanted = self.surveyed.as_mut().is_none_or(|last| {
+            // Since then it can have grown by what the upper bound grew, and by unsharing, which the upper bound
+            // doesn't show: for that it's asked again after a rest.
+            last.upper = last.upper.min(upper);
+            upper - last.upper > threshold.saturating_sub(last.exact) || Instant::now() >= last.next
+        });
+        self.survey = if wanted { Survey::Wanted } else { Survey::Unneeded };
     }
 
-    /// Reads shares until the budget is spent. `Some`: all were read; the memory in use.
-    fn go_on_sweeping(&mut self, reader: &mut Reader, machine: &Machine, sums: &Sums) -> Option<u64> {
-        let proc = self.source.as_ref()?.proc(&machine.proc);
-        let started = Instant::now();
-        let mut sweep = self.sweep.take().unwrap_or(Sweep { done: 0, took: Duration::ZERO });
-        let done = sweep.done;
-        for process in self.processes.iter_mut().filter(|process| process.pid > done) {
-            if started.elapsed() >= SWEEP_BUDGET {
-                sweep.took += started.elapsed();
-                self.sweep = Some(sweep);
-                return None;
-            }
-            process.share = reader
-                .share(proc, process.pid)
-                .unwrap_or(Share { anonymous: process.memory.anonymous, shared: process.memory.shared });
-            sweep.done = process.pid;
-        }
-        let exact = self.exact(reader, machine, sums);
-        let took = sweep.took + started.elapsed();
-        self.swept = Some(Swept { exact, upper: sums.upper(), next: Instant::now() + took * SWEEP_REST });
-        Some(exact)
+    /// Whether a survey is wanted.
+    #[must_use]
+    pub fn wants_survey(&self) -> bool {
+        matches!(self.survey, Survey::Wanted)
     }
 
-    /// The memory in use, once every share is known.
-    fn exact(&self, reader: &mut Reader, machine: &Machine, sums: &Sums) -> u64 {
-        let mut anonymous: u64 = self.processes.iter().map(|process| process.share.anonymous).sum();
-        let mut shared: u64 = self.processes.iter().map(|process| process.share.shared).sum();
-        let mut tables = sums.tables;
-        let bound = self.bounds.memory.unwrap_or(u64::MAX);
-        if anonymous + shared.max(sums.tmpfs) + tables > near(bound) {
-            for twin in self.processes.iter().filter(|process| self.is_vforked(process, reader, machine)) {
-                anonymous -= twin.share.anonymous;
-                shared -= twin.share.shared;
-                tables -= twin.memory.tables;
-            }
-        }
-        let most = anonymous + shared + sums.tmpfs + tables;
-        if most <= near(bound) || shared == 0 || sums.tmpfs == 0 {
-            return most;
-        }
-        let Some(proc) = self.source.as_ref().map(|source| source.proc(&machine.proc)) else { return most };
-        let devices: Vec<u64> = self.tmpfs.iter().map(|(_, device)| *device).collect();
-        let mapped: u64 = self
-            .processes
-            .iter()
-            .filter(|process| process.share.shared > 0)
-            .map(|process| reader.share_on_devices(proc, process.pid, &devices))
-            .sum();
-        most - mapped.min(shared).min(sums.tmpfs)
-    }
-
-    /// Whether a process has its parent's address space: it was vforked and hasn't executed anything yet. Looks
-    /// like a fork that copied everything; only the kernel can tell.
-    fn is_vforked(&self, child: &Process, reader: &mut Reader, machine: &Machine) -> bool {
-        let alike = |one: u64, other: u64| one.abs_diff(other) <= one / 16;
-        let Some(parent) = self.processes.iter().find(|process| process.pid == child.stat.parent) else {
-            return false;
+    /// The question of the wanted survey, and its descriptors. It counts as asked from now on.
+    pub fn ask<'a>(
+        &'a mut self,
+        number: u64,
+        machine: &'a Machine,
+    ) -> Option<(Question, [BorrowedFd<'a>; 2])> {
+        let bound = self.bounds.memory?;
+        let source = self.source.as_ref()?;
+        let subjects = self.processes.iter().take(MAX_SUBJECTS);
+        let question = Question {
+            number,
+            bound,
+            near: near(bound),
+            files: self.files,
+            subjects: subjects
+                .map(|process| Subject { pid: process.pid, stat: process.stat, memory: process.memory })
+                .collect(),
+            devices: self.tmpfs.iter().map(|(_, device)| *device).collect(),
+            memfd_device: machine.memfd_device,
+            memfds: self.memfds.inodes.iter().copied().take(MAX_KNOWN_MEMFDS).collect(),
+            namespaced: source.namespace_init().is_some(),
         };
-        if !alike(parent.stat.virtual_bytes, child.stat.virtual_bytes)
-            || !alike(parent.stat.resident_pages, child.stat.resident_pages)
-        {
-            return false;
-        }
-        let Some(source) = &self.source else { return false };
-        source.share_address_space(reader, machine, parent.pid, child.pid).unwrap_or_else(|| {
-            let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            let now = u64::try_from(uptime.tv_sec).unwrap_or(0) * machine.ticks
-                + u64::try_from(uptime.tv_nsec).unwrap_or(0) * machine.ticks / 1_000_000_000;
-            now.saturating_sub(child.stat.started) < VFORK_TICKS
-        })
+        let upper = self.sums(self.files).upper();
+        self.survey = Survey::Asked { number, at: Instant::now(), upper };
+        Some((question, [source.proc(&machine.proc).as_fd(), source.pidfd()]))
     }
 
-    /// What to say of memory without fresh shares: the upper bound, corrected by the last shares; never over a limit
+    /// Nobody answers any more.
+    pub fn unanswered(&mut self) {
+        self.survey = Survey::Unneeded;
+    }
+
+    /// Takes a survey's answer. Answers whether the limit is passed; it's in `breach` then.
+    pub fn answered(&mut self, answer: Answer) -> bool {
+        let Survey::Asked { number, at, upper } = self.survey else { return false };
+        if number != answer.number || self.source.is_none() || self.breach.is_some() {
+            return false;
+        }
+        self.survey = Survey::Unneeded;
+        let now = Instant::now();
+        let next = now + now.saturating_duration_since(at) * SURVEY_REST;
+        self.surveyed = Some(Surveyed { exact: answer.exact, upper, next });
+        self.peaks.memory = self.peaks.memory.max(answer.exact);
+        self.check(Breached::Memory, self.bounds.memory, answer.exact)
+    }
+
+    /// What to say of memory between surveys: the upper bound, corrected by the last survey; never over a limit
     /// that wasn't found passed.
     fn estimate(&self, upper: u64, lower: u64, bound: u64) -> u64 {
-        let likely = match self.swept {
-            Some(swept) => swept.exact + upper.saturating_sub(swept.upper),
+        let likely = match self.surveyed {
+            Some(last) => last.exact + upper.saturating_sub(last.upper),
             None => upper,
         };
         likely.min(upper).min(bound).max(lower)

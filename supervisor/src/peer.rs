@@ -9,7 +9,7 @@
 //! taken only if all four user ids and group ids there are still those of the socket: a set-user-id program that
 //! took over the process since it connected lends nothing.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -22,6 +22,9 @@ use stockade_protocol::launch::Owner;
 const MAX_ANCESTORS: usize = 4096;
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
+
+/// The most that is read of a file of `/proc`: a `status` with the most groups that are taken.
+const LARGEST_FILE: usize = 16 * 1024;
 
 /// Why a peer may not be a client.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +140,22 @@ fn has_ended(pidfd: impl AsFd) -> bool {
     !matches!(poll(&mut set, Some(&Timespec::default())), Ok(0))
 }
 
+/// Reads a file of `/proc` in as few calls as it takes: the library's way begins with 32 bytes.
 fn read(path: String, pid: i32) -> Result<String, NotAClient> {
-    std::fs::read_to_string(&path).map_err(|source| {
+    let whole = || -> io::Result<String> {
+        let mut file = std::fs::File::open(&path)?;
+        let mut text = vec![0; LARGEST_FILE];
+        let mut length = 0;
+        while length < text.len() {
+            match file.read(&mut text[length..])? {
+                0 => break,
+                count => length += count,
+            }
+        }
+        text.truncate(length);
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    whole().map_err(|source| {
         let gone = [nix::libc::ENOENT, nix::libc::ESRCH].map(Some).contains(&source.raw_os_error());
         if gone { NotAClient::Gone(pid) } else { NotAClient::Unreadable { path: path.into(), source } }
     })

@@ -22,6 +22,9 @@ use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
 use crate::words;
 
+/// The longest that the timer's task sleeps.
+const FAR: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Bytes of one read from a client.
 const RECEIVED: usize = 64 * 1024;
 
@@ -119,9 +122,11 @@ impl State {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The moment that a number of milliseconds since the start stands for.
+    /// The moment that a number of milliseconds since the start stands for; one that no clock reaches is a day
+    /// from now, and looked at again then.
     pub(crate) fn instant(&self, at: u64) -> Instant {
-        self.started + Duration::from_millis(at)
+        let far = Instant::now() + FAR;
+        self.started.checked_add(Duration::from_millis(at)).map_or(far, |at| at.min(far))
     }
 
     /// As whom connections are looked at.

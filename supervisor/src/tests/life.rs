@@ -125,3 +125,34 @@ fn a_reload_is_all_or_nothing() {
     until("reloaded", || has(&mut client, "second"));
     assert!(has(&mut client, "custom"));
 }
+
+#[test]
+fn times_that_no_clock_reaches_are_only_far_away() {
+    let stage = Stage::new(Changes { retention: Duration::MAX, grace: Duration::MAX, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.play(b"x"), run);
+    client.event(run, 2);
+    client.event(run, 3);
+    client.event(run, 4);
+    // Not acknowledged, so kept for ever; and the daemon still answers.
+    assert_eq!(client.runs().len(), 1);
+    stage.order(Order::Stop);
+    drop(launcher);
+    stage.join();
+}
+
+#[test]
+fn an_ended_run_is_forgotten_when_its_time_is_over() {
+    let stage = Stage::new(Changes { retention: Duration::from_millis(300), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.play(b"x"), run);
+    for seq in 2..=4 {
+        client.event(run, seq);
+    }
+    assert_eq!(client.runs().len(), 1);
+    until("forgotten", || client.runs().is_empty());
+}

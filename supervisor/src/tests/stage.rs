@@ -45,6 +45,7 @@ pub(super) struct Changes {
     pub(super) slots: usize,
     pub(super) queue: usize,
     pub(super) grace: Duration,
+    pub(super) retention: Duration,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
@@ -56,6 +57,7 @@ impl Default for Changes {
             slots: 64,
             queue: 64,
             grace: Duration::from_secs(10),
+            retention: Duration::from_secs(600),
             hello_within: Duration::from_secs(5),
             frame_within: Duration::from_secs(5),
             policy: None,
@@ -80,6 +82,7 @@ impl Stage {
             slots: Some(changes.slots),
             queue: Some(changes.queue),
             grace: changes.grace,
+            retention: changes.retention,
             ..ServeOptions::default()
         };
         let mut settings = settings(&options, rustix::process::geteuid().as_raw()).unwrap();

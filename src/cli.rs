@@ -56,14 +56,19 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Err(error) => return wrong(&error, running),
     };
     done.unwrap_or_else(|error| {
-        let prefix = Paint::to(&std::io::stderr()).bold("stockade:");
-        out::complain(&format!("{prefix} {}", chain(&error)));
-        if let Some(remedy) = error.remedy() {
-            out::complain(&format!("{prefix} {remedy}"));
-        }
+        tell(&error);
         error.status(running)
     })
     .into()
+}
+
+/// Says on standard error why it could not be done, and what would help.
+pub(crate) fn tell(error: &CliError) {
+    let prefix = Paint::to(&std::io::stderr()).bold("stockade:");
+    out::complain(&format!("{prefix} {}", chain(error)));
+    if let Some(remedy) = error.remedy() {
+        out::complain(&format!("{prefix} {remedy}"));
+    }
 }
 
 fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
@@ -100,6 +105,27 @@ mod tests {
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
         run::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_and_option_is_in_the_document() {
+        const DOCUMENT: &str = include_str!("../docs/cli.md");
+        fn check(command: &clap::Command) {
+            for subcommand in command.get_subcommands() {
+                let name = subcommand.get_name();
+                assert!(
+                    DOCUMENT.contains(&format!("`stockade {name}"))
+                        || DOCUMENT.contains(&format!("[`{name}`]"))
+                        || DOCUMENT.contains(&format!("`stockade policy {name}")),
+                    "{name}"
+                );
+                for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {
+                    assert!(DOCUMENT.contains(&format!("--{option}")), "{name} --{option}");
+                }
+                check(subcommand);
+            }
+        }
+        check(&Arguments::command());
     }
 
     #[test]

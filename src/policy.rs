@@ -10,7 +10,7 @@ use stockade_policies::{Answer, Policy, PolicySet, Question, ResolveRequest, Res
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
-use crate::{escape, exit, follow, json, out, sources, table};
+use crate::{cli, escape, exit, follow, json, out, sources, table};
 
 const EXAMPLES: &str = "Examples:
   stockade policy list
@@ -101,7 +101,11 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<u8, CliError> {
         Subcommand::Show { policy, json } => show(policy, *json),
         Subcommand::Check { files, json } => check(files, *json),
         Subcommand::Explain { policy, what, thing, workspace, json } => {
-            explain(policy, *what, thing, workspace.as_deref(), *json)
+            // "Not allowed" has a status of its own; no answer at all must not look like it.
+            explain(policy, *what, thing, workspace.as_deref(), *json).or_else(|error| {
+                cli::tell(&error);
+                Ok(exit::USAGE)
+            })
         }
     }
 }

@@ -322,6 +322,9 @@ fn explain_answers_with_the_rule_its_place_and_a_status() {
             assert!(ended.text().starts_with(word), "{case:?}: {}", ended.story());
         }
     }
+    for case in [["default", "connect", "http"], ["no-such", "read", "x"], ["./no-such.toml", "read", "x"]] {
+        stockade(&ground, &[&["policy", "explain"], &case[..]].concat()).expect_code(2);
+    }
     let ended = stockade(&ground, &["policy", "explain", "default", "write", ".git/config", "--json"]);
     let answer = json(ended.expect_code(1));
     assert_eq!(answer["allowed"], false);

@@ -254,7 +254,8 @@ fn home_of(thing: &str) -> PathBuf {
     }
 }
 
-fn resolved(policy: &Policy, workspace: PathBuf) -> Result<Resolved, CliError> {
+/// Resolved as an embedded run of ours in this workspace would be.
+pub(crate) fn resolved(policy: &Policy, workspace: PathBuf) -> Result<Resolved, CliError> {
     let uid = rustix::process::geteuid().as_raw();
     let request = ResolveRequest {
         owner_uid: uid,

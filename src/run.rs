@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use stockade_client::{Client, Overrides, Request};
+use stockade_policies::Question;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_ARGUMENTS_TOTAL;
 use stockade_protocol::client::Workspace;
@@ -16,7 +17,7 @@ use crate::embedded;
 use crate::error::CliError;
 use crate::follow::Follow;
 use crate::place::{self, Found};
-use crate::{json, out, units};
+use crate::{json, out, policy, sources, units};
 
 const EXAMPLES: &str = "Examples:
   stockade run -- make test                              in this directory, policy `default`
@@ -114,6 +115,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             out::print(&line)
         }
         Way::Daemon(client) => {
+            for note in left_away(arguments, &request) {
+                follow.note(&note);
+            }
             follow.detail(&format!("through the daemon, release {}", client.welcome().server));
             Session::run(client, &request, &mut follow)
         }
@@ -122,6 +126,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             embedded::run(arguments, &request, &mut follow)
         }
     }
+}
+
+/// What `--env` demands that a daemon will leave away, as far as can be known here: its policy of that name may be
+/// another, so this is a note and no error.
+fn left_away(arguments: &Arguments, request: &Request) -> Vec<String> {
+    let (Workspace::Descriptor { path } | Workspace::Path { path }) = &request.exec().workspace else {
+        return Vec::new();
+    };
+    let known = || {
+        let set = sources::named(&arguments.policy).ok()?;
+        policy::resolved(set.get(&arguments.policy).ok()?, path.as_path().to_owned()).ok()
+    };
+    let Some(resolved) = (if arguments.env.is_empty() { None } else { known() }) else { return Vec::new() };
+    let policy = crate::escape::line(arguments.policy.as_bytes());
+    let names = arguments.env.iter().map(|variable| variable.name.to_text());
+    let kept_away = names.filter(|name| !resolved.explain(&Question::Env(name.clone())).allowed);
+    let note = |name: String| {
+        let name = crate::escape::line(name.as_bytes());
+        format!(
+            "policy `{policy}`, as it is known here, doesn't allow the variable {name}: a daemon leaves it away"
+        )
+    };
+    kept_away.map(note).collect()
 }
 
 /// How the command is run.

@@ -168,6 +168,17 @@ fn variable_that_is_demanded_and_not_allowed_is_refused_and_an_allowed_one_arriv
 }
 
 #[test]
+fn variable_that_a_daemon_leaves_away_is_noted() {
+    for setting in Setting::each().filter(|setting| setting.daemon.is_some()) {
+        let line = ["sh", "-c", "echo ${MY_SECRET-none} $LC_TIME"];
+        let options = ["--env", "MY_SECRET=1", "--env", "LC_TIME=here"];
+        let ended = setting.run("default").option(&options).words(line).finish();
+        ended.expect_code(0).expect_text("none here").expect_errors(&["MY_SECRET", "leaves it away"]);
+        assert!(!ended.errors().contains("LC_TIME"), "{}", ended.story());
+    }
+}
+
+#[test]
 fn refusal_as_json_is_one_line_with_its_reason() {
     for setting in Setting::each() {
         let ended = setting.run("no-such-policy").option(&["--json"]).words(["true"]).finish();

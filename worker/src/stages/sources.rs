@@ -142,8 +142,8 @@ fn make_directories(path: &Path) -> Staged<()> {
 fn through_opener(launch: &Launch, workspace: Option<OwnedFd>) -> Staged<Sources> {
     const STAGE: SetupStage = SetupStage::Open;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "opener")?;
-    // No CLONE_PARENT: the template waits for it.
-    let Cloned::Parent { pid, .. } = sys::clone_process(0, None).at(STAGE, "opener")? else {
+    // Whoever is left of it when the template ends is the launcher's orphan, who reaps it.
+    let Cloned::Parent { .. } = sys::clone_process(0, None).at(STAGE, "opener")? else {
         drop(ours);
         let channel = Channel::new(theirs);
         let outcome = become_owner(&launch.owner)
@@ -157,10 +157,7 @@ fn through_opener(launch: &Launch, workspace: Option<OwnedFd>) -> Staged<Sources
     };
     drop(theirs);
     drop(workspace);
-    let sources = collect(&Channel::new(ours), launch.spec.mounts.len());
-    // It has ended or is ending: its last message has been read.
-    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-    sources
+    collect(&Channel::new(ours), launch.spec.mounts.len())
 }
 
 /// Takes the owner's identity for good: groups, gid, uid, each real, effective and saved.

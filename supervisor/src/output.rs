@@ -134,18 +134,18 @@ impl Ring {
     ) -> io::Result<bool> {
         let Some(offset) = place.offset else { return Ok(false) };
         let available = usize::try_from(wrote.head.saturating_sub(offset)).unwrap_or(usize::MAX);
-        scratch.resize(available.min(BATCH), 0);
-        if !self.read_at(offset, scratch)? {
+        let bytes = part(scratch, available);
+        if !self.read_at(offset, bytes)? {
             return Ok(false);
         }
-        let first = scratch.first_chunk::<HEADER>().copied();
+        let first = bytes.first_chunk::<HEADER>().copied();
         let valid = first.and_then(|header| Record::decode(&header)).is_some_and(|record| {
             record.seq == place.seq && fits(&record) && HEADER + record.length as usize <= available
         });
         if !valid || (offset < acknowledged && !self.is_still_there(offset, first)?) {
             return Ok(false);
         }
-        let mut rest = scratch.as_slice();
+        let mut rest = &*bytes;
         let mut at = offset;
         while place.seq < end_seq
             && let Some((record, payload)) = whole_record(rest)
@@ -170,12 +170,12 @@ impl Ring {
         let (mut at, mut at_seq) = (wrote.oldest_offset, wrote.oldest_seq);
         while at_seq < seq && at < wrote.head {
             let available = usize::try_from(wrote.head - at).unwrap_or(usize::MAX);
-            scratch.resize(available.min(BATCH), 0);
-            if !self.read_at(at, scratch)? {
+            let bytes = part(scratch, available);
+            if !self.read_at(at, bytes)? {
                 return Ok(None);
             }
             let before = at;
-            let mut rest = scratch.as_slice();
+            let mut rest = &*bytes;
             while at_seq < seq
                 && let Some((record, payload)) = whole_record(rest)
                 && record.seq == at_seq
@@ -208,6 +208,15 @@ impl Ring {
         }
         Ok(true)
     }
+}
+
+/// The part of the scratch buffer that a read of so many bytes may fill. It is zeroed once, not every time.
+fn part(scratch: &mut Vec<u8>, available: usize) -> &mut [u8] {
+    if scratch.is_empty() {
+        scratch.resize(BATCH, 0);
+    }
+    let length = available.min(scratch.len());
+    &mut scratch[..length]
 }
 
 fn fits(record: &Record) -> bool {

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! It reaps, forwards signals and reports numbers. It never executes anything but the tool, and the end of its
-//! channel (the launcher is gone) is the end of the run. As pid 1 its death is the death of the tree.
+//! channel (the launcher is gone) is the end of the run. As pid 1 its death is the death of the tree, so it dies with
+//! its launcher; without a pid namespace it must outlive it by the moment that killing the tree takes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -72,13 +74,14 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Sta
     worker::dumpable(false)?;
     let began = Instant::now();
     let tool = start(plan, launch)?;
-    if channel.send(&FromWorker::Running, &[]).is_err() {
-        return Ok(());
-    }
-    let Some(status) = watch(channel, &signals, tool)? else { return Ok(()) };
+    let told = channel.send(&FromWorker::Running, &[]).is_ok();
+    let ended = if told { watch(channel, &signals, tool) } else { Ok(None) };
     let wall = began.elapsed();
+    // Whatever ended it, and also where the launcher is gone: what isn't in a pid namespace would outlive us.
     end_the_rest(prepare.plan);
-    report(channel, status, wall, &pivoted.missing);
+    if let Some(status) = ended? {
+        report(channel, status, wall, &pivoted.missing);
+    }
     Ok(())
 }
 
@@ -270,28 +273,65 @@ fn kill_below(process: &str) {
     }
 }
 
-/// Every process below one, by the kernel's own lists of children (proc(5), `task/TID/children`).
+/// Every process below one.
 fn descendants(of: &str) -> Vec<Pid> {
-    let mut all = Vec::new();
-    let mut next = vec![of.to_owned()];
-    while let Some(process) = next.pop() {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { continue };
-        for thread in threads.flatten() {
-            let Ok(children) = std::fs::read_to_string(thread.path().join("children")) else { continue };
-            for child in children.split_ascii_whitespace() {
-                all.extend(child.parse().ok().and_then(Pid::from_raw));
-                next.push(child.to_owned());
-            }
-        }
+    let mut all = children(of);
+    let mut seen = 0;
+    while let Some(process) = all.get(seen) {
+        let below = children(&process.as_raw_nonzero().to_string());
+        all.extend(below);
+        seen += 1;
     }
     all
+}
+
+/// A process's children, by the kernel's own lists (proc(5), `task/TID/children`).
+pub(crate) fn children(of: &str) -> Vec<Pid> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
+    let pids = |list: String| -> Vec<Pid> {
+        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect()
+    };
+    lists.flat_map(pids).collect()
 }
 
 fn report(channel: &Channel, status: i32, wall: Duration, missing: &[Bytes]) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
         .map_or_else(|_| Used::default(), |usage| Used::from(usage.as_ref()));
-    let came = |path: &&Bytes| path.as_path().symlink_metadata().is_ok();
-    let trusted_files = missing.iter().filter(came).cloned().collect();
+    let trusted_files = came_to_be(missing);
     drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
+}
+
+/// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
+/// says where settings and hooks are, and what can't be looked into may hold them.
+fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
+    let mut odd: BTreeMap<&Path, Option<&Path>> = BTreeMap::new();
+    let mut came = BTreeSet::new();
+    for path in missing {
+        let path = path.as_path();
+        let above = path.parent().unwrap_or(path);
+        let found = *odd.entry(above).or_insert_with(|| first_odd(above));
+        let found = found.or_else(|| match path.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            _ => Some(path),
+        });
+        came.extend(found);
+    }
+    came.into_iter().map(Bytes::from).collect()
+}
+
+/// The first on the way to a directory that exists and isn't a plain directory, or can't be passed.
+fn first_odd(directory: &Path) -> Option<&Path> {
+    let mut way: Vec<&Path> = directory.ancestors().collect();
+    way.reverse();
+    for (at, here) in way.iter().enumerate() {
+        match here.symlink_metadata() {
+            Ok(there) if there.is_dir() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Ok(_) => return Some(here),
+            Err(_) => return at.checked_sub(1).map(|above| way[above]),
+        }
+    }
+    None
 }

@@ -8,10 +8,11 @@
 )]
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{PipeReader, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupStage};
@@ -88,8 +89,28 @@ struct Ran {
 }
 
 fn run_with(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> Ran {
+    let (mut child, channel, mut read) = begin(spec, workspace, argv);
+    let mut messages = Vec::new();
+    let (outcome, trusted) = loop {
+        let (message, _) = channel.receive::<FromLauncher>().unwrap().expect("the launcher goes on");
+        if let FromLauncher::Ended { outcome, trusted_files, .. } = &message {
+            let end = (outcome.clone(), trusted_files.clone());
+            messages.push(message);
+            break end;
+        }
+        messages.push(message);
+    };
+    let mut output = String::new();
+    read.read_to_string(&mut output).unwrap();
+    drop(channel);
+    child.wait().unwrap();
+    Ran { output, outcome, trusted, messages }
+}
+
+/// A launcher that was told to run this, its channel, and the output's pipe.
+fn begin(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> (Child, Channel, PipeReader) {
     let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"))
+    let child = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"))
         .args(["launcher", "--embedded"])
         .stdin(Stdio::from(theirs))
         .spawn()
@@ -117,22 +138,7 @@ fn run_with(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> Ran {
         .send(&ToLauncher::Launch(Box::new(launch)), &[directory.as_fd(), out.as_fd(), err.as_fd()])
         .unwrap();
     drop((out, err));
-    let mut messages = Vec::new();
-    let (outcome, trusted) = loop {
-        let (message, _) = channel.receive::<FromLauncher>().unwrap().expect("the launcher goes on");
-        if let FromLauncher::Ended { outcome, trusted_files, .. } = &message {
-            let end = (outcome.clone(), trusted_files.clone());
-            messages.push(message);
-            break end;
-        }
-        messages.push(message);
-    };
-    let mut output = String::new();
-    let mut read = read;
-    read.read_to_string(&mut output).unwrap();
-    drop(channel);
-    child.wait().unwrap();
-    Ran { output, outcome, trusted, messages }
+    (child, channel, read)
 }
 
 fn workspace() -> tempfile::TempDir {
@@ -257,7 +263,7 @@ fn a_rename_on_the_host_that_dissolves_a_mask_ends_the_run() {
     spec.protect = vec![config.clone().into()];
     let other = workspace.path().join("config.lock");
     let renamed = std::thread::spawn(move || {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while !config.with_file_name("up").exists() && started.elapsed().as_secs() < 10 {
             std::thread::yield_now();
         }
@@ -272,4 +278,104 @@ fn a_rename_on_the_host_that_dissolves_a_mask_ends_the_run() {
         ran.outcome
     );
     assert_eq!(std::fs::read_to_string(workspace.path().join("config")).unwrap(), "new");
+}
+
+#[test]
+fn a_file_above_a_guarded_name_cannot_be_replaced_by_a_directory() {
+    let workspace = workspace();
+    let path = |name: &str| Bytes::from(workspace.path().join(name));
+    std::fs::write(workspace.path().join(".git"), "gitdir: elsewhere").unwrap();
+    std::fs::write(workspace.path().join("plain"), "x").unwrap();
+    let mut spec = spec(workspace.path());
+    spec.protect = vec![path(".git/hooks"), path(".git/config")];
+    spec.deny = vec![path("plain/secret")];
+    let script = "echo gitdir: evil > .git && echo WROTE; rm -f .git; mv .git g2 && echo MOVED; \
+        mkdir -p .git/hooks && echo MADE; rm -f plain; mkdir -p plain/secret && echo MADE; echo end";
+    let ran = run_with(spec, workspace.path(), &["sh", "-c", script]);
+    for word in ["WROTE", "MOVED", "MADE"] {
+        assert!(!ran.output.contains(word), "{}", ran.output);
+    }
+    assert_eq!(std::fs::read_to_string(workspace.path().join(".git")).unwrap(), "gitdir: elsewhere");
+    assert_eq!((ran.outcome, ran.trusted), (OK, Vec::new()), "{}", ran.output);
+}
+
+#[test]
+fn a_file_or_link_made_above_a_protected_name_is_listed() {
+    for script in ["echo gitdir: evil > .git", "ln -s /elsewhere .git", "mkdir -p .git/hooks; chmod 0 .git"] {
+        let workspace = workspace();
+        let path = |name: &str| Bytes::from(workspace.path().join(name));
+        let mut spec = spec(workspace.path());
+        spec.protect = vec![path(".git/hooks"), path(".vscode")];
+        let ran = run_with(spec, workspace.path(), &["sh", "-c", script]);
+        assert_eq!(ran.outcome, OK, "{}", ran.output);
+        let listed: Vec<String> = ran.trusted.iter().map(Bytes::to_text).collect();
+        assert_eq!(listed.len(), 1, "{script}: {listed:?}");
+        let top = workspace.path().join(".git");
+        assert!(Path::new(&listed[0]).starts_with(&top), "{script}: {listed:?}");
+        std::fs::set_permissions(&top, std::os::unix::fs::PermissionsExt::from_mode(0o700)).ok();
+    }
+}
+
+/// Starts a run without namespaces that leaves the tool's process group, and gives its launcher, its init and what
+/// it consists of.
+fn scattered(workspace: &Path) -> (Child, Channel, String, Vec<String>) {
+    let mut spec = spec(workspace);
+    spec.level = Level::Minimal;
+    let script = "setsid sh -c '(setsid sleep 60 & echo $! > c); echo $$ > b; exec sleep 60' & \
+        while ! [ -s b -a -s c ]; do sleep 0.01; done; echo $$ > a; exec sleep 60";
+    let (child, channel, _read) = begin(spec, workspace, &["sh", "-c", script]);
+    let begun = Instant::now();
+    let read = |name: &str| loop {
+        let text = std::fs::read_to_string(workspace.join(name)).unwrap_or_default();
+        if text.ends_with('\n') {
+            return text.trim().to_owned();
+        }
+        assert!(begun.elapsed().as_secs() < 15, "the run never came up");
+        std::thread::yield_now();
+    };
+    let pids = ["a", "b", "c"].map(read);
+    assert!(pids.iter().all(|pid| is_alive(pid)), "{pids:?}");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pids[0])).unwrap();
+    let init = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().to_owned();
+    (child, channel, init, pids.into())
+}
+
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
+}
+
+fn all_end(pids: &[String]) {
+    let begun = Instant::now();
+    while pids.iter().any(|pid| is_alive(pid)) {
+        assert!(begun.elapsed().as_secs() < 5, "alive: {pids:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn killed_launcher_takes_a_run_without_namespaces_with_it() {
+    let workspace = workspace();
+    let (mut launcher, _channel, _init, pids) = scattered(workspace.path());
+    launcher.kill().unwrap();
+    all_end(&pids);
+    launcher.wait().unwrap();
+}
+
+#[test]
+fn killed_init_takes_a_run_without_namespaces_with_it() {
+    let workspace = workspace();
+    let (mut launcher, channel, init, pids) = scattered(workspace.path());
+    let init = rustix::process::Pid::from_raw(init.parse().unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+    all_end(&pids);
+    let outcome = loop {
+        let (message, _) = channel.receive::<FromLauncher>().unwrap().expect("the launcher goes on");
+        if let FromLauncher::Ended { outcome, .. } = message {
+            break outcome;
+        }
+    };
+    assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome:?}");
+    drop(channel);
+    launcher.wait().unwrap();
 }

@@ -17,6 +17,7 @@ mod check;
 mod outbox;
 mod run;
 pub(crate) mod spawn;
+mod strays;
 mod uids;
 mod verify;
 
@@ -354,6 +355,7 @@ impl Launcher {
     /// Ends a run whose processes are gone.
     fn settle(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
+        run.set_astray(run.may_leave_strays() && strays::kill());
         match run.stand() {
             Stand::Alive => {}
             Stand::Sweep => {

@@ -109,6 +109,10 @@ pub(crate) struct Run {
     started: Option<Instant>,
     ended_at: Option<Instant>,
     condemned_at: Option<Instant>,
+    /// When its processes were last killed.
+    killed_at: Option<Instant>,
+    /// Since when there have been orphans of it, and when they are looked for again.
+    astray: Option<(Instant, Instant)>,
     unexplained_since: Option<Instant>,
     verdict: Option<Outcome>,
     ended: Option<Box<Ended>>,
@@ -250,6 +254,8 @@ impl Run {
             started: None,
             ended_at: None,
             condemned_at: None,
+            killed_at: None,
+            astray: None,
             unexplained_since: None,
             verdict: None,
             ended: None,
@@ -448,13 +454,15 @@ impl Run {
         self.verdict.is_some()
     }
 
-    fn kill(&self) {
+    fn kill(&mut self) {
+        self.killed_at = Some(Instant::now());
         if let Some(template) = self.template {
             // Our own child, and not reaped yet: the pid is still its.
             let _ = rustix::process::kill_process(template, Signal::KILL);
         }
         if let Some((pid, pidfd)) = &self.init {
-            if self.prepare.plan == Plan::Minimal {
+            // Not of one that was reaped: its number may be another's by now.
+            if self.prepare.plan == Plan::Minimal && self.init_end.is_none() {
                 init::kill_descendants(*pid);
             }
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
@@ -511,6 +519,9 @@ impl Run {
 
     /// When this run wants to be looked at next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if let Some((_, next)) = self.astray {
+            return Some(next);
+        }
         if self.told {
             return if self.is_reaped() { Some(self.begun) } else { None };
         }
@@ -522,7 +533,7 @@ impl Run {
         }
         if let Some(since) = self.condemned_at {
             let bound = since + REAP_BOUND;
-            let sweep = Instant::now() + SWEEP;
+            let sweep = self.killed_at.map_or(since, |at| at + SWEEP);
             return Some(if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
         }
         match self.started {
@@ -538,6 +549,10 @@ impl Run {
 
     /// A deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Due {
+        if let Some((since, _)) = self.astray {
+            let late = !self.told && now >= since + REAP_BOUND;
+            return if late { Due::Unreaped } else { Due::Settle };
+        }
         if self.told || self.unexplained_since.is_some() || self.sweeper.is_some() {
             return Due::Settle;
         }
@@ -558,6 +573,18 @@ impl Run {
             return Due::Settle;
         }
         if core::mem::replace(&mut self.watched, true) { Due::Settle } else { Due::Watch }
+    }
+
+    /// Whether it can have left orphans: no pid namespace died with its init, and that didn't see its last child end.
+    pub(crate) fn may_leave_strays(&self) -> bool {
+        self.prepare.plan == Plan::Minimal && self.init_end.is_some() && self.ended.is_none()
+    }
+
+    /// Whether orphans were found just now. It isn't over before there are none.
+    pub(crate) fn set_astray(&mut self, found: bool) {
+        let now = Instant::now();
+        let since = self.astray.map_or(now, |(since, _)| since);
+        self.astray = found.then(|| (since, now + SWEEP));
     }
 
     /// How a run stands that may be over.
@@ -619,7 +646,11 @@ impl Run {
 
     fn outcome(&self) -> Outcome {
         if let Some(ended) = &self.ended {
-            return from_status(ended.status);
+            // Without a pid namespace our kill reaches the tool before its init, which may still tell of it.
+            return match &self.verdict {
+                Some(verdict) if is_kill(ended.status) => verdict.clone(),
+                _ => from_status(ended.status),
+            };
         }
         if let Some(verdict) = &self.verdict {
             return verdict.clone();
@@ -689,7 +720,7 @@ impl Run {
 
     /// Whether no process of the run is left for us to wait for.
     pub(crate) fn is_reaped(&self) -> bool {
-        self.template.is_none() && (self.init.is_none() || self.init_end.is_some())
+        self.template.is_none() && (self.init.is_none() || self.init_end.is_some()) && self.astray.is_none()
     }
 
     /// Whether its end was told while a process was left.
@@ -703,6 +734,10 @@ impl Run {
         uids.give_back(self.prepare.host_uid);
         self.cgroup.take()
     }
+}
+
+fn is_kill(status: i32) -> bool {
+    libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL
 }
 
 fn from_status(status: i32) -> Outcome {

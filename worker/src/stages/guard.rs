@@ -41,10 +41,14 @@ pub(crate) struct Guards {
 /// `Guard` with the path: `ELOOP` where it, or something above it, is a symbolic link.
 pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec) -> Staged<Guards> {
     let mut guards = Guards::default();
-    let protect = existing(root, &writable(spec, &spec.protect), &mut guards.missing)?;
-    let mut nothing_there = Vec::new();
-    let deny = existing(root, &spec.deny, &mut nothing_there)?;
-    for path in ancestors(spec, protect.iter().chain(&deny)) {
+    let Existing { there: mut protect, stems } =
+        existing(root, &writable(spec, &spec.protect), &mut guards.missing)?;
+    // `.git` of a work tree is a file that says where hooks and settings are: it's as good as they.
+    protect.extend(stems);
+    let Existing { there: deny, stems } = existing(root, &spec.deny, &mut Vec::new())?;
+    let mut pins = ancestors(spec, protect.iter().chain(&deny).chain(&stems));
+    pins.extend(stems);
+    for path in pins {
         let here = open(root, &path).at(STAGE, path.clone())?;
         let tree = mounts::clone_tree(here.as_fd()).at(STAGE, path.clone())?;
         attach(&tree, &here, &path)?;
@@ -99,24 +103,39 @@ fn writable(spec: &SandboxSpec, paths: &[Bytes]) -> Vec<Bytes> {
     paths.iter().filter(is_writable).cloned().collect()
 }
 
-/// The paths that exist, parents first; the others go to `missing`.
-fn existing(root: BorrowedFd<'_>, paths: &[Bytes], missing: &mut Vec<Bytes>) -> Staged<BTreeSet<PathBuf>> {
-    let mut there = BTreeSet::new();
+/// What there is of some paths, parents first.
+#[derive(Debug, Default)]
+struct Existing {
+    /// Those that exist.
+    there: BTreeSet<PathBuf>,
+    /// What stands above some of the others and isn't a directory. While it stands they can't come to be.
+    stems: BTreeSet<PathBuf>,
+}
+
+/// Looks the paths up; those where nothing is and something could come to be go to `missing`.
+fn existing(root: BorrowedFd<'_>, paths: &[Bytes], missing: &mut Vec<Bytes>) -> Staged<Existing> {
+    let mut existing = Existing::default();
     for path in paths {
         match open(root, path.as_path()) {
             Ok(fd) => {
                 if mounts::is_symlink(&mounts::status(&fd).at(STAGE, path.clone())?) {
                     return Err(failed(STAGE, libc::ELOOP, path.clone()));
                 }
-                there.insert(path.as_path().to_owned());
+                existing.there.insert(path.as_path().to_owned());
             }
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOTDIR) => missing.push(path.clone()),
+                Some(libc::ENOENT) => missing.push(path.clone()),
+                Some(libc::ENOTDIR) => existing.stems.extend(stem(root, path.as_path())),
                 _ => return Err(error).at(STAGE, path.clone()),
             },
         }
     }
-    Ok(there)
+    Ok(existing)
+}
+
+/// The lowest thing there is above a path where nothing is.
+fn stem(root: BorrowedFd<'_>, path: &Path) -> Option<PathBuf> {
+    path.ancestors().skip(1).find(|above| open(root, above).is_ok()).map(Path::to_owned)
 }
 
 /// Everything between a guarded path and the top of the mount that holds it, parents first.

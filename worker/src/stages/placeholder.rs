@@ -78,7 +78,7 @@ fn place_one(path: &Bytes, placed: &mut Placed) -> Staged<()> {
             Ok(there) if is_mark(&there) => {}
             Ok(_) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => make(here, placed)?,
-            // Beneath something that isn't a directory nothing can come to be either.
+            // Beneath something that isn't a directory nothing can come to be while that stands, and it's pinned.
             Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => return Ok(()),
             Err(error) => return Err(error).at(STAGE, path.clone()),
         }

@@ -193,7 +193,11 @@ impl<'a> Limited<'a> {
     /// Drops every capability for good. The last change of credentials.
     pub(crate) fn drop_privileges(self) -> Staged<Unprivileged<'a>> {
         identity::drop_capabilities()?;
-        identity::die_with_parent()?;
+        if self.prepare.plan != Plan::Minimal {
+            // Where there is no pid namespace to die with init, init hears of the launcher's end by its channel and
+            // kills the tree itself.
+            identity::die_with_parent()?;
+        }
         // So that the launcher can read back what holds; cleared before the tool starts.
         dumpable(true)?;
         Ok(Unprivileged { prepare: self.prepare, proc: self.proc })

@@ -218,6 +218,11 @@ impl Rules {
             ("setpriority", 1, 0),
             ("ioprio_set", 0, 1),
             ("ioprio_set", 1, 0),
+            // A watcher at the lowest class, or all watchers on the busiest processor, see nothing.
+            ("sched_setaffinity", 0, 0),
+            ("sched_setattr", 0, 0),
+            ("sched_setparam", 0, 0),
+            ("sched_setscheduler", 0, 0),
         ] {
             self.0.push(Rule {
                 call,

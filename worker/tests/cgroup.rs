@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::explicit_write,
     reason = "tests"
 )]
 

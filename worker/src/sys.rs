@@ -87,7 +87,8 @@ fn clone_as_before(args: &CloneArgs, pidfd: &mut c_int) -> io::Result<c_long> {
         .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: as with clone3 above: the kernel writes one int through `pidfd`, which outlives the call. The stack is
     // 0, so the child goes on with a copy of ours; the other two, whose order differs by architecture, are unused.
-    let answer = unsafe { libc::syscall(libc::SYS_clone, word, 0_usize, ptr::from_mut(pidfd), 0_usize, 0_usize) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_clone, word, 0_usize, ptr::from_mut(pidfd), 0_usize, 0_usize) };
     check(answer)
 }
 

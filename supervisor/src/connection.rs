@@ -31,6 +31,7 @@ use crate::daemon::{Daemon, Pause, Sending};
 use crate::dispatcher::ConnectionId;
 use crate::outbox::{ANSWERS, Outbox};
 use crate::peer;
+use crate::turn::Turn;
 use crate::watched::{both, watch};
 
 /// How long the last frame may take to leave.
@@ -161,6 +162,7 @@ impl Connection<'_> {
             self.fill(&mut frames, Some(until), "the opening frame").await?;
         };
         self.welcome(&hello)?;
+        let mut turn = Turn::default();
         loop {
             let mut since: Option<Instant> = None;
             let message = loop {
@@ -179,6 +181,7 @@ impl Connection<'_> {
                 self.fill(&mut frames, until, "a frame").await?;
             };
             self.take(message, &mut frames).await?;
+            turn.took_one().await;
         }
     }
 

@@ -26,6 +26,7 @@ use crate::daemon::Daemon;
 use crate::dispatcher::Event;
 use crate::launcher::LauncherError;
 use crate::link::Socket;
+use crate::turn::Turn;
 use crate::watched::{both, watch};
 
 /// How long a fresh launcher may take to introduce itself.
@@ -144,6 +145,7 @@ async fn greeting(daemon: &Rc<Daemon>, socket: &Socket) -> Result<Socket, String
 
 async fn read_launcher(daemon: &Rc<Daemon>, socket: &Socket) -> String {
     let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
+    let mut turn = Turn::default();
     loop {
         let (datagram, descriptors) = match receive(socket, &mut buffer).await {
             Ok(received) => received,
@@ -157,11 +159,13 @@ async fn read_launcher(daemon: &Rc<Daemon>, socket: &Socket) -> String {
         if let Err(reason) = result {
             return reason;
         }
+        turn.took_one().await;
     }
 }
 
 async fn read_relay(daemon: &Rc<Daemon>, socket: &Socket) -> String {
     let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
+    let mut turn = Turn::default();
     loop {
         let (datagram, descriptors) = match receive(socket, &mut buffer).await {
             Ok(received) => received,
@@ -171,6 +175,7 @@ async fn read_relay(daemon: &Rc<Daemon>, socket: &Socket) -> String {
             Ok((message, _none)) => daemon.state.borrow_mut().heard_relay(&message),
             Err(error) => return format!("the relay's message: {error}"),
         }
+        turn.took_one().await;
     }
 }
 

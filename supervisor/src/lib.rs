@@ -13,7 +13,7 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `watched`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
+//! `watched`, `turn`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
 //! `reload`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ mod runs;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod watched;
 pub mod words;
 

@@ -1,5 +1,6 @@
 //! Clients that break the protocol or ask for what they may not have. Others never notice.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use stockade_protocol::Bytes;
@@ -220,4 +221,39 @@ fn a_full_queue_says_busy_and_other_runs_go_on() {
         assert_eq!(launcher.play(b"x"), run);
         client.read_to_end(run, 2);
     }
+}
+
+#[test]
+fn a_flood_of_messages_that_need_no_answer_starves_nobody() {
+    let stage = Stage::new(Changes::default());
+    let mut honest = stage.client();
+    let mut frames = Vec::new();
+    for _ in 0..2_000 {
+        let message = ClientMessage::StdinEof { exec_id: stockade_protocol::ExecId::from_bytes([1; 16]) };
+        stockade_protocol::codec::encode_frame(&message, 1 << 20, &mut frames).unwrap();
+    }
+    let is_over = AtomicBool::new(false);
+    let sent = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let mut flooding = stage.client();
+            let (frames, is_over, sent) = (&frames, &is_over, &sent);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(flooding.say_bytes(frames));
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        super::stage::until("the flood is there", || sent.load(Ordering::Relaxed) > 20);
+        let mut longest = Duration::ZERO;
+        for _ in 0..50 {
+            let asked = Instant::now();
+            honest.status();
+            longest = longest.max(asked.elapsed());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        // Without turns an answer took more than a second here.
+        assert!(longest < Duration::from_millis(500), "an answer took {longest:?}");
+    });
 }

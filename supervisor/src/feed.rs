@@ -173,12 +173,16 @@ impl Source {
     /// Prepares a descriptor for reading.
     ///
     /// # Errors
-    /// Those of open(2) on `/proc/self/fd`.
+    /// Those of open(2) on `/proc/self/fd`; `EBADF` for what isn't open for reading.
     pub(crate) fn new(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
         match kind {
             Kind::Socket => Ok(Self::Polled { descriptor, socket: true }),
             Kind::File | Kind::Harmless => Ok(Self::File(descriptor)),
             _ => {
+                // Opened anew by us, it would be readable even where the client's own isn't.
+                if rustix::fs::fcntl_getfl(&descriptor)? & OFlags::RWMODE == OFlags::WRONLY {
+                    return Err(Errno::BADF.into());
+                }
                 let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let descriptor = rustix::fs::open(path, flags, Mode::empty())?;

@@ -163,6 +163,17 @@ fn a_relayed_descriptor_is_read_and_counted() {
 }
 
 #[test]
+fn what_the_client_cannot_read_is_not_read_for_it() {
+    let stage = Stage::new(Changes { policy: Some(LIMITED), ..Changes::default() });
+    let _launcher = stage.launcher();
+    let mut client = stage.client();
+    let (_reader, writer) = rustix::pipe::pipe().unwrap();
+    let request = ExecRequest { policy: "custom".into(), ..with(&stage, StdinMode::Descriptor) };
+    let denied = client.denied(request, &[writer]);
+    assert!(denied.message.contains("Bad file descriptor"), "{denied}");
+}
+
+#[test]
 fn a_directory_or_a_device_is_no_input() {
     let stage = Stage::new(Changes::default());
     let _launcher = stage.launcher();

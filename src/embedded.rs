@@ -33,7 +33,7 @@ use crate::sink::{CHUNK, Sink};
 use crate::wait::wait;
 use crate::{escape, exit, sources};
 
-/// How long the pipes may stay open after the run's end: nothing of the run is left to write to them.
+/// How long the pipes may stay open and silent after the run's end: nothing of the run is left to write to them.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Room in each output pipe, where the kernel grants it.
 const PIPE: usize = 256 * 1024;
@@ -247,7 +247,6 @@ struct Run<'a> {
     /// The idle clock ran out, and the launcher was told to cancel.
     idled: bool,
     end: Option<End>,
-    drained_by: Option<Instant>,
 }
 
 impl<'a> Run<'a> {
@@ -270,7 +269,6 @@ impl<'a> Run<'a> {
             moved: Instant::now(),
             idled: false,
             end: None,
-            drained_by: None,
         };
         run.event(&ExecEvent::Accepted { request_id: 1 });
         Ok(run)
@@ -334,7 +332,7 @@ impl<'a> Run<'a> {
         if message {
             self.receive()?;
         }
-        if self.drained_by.is_some_and(|by| Instant::now() >= by) {
+        if self.drain_runs() && self.moved.elapsed() >= DRAIN {
             self.plan.pipes = [None, None];
         }
         if signal && let Some(wish) = self.signals.next() {
@@ -345,7 +343,8 @@ impl<'a> Run<'a> {
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.plan.idle.filter(|_| self.idle_runs());
-        [idle.map(|idle| self.moved + idle), self.drained_by].into_iter().flatten().min()
+        let drain = if self.drain_runs() { Some(DRAIN) } else { None };
+        idle.into_iter().chain(drain).map(|wait| self.moved + wait).min()
     }
 
     fn flush(&mut self) {
@@ -466,7 +465,7 @@ impl<'a> Run<'a> {
             end.outcome = Outcome::TimedOut { clock: Clock::Idle, limit_ms };
         }
         self.stdin = None;
-        self.drained_by = Some(Instant::now() + DRAIN);
+        self.moved = Instant::now();
         self.end = Some(end);
     }
 
@@ -517,6 +516,11 @@ impl<'a> Run<'a> {
             self.plan.pipes[1] = None;
         }
         Ok(())
+    }
+
+    /// After the run's end, while nobody who reads us holds it up.
+    fn drain_runs(&self) -> bool {
+        self.end.is_some() && !self.follow.pending()
     }
 
     /// The clock stands while our own output takes no more: the command can't write, so it isn't idle.

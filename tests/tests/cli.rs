@@ -234,6 +234,30 @@ fn slow_reader_gets_every_byte_and_can_still_interrupt() {
 }
 
 #[test]
+fn reader_that_pauses_after_the_runs_end_still_gets_every_byte() {
+    // With one size all is on its way when the run ends, with the other some of it can't be.
+    for bytes in [300_000, 1_500_000] {
+        let line = format!("head -c {bytes} /dev/zero");
+        let settings: Vec<_> = Setting::each().collect();
+        let mut children: Vec<_> = settings
+            .iter()
+            .map(|setting| {
+                let mut command = setting.run("default").words(["bash", "-c", &line]).into_command();
+                command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        // Longer than anybody waits for output that doesn't move.
+        std::thread::sleep(Duration::from_secs(7));
+        for (setting, child) in settings.iter().zip(&mut children) {
+            let mut seen = Vec::new();
+            child.stdout.take().unwrap().read_to_end(&mut seen).unwrap();
+            assert_eq!(seen.len(), bytes, "{:?}", setting.mode);
+            assert_eq!(child.wait().unwrap().code(), Some(0), "{:?}", setting.mode);
+        }
+    }
+}
+
+#[test]
 fn input_from_a_socket_is_relayed_and_arrives_untouched() {
     for setting in Setting::each() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();

@@ -225,6 +225,8 @@ fn slow_reader_gets_every_byte_and_can_still_interrupt() {
         let mut stdout = child.stdout.take().unwrap();
         let mut buffer = vec![0; 3_000_000];
         stdout.read_exact(&mut buffer).unwrap();
+        // Until bash has its next command: between fork and exec it would keep the signal for later.
+        std::thread::sleep(Duration::from_millis(500));
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let mut rest = Vec::new();
         stdout.read_to_end(&mut rest).unwrap();

@@ -300,7 +300,9 @@ fn workspace_that_is_not_the_callers_is_named() {
         std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         let path = closed.join("inner");
         let run = setting.run("default").option(&["--workspace", path.to_str().unwrap()]);
-        run.words(["true"]).finish().expect_code(125).expect_errors(&["closed"]);
+        let ended = run.words(["true"]).finish();
+        std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        ended.expect_code(125).expect_errors(&["closed"]);
         // Whoever isn't root can't clear away what it can't look into.
         std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     }

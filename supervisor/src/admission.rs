@@ -303,8 +303,12 @@ fn output_of(mode: OutputMode, kinds: Option<[Kind; 2]>, limits: &Limits) -> Res
         OutputMode::Stream => Ok(relayed),
         OutputMode::Descriptor => {
             let Some(kinds) = kinds else { return Err(bad("standard output's descriptors are missing")) };
-            check_stdio(kinds[0], "standard output")?;
-            check_stdio(kinds[1], "standard error")?;
+            // A device (a console that is no terminal) isn't handed to a tool, but its client may write to it.
+            for (kind, what) in kinds.into_iter().zip(["standard output", "standard error"]) {
+                if kind != Kind::Other {
+                    check_stdio(kind, what)?;
+                }
+            }
             let ruled = limits.output.is_some() || limits.idle_ms.is_some();
             Ok(if !ruled && kinds.iter().all(|kind| kind.can_be_passed()) {
                 LaunchOutput::Passed

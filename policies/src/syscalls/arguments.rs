@@ -87,6 +87,9 @@ pub(super) fn rules(level: Level, network: &NetworkSpec) -> Vec<Rule> {
     }
     if level == Level::Minimal {
         rules.others();
+        if network.mode == NetworkMode::None {
+            rules.host_services();
+        }
     }
     rules.0
 }
@@ -207,6 +210,13 @@ impl Rules {
             let fast = [(1, Test::Is(IPPROTO_TCP)), (2, Test::Is(option))];
             self.refuse("setsockopt", &fast, "TCP Fast Open, which passes `tcp-connect`");
         }
+    }
+
+    /// Without mounts every service's socket has a name here, and Landlock doesn't see `connect` on one: the user's
+    /// service manager, a container daemon or our own supervisor would do outside what the run asks for.
+    fn host_services(&mut self) {
+        let always = [(0, Test::Masked(0, 0))];
+        self.refuse("connect", &always, "to the host's services (D-Bus, container daemons)");
     }
 
     /// Without a pid namespace the user's other processes have numbers here.

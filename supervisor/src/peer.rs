@@ -1,8 +1,8 @@
 //! Who is at the other end of a connection, and whether it may be a client.
 //!
 //! The kernel says who (`SO_PEERCRED`, `SO_PEERPIDFD`); `/proc` says the rest while the pidfd proves that the
-//! process is still the same. Refused are: a process of the launcher's tree (a run must never become a client),
-//! one in a foreign pid or user namespace (a container's root isn't our root, and its pids say nothing to us), and
+//! process is still the same. Refused are: a process of the launcher's tree or of any init's (a run must never
+//! become a client), one in a foreign pid or user namespace (a container's root isn't our root, and its pids say nothing to us), and
 //! in a user's daemon anybody but that user. What can't be read is refused, too.
 //!
 //! The supplementary groups are read from `/proc/PID/status`, since `SO_PEERGROUPS` has no safe wrapper. They are
@@ -20,6 +20,8 @@ use stockade_protocol::launch::Owner;
 
 /// The longest chain of parents that is followed.
 const MAX_ANCESTORS: usize = 4096;
+/// What a run's init is called, ours or any other launcher's: nothing of a run can leave it while it lives.
+const INIT_NAME: &str = "stockade-init";
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
 
@@ -190,9 +192,18 @@ fn check_ancestry(pid: i32, viewer: Viewer) -> Result<(), NotAClient> {
             return Ok(());
         }
         let stat = read(format!("/proc/{at}/stat"), pid)?;
+        if parse_name(&stat) == Some(INIT_NAME) {
+            return Err(NotAClient::Run(pid));
+        }
         at = parse_parent(&stat).ok_or(NotAClient::Gone(pid))?;
     }
     Err(NotAClient::Run(pid))
+}
+
+/// The name in a `stat`, between the first bracket and the last.
+fn parse_name(stat: &str) -> Option<&str> {
+    let (before, _) = stat.rsplit_once(')')?;
+    Some(before.split_once('(')?.1)
 }
 
 /// The parent in a `stat`: the second field after the name, which may hold anything, brackets included.
@@ -333,6 +344,34 @@ mod tests {
         assert_eq!(parse_parent("7 (a) b) 1 (c) S 42 7 7 0 -1"), Some(42));
         assert_eq!(parse_parent("7 (x) S"), None);
         assert_eq!(parse_parent(""), None);
+    }
+
+    #[test]
+    fn a_descendant_of_any_runs_init_is_refused() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        use std::process::{Command, Stdio};
+        // A shell that takes an init's name, and a child of it that waits.
+        let script =
+            "printf stockade-init > /proc/$$/comm; sleep 60 >/dev/null & echo $!; read -r _; kill $!";
+        let mut command = Command::new("sh");
+        let piped = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = piped.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let child: i32 = line.trim().parse().unwrap();
+        // Seen by somebody who isn't above it, as a supervisor beside it is.
+        let viewer = Viewer { pid: i32::MAX, ..ourselves() };
+        let answer = check_ancestry(child, viewer);
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap();
+        assert!(matches!(answer, Err(NotAClient::Run(_))), "{answer:?}");
+        assert!(check_ancestry(ourselves().pid, viewer).is_ok());
+    }
+
+    #[test]
+    fn the_name_is_found_whatever_it_holds() {
+        assert_eq!(parse_name("7 (a) b) 1 (c) S 42 7 7 0 -1"), Some("a) b) 1 (c"));
+        assert_eq!(parse_name("7 x"), None);
     }
 
     #[test]

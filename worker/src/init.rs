@@ -36,6 +36,9 @@ const MAX_PATH_DIRECTORIES: usize = 128;
 /// Where a tool is looked for when its environment has no `PATH` (as execvp(3) does).
 const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 
+/// An init's name in `/proc`.
+const INIT_NAME: &core::ffi::CStr = c"stockade-init";
+
 /// What a worker is born with from its template.
 #[derive(Debug)]
 pub(crate) struct Born {
@@ -58,6 +61,8 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapp
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Staged<()> {
     let Born { pivoted, stdio } = born;
+    // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
+    rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
         rustix::process::set_child_subreaper(Some(Pid::INIT)).at(SetupStage::Namespaces, "subreaper")?;
     }

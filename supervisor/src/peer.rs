@@ -347,6 +347,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a child of the test's own stands for a run")]
     fn a_descendant_of_any_runs_init_is_refused() {
         use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};

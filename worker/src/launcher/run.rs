@@ -207,16 +207,27 @@ impl Run {
         cgroups: Option<&Cgroups>,
         template: io::Result<Worker>,
     ) -> Staged<Self> {
+        let prepare = prepare(launch, plan, uids)?;
+        let uid = prepare.host_uid;
+        Self::hand_over(prepare, descriptors, cgroups, template).inspect_err(|_| uids.give_back(uid))
+    }
+
+    /// Gives the template everything it needs. One that gets nothing sees the end of its channel, and ends.
+    fn hand_over(
+        mut prepare: Prepare,
+        descriptors: Vec<OwnedFd>,
+        cgroups: Option<&Cgroups>,
+        template: io::Result<Worker>,
+    ) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
-        let mut prepare = prepare(launch, plan, uids)?;
         let (passed, relayed) = stdio(&mut prepare, descriptors)?;
         let limits = prepare.launch.spec.limits.clone();
         let exec_id = prepare.launch.exec_id;
         let create =
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
+        let (template, socket) = template.at(STAGE, "start")?;
         let cgroup = cgroups.map(create).transpose()?;
         prepare.cgroup = cgroup.is_some();
-        let (template, socket) = template.at(STAGE, "start")?;
         let message = ToWorker::Prepare(Box::new(prepare));
         let channel = Channel::new(socket);
         let group = cgroup.iter().map(RunCgroup::directory);
@@ -225,6 +236,7 @@ impl Run {
         drop(passed);
         let ToWorker::Prepare(prepare) = message else { return Err(failed(STAGE, libc::EINVAL, "")) };
         if sent.is_err() {
+            drop(cgroup.map(|group| group.try_remove()));
             // A template that could not even begin has said why before it went.
             return Err(match hear(&channel) {
                 Ok(Some((FromWorker::Failed(failure), _))) => failure,

@@ -96,8 +96,7 @@ fn attach(tree: &OwnedFd, target: &OwnedFd, path: &Path) -> Staged<()> {
 /// Protected paths matter where something can be changed at all.
 fn writable(spec: &SandboxSpec, paths: &[Bytes]) -> Vec<Bytes> {
     let is_writable = |path: &&Bytes| {
-        let holder =
-            spec.mounts.iter().rev().find(|mount| path.as_path().starts_with(mount.target.as_path()));
+        let holder = spec.mounts.iter().rev().find(|mount| is_beneath(path, &mount.target));
         holder.is_some_and(|mount| mount.access.write)
     };
     paths.iter().filter(is_writable).cloned().collect()

@@ -116,7 +116,12 @@ fn examine(ground: &Ground) -> Result<(Rows, Rows, Default), CliError> {
         .collect();
     let levels =
         seen.iter().map(|seen| (follow::level(seen.level).to_owned(), of_level(seen, &control))).collect();
-    let default = match ground.canaries(&policies, "default")? {
+    // As a run here would find it: an operator may have put one of their own in its place.
+    let default = match sources::named("default") {
+        Ok(here) => ground.canaries(&here, "default")?,
+        Err(error) => Err(Refusal { stage: None, why: chain(&error), remedy: None }),
+    };
+    let default = match default {
         Ok((_, how)) => Default { verdict: Verdict::Works, how },
         Err(refusal) => Default { verdict: Verdict::Fails(refusal.why, refusal.remedy), how: String::new() },
     };

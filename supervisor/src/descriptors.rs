@@ -1,11 +1,12 @@
 //! What a passed descriptor is. Whether it may be used for what it was passed for is decided in
-//! [`crate::admission`]; here the kernel is asked, and nothing is read from or changed on the descriptor.
+//! [`crate::admission`]; here the kernel is asked, and nothing is read from or changed on the descriptor. Nor is its
+//! filesystem asked: it may be dead, or a client's own that never answers, and this is everybody's one thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
 
 /// What a descriptor is, as far as standard input and output care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +50,14 @@ const HARMLESS_MINORS: [u32; 5] = [3, 5, 7, 8, 9];
 /// Asks what a descriptor is.
 ///
 /// # Errors
-/// Those of fcntl(2) and fstat(2).
+/// Those of fcntl(2) and statx(2).
 pub fn kind(descriptor: impl AsFd) -> io::Result<Kind> {
     if rustix::fs::fcntl_getfl(&descriptor)?.contains(OFlags::PATH) {
         return Ok(Kind::PathOnly);
     }
-    let status = rustix::fs::fstat(&descriptor)?;
-    let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
-    Ok(match FileType::from_raw_mode(status.st_mode) {
+    let status = cached_status(&descriptor)?;
+    let device = (status.stx_rdev_major, status.stx_rdev_minor);
+    Ok(match FileType::from_raw_mode(status.stx_mode.into()) {
         FileType::Fifo => Kind::Pipe,
         FileType::RegularFile => Kind::File,
         FileType::Socket => Kind::Socket,
@@ -72,13 +73,19 @@ pub fn kind(descriptor: impl AsFd) -> io::Result<Kind> {
 /// The path of a directory's descriptor, in our view. `None`: it isn't a directory.
 ///
 /// # Errors
-/// Those of fstat(2) and readlink(2).
+/// Those of statx(2) and readlink(2).
 pub fn directory_path(descriptor: impl AsFd) -> io::Result<Option<PathBuf>> {
-    let status = rustix::fs::fstat(&descriptor)?;
-    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+    let status = cached_status(&descriptor)?;
+    if FileType::from_raw_mode(status.stx_mode.into()) != FileType::Directory {
         return Ok(None);
     }
     std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd())).map(Some)
+}
+
+/// What the kernel itself knows: a type never changes, so nobody need be asked.
+fn cached_status(descriptor: impl AsFd) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(rustix::fs::statx(descriptor, "", flags, StatxFlags::TYPE)?)
 }
 
 #[cfg(test)]
@@ -116,5 +123,38 @@ mod tests {
         let real = directory.path().canonicalize().unwrap();
         assert_eq!(directory_path(File::open(&real).unwrap()).unwrap(), Some(real));
         assert_eq!(directory_path(tempfile::tempfile().unwrap()).unwrap(), None);
+    }
+
+    /// A FUSE mount whose server hasn't even said hello: whoever asks it anything waits for ever.
+    #[test]
+    fn a_filesystem_that_never_answers_is_not_asked() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+
+        use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+
+        let Some(server) = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .ok()
+            .filter(|_| rustix::process::geteuid().is_root())
+        else {
+            eprintln!("not tested: a filesystem that never answers: that takes root and /dev/fuse");
+            return;
+        };
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            let place = tempfile::tempdir().unwrap();
+            let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", server.as_raw_fd());
+            let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap();
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount("never", place.path(), "fuse", flags, Some(options)).unwrap();
+            let top = rustix::fs::open(place.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            let answer = directory_path(&top).unwrap();
+            unmount(place.path(), UnmountFlags::DETACH).unwrap();
+            tell.send((answer, place.path().canonicalize().unwrap())).unwrap();
+        });
+        let (answer, path) = told.recv_timeout(Duration::from_secs(10)).expect("it was asked");
+        assert_eq!(answer, Some(path));
     }
 }

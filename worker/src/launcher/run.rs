@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
@@ -836,12 +836,18 @@ fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
     const PIPEFS: i64 = 0x5049_5045;
     let us = rustix::process::geteuid().as_raw();
     for fd in stdio {
-        if host_uid != us && rustix::fs::fstat(fd)?.st_uid == us && rustix::fs::fstatfs(fd)?.f_type == PIPEFS
-        {
+        // A file's filesystem may be dead, and is asked nothing.
+        if host_uid != us && is_our_fifo(fd, us)? && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
             rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
         }
     }
     Ok(())
+}
+
+fn is_our_fifo(fd: &OwnedFd, us: u32) -> io::Result<bool> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let status = rustix::fs::statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::UID)?;
+    Ok(FileType::from_raw_mode(status.stx_mode.into()) == FileType::Fifo && status.stx_uid == us)
 }
 
 fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {

@@ -37,6 +37,9 @@ use crate::watched::{both, watch};
 /// How long the last frame may take to leave.
 const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
 
+/// The largest opening frame: who hasn't opened yet can't make us keep more.
+const MAX_HELLO: u32 = 1024;
+
 /// The most bytes that are read only to be forgotten.
 const DISCARDED: usize = 4 * 1024 * 1024;
 
@@ -152,7 +155,7 @@ impl Connection<'_> {
     }
 
     async fn read_all(&mut self) -> Result<End, End> {
-        let mut frames = FrameBuffer::new(MAX_FRAME);
+        let mut frames = FrameBuffer::new(MAX_HELLO);
         let settings = &self.daemon.settings;
         let until = Instant::now() + settings.hello_within;
         let hello: ClientMessage = loop {
@@ -162,6 +165,7 @@ impl Connection<'_> {
             self.fill(&mut frames, Some(until), "the opening frame").await?;
         };
         self.welcome(&hello)?;
+        frames.set_limit(MAX_FRAME);
         let mut turn = Turn::default();
         loop {
             let mut since: Option<Instant> = None;

@@ -2,8 +2,9 @@
 //!
 //! The socket's directory is ours, no symbolic link, and nobody else may write to it (a user's: nor enter it);
 //! otherwise somebody could put a socket of their own in the place of ours. A stale socket is replaced; a live one
-//! is refused with its server's process id. Looking, removing and binding happen under a lock on the directory, so
-//! two daemons that start at once can't remove each other's socket.
+//! is refused with its server's process id. Looking, removing and binding happen under a lock, so two daemons that
+//! start at once can't remove each other's socket. It is on a file that only we may open: root's directory itself
+//! can be opened, and so locked for good, by anybody.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
@@ -138,7 +139,7 @@ impl Listener {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let held = make_directory(directory, access)?;
         // Held until the end of this function; let go of by the close.
-        rustix::fs::flock(&held, FlockOperation::LockExclusive)
+        let _lock = lock_for(path, &held)
             .map_err(|errno| ListenError::Directory { path: directory.to_owned(), source: errno.into() })?;
         remove_stale(path)?;
         let failed = |source: io::Error| ListenError::Bind { path: path.to_owned(), source };
@@ -216,6 +217,16 @@ fn make_directory(path: &Path, access: Access<'_>) -> Result<OwnedFd, ListenErro
         return Err(not_safe(reason, format!("chmod {mode:o} {}, or use another", path.display())));
     }
     Ok(directory.into())
+}
+
+/// The lock that starting daemons take turns by: `NAME.lock` beside the socket. It stays, for whoever waits on it.
+fn lock_for(socket: &Path, directory: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let mut name = socket.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
 }
 
 /// Removes a socket that nobody serves.
@@ -355,6 +366,22 @@ mod tests {
             let error = Listener::bind(&link.join("s"), access()).err().unwrap();
             assert!(matches!(error, ListenError::Unsafe { .. }), "{error}");
         });
+    }
+
+    #[test]
+    fn a_lock_that_somebody_holds_on_the_directory_keeps_nobody_from_serving() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("open-to-readers");
+        DirBuilder::new().mode(access().directory_mode()).create(&directory).unwrap();
+        let theirs = File::open(&directory).unwrap();
+        rustix::fs::flock(&theirs, FlockOperation::LockExclusive).unwrap();
+        let (done, bound) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            within(async move {
+                done.send(Listener::bind(&directory.join("s"), access()).is_ok()).unwrap();
+            });
+        });
+        assert_eq!(bound.recv_timeout(std::time::Duration::from_secs(20)), Ok(true));
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl FrameBuffer {
         Self { bytes: Vec::new(), start: 0, descriptors: VecDeque::new(), limit }
     }
 
+    /// From here on, for payloads of at most `limit` bytes.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Adds what one read brought.
     ///
     /// # Errors

@@ -28,8 +28,10 @@ fn what_is_no_opening_is_answered_with_an_error_and_closed() {
     let stage = Stage::new(Changes::default());
     let _launcher = stage.launcher();
     let mut honest = stage.client();
-    let bytes: [(&[u8], ProtocolErrorCode); 4] = [
+    let bytes: [(&[u8], ProtocolErrorCode); 5] = [
         (&0xffff_ffff_u32.to_le_bytes(), ProtocolErrorCode::TooLarge),
+        // A frame that any client may send, but not before it has opened.
+        (&1025_u32.to_le_bytes(), ProtocolErrorCode::TooLarge),
         (&0_u32.to_le_bytes(), ProtocolErrorCode::Malformed),
         (b"GET / HTTP/1.1\r\n\r\n", ProtocolErrorCode::TooLarge),
         (&[4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], ProtocolErrorCode::Malformed),

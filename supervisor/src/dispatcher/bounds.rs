@@ -43,6 +43,8 @@ pub struct Bounds {
     pub queue_per_owner: usize,
     /// See [`QUEUE_BYTES`].
     pub queue_bytes: usize,
+    /// The part of those bytes that one owner may fill.
+    pub queue_bytes_per_owner: usize,
     /// See [`RUNS_PER_CONNECTION`].
     pub runs_per_connection: usize,
     /// See [`RETENTION_MS`].
@@ -62,11 +64,13 @@ impl Bounds {
     #[must_use]
     pub fn new(slots: usize, queue: usize, many_owners: bool) -> Self {
         let queue_per_owner = if many_owners { (queue - queue / 4).max(1) } else { queue };
+        let queue_bytes_per_owner = if many_owners { QUEUE_BYTES - QUEUE_BYTES / 4 } else { QUEUE_BYTES };
         Self {
             slots,
             queue,
             queue_per_owner,
             queue_bytes: QUEUE_BYTES,
+            queue_bytes_per_owner,
             runs_per_connection: RUNS_PER_CONNECTION,
             retention_ms: RETENTION_MS,
             kept_runs: KEPT_RUNS,

@@ -9,7 +9,7 @@ use stockade_protocol::ring::FIRST_SEQ;
 
 use super::bounds::{Bounds, CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
 use super::event::{ConnectionId, Effect, Emission, Event, Request};
-use super::queue::FairQueue;
+use super::queue::{FairQueue, QueueBytes};
 use super::retention::Kept;
 use super::run::{Phase, Run};
 use super::timers::Timers;
@@ -29,7 +29,7 @@ pub struct Dispatcher {
     pub(super) kept: Kept,
     pub(super) timers: Timers,
     queue: FairQueue,
-    queue_bytes: usize,
+    queue_bytes: QueueBytes,
     /// Runs each connection follows whose `Exited` it hasn't taken.
     followed: HashMap<ConnectionId, BTreeSet<ExecId>>,
     running: usize,
@@ -93,7 +93,7 @@ impl Dispatcher {
             kept: Kept::default(),
             timers: Timers::default(),
             queue: FairQueue::default(),
-            queue_bytes: 0,
+            queue_bytes: QueueBytes::default(),
             followed: HashMap::new(),
             running: 0,
             launcher: Launcher::Down,
@@ -228,7 +228,7 @@ impl Dispatcher {
         effects.push(Effect::Emit { run: request.run, seq: 1, what: accepted });
         effects.push(Effect::Follow { connection: request.connection, run: request.run, after_seq: 0 });
         self.queue.push(request.owner, request.connection, request.run);
-        self.queue_bytes += request.bytes;
+        self.queue_bytes.put(request.owner, request.bytes);
         self.fill_slots(request.now, effects);
     }
 
@@ -254,7 +254,9 @@ impl Dispatcher {
         let free = self.launcher == Launcher::Up && self.running < self.bounds.slots && self.queue.len() == 0;
         let full = self.queue.len() >= self.bounds.queue
             || self.queue.len_of(request.owner) >= self.bounds.queue_per_owner
-            || self.queue_bytes.saturating_add(request.bytes) > self.bounds.queue_bytes;
+            || self.queue_bytes.total.saturating_add(request.bytes) > self.bounds.queue_bytes
+            || self.queue_bytes.of(request.owner).saturating_add(request.bytes)
+                > self.bounds.queue_bytes_per_owner;
         (!free && full).then(|| {
             let (running, queued) = (self.running, self.queue.len());
             let message = format!("{running} runs are going on and {queued} wait: the queue is full");
@@ -273,7 +275,7 @@ impl Dispatcher {
         while self.launcher == Launcher::Up && self.drain.is_none() && self.running < self.bounds.slots {
             let Some(id) = self.queue.pop() else { return };
             let Some(run) = self.runs.get_mut(&id) else { continue };
-            self.queue_bytes -= run.bytes;
+            self.queue_bytes.take(run.owner, run.bytes);
             run.phase = Phase::Starting;
             run.started_at = now;
             self.running += 1;
@@ -396,7 +398,7 @@ impl Dispatcher {
         if self.queue.remove(owner, origin, id)
             && let Some(run) = self.runs.get(&id)
         {
-            self.queue_bytes -= run.bytes;
+            self.queue_bytes.take(run.owner, run.bytes);
         }
     }
 
@@ -500,7 +502,7 @@ impl Dispatcher {
     fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
         while let Some(id) = self.queue.pop() {
             let Some(run) = self.runs.get_mut(&id) else { continue };
-            self.queue_bytes -= run.bytes;
+            self.queue_bytes.take(run.owner, run.bytes);
             let subject = format!("no launcher can be started: {reason}").into();
             let failure = SetupFailure { stage: SetupStage::Check, errno: 0, subject };
             run.phase = Phase::Closing { outcome: Outcome::SetupFailed { failure } };

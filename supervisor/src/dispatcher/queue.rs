@@ -94,6 +94,37 @@ impl FairQueue {
     }
 }
 
+/// Bytes of the requests that wait, in total and of each owner.
+#[derive(Debug, Default)]
+pub(super) struct QueueBytes {
+    pub(super) total: usize,
+    owners: HashMap<u32, usize>,
+}
+
+impl QueueBytes {
+    /// An owner's.
+    pub(super) fn of(&self, owner: u32) -> usize {
+        self.owners.get(&owner).copied().unwrap_or(0)
+    }
+
+    /// A request waits.
+    pub(super) fn put(&mut self, owner: u32, bytes: usize) {
+        self.total += bytes;
+        *self.owners.entry(owner).or_default() += bytes;
+    }
+
+    /// A request waits no more.
+    pub(super) fn take(&mut self, owner: u32, bytes: usize) {
+        self.total = self.total.saturating_sub(bytes);
+        let left = self.of(owner).saturating_sub(bytes);
+        if left == 0 {
+            self.owners.remove(&owner);
+        } else {
+            self.owners.insert(owner, left);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

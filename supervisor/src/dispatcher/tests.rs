@@ -133,6 +133,21 @@ fn one_owner_cannot_fill_the_queue_for_another() {
 }
 
 #[test]
+fn one_owner_cannot_fill_the_queue_with_bytes_for_another() {
+    let mut dispatcher = ready(1, 100);
+    dispatcher.bounds.queue_bytes = 10;
+    dispatcher.bounds.queue_bytes_per_owner = 7;
+    let mut ask = |number, owner, bytes| {
+        let connection = ConnectionId(u64::from(owner));
+        denial(&dispatcher.handle(Event::Request(Request { owner, connection, bytes, ..request(number) })))
+    };
+    assert_eq!(ask(1, OWNER, 0), None);
+    assert_eq!(ask(2, OWNER, 7), None);
+    assert_eq!(ask(3, OWNER, 1), Some(DenyReason::Busy));
+    assert_eq!(ask(4, OWNER + 1, 3), None);
+}
+
+#[test]
 fn a_cancelled_queued_run_ends_and_never_starts() {
     let mut dispatcher = ready(1, 4);
     dispatcher.handle(Event::Request(request(1)));

@@ -304,6 +304,19 @@ mod tests {
         Access { uid: rustix::process::geteuid().as_raw(), group: None }
     }
 
+    /// A directory as the daemon makes its own.
+    fn ours(top: &tempfile::TempDir) -> PathBuf {
+        let directory = top.path().join("ours");
+        DirBuilder::new().mode(access().directory_mode()).create(&directory).unwrap();
+        directory
+    }
+
+    /// As a user's own must be, whatever the umask.
+    fn private() -> tempfile::TempDir {
+        let mode = std::fs::Permissions::from_mode(0o700);
+        tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+    }
+
     fn within(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
     }
@@ -311,7 +324,7 @@ mod tests {
     #[test]
     fn a_fresh_socket_has_its_mode_in_a_directory_of_ours() {
         within(async {
-            let top = tempfile::tempdir().unwrap();
+            let top = private();
             let path = top.path().join("new/stockade.sock");
             let listener = Listener::bind(&path, access()).unwrap();
             let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().mode() & 0o777;
@@ -327,8 +340,8 @@ mod tests {
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_refused_with_its_pid() {
         within(async {
-            let top = tempfile::tempdir().unwrap();
-            let path = top.path().join("s");
+            let top = private();
+            let path = ours(&top).join("s");
             drop(UnixListener::bind(&path).unwrap());
             assert!(path.exists());
             let _first = Listener::bind(&path, access()).unwrap();
@@ -342,8 +355,8 @@ mod tests {
     #[test]
     fn something_that_is_no_socket_is_left_alone() {
         within(async {
-            let top = tempfile::tempdir().unwrap();
-            let path = top.path().join("s");
+            let top = private();
+            let path = ours(&top).join("s");
             std::fs::write(&path, "precious").unwrap();
             assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
@@ -353,7 +366,7 @@ mod tests {
     #[test]
     fn a_directory_that_others_may_change_or_a_link_to_one_is_refused() {
         within(async {
-            let top = tempfile::tempdir().unwrap();
+            let top = private();
             let open = top.path().join("open");
             std::fs::create_dir(&open).unwrap();
             std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -370,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_somebody_holds_on_the_directory_keeps_nobody_from_serving() {
-        let top = tempfile::tempdir().unwrap();
+        let top = private();
         let directory = top.path().join("open-to-readers");
         DirBuilder::new().mode(access().directory_mode()).create(&directory).unwrap();
         let theirs = File::open(&directory).unwrap();
@@ -394,7 +407,7 @@ mod tests {
 
     #[test]
     fn one_supervisor_has_a_state_directory() {
-        let top = tempfile::tempdir().unwrap();
+        let top = private();
         let uid = access().uid;
         let lock = StateLock::take(&top.path().join("state"), uid).unwrap();
         let error = StateLock::take(&top.path().join("state"), uid).unwrap_err();

@@ -69,7 +69,8 @@ impl Stage {
     #[allow(clippy::needless_pass_by_value, reason = "tests make them on the spot")]
     pub(super) fn new(changes: Changes) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("s");
+        // In a directory that the daemon makes: one that others may enter it refuses to a user.
+        let socket = directory.path().join("daemon/s");
         let policies = directory.path().join("policies");
         std::fs::create_dir(&policies).unwrap();
         if let Some(text) = changes.policy {

@@ -21,6 +21,9 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// No access at all, existing or not: masked, and held by placeholders where nothing exists yet.
     pub deny: Vec<Bytes>,
+    /// Denied paths that lie on no host's file of this spec by their letters, but may by the host's links: the worker
+    /// resolves them, like those above, and denies what they lead to as well.
+    pub deny_elsewhere: Vec<Bytes>,
     /// Readable, not changeable, where it exists when the run starts. What comes into being during the run is
     /// listed in `Exited`.
     pub protect: Vec<Bytes>,

@@ -71,8 +71,8 @@ fn make(channel: &Channel, start: Start) -> Staged<()> {
         worker::loopback_up()?;
     }
     let pivoted = match prepare.plan {
-        Plan::System => system_root(channel, &prepare, workspace, &proc)?,
-        Plan::User => user_root(channel, &prepare, workspace.as_ref(), &proc)?,
+        Plan::System => system_root(channel, &mut prepare, workspace, &proc)?,
+        Plan::User => user_root(channel, &mut prepare, workspace.as_ref(), &proc)?,
         _ => no_root(&prepare),
     };
     clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup.as_ref())
@@ -113,12 +113,13 @@ fn enter_user_namespace(others: CloneFlags, proc: &OwnedFd) -> Staged<()> {
 /// idmapped while in the initial user namespace (from inside one that's EPERM).
 fn system_root(
     channel: &Channel,
-    prepare: &Prepare,
+    prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     proc: &OwnedFd,
 ) -> Staged<Pivoted> {
-    let Sources { sources, placed } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, also_denied } = sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
+    prepare.launch.spec.deny.extend(also_denied);
     let owner = &prepare.launch.owner;
     let map = IdMap { inside: (owner.uid, owner.gid), outside: (prepare.host_uid, prepare.host_gid) };
     let idmap = if prepare.idmap { Some(identity::mapping_namespace(map, proc)?) } else { None };
@@ -131,7 +132,7 @@ fn system_root(
 /// a passed descriptor belongs to, so the workspace is carried over as the working directory, which follows.
 fn user_root(
     channel: &Channel,
-    prepare: &Prepare,
+    prepare: &mut Prepare,
     workspace: Option<&OwnedFd>,
     proc: &OwnedFd,
 ) -> Staged<Pivoted> {
@@ -152,8 +153,9 @@ fn user_root(
             Some(again.at(SetupStage::Open, prepare.launch.workspace.clone())?)
         }
     };
-    let Sources { sources, placed } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, also_denied } = sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
+    prepare.launch.spec.deny.extend(also_denied);
     let trees = root::detach(prepare, sources, None)?;
     root::build(prepare, trees)
 }

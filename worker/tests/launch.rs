@@ -49,6 +49,7 @@ fn spec(workspace: &Path) -> SandboxSpec {
         level: Level::Strict,
         mounts,
         deny: Vec::new(),
+        deny_elsewhere: Vec::new(),
         protect: Vec::new(),
         network: NetworkSpec {
             mode: NetworkMode::None,
@@ -378,4 +379,22 @@ fn killed_init_takes_a_run_without_namespaces_with_it() {
     assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome:?}");
     drop(channel);
     launcher.wait().unwrap();
+}
+
+#[test]
+fn a_denied_path_that_leads_elsewhere_by_a_link_denies_what_it_leads_to() {
+    let workspace = workspace();
+    let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let link = beside.path().join("link");
+    std::os::unix::fs::symlink(workspace.path(), &link).unwrap();
+    std::fs::write(workspace.path().join("secret"), "READ-SECRET").unwrap();
+    let mut denying = spec(workspace.path());
+    denying.deny_elsewhere = vec![link.join("secret").into(), link.join("not-yet").into()];
+    let script = ["sh", "-c", "cat secret; mkdir not-yet/x && echo MADE; echo end"];
+    let ran = run_with(denying, workspace.path(), &script);
+    assert!(!ran.output.contains("READ-SECRET") && !ran.output.contains("MADE"), "{}", ran.output);
+    assert!(ran.output.ends_with("end\n"), "{}", ran.output);
+    assert!(!workspace.path().join("not-yet").exists(), "a ghost is left");
+    let ran = run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", "cat secret"]);
+    assert_eq!(ran.output, "READ-SECRET");
 }

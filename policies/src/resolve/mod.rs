@@ -88,6 +88,7 @@ pub fn resolve(policy: &Policy, request: &ResolveRequest) -> Result<Resolved, Re
         level: policy.level.value,
         mounts: visible.mounts(),
         deny: visible.deny.iter().map(|guard| guard.path.clone()).collect(),
+        deny_elsewhere: visible.deny_elsewhere.clone(),
         protect: visible.protect.iter().map(|guard| guard.path.clone()).collect(),
         network: policy.network.clone(),
         limits: limits::limits(policy, &request.overrides)?,

@@ -84,6 +84,8 @@ pub(crate) struct Visible {
     pub(crate) entries: Vec<Entry>,
     pub(crate) deny: Vec<Guard>,
     pub(crate) protect: Vec<Guard>,
+    /// Denied paths that lie on no host's file: what links of the host make of them is the worker's to find out.
+    pub(crate) deny_elsewhere: Vec<Bytes>,
     /// Denies and protections of what isn't visible.
     pub(crate) moot: Vec<Guard>,
 }
@@ -101,6 +103,7 @@ impl Visible {
             entries,
             deny: Vec::new(),
             protect: Vec::new(),
+            deny_elsewhere: Vec::new(),
             moot: Vec::new(),
         };
         visible.guard(policy, roots)?;
@@ -159,6 +162,7 @@ impl Visible {
         let (deny, mut moot) = denies
             .into_iter()
             .partition::<Vec<_>, _>(|guard| self.deciding(&guard.path).is_some_and(Entry::is_host));
+        self.deny_elsewhere = moot.iter().map(|guard| guard.path.clone()).collect();
         let protects = without_doubles(core::mem::take(&mut self.protect));
         let (protect, rest) = protects.into_iter().partition::<Vec<_>, _>(|guard| {
             let parent = self.deciding_above(&guard.path);

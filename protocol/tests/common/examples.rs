@@ -397,6 +397,7 @@ fn spec() -> SandboxSpec {
         level: Level::Strict,
         mounts: mounts.map(|(kind, target)| Mount { target: target.into(), kind, access }).collect(),
         deny: bytes(&["/home/ada/project/.env"]),
+        deny_elsewhere: bytes(&["/var/run/secret"]),
         protect: bytes(&["/home/ada/project/.git/hooks"]),
         network: NetworkSpec {
             mode: NetworkMode::Loopback,

@@ -51,9 +51,9 @@ pub(crate) struct Placed {
 ///
 /// # Errors
 /// `Guard` with the path.
-pub(crate) fn place(spec: &SandboxSpec) -> Staged<Placed> {
+pub(crate) fn place(spec: &SandboxSpec, also_denied: &[Bytes]) -> Staged<Placed> {
     let mut placed = Placed::default();
-    for path in &spec.deny {
+    for path in spec.deny.iter().chain(also_denied) {
         if holder(spec, path).is_some_and(is_writable_bind) {
             place_one(path, &mut placed)?;
         }

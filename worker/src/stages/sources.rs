@@ -6,7 +6,7 @@
 //! template already is the owner.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -45,6 +45,8 @@ pub(crate) struct Sources {
     pub(crate) sources: Vec<Source>,
     /// Placeholders.
     pub(crate) placed: Placed,
+    /// Paths to be denied beside those that the spec names.
+    pub(crate) also_denied: Vec<Bytes>,
 }
 
 /// A source in a message; the descriptors come beside it.
@@ -61,8 +63,11 @@ enum Batch {
     Sources(Vec<Answer>),
     /// Placeholders; a lock for each beside it.
     Held(Vec<Bytes>),
-    /// The last: directories made for placeholders.
-    Made(Vec<Bytes>),
+    /// The last: directories made for placeholders, and what else is to be denied.
+    Made {
+        made: Vec<Bytes>,
+        also_denied: Vec<Bytes>,
+    },
     Failed(SetupFailure),
 }
 
@@ -79,7 +84,31 @@ pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> S
 
 fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
     let sources = open_all(spec, workspace)?;
-    Ok(Sources { sources, placed: placeholder::place(spec)? })
+    let also_denied = led_to(spec);
+    let placed = placeholder::place(spec, &also_denied)?;
+    Ok(Sources { sources, placed, also_denied })
+}
+
+/// What denied paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
+/// that names `/var/run/x` means `/run/x`, too. As the owner: what the owner can't reach, the run can't either.
+fn led_to(spec: &SandboxSpec) -> Vec<Bytes> {
+    let all = spec.deny.iter().chain(&spec.deny_elsewhere);
+    let real = all.filter_map(|path| Some(Bytes::from(real(path.as_path())?)).filter(|real| real != path));
+    let on_host = |path: &Bytes| {
+        let holder = placeholder::holder(spec, path);
+        holder.is_some_and(|mount| matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. }))
+    };
+    real.filter(on_host).filter(|path| !spec.deny.contains(path)).collect()
+}
+
+/// A path with every link in what exists of it resolved.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        let real = std::fs::canonicalize(above).ok()?;
+        // Joined with nothing a path gets a slash at its end.
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+    })
 }
 
 fn open_all(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Vec<Source>> {
@@ -194,7 +223,8 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
         let paths = batch.iter().map(|held| held.path.clone()).collect();
         channel.send(&Batch::Held(paths), &borrowed).map_err(gone)?;
     }
-    channel.send(&Batch::Made(sources.placed.made), &[]).map_err(gone)
+    let last = Batch::Made { made: sources.placed.made, also_denied: sources.also_denied };
+    channel.send(&last, &[]).map_err(gone)
 }
 
 /// Pieces small enough that each one's descriptors fit beside one message.
@@ -233,11 +263,11 @@ fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
                     .held
                     .extend(paths.into_iter().zip(descriptors).map(|(path, lock)| Held { path, lock }));
             }
-            Batch::Made(made) if sources.len() == count => {
+            Batch::Made { made, also_denied } if sources.len() == count => {
                 placed.made = made;
-                return Ok(Sources { sources, placed });
+                return Ok(Sources { sources, placed, also_denied });
             }
-            Batch::Made(_) => return Err(gone()),
+            Batch::Made { .. } => return Err(gone()),
             Batch::Failed(failure) => return Err(failure),
         }
     }

@@ -117,9 +117,9 @@ fn system_root(
     workspace: Option<OwnedFd>,
     proc: &OwnedFd,
 ) -> Staged<Pivoted> {
-    let Sources { sources, placed, also_denied } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, led_to } = sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
-    prepare.launch.spec.deny.extend(also_denied);
+    led_to.extend(&mut prepare.launch.spec);
     let owner = &prepare.launch.owner;
     let map = IdMap { inside: (owner.uid, owner.gid), outside: (prepare.host_uid, prepare.host_gid) };
     let idmap = if prepare.idmap { Some(identity::mapping_namespace(map, proc)?) } else { None };
@@ -153,9 +153,9 @@ fn user_root(
             Some(again.at(SetupStage::Open, prepare.launch.workspace.clone())?)
         }
     };
-    let Sources { sources, placed, also_denied } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, led_to } = sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
-    prepare.launch.spec.deny.extend(also_denied);
+    led_to.extend(&mut prepare.launch.spec);
     let trees = root::detach(prepare, sources, None)?;
     root::build(prepare, trees)
 }

@@ -398,3 +398,31 @@ fn a_denied_path_that_leads_elsewhere_by_a_link_denies_what_it_leads_to() {
     let ran = run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", "cat secret"]);
     assert_eq!(ran.output, "READ-SECRET");
 }
+
+#[test]
+fn protected_and_denied_names_that_are_links_hold_as_links_and_where_they_lead() {
+    use std::os::unix::fs::symlink;
+    let workspace = workspace();
+    let at = |name: &str| workspace.path().join(name);
+    std::fs::create_dir_all(at("real-git/hooks")).unwrap();
+    std::fs::write(at("settings"), "kept").unwrap();
+    std::fs::write(at("secret"), "READ-SECRET").unwrap();
+    symlink("real-git", at(".git")).unwrap();
+    symlink("settings", at(".vimrc")).unwrap();
+    symlink("/nowhere", at(".tmux.conf")).unwrap();
+    symlink("secret", at(".env")).unwrap();
+    let mut guarded = spec(workspace.path());
+    guarded.protect = [".git/hooks", ".vimrc", ".tmux.conf"].map(|name| Bytes::from(at(name))).into();
+    guarded.deny = vec![at(".env").into()];
+    let script = "cat .vimrc; for l in .git .vimrc .tmux.conf .env; do rm -f $l && echo REMOVED; mv $l x && echo MOVED; done; \
+        touch real-git/hooks/h && echo HOOKED; echo x > settings && echo WROTE; cat .env secret; echo end";
+    let ran = run_with(guarded, workspace.path(), &["sh", "-c", script]);
+    for word in ["REMOVED", "MOVED", "HOOKED", "WROTE", "READ-SECRET"] {
+        assert!(!ran.output.contains(word), "{}", ran.output);
+    }
+    assert!(ran.output.starts_with("kept") && ran.output.ends_with("end\n"), "{}", ran.output);
+    let ran = run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", script]);
+    for word in ["REMOVED", "HOOKED", "WROTE", "READ-SECRET"] {
+        assert!(ran.output.contains(word), "{}", ran.output);
+    }
+}

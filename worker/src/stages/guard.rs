@@ -38,7 +38,7 @@ pub(crate) struct Guards {
 /// Masks the spec's denied and protected paths in the root being built.
 ///
 /// # Errors
-/// `Guard` with the path: `ELOOP` where it, or something above it, is a symbolic link.
+/// `Guard` with the path.
 pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec) -> Staged<Guards> {
     let mut guards = Guards::default();
     let Existing { there: mut protect, stems } =
@@ -107,7 +107,8 @@ fn writable(spec: &SandboxSpec, paths: &[Bytes]) -> Vec<Bytes> {
 struct Existing {
     /// Those that exist.
     there: BTreeSet<PathBuf>,
-    /// What stands above some of the others and isn't a directory. While it stands they can't come to be.
+    /// What stands above some of the others and isn't a directory: a file, while which stands they can't come to be, or
+    /// a link, which must lead where it did.
     stems: BTreeSet<PathBuf>,
 }
 
@@ -116,20 +117,28 @@ fn existing(root: BorrowedFd<'_>, paths: &[Bytes], missing: &mut Vec<Bytes>) -> 
     let mut existing = Existing::default();
     for path in paths {
         match open(root, path.as_path()) {
-            Ok(fd) => {
-                if mounts::is_symlink(&mounts::status(&fd).at(STAGE, path.clone())?) {
-                    return Err(failed(STAGE, libc::ELOOP, path.clone()));
-                }
-                existing.there.insert(path.as_path().to_owned());
-            }
+            // A link is guarded as the link it is; what it leads to is guarded beside it (`sources::LedTo`).
+            Ok(_) => drop(existing.there.insert(path.as_path().to_owned())),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => missing.push(path.clone()),
+                Some(libc::ELOOP) => existing.stems.extend([link(root, path)?]),
                 Some(libc::ENOTDIR) => existing.stems.extend(stem(root, path.as_path())),
                 _ => return Err(error).at(STAGE, path.clone()),
             },
         }
     }
     Ok(existing)
+}
+
+/// The first link on the way to a path.
+fn link(root: BorrowedFd<'_>, path: &Bytes) -> Staged<PathBuf> {
+    let mut way: Vec<&Path> = path.as_path().ancestors().collect();
+    way.reverse();
+    let is_link = |here: &&&Path| {
+        open(root, here).and_then(|fd| mounts::status(&fd)).is_ok_and(|status| mounts::is_symlink(&status))
+    };
+    let found = way.iter().find(is_link).map(|here| (*here).to_owned());
+    found.ok_or_else(|| failed(STAGE, libc::ELOOP, path.clone()))
 }
 
 /// The lowest thing there is above a path where nothing is.

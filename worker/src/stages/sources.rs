@@ -45,8 +45,23 @@ pub(crate) struct Sources {
     pub(crate) sources: Vec<Source>,
     /// Placeholders.
     pub(crate) placed: Placed,
-    /// Paths to be denied beside those that the spec names.
-    pub(crate) also_denied: Vec<Bytes>,
+    /// What is to be guarded beside what the spec names.
+    pub(crate) led_to: LedTo,
+}
+
+/// What guarded paths lead to by links of the host: guarded like them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LedTo {
+    denied: Vec<Bytes>,
+    protected: Vec<Bytes>,
+}
+
+impl LedTo {
+    /// Adds them to the spec's own.
+    pub(crate) fn extend(self, spec: &mut SandboxSpec) {
+        spec.deny.extend(self.denied);
+        spec.protect.extend(self.protected);
+    }
 }
 
 /// A source in a message; the descriptors come beside it.
@@ -63,10 +78,10 @@ enum Batch {
     Sources(Vec<Answer>),
     /// Placeholders; a lock for each beside it.
     Held(Vec<Bytes>),
-    /// The last: directories made for placeholders, and what else is to be denied.
+    /// The last: directories made for placeholders, and what else is to be guarded.
     Made {
         made: Vec<Bytes>,
-        also_denied: Vec<Bytes>,
+        led_to: LedTo,
     },
     Failed(SetupFailure),
 }
@@ -84,21 +99,25 @@ pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> S
 
 fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
     let sources = open_all(spec, workspace)?;
-    let also_denied = led_to(spec);
-    let placed = placeholder::place(spec, &also_denied)?;
-    Ok(Sources { sources, placed, also_denied })
+    let led_to = led_to(spec);
+    let placed = placeholder::place(spec, &led_to.denied)?;
+    Ok(Sources { sources, placed, led_to })
 }
 
-/// What denied paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
+/// What guarded paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
 /// that names `/var/run/x` means `/run/x`, too. As the owner: what the owner can't reach, the run can't either.
-fn led_to(spec: &SandboxSpec) -> Vec<Bytes> {
-    let all = spec.deny.iter().chain(&spec.deny_elsewhere);
-    let real = all.filter_map(|path| Some(Bytes::from(real(path.as_path())?)).filter(|real| real != path));
-    let on_host = |path: &Bytes| {
-        let holder = placeholder::holder(spec, path);
-        holder.is_some_and(|mount| matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. }))
+fn led_to(spec: &SandboxSpec) -> LedTo {
+    let elsewhere = |path: &Bytes, known: &[Bytes]| {
+        let real = Bytes::from(real(path.as_path())?);
+        let holder = placeholder::holder(spec, &real)?;
+        let on_host = matches!(holder.kind, MountKind::Workspace | MountKind::Bind { .. });
+        (on_host && !known.contains(&real)).then_some(real)
     };
-    real.filter(on_host).filter(|path| !spec.deny.contains(path)).collect()
+    let denied = spec.deny.iter().chain(&spec.deny_elsewhere);
+    LedTo {
+        denied: denied.filter_map(|path| elsewhere(path, &spec.deny)).collect(),
+        protected: spec.protect.iter().filter_map(|path| elsewhere(path, &spec.protect)).collect(),
+    }
 }
 
 /// A path with every link in what exists of it resolved.
@@ -223,7 +242,7 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
         let paths = batch.iter().map(|held| held.path.clone()).collect();
         channel.send(&Batch::Held(paths), &borrowed).map_err(gone)?;
     }
-    let last = Batch::Made { made: sources.placed.made, also_denied: sources.also_denied };
+    let last = Batch::Made { made: sources.placed.made, led_to: sources.led_to };
     channel.send(&last, &[]).map_err(gone)
 }
 
@@ -263,9 +282,9 @@ fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
                     .held
                     .extend(paths.into_iter().zip(descriptors).map(|(path, lock)| Held { path, lock }));
             }
-            Batch::Made { made, also_denied } if sources.len() == count => {
+            Batch::Made { made, led_to } if sources.len() == count => {
                 placed.made = made;
-                return Ok(Sources { sources, placed, also_denied });
+                return Ok(Sources { sources, placed, led_to });
             }
             Batch::Made { .. } => return Err(gone()),
             Batch::Failed(failure) => return Err(failure),

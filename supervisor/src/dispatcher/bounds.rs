@@ -37,6 +37,8 @@ pub const DRAIN_TAIL_MS: u64 = 10_000;
 pub struct Bounds {
     /// See [`SLOTS`].
     pub slots: usize,
+    /// The part of the slots that one owner may hold, so that another's run starts though the first one's are long.
+    pub slots_per_owner: usize,
     /// See [`QUEUE`].
     pub queue: usize,
     /// The part of the queue that one owner may fill, so that another still gets in.
@@ -65,8 +67,11 @@ impl Bounds {
     pub fn new(slots: usize, queue: usize, many_owners: bool) -> Self {
         let queue_per_owner = if many_owners { (queue - queue / 4).max(1) } else { queue };
         let queue_bytes_per_owner = if many_owners { QUEUE_BYTES - QUEUE_BYTES / 4 } else { QUEUE_BYTES };
+        // Of a handful of slots none can be kept free.
+        let slots_per_owner = if many_owners { (slots - slots / 4).max(1) } else { slots };
         Self {
             slots,
+            slots_per_owner,
             queue,
             queue_per_owner,
             queue_bytes: QUEUE_BYTES,

@@ -33,6 +33,8 @@ pub struct Dispatcher {
     /// Runs each connection follows whose `Exited` it hasn't taken.
     followed: HashMap<ConnectionId, BTreeSet<ExecId>>,
     running: usize,
+    /// Slots held by each owner that holds any.
+    holding: HashMap<u32, usize>,
     launcher: Launcher,
     drain: Option<Drain>,
     mean_ms: u64,
@@ -96,6 +98,7 @@ impl Dispatcher {
             queue_bytes: QueueBytes::default(),
             followed: HashMap::new(),
             running: 0,
+            holding: HashMap::new(),
             launcher: Launcher::Down,
             drain: None,
             mean_ms: FIRST_MEAN_MS,
@@ -273,8 +276,11 @@ impl Dispatcher {
 
     fn fill_slots(&mut self, now: u64, effects: &mut Vec<Effect>) {
         while self.launcher == Launcher::Up && self.drain.is_none() && self.running < self.bounds.slots {
-            let Some(id) = self.queue.pop() else { return };
+            let (holding, most) = (&self.holding, self.bounds.slots_per_owner);
+            let below = |owner| holding.get(&owner).is_none_or(|held| *held < most);
+            let Some(id) = self.queue.pop(below) else { return };
             let Some(run) = self.runs.get_mut(&id) else { continue };
+            *self.holding.entry(run.owner).or_default() += 1;
             self.queue_bytes.take(run.owner, run.bytes);
             run.phase = Phase::Starting;
             run.started_at = now;
@@ -326,6 +332,14 @@ impl Dispatcher {
 
     fn finish(&mut self, id: ExecId, effects: &mut Vec<Effect>) {
         self.running -= 1;
+        if let Some(owner) = self.runs.get(&id).map(|run| run.owner) {
+            let left = self.holding.get(&owner).map_or(0, |held| held.saturating_sub(1));
+            if left == 0 {
+                self.holding.remove(&owner);
+            } else {
+                self.holding.insert(owner, left);
+            }
+        }
         effects.push(Effect::Finish { run: id });
     }
 
@@ -500,7 +514,7 @@ impl Dispatcher {
     }
 
     fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
-        while let Some(id) = self.queue.pop() {
+        while let Some(id) = self.queue.pop(|_| true) {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             self.queue_bytes.take(run.owner, run.bytes);
             let subject = format!("no launcher can be started: {reason}").into();

@@ -52,9 +52,10 @@ impl FairQueue {
         self.length += 1;
     }
 
-    /// Takes the run whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<ExecId> {
-        let owner = self.turns.pop_front()?;
+    /// Takes the run whose turn it is, of the owners that `may` have one now. The others keep their turns.
+    pub(super) fn pop(&mut self, may: impl Fn(u32) -> bool) -> Option<ExecId> {
+        let turn = self.turns.iter().position(|owner| may(*owner))?;
+        let owner = self.turns.remove(turn)?;
         let queue = self.owners.get_mut(&owner)?;
         let connection = queue.turns.pop_front()?;
         let waiting = queue.connections.get_mut(&connection)?;
@@ -141,7 +142,7 @@ mod tests {
         }
         queue.push(2, ConnectionId(2), run(10));
         queue.push(2, ConnectionId(2), run(11));
-        let order: Vec<ExecId> = core::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<ExecId> = core::iter::from_fn(|| queue.pop(|_| true)).collect();
         assert_eq!(order, [0, 10, 1, 11, 2, 3].map(run));
         assert_eq!(queue.len(), 0);
     }
@@ -153,7 +154,7 @@ mod tests {
             queue.push(1, ConnectionId(1), run(number));
         }
         queue.push(1, ConnectionId(2), run(10));
-        let order: Vec<ExecId> = core::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<ExecId> = core::iter::from_fn(|| queue.pop(|_| true)).collect();
         assert_eq!(order, [0, 10, 1, 2].map(run));
     }
 
@@ -166,8 +167,8 @@ mod tests {
         queue.push(2, ConnectionId(2), run(2));
         queue.push(1, ConnectionId(1), run(3));
         assert_eq!(queue.len_of(1), 1);
-        assert_eq!(queue.pop(), Some(run(2)));
-        assert_eq!(queue.pop(), Some(run(3)));
-        assert_eq!(queue.pop(), None);
+        assert_eq!(queue.pop(|_| true), Some(run(2)));
+        assert_eq!(queue.pop(|_| true), Some(run(3)));
+        assert_eq!(queue.pop(|_| true), None);
     }
 }

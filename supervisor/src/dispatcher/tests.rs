@@ -97,6 +97,21 @@ fn a_run_whose_set_up_fails_has_two_events() {
 }
 
 #[test]
+fn one_owner_never_holds_the_last_slots_and_gets_the_next_when_his_own_end() {
+    let mut dispatcher = ready(4, 8);
+    let starts = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
+    for number in 1..=3 {
+        assert!(starts(&dispatcher.handle(Event::Request(request(number)))), "{number}");
+    }
+    assert!(!starts(&dispatcher.handle(Event::Request(request(4)))), "waits though a slot is free");
+    let other = Request { owner: OWNER + 1, ..request(5) };
+    let effects = dispatcher.handle(Event::Request(other));
+    assert!(effects.contains(&Effect::Start { run: id(5) }), "{effects:?}");
+    assert!(!starts(&dispatcher.handle(ended(id(5), 0))));
+    assert!(dispatcher.handle(ended(id(1), 0)).contains(&Effect::Start { run: id(4) }));
+}
+
+#[test]
 fn a_full_queue_says_busy_and_when_to_try_again() {
     let mut dispatcher = ready(1, 1);
     dispatcher.handle(Event::Request(request(1)));

@@ -311,7 +311,8 @@ mod tests {
         for (flags, kind) in [(["--user", "--map-root-user"], "user"), (["--pid", "--fork"], "pid")] {
             let child = Command::new("unshare")
                 .args(flags)
-                .args(["sh", "-c", "readlink /proc/self/ns/user; exec sleep 30"])
+                // Substituted, so that readlink is reaped by then and isn't taken for the process inside.
+                .args(["sh", "-c", "here=$(readlink /proc/self/ns/user); echo $here; exec sleep 30"])
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn();

@@ -176,6 +176,7 @@ fn the_tool_is_alone_in_its_root() {
     let ran = sh("echo $$; ls /; id -u; ls /proc | grep -c '^[0-9]'; cat /etc/hostname >/dev/null; hostname");
     assert_eq!(ran.outcome, OK, "{}", ran.output);
     assert!(!ran.output.contains("root"), "{}", ran.output);
+    assert!(ran.output.contains("usr\n"), "{}", ran.output);
     assert!(ran.output.ends_with("stockade\n"), "{}", ran.output);
 }
 

@@ -51,6 +51,15 @@ pub(crate) fn prepare(spec: &SandboxSpec) -> Staged<Prepared> {
             rules += 1;
         }
     }
+    // The names on the way to what is visible: `ls /` is the first thing that people and programs try. It widens nothing
+    // where everything visible may be listed anyway.
+    if spec.level != Level::Minimal && spec.mounts.iter().all(|mount| mount.access.read) {
+        let root =
+            rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
+        let names = PathBeneath::new(root, AccessFs::ReadDir);
+        ruleset = ruleset.add_rule(names).map_err(|e| rule(&e, Path::new("/")))?;
+        rules += 1;
+    }
     for (port, access) in ports(spec) {
         ruleset = ruleset
             .add_rule(NetPort::new(port, access))

@@ -9,12 +9,13 @@
 //!
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
-//! Reading order: this loop, [`run`], [`check`], [`verify`], [`spawn`], [`outbox`].
+//! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`verify`], [`spawn`], [`outbox`].
 
 pub use spawn::copy_as_launcher;
 
 mod check;
 mod outbox;
+mod preparation;
 mod run;
 pub(crate) mod spawn;
 mod strays;

@@ -168,6 +168,7 @@ fn what_holds_is_reported_layer_by_layer() {
     });
     let confinement = started.expect("a report");
     assert_eq!(confinement.layers.len(), 10, "{confinement:?}");
+    assert!(confinement.layers[1].detail.ends_with("on a sealed tmpfs"), "{confinement:?}");
     assert_eq!(confinement.absent, [Bytes::from("/nowhere")]);
 }
 

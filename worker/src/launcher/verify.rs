@@ -4,6 +4,7 @@
 //! Landlock doesn't show in `/proc`; its report is the worker's until a canary in the same domain proves it
 //! (`stockade doctor`).
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -12,7 +13,7 @@ use rustix::process::Pid;
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan};
 use stockade_protocol::outcome::{MemoryMechanism, SetupStage};
-use stockade_protocol::spec::{Limits, NetworkMode};
+use stockade_protocol::spec::{Limits, MountKind, NetworkMode};
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Parked, Prepare};
@@ -38,6 +39,7 @@ pub(crate) fn read_back(
     let identity = identity(prepare, &status)?;
     let seccomp = seccomp(parked, &status)?;
     let namespaces = namespaces(prepare, pid)?;
+    let root = root(prepare, pid)?;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
     let resources = match group {
@@ -57,7 +59,7 @@ pub(crate) fn read_back(
     let layer = |layer, enforced, detail: String| LayerReport { layer, enforced, detail };
     report.layers = vec![
         layer(Layer::Namespaces, rooted, namespaces),
-        layer(Layer::Root, rooted, format!("{} mounts, pivoted", spec.mounts.len())),
+        layer(Layer::Root, rooted, root),
         layer(Layer::Guard, !parked.guarded.is_empty(), format!("{} paths held", parked.guarded.len())),
         layer(Layer::Network, spec.network.mode != NetworkMode::Host, network.to_owned()),
         layer(Layer::Identity, true, identity),
@@ -159,6 +161,41 @@ fn in_group(pid: i32, group: &Path) -> Staged<String> {
     if inside { Ok(group.display().to_string()) } else { Err(failed(STAGE, libc::EPERM, "cgroup")) }
 }
 
+/// The run's own mount table: its root is a sealed tmpfs and not the host's, nothing honours setuid, and what the policy
+/// doesn't let be written is read-only. `/proc` is left out: in a user namespace the host's lies covered beneath.
+fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
+    if prepare.plan == Plan::Minimal {
+        return Ok("the host's".to_owned());
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).at(STAGE, "mountinfo")?;
+    let binds = prepare.launch.spec.mounts.iter().filter(|mount| {
+        !mount.access.write && matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. })
+    });
+    let sealed: HashSet<&[u8]> = binds.map(|mount| &mount.target.0[..]).collect();
+    let (mut roots, mut mounts) = (0, 0);
+    for line in text.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (point, options) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+        if kind == "proc" {
+            continue;
+        }
+        let point = unescape(point.as_bytes());
+        let has = |option: &str| options.split(',').any(|one| one == option);
+        let is_root = point == b"/";
+        let holds = has("nosuid") && (has("ro") || !(is_root || sealed.contains(&point[..])));
+        if !holds || (is_root && kind != "tmpfs") {
+            return Err(failed(STAGE, libc::EPERM, point));
+        }
+        roots += u32::from(is_root);
+        mounts += 1;
+    }
+    if roots != 1 {
+        return Err(failed(STAGE, libc::EPERM, "/"));
+    }
+    Ok(format!("{mounts} mounts on a sealed tmpfs"))
+}
+
 fn rlimits(limits: &Limits, pid: i32) -> Staged<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).at(STAGE, "limits")?;
     let soft_and_hard = |name: &str| {
@@ -185,7 +222,7 @@ pub(crate) fn first_unmounted(mountinfo: &mut File, paths: &[Bytes]) -> Option<B
         // The process is gone: nothing runs that a mask could fail.
         return None;
     }
-    let points: std::collections::HashSet<Vec<u8>> = text
+    let points: HashSet<Vec<u8>> = text
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|b| *b == b' ').nth(4))
         .map(unescape)

@@ -149,7 +149,7 @@ fn open_all(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Vec<So
 
 fn open_one(path: &Path, create: bool) -> Staged<Source> {
     if create {
-        make_directories(path)?;
+        make_if_permitted(path)?;
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -172,7 +172,18 @@ fn open_one(path: &Path, create: bool) -> Staged<Source> {
 /// Makes the directories that the spec wants made, where no root is built that would need them opened.
 pub(crate) fn make_wanted(spec: &SandboxSpec) -> Staged<()> {
     let wanted = spec.mounts.iter().filter(|mount| mount.kind == MountKind::Bind { create: true });
-    wanted.map(|mount| mount.target.as_path()).try_for_each(make_directories)
+    wanted.map(|mount| mount.target.as_path()).try_for_each(make_if_permitted)
+}
+
+/// As [`make_directories`]; where the owner may not (an account without a home), the path stays absent, so nothing is
+/// granted for it.
+fn make_if_permitted(path: &Path) -> Staged<()> {
+    match make_directories(path) {
+        Err(failure) if matches!(failure.errno, libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOTDIR) => {
+            Ok(())
+        }
+        made => made,
+    }
 }
 
 /// Makes a private directory and those above it that don't exist.

@@ -383,6 +383,24 @@ fn killed_init_takes_a_run_without_namespaces_with_it() {
     launcher.wait().unwrap();
 }
 
+/// A container's processes may be led by a session outside its pid namespace; getsid(2) then says 0.
+#[test]
+fn a_session_led_from_outside_leaves_no_strays_either() {
+    let killed = "killed_init_takes_a_run_without_namespaces_with_it";
+    let ids: &[&str] =
+        if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-current-user"] };
+    let test = std::env::current_exe().unwrap();
+    let inside = Command::new("unshare")
+        .args(ids)
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(test)
+        .args(["--exact", killed])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inside.stdout);
+    assert!(inside.status.success() && said.contains("1 passed"), "{said}");
+}
+
 #[test]
 fn a_denied_path_that_leads_elsewhere_by_a_link_denies_what_it_leads_to() {
     let workspace = workspace();

@@ -10,7 +10,9 @@ use crate::init;
 
 /// Kills every stray with all that is below it. Whether there was one.
 pub(super) fn kill() -> bool {
-    let Ok(ours) = rustix::process::getsid(None) else { return false };
+    // Not by rustix, whose ids are never 0: a session that is led from outside our pid namespace is (as in a container
+    // whose first process was entered from its host).
+    let Ok(ours) = nix::unistd::getsid(None) else { return false };
     let mut found = false;
     for child in init::children("self") {
         if !is_stray(child, ours) {
@@ -25,7 +27,7 @@ pub(super) fn kill() -> bool {
 }
 
 /// In another session, and not merely waiting to be reaped.
-fn is_stray(child: Pid, ours: Pid) -> bool {
+fn is_stray(child: Pid, ours: nix::unistd::Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
     // The name, in brackets, may hold anything.
     let Some((state, rest)) = stat.ok().and_then(|text| {
@@ -34,6 +36,6 @@ fn is_stray(child: Pid, ours: Pid) -> bool {
     }) else {
         return false;
     };
-    let session = rest.split(' ').nth(2).and_then(|word| word.parse().ok()).and_then(Pid::from_raw);
-    state != "Z" && session != Some(ours)
+    let session = rest.split(' ').nth(2).and_then(|word| word.parse().ok());
+    state != "Z" && session != Some(ours.as_raw())
 }

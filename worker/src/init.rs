@@ -49,7 +49,7 @@ pub(crate) struct Born {
 }
 
 /// The life of an init. Gives its exit code, which nobody reads.
-pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> i32 {
+pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper<'_>) -> i32 {
     match live(channel, prepare, born, mapper) {
         Ok(()) => 0,
         Err(failure) => {
@@ -59,7 +59,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapp
     }
 }
 
-fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Staged<()> {
+fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper<'_>) -> Staged<()> {
     let Born { pivoted, stdio } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;

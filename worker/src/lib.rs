@@ -1,16 +1,18 @@
 //! The processes that confine and watch runs: launcher, relay, monitor, opener, template and init.
 //!
 //! Each has one thread and one role, chosen before anything else happens ([`role`]). None parses text or knows a
-//! policy: they obey a resolved `SandboxSpec`. Reading order: [`role`], `messages`, `launcher`, `template`,
-//! `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
+//! policy: they obey a resolved `SandboxSpec`. Reading order: [`role`], `messages`, `launcher`, `plan`,
+//! `template` and `lone`, `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
 //! `sys` is the only unsafe code.
 
 pub mod cgroup;
 mod failure;
 mod init;
 mod launcher;
+mod lone;
 mod messages;
 pub mod monitor;
+mod plan;
 pub mod poller;
 pub mod relay;
 pub mod ring;

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! launcher ── Prepare ──> template ── Cloned(pidfd) ──> launcher
+//! launcher ── Prepare ──> lone worker; Mapping ──>; <── Unmapped; Mapped ──> (system plan)
 //! launcher <── Parked ── init; reads back; ── Start ──> init ── Running ──> launcher
 //! launcher ── Signal ──> init ── Ended ──> launcher;  Failed at any point before Running
 //! ```
@@ -13,11 +14,17 @@ use stockade_protocol::confinement::{Plan, StdioPath};
 use stockade_protocol::launch::{Launch, Owner};
 use stockade_protocol::outcome::SetupFailure;
 
+use crate::stages::identity::IdMap;
+
 /// To a template, then to the init it made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// Make a worker. Descriptors: workspace (if passed), stdin, stdout, stderr, control group (if any).
     Prepare(Box<Prepare>),
+    /// The namespace that maps the owner's ids to the run's is beside this (lone workers of the system plan).
+    Mapping,
+    /// The ids of the worker's user namespace are mapped (the same).
+    Mapped,
     /// Start the tool.
     Start,
     /// A signal for the tool's process group.
@@ -54,10 +61,23 @@ pub(crate) struct Prepare {
     pub(crate) idmap: bool,
     /// Whether a control group's descriptor is the last one passed.
     pub(crate) cgroup: bool,
-    /// Whether the template stands in the run's network namespace already.
-    pub(crate) network_entered: bool,
     /// How the standard descriptors reach the tool, for reports.
     pub(crate) stdio: [StdioPath; 3],
+}
+
+impl Prepare {
+    /// The ids of the run's user namespace.
+    pub(crate) fn run_map(&self) -> IdMap {
+        let inside = (self.inside_uid, self.inside_gid);
+        let outside = if self.plan == Plan::User { inside } else { (self.host_uid, self.host_gid) };
+        IdMap { inside, outside }
+    }
+
+    /// What an idmapped bind maps: the owner's ids to the run's.
+    pub(crate) fn owner_map(&self) -> IdMap {
+        let owner = &self.launch.owner;
+        IdMap { inside: (owner.uid, owner.gid), outside: (self.host_uid, self.host_gid) }
+    }
 }
 
 /// From a template or an init.
@@ -75,6 +95,8 @@ pub(crate) enum FromWorker {
         /// Process id as the launcher sees it.
         pid: i32,
     },
+    /// The worker has entered its user namespace and waits for its ids ([`ToWorker::Mapped`]).
+    Unmapped,
     /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
     Parked(Box<Parked>),
     /// The tool was started.

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::stages::placeholder;
-use crate::template::Start;
 use crate::{launcher, monitor, relay, template};
 
 /// Every role there is.
@@ -27,7 +26,7 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     let embedded = arguments.iter().any(|argument| argument == "--embedded");
     let ended = match role {
         "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
-        "template" => channel().map(|channel| template::run(channel, Start::Called)),
+        "template" => channel().map(template::run),
         "sweep" => channel().map(placeholder::sweep),
         "relay" => {
             channel().map(|channel| relay::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))

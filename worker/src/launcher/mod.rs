@@ -34,19 +34,19 @@ use rustix::process::Pid;
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome};
+use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome, SetupStage};
 use stockade_wire::channel::ChannelError;
 
 use crate::cgroup::{Cgroups, RunCgroup};
+use crate::failure::{At, Staged};
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::stages::worker;
 use crate::sys;
-use crate::template::Start;
 use outbox::Outbox;
-use run::{Due, Progress, Run, Source, Stand};
-use spawn::Worker;
+use run::{Due, Maker, Progress, Run, Source, Stand};
+use spawn::Lone;
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -58,7 +58,7 @@ const FIRST_RUN: u64 = Source::COUNT;
 /// Messages taken from one socket before the others have their turn.
 const MESSAGES_A_TURN: usize = 32;
 
-/// The launcher's life. `embedded`: one run of the CLI's, without relay, and the template is a copy of this process.
+/// The launcher's life. `embedded`: one run of the CLI's, without relay, made by a lone worker.
 pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
     match Launcher::new(channel, embedded).and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,8 +82,8 @@ struct Launcher {
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
     dying_groups: Vec<RunCgroup>,
-    /// Embedded: a template that gets ready while the run is still being decided.
-    ahead: Option<Worker>,
+    /// Embedded: a worker that was cloned while its run was still being decided, in a network namespace of its own.
+    ahead: Option<Lone>,
     /// The supervisor is gone or has said so: no new run, and the end once all have ended.
     closing: bool,
 }
@@ -118,7 +118,7 @@ impl Launcher {
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
-            ahead: if embedded { spawn::template_copy(Start::Ahead).ok() } else { None },
+            ahead: if embedded { spawn::lone(plan, true).ok() } else { None },
             closing: false,
         })
     }
@@ -252,8 +252,8 @@ impl Launcher {
         let (token, poller) = (number, &self.poller);
         let begun = check::permit(&launch, self.plan, self.closing)
             .and_then(|plan| {
-                let template = template_for(&launch, plan, self.embedded, self.ahead.take());
-                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), template)
+                let maker = maker(&launch, plan, self.embedded, self.ahead.take());
+                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), maker)
             })
             .and_then(|run| run.listen(poller, token));
         match begun {
@@ -279,6 +279,11 @@ impl Launcher {
             match run.receive() {
                 Ok(Progress::Nothing) => return,
                 Ok(Progress::More) => {}
+                Ok(Progress::Unmapped) => {
+                    if let Err(failure) = run.map_ids() {
+                        self.condemn(number, Outcome::SetupFailed { failure });
+                    }
+                }
                 Ok(Progress::Parked) => self.parked(number),
                 Ok(Progress::Running) => self.running(number),
                 Ok(Progress::Ended) => return self.settle(number),
@@ -512,14 +517,16 @@ impl Launcher {
     }
 }
 
-/// The template for a run: the one that is ready if it fits, else a new one.
-fn template_for(launch: &Launch, plan: Plan, embedded: bool, ahead: Option<Worker>) -> io::Result<Worker> {
-    let fits = plan != Plan::Minimal && worker::has_own_network(&launch.spec);
+/// Who makes the run: a template; embedded a lone worker, the one that is ready if it fits, else another.
+fn maker(launch: &Launch, plan: Plan, embedded: bool, ahead: Option<Lone>) -> Staged<Maker> {
+    if !embedded {
+        return spawn::template().map(Maker::Template).at(SetupStage::Template, "start");
+    }
+    let own_network = plan != Plan::Minimal && worker::has_own_network(&launch.spec);
     match ahead {
+        Some(ready) if own_network => Ok(Maker::Lone(ready)),
         // One that doesn't fit sees the end of its channel, and ends.
-        Some(ready) if fits => Ok(ready),
-        _ if embedded => spawn::template_copy(Start::Called),
-        _ => spawn::template(),
+        _ => spawn::lone(plan, own_network).map(Maker::Lone),
     }
 }
 

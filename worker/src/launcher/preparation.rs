@@ -39,18 +39,7 @@ pub(super) fn prepare(launch: Launch, plan: Plan, uids: &mut Uids) -> Staged<Pre
     let inside = |id: u32| if id == 0 && plan == Plan::System { INSIDE_OF_ROOT } else { id };
     let (inside_uid, inside_gid) = (inside(owner.uid), inside(owner.gid));
     let stdio = [StdioPath::Null; 3];
-    Ok(Prepare {
-        launch,
-        plan,
-        host_uid,
-        host_gid,
-        inside_uid,
-        inside_gid,
-        idmap,
-        cgroup: false,
-        network_entered: false,
-        stdio,
-    })
+    Ok(Prepare { launch, plan, host_uid, host_gid, inside_uid, inside_gid, idmap, cgroup: false, stdio })
 }
 
 /// The descriptors that go with `Prepare` (workspace, stdin, stdout, stderr), and what of the output stays here.

@@ -14,7 +14,7 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
 
 use super::preparation::{Relayed, prepare, stdio};
-use super::spawn::Worker;
+use super::spawn::{Lone, Worker};
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
@@ -24,7 +24,7 @@ use crate::messages::{Ended, FromWorker, Parked, Prepare, Sweep, ToWorker, Used}
 use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
 use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
-use crate::stages::sources;
+use crate::stages::{identity, sources};
 use crate::sys::Reaped;
 
 /// Which of a run's descriptors has something to tell: what is added to its number for their tokens.
@@ -63,6 +63,8 @@ pub(crate) enum Progress {
     Nothing,
     /// Taken; nothing to do.
     More,
+    /// The worker waits for the ids of its user namespace.
+    Unmapped,
     /// The worker is parked.
     Parked,
     /// The tool runs.
@@ -71,6 +73,15 @@ pub(crate) enum Progress {
     Ended,
     /// Nobody is at the other end any more.
     Closed,
+}
+
+/// Who makes a run's init.
+#[derive(Debug)]
+pub(crate) enum Maker {
+    /// A template, which clones it.
+    Template(Worker),
+    /// It makes itself.
+    Lone(Lone),
 }
 
 /// One run.
@@ -186,26 +197,26 @@ fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, Channel
 }
 
 impl Run {
-    /// Starts a template for it.
+    /// Hands it to its maker.
     pub(crate) fn begin(
         launch: Launch,
         plan: Plan,
         descriptors: Vec<OwnedFd>,
         uids: &mut Uids,
         cgroups: Option<&Cgroups>,
-        template: io::Result<Worker>,
+        maker: Staged<Maker>,
     ) -> Staged<Self> {
         let prepare = prepare(launch, plan, uids)?;
         let uid = prepare.host_uid;
-        Self::hand_over(prepare, descriptors, cgroups, template).inspect_err(|_| uids.give_back(uid))
+        Self::hand_over(prepare, descriptors, cgroups, maker).inspect_err(|_| uids.give_back(uid))
     }
 
-    /// Gives the template everything it needs. One that gets nothing sees the end of its channel, and ends.
+    /// Gives its maker everything it needs. One that gets nothing sees the end of its channel, and ends.
     fn hand_over(
         mut prepare: Prepare,
         descriptors: Vec<OwnedFd>,
         cgroups: Option<&Cgroups>,
-        template: io::Result<Worker>,
+        maker: Staged<Maker>,
     ) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
         let (passed, relayed) = stdio(&mut prepare, descriptors)?;
@@ -213,10 +224,15 @@ impl Run {
         let exec_id = prepare.launch.exec_id;
         let create =
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
-        let (template, socket) = template.at(STAGE, "start")?;
+        let maker = maker?;
         let cgroup = cgroups.map(create).transpose()?;
         prepare.cgroup = cgroup.is_some();
         let message = ToWorker::Prepare(Box::new(prepare));
+        let (template, init, socket) = match maker {
+            Maker::Template((pid, socket)) => (Some(pid), None, socket),
+            Maker::Lone(Lone { pid, pidfd, channel }) => (None, Some((pid, pidfd)), channel),
+        };
+        let is_lone = init.is_some();
         let channel = Channel::new(socket);
         let group = cgroup.iter().map(RunCgroup::directory);
         let borrowed: Vec<_> = passed.iter().map(AsFd::as_fd).chain(group).collect();
@@ -231,14 +247,20 @@ impl Run {
                 _ => failed(STAGE, libc::EPIPE, "channel"),
             });
         }
+        if is_lone && prepare.idmap {
+            // Meanwhile it opens its sources.
+            let mapping = identity::mapping_namespace(prepare.owner_map(), &identity::open_proc()?)?;
+            let gone = |_| failed(STAGE, libc::EPIPE, "channel");
+            channel.send(&ToWorker::Mapping, &[mapping.as_fd()]).map_err(gone)?;
+        }
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         Ok(Self {
             exec_id,
             limits,
             prepare: *prepare,
             channel,
-            template: Some(template),
-            init: None,
+            template,
+            init,
             parked: None,
             confinement: None,
             relayed,
@@ -309,6 +331,7 @@ impl Run {
                 // Template and init write to one socket: an init with little to set up may be first.
                 Ok(if self.parked.is_some() { Progress::Parked } else { Progress::More })
             }
+            FromWorker::Unmapped => Ok(Progress::Unmapped),
             FromWorker::Parked(parked) => {
                 self.parked = Some((*parked, descriptors));
                 Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
@@ -324,6 +347,20 @@ impl Run {
                 Ok(Progress::Ended)
             }
         }
+    }
+
+    /// Writes the id maps of a lone worker, and tells it.
+    ///
+    /// # Errors
+    /// `UserNamespace` with the file that refused.
+    pub(crate) fn map_ids(&mut self) -> Staged<()> {
+        let Some((pid, _)) = &self.init else {
+            return Err(failed(SetupStage::UserNamespace, libc::ESRCH, "id map"));
+        };
+        self.prepare.run_map().write(identity::open_proc()?, &identity::pid_text(*pid))?;
+        // A worker that is gone shows at its channel's end.
+        drop(self.channel.send(&ToWorker::Mapped, &[]));
+        Ok(())
     }
 
     /// Reads back what holds of the parked worker, and watches its masks.

@@ -5,10 +5,15 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::outcome::SetupStage;
 use stockade_wire::socket;
 
+use crate::failure::{At, Staged};
+use crate::lone;
+use crate::stages::identity::{self, IdMap};
+use crate::stages::worker;
 use crate::sys::{self, Cloned};
-use crate::template::{self, Start};
 
 /// A process of ours, and our end of its channel.
 pub(crate) type Worker = (Pid, OwnedFd);
@@ -42,21 +47,38 @@ pub(crate) fn template() -> io::Result<Worker> {
     satellite("template")
 }
 
-/// Starts a template as a copy of this process, for an embedded launcher: one owner, one run.
+/// A worker that builds its root itself, and the process of ours that will be the run's init.
+#[derive(Debug)]
+pub(crate) struct Lone {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: OwnedFd,
+}
+
+/// Clones a lone worker into the namespaces of its plan, as a copy of this process: for an embedded launcher, which has
+/// one owner and one run. `own_network`: whether in a network namespace of its own.
 ///
 /// # Errors
-/// Those of socketpair(2) and clone3(2).
-pub(crate) fn template_copy(start: Start) -> io::Result<Worker> {
-    let (ours, theirs) = socket::seqpacket_pair()?;
-    match sys::clone_process(0, None)? {
-        Cloned::Parent { pid, .. } => Ok((pid, ours)),
+/// `Namespaces` or `UserNamespace`: the kernel doesn't let us have them.
+pub(crate) fn lone(plan: Plan, own_network: bool) -> Staged<Lone> {
+    let stage = if plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces };
+    let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
+    match sys::clone_process(worker::namespaces(plan, own_network), None).at(stage, "clone")? {
+        Cloned::Parent { pid, pidfd } => {
+            if plan == Plan::User {
+                let proc = identity::open_proc()?;
+                IdMap::own().write(&proc, &identity::pid_text(pid))?;
+            }
+            Ok(Lone { pid, pidfd, channel: ours })
+        }
         Cloned::Child => {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
             let alone = rustix::stdio::dup2_stdin(&theirs).is_ok() && sys::close_all_but_standard().is_ok();
-            if let (true, Ok(channel)) = (alone, crate::role::channel()) {
-                template::run(channel, start);
-            }
-            crate::role::leave(0)
+            let code = match crate::role::channel() {
+                Ok(channel) if alone => lone::run(channel),
+                _ => 1,
+            };
+            crate::role::leave(code)
         }
     }
 }

@@ -27,6 +27,12 @@ pub(crate) struct IdMap {
 }
 
 impl IdMap {
+    /// The caller's own ids, as they are.
+    pub(crate) fn own() -> Self {
+        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { inside: ids, outside: ids }
+    }
+
     /// Writes the map of a process's user namespace. `proc` is a descriptor of a `/proc` that shows it as `pid`.
     ///
     /// # Errors

@@ -8,26 +8,24 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::{Level, NetworkMode, SandboxSpec};
+use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::Prepare;
+use crate::messages::{FromWorker, Prepare, ToWorker};
 use crate::stages::{identity, landlock, limits, proc, sources};
 use crate::sys::{self, Program};
 
-/// The `CLONE_NEW*` flags a worker is born with.
-pub(crate) fn namespaces(prepare: &Prepare) -> i32 {
-    if prepare.plan == Plan::Minimal {
+/// The `CLONE_NEW*` flags a worker is born with, but for its mount namespace: a lone worker enters that when it has
+/// opened what it needs of its launcher's.
+pub(crate) fn namespaces(plan: Plan, own_network: bool) -> i32 {
+    if plan == Plan::Minimal {
         return 0;
     }
-    let mut flags = libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    if has_own_network(&prepare.launch.spec) && !prepare.network_entered {
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    if own_network {
         flags |= libc::CLONE_NEWNET;
     }
-    if prepare.plan == Plan::User {
+    if plan == Plan::User {
         flags |= libc::CLONE_NEWUSER;
     }
     flags
@@ -43,32 +41,58 @@ pub(crate) fn has_own_network(spec: &SandboxSpec) -> bool {
 }
 
 /// Brings the loopback interface of a fresh network namespace up.
-pub(crate) fn loopback_up() -> Staged<()> {
+fn loopback_up() -> Staged<()> {
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
         .at(SetupStage::Network, "lo")?;
     sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")
 }
 
-/// The worker's end of the hand-over of id maps: a byte up means "map me", a byte down "done".
+/// Who writes the worker's id maps.
 #[derive(Debug)]
-pub(crate) struct Mapper(pub(crate) OwnedFd);
+pub(crate) enum Mapper<'a> {
+    /// Its template: a byte up means "map me", a byte down "done".
+    Template(OwnedFd),
+    /// Its launcher, over its channel.
+    Launcher(&'a Channel),
+}
 
-impl Mapper {
+impl Mapper<'_> {
+    /// A worker that has just entered its user namespace.
     fn ask(&self) -> Staged<()> {
         const STAGE: SetupStage = SetupStage::UserNamespace;
-        rustix::io::write(&self.0, &[0]).at(STAGE, "id map")?;
-        self.wait()
+        match self {
+            Self::Template(socket) => {
+                rustix::io::write(socket, &[0]).at(STAGE, "id map")?;
+                wait_for_byte(socket)
+            }
+            Self::Launcher(channel) => {
+                let gone = |_| failed(STAGE, libc::EPIPE, "id map");
+                channel.send(&FromWorker::Unmapped, &[]).map_err(gone)?;
+                match channel.receive::<ToWorker>().map_err(gone)? {
+                    Some((ToWorker::Mapped, _)) => Ok(()),
+                    _ => Err(failed(STAGE, libc::EPIPE, "id map")),
+                }
+            }
+        }
     }
 
+    /// A worker that was born in one. A launcher maps it before it says anything else.
     fn wait(&self) -> Staged<()> {
-        const STAGE: SetupStage = SetupStage::UserNamespace;
-        let mut byte = [0];
-        // No byte: the template failed, and has said so itself.
-        match rustix::io::read(&self.0, &mut byte).at(STAGE, "id map")? {
-            0 => Err(failed(STAGE, libc::EPIPE, "id map")),
-            _ => Ok(()),
+        match self {
+            Self::Template(socket) => wait_for_byte(socket),
+            Self::Launcher(_) => Ok(()),
         }
+    }
+}
+
+fn wait_for_byte(socket: &OwnedFd) -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::UserNamespace;
+    let mut byte = [0];
+    // No byte: the template failed, and has said so itself.
+    match rustix::io::read(socket, &mut byte).at(STAGE, "id map")? {
+        0 => Err(failed(STAGE, libc::EPIPE, "id map")),
+        _ => Ok(()),
     }
 }
 
@@ -76,14 +100,14 @@ impl Mapper {
 #[derive(Debug)]
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper,
+    mapper: Mapper<'a>,
 }
 
 /// `/proc`, loopback and host name are the run's own.
 #[derive(Debug)]
 pub(crate) struct Isolated<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper,
+    mapper: Mapper<'a>,
     proc: Option<OwnedFd>,
 }
 
@@ -123,7 +147,7 @@ pub(crate) struct Locked {
 
 impl<'a> Unconfined<'a> {
     /// The first thing in a fresh clone.
-    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper) -> Self {
+    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper<'a>) -> Self {
         Self { prepare, mapper }
     }
 
@@ -139,7 +163,7 @@ impl<'a> Unconfined<'a> {
             mapper.wait()?;
         }
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
-        if spec.network.mode == NetworkMode::Loopback && !prepare.network_entered {
+        if spec.network.mode == NetworkMode::Loopback {
             loopback_up()?;
         }
         let proc = proc::mount()?;

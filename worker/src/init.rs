@@ -115,7 +115,7 @@ fn processes_of_owner() -> u64 {
 fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
     let delta = u32::try_from(locked.delta.len()).unwrap_or(u32::MAX);
     let room = MAX_DESCRIPTORS - 1;
-    let tmpfs: Vec<&OwnedFd> = pivoted.tmpfs.iter().take(room).collect();
+    let tmpfs: Vec<&OwnedFd> = pivoted.tmpfs.iter().map(AsRef::as_ref).take(room).collect();
     let parked = Parked {
         absent: pivoted.absent.clone(),
         guarded: pivoted.guarded.clone(),
@@ -233,17 +233,17 @@ fn forward(tool: Pid, number: u8) {
     }
 }
 
-/// Kills and reaps all that the tool left behind.
+/// Kills and reaps all that the tool left behind. Its orphans are our children, so without a child nothing is left.
 fn end_the_rest(plan: Plan) {
     loop {
-        kill_others(plan);
         loop {
             match sys::try_wait(None) {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(_) => return, // ECHILD: nothing is left
+                Err(_) => return, // ECHILD
             }
         }
+        kill_others(plan);
         // Something is still dying: wait for it without a clock.
         let _ = rustix::process::wait(rustix::process::WaitOptions::empty());
     }
@@ -311,32 +311,44 @@ fn report(channel: &Channel, status: i32, wall: Duration, missing: &[Bytes]) {
 /// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
 /// says where settings and hooks are, and what can't be looked into may hold them.
 fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
-    let mut odd: BTreeMap<&Path, Option<&Path>> = BTreeMap::new();
+    let mut ways: BTreeMap<&Path, Way<'_>> = BTreeMap::new();
     let mut came = BTreeSet::new();
     for path in missing {
         let path = path.as_path();
         let above = path.parent().unwrap_or(path);
-        let found = *odd.entry(above).or_insert_with(|| first_odd(above));
-        let found = found.or_else(|| match path.symlink_metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            _ => Some(path),
+        came.extend(match *ways.entry(above).or_insert_with(|| way(above)) {
+            Way::Nowhere => None,
+            Way::Odd(here) => Some(here),
+            Way::Plain => match path.symlink_metadata() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                _ => Some(path),
+            },
         });
-        came.extend(found);
     }
     came.into_iter().map(Bytes::from).collect()
 }
 
-/// The first on the way to a directory that exists and isn't a plain directory, or can't be passed.
-fn first_odd(directory: &Path) -> Option<&Path> {
+/// What is on the way to a directory.
+#[derive(Debug, Clone, Copy)]
+enum Way<'a> {
+    /// Plain directories, and it is one.
+    Plain,
+    /// It isn't there.
+    Nowhere,
+    /// The first that exists and isn't a plain directory, or can't be passed.
+    Odd(&'a Path),
+}
+
+fn way(directory: &Path) -> Way<'_> {
     let mut way: Vec<&Path> = directory.ancestors().collect();
     way.reverse();
     for (at, here) in way.iter().enumerate() {
         match here.symlink_metadata() {
             Ok(there) if there.is_dir() => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Ok(_) => return Some(here),
-            Err(_) => return at.checked_sub(1).map(|above| way[above]),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Way::Nowhere,
+            Ok(_) => return Way::Odd(here),
+            Err(_) => return Way::Odd(at.checked_sub(1).map_or(here, |above| way[above])),
         }
     }
-    None
+    Way::Plain
 }

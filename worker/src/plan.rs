@@ -79,13 +79,14 @@ fn system_root(
     workspace: Option<OwnedFd>,
     builder: Builder<'_>,
 ) -> Staged<Pivoted> {
-    let Sources { sources, placed, led_to } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, led_to, missing } =
+        sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
     led_to.extend(&mut prepare.launch.spec);
     let idmap = if prepare.idmap { Some(mapping(channel, prepare, builder)?) } else { None };
     let trees = root::detach(prepare, sources, idmap.as_ref())?;
     root::enter_mount_namespace()?;
-    root::build(prepare, trees)
+    root::build(prepare, trees, &missing)
 }
 
 /// The namespace that maps the owner's ids to the run's.
@@ -128,11 +129,12 @@ fn user_root(
             Some(again.at(SetupStage::Open, prepare.launch.workspace.clone())?)
         }
     };
-    let Sources { sources, placed, led_to } = sources::open(&prepare.launch, prepare.plan, workspace)?;
+    let Sources { sources, placed, led_to, missing } =
+        sources::open(&prepare.launch, prepare.plan, workspace)?;
     hand_up(channel, placed)?;
     led_to.extend(&mut prepare.launch.spec);
     let trees = root::detach(prepare, sources, None)?;
-    root::build(prepare, trees)
+    root::build(prepare, trees, &missing)
 }
 
 /// Enters a user namespace with the caller's own ids mapped, and a mount namespace with it.

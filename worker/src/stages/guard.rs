@@ -35,14 +35,17 @@ pub(crate) struct Guards {
     pub(crate) missing: Vec<Bytes>,
 }
 
-/// Masks the spec's denied and protected paths in the root being built.
+/// Masks the spec's denied and protected paths in the root being built. `missing`: where nothing is, as a look-up in
+/// the workspace has just told.
 ///
 /// # Errors
 /// `Guard` with the path.
-pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec) -> Staged<Guards> {
+pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec, missing: &BTreeSet<Bytes>) -> Staged<Guards> {
     let mut guards = Guards::default();
-    let Existing { there: mut protect, stems } =
-        existing(root, &writable(spec, &spec.protect), &mut guards.missing)?;
+    let (nothing, protected) =
+        writable(spec, &spec.protect).into_iter().partition::<Vec<_>, _>(|path| missing.contains(path));
+    guards.missing = nothing;
+    let Existing { there: mut protect, stems } = existing(root, &protected, &mut guards.missing)?;
     // `.git` of a work tree is a file that says where hooks and settings are: it's as good as they.
     protect.extend(stems);
     let Existing { there: deny, stems } = existing(root, &spec.deny, &mut Vec::new())?;

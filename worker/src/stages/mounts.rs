@@ -63,9 +63,9 @@ pub(crate) fn clone_tree(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Gives a detached tree its attributes, all submounts alike, and makes it private. Flags are only ever added: a
 /// submount that was read-only stays so.
 pub(crate) fn restrict_tree(tree: BorrowedFd<'_>, set: u64, idmap: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let propagation = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
-    sys::mount_setattr(tree, true, propagation)?;
-    sys::mount_setattr(tree, true, MountAttributes { set, idmap, ..MountAttributes::default() })
+    let attributes =
+        MountAttributes { set, idmap, propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    sys::mount_setattr(tree, true, attributes)
 }
 
 /// Makes the one mount that `mount` is read-only.

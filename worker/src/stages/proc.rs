@@ -26,23 +26,17 @@ pub(crate) fn mount() -> Staged<OwnedFd> {
     for path in READ_ONLY {
         let tree = clone(path).at(STAGE, path)?;
         mounts::restrict_tree(tree.as_fd(), set | libc::MOUNT_ATTR_RDONLY, None).at(STAGE, path)?;
-        cover(&tree, path)?;
+        let point = open(path).at(STAGE, path)?;
+        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path)?;
     }
     for path in MASKED {
         // Which of them exist depends on the kernel's configuration.
-        if open(path).is_err() {
-            continue;
-        }
+        let Ok(point) = open(path) else { continue };
         let Ok(tree) = clone("/dev/null") else { break };
         mounts::restrict_tree(tree.as_fd(), set | libc::MOUNT_ATTR_RDONLY, None).at(STAGE, path)?;
-        cover(&tree, path)?;
+        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path)?;
     }
     Ok(proc)
-}
-
-fn cover(tree: &OwnedFd, path: &str) -> Staged<()> {
-    let point = open(path).at(STAGE, path)?;
-    mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path)
 }
 
 fn open(path: &str) -> rustix::io::Result<OwnedFd> {

@@ -1,9 +1,11 @@
 //! Builds the run's root: a fresh tmpfs with binds, small filesystems and masks, then pivots into it and lets the
 //! old root go. Runs in the template, which holds the privilege to mount and executes nothing of the tool's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -33,18 +35,28 @@ pub(crate) struct Pivoted {
     /// Protected paths that don't exist (yet).
     pub(crate) missing: Vec<Bytes>,
     /// The run's writable tmpfs mounts, for whoever counts its memory.
-    pub(crate) tmpfs: Vec<OwnedFd>,
+    pub(crate) tmpfs: Vec<Rc<OwnedFd>>,
 }
 
 /// The root while it's being built: attached nowhere that a tool could see.
 struct Skeleton<'a> {
-    root: OwnedFd,
+    root: Rc<OwnedFd>,
     prepare: &'a Prepare,
     /// Devices of our own filesystems, the only places where directories may be made; whether what is made there
     /// is the run's.
     own: BTreeMap<u64, bool>,
+    /// Directories of them that are known: what is made next lies in one of them, and needs no look-up then.
+    known: BTreeMap<PathBuf, Known>,
     absent: Vec<Bytes>,
-    tmpfs: Vec<OwnedFd>,
+    tmpfs: Vec<Rc<OwnedFd>>,
+}
+
+/// A directory of our own, not covered by any mount.
+#[derive(Debug, Clone)]
+struct Known {
+    directory: Rc<OwnedFd>,
+    /// Whether what is made in it is the run's.
+    of_run: bool,
 }
 
 /// Detached copies of the sources: made while still in the mount namespace that they belong to.
@@ -106,11 +118,11 @@ pub(crate) fn cut_propagation() -> Staged<()> {
     rustix::mount::mount_change("/", flags).at(STAGE, "/")
 }
 
-/// Builds the root from the trees and pivots into it.
+/// Builds the root from the trees and pivots into it. `missing`: guarded paths where nothing is.
 ///
 /// # Errors
 /// `Mount` or `Guard` with the path that failed. The process must end then: it stands in a half-built root.
-pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
+pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &BTreeSet<Bytes>) -> Staged<Pivoted> {
     let spec = &prepare.launch.spec;
     let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
     let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);
@@ -120,14 +132,17 @@ pub(crate) fn build(prepare: &Prepare, trees: Trees) -> Staged<Pivoted> {
     let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let devices = open_devices(spec);
     mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
-    let mut skeleton = Skeleton { root, prepare, own, absent: Vec::new(), tmpfs: Vec::new() };
+    let root = Rc::new(root);
+    let top = Known { directory: Rc::clone(&root), of_run: false };
+    let known = BTreeMap::from([(PathBuf::from("/"), top)]);
+    let mut skeleton = Skeleton { root, prepare, own, known, absent: Vec::new(), tmpfs: Vec::new() };
     let mut devices = devices.into_iter();
     for (mount, tree) in spec.mounts.iter().zip(trees.0) {
         let nodes = if matches!(mount.kind, MountKind::Dev { .. }) { devices.next() } else { None };
         skeleton.place(mount, tree, nodes, host_proc.as_ref().ok().map(AsFd::as_fd))?;
     }
     skeleton.fill_denied()?;
-    let guards = guard::mask(skeleton.root.as_fd(), spec)?;
+    let guards = guard::mask(skeleton.root.as_fd(), spec, missing)?;
     mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
     let Skeleton { root, absent, tmpfs, .. } = skeleton;
     pivot(root.as_fd())?;
@@ -170,6 +185,7 @@ impl Skeleton<'_> {
             (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory }) => {
                 let target =
                     if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
+                self.known.remove(mount.target.as_path());
                 mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())
             }
             (MountKind::Workspace, _) => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
@@ -195,15 +211,25 @@ impl Skeleton<'_> {
         let tmpfs = mounts::tmpfs(size, mode, owner, set).at(STAGE, mount.target.clone())?;
         let target = self.directory(&mount.target)?;
         mounts::attach(tmpfs.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
-        self.own.insert(mounts::status(&tmpfs).at(STAGE, mount.target.clone())?.st_dev, true);
-        self.tmpfs.push(tmpfs);
+        let directory = self.cover(mount.target.as_path(), tmpfs, true)?;
+        self.tmpfs.push(directory);
         Ok(())
+    }
+
+    /// From now on the top of `filesystem`, one of our own, is what is at `path`.
+    fn cover(&mut self, path: &Path, filesystem: OwnedFd, of_run: bool) -> Staged<Rc<OwnedFd>> {
+        let device = mounts::status(&filesystem).at(STAGE, path)?.st_dev;
+        let directory = Rc::new(filesystem);
+        self.own.insert(device, of_run);
+        self.known.insert(path.to_owned(), Known { directory: Rc::clone(&directory), of_run });
+        Ok(directory)
     }
 
     /// The mount point of `/proc`; init mounts the run's own there. In a user namespace that needs another one in
     /// sight (`mount_too_revealing` in fs/namespace.c), so the host's stands there until the run's covers it.
     fn proc(&mut self, target: &Bytes, host_proc: Option<BorrowedFd<'_>>) -> Staged<()> {
         let point = self.directory(target)?;
+        self.known.remove(target.as_path());
         if self.prepare.plan != Plan::User {
             return Ok(());
         }
@@ -218,7 +244,7 @@ impl Skeleton<'_> {
         let dev = mounts::tmpfs(DEV, 0o755, None, own).at(STAGE, mount.target.clone())?;
         let target = self.directory(&mount.target)?;
         mounts::attach(dev.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
-        self.own.insert(mounts::status(&dev).at(STAGE, mount.target.clone())?.st_dev, false);
+        let dev = self.cover(mount.target.as_path(), dev, false)?;
         for (name, node) in nodes {
             let path = Bytes::from(mount.target.as_path().join(name.as_path()));
             let Some(node) = node else {
@@ -244,17 +270,19 @@ impl Skeleton<'_> {
         let shm = mounts::tmpfs(shm_size, 0o1777, None, own).at(STAGE, at("shm"))?;
         let point = self.directory(&at("shm"))?;
         mounts::attach(shm.as_fd(), point.as_fd()).at(STAGE, at("shm"))?;
+        let shm = self.cover(at("shm").as_path(), shm, true)?;
         self.tmpfs.push(shm);
         let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
         let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
         let pts = mounts::filesystem("devpts", &options, set).at(STAGE, at("pts"))?;
         let point = self.directory(&at("pts"))?;
         mounts::attach(pts.as_fd(), point.as_fd()).at(STAGE, at("pts"))?;
+        self.known.remove(at("pts").as_path());
         mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
     }
 
     /// On the run's own tmpfs a denied path gets its directory here: there is nothing of the host's to hold.
-    fn fill_denied(&self) -> Staged<()> {
+    fn fill_denied(&mut self) -> Staged<()> {
         let spec = &self.prepare.launch.spec;
         let on_tmpfs = |path: &&Bytes| {
             let holder = placeholder::holder(spec, path);
@@ -267,95 +295,98 @@ impl Skeleton<'_> {
     }
 
     /// The directory at a path inside, made where it doesn't exist and only on our own filesystems.
-    fn directory(&self, path: &Bytes) -> Staged<OwnedFd> {
-        match mounts::open_in(self.root.as_fd(), path.as_path()) {
-            Ok(there) => return Ok(there),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => return Err(error).at(STAGE, path.clone()),
+    fn directory(&mut self, path: &Bytes) -> Staged<Rc<OwnedFd>> {
+        self.directory_at(path.as_path(), path)
+    }
+
+    /// `whole` is what a failure names.
+    fn directory_at(&mut self, path: &Path, whole: &Bytes) -> Staged<Rc<OwnedFd>> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(Rc::clone(&known.directory));
         }
-        let mut at = mounts::open_in(self.root.as_fd(), Path::new("/")).at(STAGE, path.clone())?;
-        let mut so_far = std::path::PathBuf::from("/");
-        for component in path.as_path().components() {
-            let Component::Normal(name) = component else { continue };
-            so_far.push(name);
-            at = match mounts::open_in(self.root.as_fd(), &so_far) {
-                Ok(there) => there,
-                Err(_) => self.make(
-                    &at,
-                    |parent| {
-                        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-                        self.give_to_run(parent, name)?;
-                        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                        rustix::fs::openat(parent, name, flags, Mode::empty())
-                    },
-                    path,
-                )?,
-            };
+        let (parent, name) = parts(path, whole)?;
+        if !self.known.contains_key(parent) {
+            match mounts::open_in(self.root.as_fd(), path) {
+                Ok(there) => return Ok(Rc::new(there)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error).at(STAGE, whole.clone()),
+            }
         }
-        Ok(at)
+        let Known { directory: parent, of_run } = self.ours(parent, whole)?;
+        match rustix::fs::mkdirat(&*parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => {
+                return mounts::open_in(self.root.as_fd(), path).map(Rc::new).at(STAGE, whole.clone());
+            }
+            Err(errno) => return Err(errno).at(STAGE, whole.clone()),
+        }
+        if of_run {
+            self.give_to_run(&parent, name).at(STAGE, whole.clone())?;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&*parent, name, flags, Mode::empty()).at(STAGE, whole.clone())?;
+        let directory = Rc::new(made);
+        self.known.insert(path.to_owned(), Known { directory: Rc::clone(&directory), of_run });
+        Ok(directory)
+    }
+
+    /// The directory at a path, which must be one of our own: nothing is ever made on the host's disk.
+    fn ours(&mut self, path: &Path, whole: &Bytes) -> Staged<Known> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let directory = self.directory_at(path, whole)?;
+        let device = mounts::status(&directory).at(STAGE, whole.clone())?.st_dev;
+        match self.own.get(&device) {
+            Some(of_run) => Ok(Known { directory, of_run: *of_run }),
+            None => Err(failed(STAGE, libc::ENOENT, whole.clone())),
+        }
     }
 
     /// The file at a path inside, made empty where it doesn't exist.
-    fn file(&self, path: &Bytes) -> Staged<OwnedFd> {
-        if let Ok(there) = mounts::open_in_nofollow(self.root.as_fd(), path.as_path()) {
-            return Ok(there);
+    fn file(&mut self, path: &Bytes) -> Staged<Rc<OwnedFd>> {
+        let (parent, name) = parts(path.as_path(), path)?;
+        if !self.known.contains_key(parent)
+            && let Ok(there) = mounts::open_in_nofollow(self.root.as_fd(), path.as_path())
+        {
+            return Ok(Rc::new(there));
         }
-        let (parent, name) = self.parent(path)?;
-        self.make(
-            &parent,
-            |parent| {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
-                rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
-                rustix::fs::openat(
-                    parent,
-                    name,
-                    OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )
-            },
-            path,
-        )
+        let Known { directory: parent, .. } = self.ours(parent, path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&*parent, name, flags, Mode::from_raw_mode(0o444)) {
+            Ok(made) => Ok(Rc::new(made)),
+            Err(rustix::io::Errno::EXIST) => mounts::open_in_nofollow(self.root.as_fd(), path.as_path())
+                .map(Rc::new)
+                .at(STAGE, path.clone()),
+            Err(errno) => Err(errno).at(STAGE, path.clone()),
+        }
     }
 
     /// What is made on the run's own tmpfs is the run's: programs make their directories beside it.
-    fn give_to_run(&self, parent: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<()> {
-        let device = rustix::fs::statat(parent, "", AtFlags::EMPTY_PATH)?.st_dev;
-        if self.own.get(&device) != Some(&true) {
-            return Ok(());
-        }
+    fn give_to_run(&self, parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
         let (uid, gid) = self.run_ids();
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    fn link(&self, path: &Bytes, text: &[u8]) -> Staged<()> {
-        if mounts::open_in_nofollow(self.root.as_fd(), path.as_path()).is_ok() {
+    fn link(&mut self, path: &Bytes, text: &[u8]) -> Staged<()> {
+        let (parent, name) = parts(path.as_path(), path)?;
+        if !self.known.contains_key(parent)
+            && mounts::open_in_nofollow(self.root.as_fd(), path.as_path()).is_ok()
+        {
             // Beneath an earlier bind: the link is there already.
             return Ok(());
         }
-        let (parent, name) = self.parent(path)?;
-        self.make(&parent, |parent| rustix::fs::symlinkat(text, parent, name), path)
-    }
-
-    fn parent<'p>(&self, path: &'p Bytes) -> Staged<(OwnedFd, &'p std::ffi::OsStr)> {
-        let whole = path.as_path();
-        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
-            return Err(failed(STAGE, libc::EINVAL, path.clone()));
-        };
-        Ok((self.directory(&Bytes::from(parent))?, name))
-    }
-
-    /// Makes something in `parent` if that is ours: nothing is ever made on the host's disk.
-    fn make<T>(
-        &self,
-        parent: &OwnedFd,
-        how: impl FnOnce(&OwnedFd) -> rustix::io::Result<T>,
-        path: &Bytes,
-    ) -> Staged<T> {
-        let device = mounts::status(parent).at(STAGE, path.clone())?.st_dev;
-        if !self.own.contains_key(&device) {
-            return Err(failed(STAGE, libc::ENOENT, path.clone()));
+        let Known { directory: parent, .. } = self.ours(parent, path)?;
+        match rustix::fs::symlinkat(text, &*parent, name) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno).at(STAGE, path.clone()),
         }
-        how(parent).at(STAGE, path.clone())
     }
+}
+
+/// A path's parent and its name.
+fn parts<'p>(path: &'p Path, whole: &Bytes) -> Staged<(&'p Path, &'p OsStr)> {
+    let parts = path.parent().zip(path.file_name());
+    parts.ok_or_else(|| failed(STAGE, libc::EINVAL, whole.clone()))
 }

@@ -5,11 +5,15 @@
 //! NFS mount stops that child and its template, which the launcher can kill, and nobody else. In the user plan the
 //! template already is the owner.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
@@ -47,6 +51,8 @@ pub(crate) struct Sources {
     pub(crate) placed: Placed,
     /// What is to be guarded beside what the spec names.
     pub(crate) led_to: LedTo,
+    /// Guarded paths in the workspace where nothing is, and that no link leads to.
+    pub(crate) missing: BTreeSet<Bytes>,
 }
 
 /// What guarded paths lead to by links of the host: guarded like them.
@@ -82,6 +88,7 @@ enum Batch {
     Made {
         made: Vec<Bytes>,
         led_to: LedTo,
+        missing: BTreeSet<Bytes>,
     },
     Failed(SetupFailure),
 }
@@ -99,25 +106,77 @@ pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> S
 
 fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
     let sources = open_all(spec, workspace)?;
-    let led_to = led_to(spec);
+    let mut look = Look::new(spec, &sources);
+    let led_to = look.led_to();
+    let missing = look.missing;
     let placed = placeholder::place(spec, &led_to.denied)?;
-    Ok(Sources { sources, placed, led_to })
+    Ok(Sources { sources, placed, led_to, missing })
 }
 
-/// What guarded paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
-/// that names `/var/run/x` means `/run/x`, too. As the owner: what the owner can't reach, the run can't either.
-fn led_to(spec: &SandboxSpec) -> LedTo {
-    let elsewhere = |path: &Bytes, known: &[Bytes]| {
+/// Looks up what is to be guarded, on the host and as the owner: what the owner can't reach, the run can't either.
+struct Look<'a> {
+    spec: &'a SandboxSpec,
+    /// The workspace as it was opened, and its path: most of what is protected lies there.
+    top: Option<(&'a Bytes, &'a OwnedFd)>,
+    missing: BTreeSet<Bytes>,
+}
+
+impl<'a> Look<'a> {
+    fn new(spec: &'a SandboxSpec, sources: &'a [Source]) -> Self {
+        let workspace =
+            spec.mounts.iter().zip(sources).find_map(|(mount, source)| match (&mount.kind, source) {
+                (MountKind::Workspace, Source::Open(fd)) => Some((&mount.target, fd)),
+                _ => None,
+            });
+        // With a link on the way to it every path beneath it leads elsewhere.
+        let plain =
+            |(path, _): &(&Bytes, &OwnedFd)| lookup(CWD, path.as_path(), ResolveFlags::empty()).is_ok();
+        Self { spec, top: workspace.filter(plain), missing: BTreeSet::new() }
+    }
+
+    /// What guarded paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
+    /// that names `/var/run/x` means `/run/x`, too.
+    fn led_to(&mut self) -> LedTo {
+        let spec = self.spec;
+        let denied = spec.deny.iter().chain(&spec.deny_elsewhere);
+        LedTo {
+            denied: denied.filter_map(|path| self.elsewhere(path, &spec.deny)).collect(),
+            protected: spec.protect.iter().filter_map(|path| self.elsewhere(path, &spec.protect)).collect(),
+        }
+    }
+
+    fn elsewhere(&mut self, path: &Bytes, known: &[Bytes]) -> Option<Bytes> {
+        let beneath = self.top.and_then(|(top, fd)| {
+            let rest = path.strip_prefix(&top.0[..])?.strip_prefix(b"/")?;
+            Some((fd, Path::new(OsStr::from_bytes(rest))))
+        });
+        let found = match beneath {
+            Some((fd, rest)) => lookup(fd.as_fd(), rest, ResolveFlags::BENEATH),
+            None => lookup(CWD, path.as_path(), ResolveFlags::empty()),
+        };
+        match found {
+            // No link on the way, as far as there is one.
+            Ok(_) | Err(Errno::NOTDIR | Errno::ACCESS) => return None,
+            Err(Errno::NOENT) => {
+                if beneath.is_some() {
+                    self.missing.insert(path.clone());
+                }
+                return None;
+            }
+            // A link (ELOOP), or what only the long way can tell.
+            Err(_) => {}
+        }
         let real = Bytes::from(real(path.as_path())?);
-        let holder = placeholder::holder(spec, &real)?;
+        let holder = placeholder::holder(self.spec, &real)?;
         let on_host = matches!(holder.kind, MountKind::Workspace | MountKind::Bind { .. });
         (on_host && !known.contains(&real)).then_some(real)
-    };
-    let denied = spec.deny.iter().chain(&spec.deny_elsewhere);
-    LedTo {
-        denied: denied.filter_map(|path| elsewhere(path, &spec.deny)).collect(),
-        protected: spec.protect.iter().filter_map(|path| elsewhere(path, &spec.protect)).collect(),
     }
+}
+
+/// Looks a path up that leads over no link.
+fn lookup(from: BorrowedFd<'_>, path: &Path, how: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, path, flags, Mode::empty(), how | ResolveFlags::NO_SYMLINKS)
 }
 
 /// A path with every link in what exists of it resolved.
@@ -162,9 +221,7 @@ fn open_one(path: &Path, create: bool) -> Staged<Source> {
             Ok(Source::Link(text.into_bytes()))
         }
         // Nothing is granted for what the owner can't reach; `Confinement` lists it.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::ACCESS) => {
-            Ok(Source::Absent)
-        }
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(Source::Absent),
         Err(errno) => Err(failed(SetupStage::Open, errno.raw_os_error(), path)),
     }
 }
@@ -191,7 +248,7 @@ fn make_directories(path: &Path) -> Staged<()> {
     let mut missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
     while let Some(directory) = missing.pop() {
         match rustix::fs::mkdir(directory, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(SetupStage::Open, errno.raw_os_error(), directory)),
         }
     }
@@ -231,7 +288,8 @@ pub(crate) fn become_owner(owner: &Owner) -> Staged<()> {
 
 fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
     let gone = |_| failed(SetupStage::Open, libc::EPIPE, "opener");
-    for batch in batches(sources.sources) {
+    let Sources { sources, placed, led_to, missing } = sources;
+    for batch in batches(sources) {
         let mut descriptors = Vec::new();
         let answers = batch
             .into_iter()
@@ -248,12 +306,12 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         channel.send(&Batch::Sources(answers), &borrowed).map_err(gone)?;
     }
-    for batch in batches(sources.placed.held) {
+    for batch in batches(placed.held) {
         let borrowed: Vec<_> = batch.iter().map(|held| held.lock.as_fd()).collect();
         let paths = batch.iter().map(|held| held.path.clone()).collect();
         channel.send(&Batch::Held(paths), &borrowed).map_err(gone)?;
     }
-    let last = Batch::Made { made: sources.placed.made, led_to: sources.led_to };
+    let last = Batch::Made { made: placed.made, led_to, missing };
     channel.send(&last, &[]).map_err(gone)
 }
 
@@ -293,9 +351,9 @@ fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
                     .held
                     .extend(paths.into_iter().zip(descriptors).map(|(path, lock)| Held { path, lock }));
             }
-            Batch::Made { made, led_to } if sources.len() == count => {
+            Batch::Made { made, led_to, missing } if sources.len() == count => {
                 placed.made = made;
-                return Ok(Sources { sources, placed, led_to });
+                return Ok(Sources { sources, placed, led_to, missing });
             }
             Batch::Made { .. } => return Err(gone()),
             Batch::Failed(failure) => return Err(failure),

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::Pid;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
@@ -49,7 +50,7 @@ pub(crate) struct Born {
 }
 
 /// The life of an init. Gives its exit code, which nobody reads.
-pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper<'_>) -> i32 {
+pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> i32 {
     match live(channel, prepare, born, mapper) {
         Ok(()) => 0,
         Err(failure) => {
@@ -59,7 +60,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapp
     }
 }
 
-fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper<'_>) -> Staged<()> {
+fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Staged<()> {
     let Born { pivoted, stdio } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
@@ -147,7 +148,8 @@ fn exec_plan(launch: &Launch, stdio: [OwnedFd; 3], locked: &mut Locked) -> Stage
     let strings = |all: &[Bytes]| all.iter().map(|one| c_string(&one.0)).collect::<Staged<Vec<_>>>();
     let entry = |(name, value): &(Bytes, Bytes)| c_string([&name.0[..], b"=", &value.0[..]].concat());
     let environment = launch.environment.iter().map(entry).collect::<Staged<Vec<_>>>()?;
-    let candidates = candidates(launch).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
+    let candidates =
+        worth_trying(candidates(launch)).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
     let landlock = locked.landlock.ruleset.take();
     let delta = core::mem::take(&mut locked.delta);
     Ok(ExecPlan::new(candidates, strings(&launch.argv)?, environment, stdio, landlock, delta))
@@ -170,6 +172,19 @@ fn candidates(launch: &Launch) -> Vec<Vec<u8>> {
         _ => [directory, b"/", &program.0[..]].concat(),
     };
     path.split(|byte| *byte == b':').take(MAX_PATH_DIRECTORIES).map(under).collect()
+}
+
+/// Without what isn't there: an exec that fails costs several look-ups. All of them where nothing is, so that the failure is
+/// execve's own.
+fn worth_trying(candidates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_there = |path: &&Vec<u8>| {
+        !matches!(
+            rustix::fs::accessat(CWD, path.as_slice(), Access::EXISTS, AtFlags::empty()),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)
+        )
+    };
+    let there: Vec<Vec<u8>> = candidates.iter().filter(is_there).cloned().collect();
+    if there.is_empty() { candidates } else { there }
 }
 
 fn start(plan: ExecPlan, launch: &Launch) -> Staged<Pid> {

@@ -28,7 +28,7 @@ pub(crate) fn run(channel: OwnedFd) -> i32 {
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     match make(&channel) {
-        Ok((prepare, born)) => init::run(&channel, &prepare, born, Mapper::Launcher(&channel)),
+        Ok((prepare, born, mapper)) => init::run(&channel, &prepare, born, mapper),
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
             1
@@ -36,7 +36,7 @@ pub(crate) fn run(channel: OwnedFd) -> i32 {
     }
 }
 
-fn make(channel: &Channel) -> Staged<(Box<Prepare>, Born)> {
+fn make(channel: &Channel) -> Staged<(Box<Prepare>, Born, Mapper)> {
     let (mut prepare, passed) = plan::receive(channel)?;
     let Passed { workspace, stdio, .. } = passed;
     if prepare.plan != Plan::Minimal {
@@ -44,5 +44,6 @@ fn make(channel: &Channel) -> Staged<(Box<Prepare>, Born)> {
         identity::die_with_parent()?;
     }
     let pivoted = plan::enter_root(channel, &mut prepare, workspace, Builder::Lone)?;
-    Ok((prepare, Born { pivoted, stdio }))
+    let own = if prepare.plan == Plan::System { Some(plan::namespace(channel)?) } else { None };
+    Ok((prepare, Born { pivoted, stdio }, Mapper::Launcher(own)))
 }

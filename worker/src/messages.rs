@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! launcher ── Prepare ──> template ── Cloned(pidfd) ──> launcher
-//! launcher ── Prepare ──> lone worker; Mapping ──>; <── Unmapped; Mapped ──> (system plan)
+//! launcher ── Prepare, Namespace ──> lone worker
 //! launcher <── Parked ── init; reads back; ── Start ──> init ── Running ──> launcher
 //! launcher ── Signal ──> init ── Ended ──> launcher;  Failed at any point before Running
 //! ```
@@ -21,10 +21,9 @@ use crate::stages::identity::IdMap;
 pub(crate) enum ToWorker {
     /// Make a worker. Descriptors: workspace (if passed), stdin, stdout, stderr, control group (if any).
     Prepare(Box<Prepare>),
-    /// The namespace that maps the owner's ids to the run's is beside this (lone workers of the system plan).
-    Mapping,
-    /// The ids of the worker's user namespace are mapped (the same).
-    Mapped,
+    /// A user namespace is beside this (lone workers of the system plan): the one that maps the owner's ids to the run's,
+    /// if there is one, then the run's own.
+    Namespace,
     /// Start the tool.
     Start,
     /// A signal for the tool's process group.
@@ -95,8 +94,6 @@ pub(crate) enum FromWorker {
         /// Process id as the launcher sees it.
         pid: i32,
     },
-    /// The worker has entered its user namespace and waits for its ids ([`ToWorker::Mapped`]).
-    Unmapped,
     /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
     Parked(Box<Parked>),
     /// The tool was started.

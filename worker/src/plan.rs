@@ -92,14 +92,20 @@ fn system_root(
 /// The namespace that maps the owner's ids to the run's.
 fn mapping(channel: &Channel, prepare: &Prepare, builder: Builder<'_>) -> Staged<OwnedFd> {
     match builder {
-        Builder::Template(proc) => identity::mapping_namespace(prepare.owner_map(), proc),
-        Builder::Lone => {
-            let gone = || failed(SetupStage::Idmap, libc::EPIPE, "channel");
-            match channel.receive::<ToWorker>() {
-                Ok(Some((ToWorker::Mapping, mut descriptors))) => descriptors.pop().ok_or_else(gone),
-                _ => Err(gone()),
-            }
-        }
+        Builder::Template(proc) => identity::mapped_namespace(prepare.owner_map(), proc),
+        Builder::Lone => namespace(channel),
+    }
+}
+
+/// Receives a user namespace that the launcher made.
+///
+/// # Errors
+/// `UserNamespace`: the launcher has gone.
+pub(crate) fn namespace(channel: &Channel) -> Staged<OwnedFd> {
+    let gone = || failed(SetupStage::UserNamespace, libc::EPIPE, "channel");
+    match channel.receive::<ToWorker>() {
+        Ok(Some((ToWorker::Namespace, mut descriptors))) => descriptors.pop().ok_or_else(gone),
+        _ => Err(gone()),
     }
 }
 

@@ -84,6 +84,8 @@ struct Launcher {
     dying_groups: Vec<RunCgroup>,
     /// Embedded: a worker that was cloned while its run was still being decided, in a network namespace of its own.
     ahead: Option<Lone>,
+    /// The namespaces that no run may be in.
+    namespaces: verify::Namespaces,
     /// The supervisor is gone or has said so: no new run, and the end once all have ended.
     closing: bool,
 }
@@ -119,6 +121,7 @@ impl Launcher {
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
             ahead: if embedded { spawn::lone(plan, true).ok() } else { None },
+            namespaces: verify::Namespaces::ours(),
             closing: false,
         })
     }
@@ -279,11 +282,6 @@ impl Launcher {
             match run.receive() {
                 Ok(Progress::Nothing) => return,
                 Ok(Progress::More) => {}
-                Ok(Progress::Unmapped) => {
-                    if let Err(failure) = run.map_ids() {
-                        self.condemn(number, Outcome::SetupFailed { failure });
-                    }
-                }
                 Ok(Progress::Parked) => self.parked(number),
                 Ok(Progress::Running) => self.running(number),
                 Ok(Progress::Ended) => return self.settle(number),
@@ -302,7 +300,7 @@ impl Launcher {
         if run.is_condemned() {
             return;
         }
-        if let Err(failure) = run.verify(&self.poller, number) {
+        if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
         if let Some((command, descriptors)) = run.relay_order() {

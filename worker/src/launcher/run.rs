@@ -63,8 +63,6 @@ pub(crate) enum Progress {
     Nothing,
     /// Taken; nothing to do.
     More,
-    /// The worker waits for the ids of its user namespace.
-    Unmapped,
     /// The worker is parked.
     Parked,
     /// The tool runs.
@@ -187,6 +185,19 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
     }
 }
 
+/// Makes the user namespaces of a lone worker, while it opens its sources and builds its root.
+fn give_namespaces(prepare: &Prepare, channel: &Channel) -> Staged<()> {
+    let proc = identity::open_proc()?;
+    let owners = prepare.idmap.then(|| prepare.owner_map());
+    for map in owners.into_iter().chain([prepare.run_map()]) {
+        let namespace = identity::mapped_namespace(map, &proc)?;
+        channel
+            .send(&ToWorker::Namespace, &[namespace.as_fd()])
+            .map_err(|_| failed(SetupStage::UserNamespace, libc::EPIPE, "channel"))?;
+    }
+    Ok(())
+}
+
 /// One message from a worker. An end that was closed with something unread in it shows as a reset first, and only
 /// then what it had said.
 fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError> {
@@ -247,11 +258,8 @@ impl Run {
                 _ => failed(STAGE, libc::EPIPE, "channel"),
             });
         }
-        if is_lone && prepare.idmap {
-            // Meanwhile it opens its sources.
-            let mapping = identity::mapping_namespace(prepare.owner_map(), &identity::open_proc()?)?;
-            let gone = |_| failed(STAGE, libc::EPIPE, "channel");
-            channel.send(&ToWorker::Mapping, &[mapping.as_fd()]).map_err(gone)?;
+        if is_lone && prepare.plan == Plan::System {
+            give_namespaces(&prepare, &channel)?;
         }
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         Ok(Self {
@@ -331,7 +339,6 @@ impl Run {
                 // Template and init write to one socket: an init with little to set up may be first.
                 Ok(if self.parked.is_some() { Progress::Parked } else { Progress::More })
             }
-            FromWorker::Unmapped => Ok(Progress::Unmapped),
             FromWorker::Parked(parked) => {
                 self.parked = Some((*parked, descriptors));
                 Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
@@ -349,30 +356,21 @@ impl Run {
         }
     }
 
-    /// Writes the id maps of a lone worker, and tells it.
-    ///
-    /// # Errors
-    /// `UserNamespace` with the file that refused.
-    pub(crate) fn map_ids(&mut self) -> Staged<()> {
-        let Some((pid, _)) = &self.init else {
-            return Err(failed(SetupStage::UserNamespace, libc::ESRCH, "id map"));
-        };
-        self.prepare.run_map().write(identity::open_proc()?, &identity::pid_text(*pid))?;
-        // A worker that is gone shows at its channel's end.
-        drop(self.channel.send(&ToWorker::Mapped, &[]));
-        Ok(())
-    }
-
     /// Reads back what holds of the parked worker, and watches its masks.
     ///
     /// # Errors
     /// `Verify` with what doesn't hold.
-    pub(crate) fn verify(&mut self, poller: &Poller, number: u64) -> Staged<()> {
+    pub(crate) fn verify(
+        &mut self,
+        namespaces: &verify::Namespaces,
+        poller: &Poller,
+        number: u64,
+    ) -> Staged<()> {
         let (Some((parked, _)), Some((pid, _))) = (&self.parked, &self.init) else {
             return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
         };
         let group = self.cgroup.as_ref().map(RunCgroup::path);
-        let report = verify::read_back(&self.prepare, parked, *pid, group)?;
+        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces)?;
         self.confinement = Some(Box::new(report));
         if !parked.guarded.is_empty() {
             let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());

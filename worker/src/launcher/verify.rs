@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 use stockade_protocol::Bytes;
@@ -32,13 +32,14 @@ pub(crate) fn read_back(
     parked: &Parked,
     pid: Pid,
     group: Option<&Path>,
+    ours: &Namespaces,
 ) -> Staged<Confinement> {
     let pid = pid.as_raw_nonzero().get();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(STAGE, "status")?;
     let status = Status(&status);
     let identity = identity(prepare, &status)?;
     let seccomp = seccomp(parked, &status)?;
-    let namespaces = namespaces(prepare, pid)?;
+    let namespaces = namespaces(prepare, pid, ours)?;
     let root = root(prepare, pid)?;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
@@ -132,20 +133,30 @@ fn seccomp(parked: &Parked, status: &Status<'_>) -> Staged<String> {
     Ok(format!("{} filters", parked.filters))
 }
 
-fn namespaces(prepare: &Prepare, pid: i32) -> Staged<String> {
+/// What a run has of its own; the last one only some.
+const KINDS: [&str; 7] = ["user", "mnt", "pid", "ipc", "uts", "cgroup", "net"];
+
+/// The launcher's own namespaces, by kind, as `/proc/PID/ns` names them. A process's don't change unless it says so.
+#[derive(Debug)]
+pub(crate) struct Namespaces([PathBuf; KINDS.len()]);
+
+impl Namespaces {
+    /// The calling process's. Of a kind that the kernel doesn't have there is none, and no run in one either.
+    pub(crate) fn ours() -> Self {
+        Self(KINDS.map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default()))
+    }
+}
+
+fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces) -> Staged<String> {
     if prepare.plan == Plan::Minimal {
         return Ok("none".to_owned());
     }
-    let mut names = vec!["user", "mnt", "pid", "ipc", "uts", "cgroup"];
-    if worker::has_own_network(&prepare.launch.spec) {
-        names.push("net");
-    }
-    let mut detail = Vec::with_capacity(names.len());
-    for name in names {
-        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).at(STAGE, name)?;
-        let ours = std::fs::read_link(format!("/proc/self/ns/{name}")).at(STAGE, name)?;
-        if theirs == ours {
-            return Err(failed(STAGE, libc::EPERM, name));
+    let count = KINDS.len() - usize::from(!worker::has_own_network(&prepare.launch.spec));
+    let mut detail = Vec::with_capacity(count);
+    for (kind, ours) in KINDS.iter().zip(&ours.0).take(count) {
+        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).at(STAGE, *kind)?;
+        if theirs == *ours {
+            return Err(failed(STAGE, libc::EPERM, *kind));
         }
         detail.push(theirs.display().to_string());
     }

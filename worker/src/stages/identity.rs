@@ -58,11 +58,11 @@ pub(crate) fn open_proc() -> Staged<OwnedFd> {
     rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).at(MAPS, "/proc")
 }
 
-/// A user namespace that exists only as a descriptor, for idmapped mounts.
+/// A user namespace that exists only as a descriptor: for idmapped mounts, or for a worker that will enter it.
 ///
 /// # Errors
 /// `Idmap`.
-pub(crate) fn mapping_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
+pub(crate) fn mapped_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
     const STAGE: SetupStage = SetupStage::Idmap;
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(STAGE, "pipe")?;
     let Cloned::Parent { pid, .. } = sys::clone_process(libc::CLONE_NEWUSER, None).at(STAGE, "clone")? else {

@@ -8,10 +8,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::{Level, NetworkMode, SandboxSpec};
-use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{FromWorker, Prepare, ToWorker};
+use crate::messages::Prepare;
 use crate::stages::{identity, landlock, limits, proc, sources};
 use crate::sys::{self, Program};
 
@@ -48,36 +47,36 @@ fn loopback_up() -> Staged<()> {
     sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")
 }
 
-/// Who writes the worker's id maps.
+/// How the worker gets its ids mapped.
 #[derive(Debug)]
-pub(crate) enum Mapper<'a> {
-    /// Its template: a byte up means "map me", a byte down "done".
+pub(crate) enum Mapper {
+    /// By its template, when it is in its user namespace: a byte up means "map me", a byte down "done".
     Template(OwnedFd),
-    /// Its launcher, over its channel.
-    Launcher(&'a Channel),
+    /// By its launcher, before: a namespace to enter, or `None` where it was born in it.
+    Launcher(Option<OwnedFd>),
 }
 
-impl Mapper<'_> {
-    /// A worker that has just entered its user namespace.
-    fn ask(&self) -> Staged<()> {
+impl Mapper {
+    /// Enters the user namespace (system plan).
+    fn enter(&self) -> Staged<()> {
         const STAGE: SetupStage = SetupStage::UserNamespace;
         match self {
             Self::Template(socket) => {
+                nix::sched::unshare(CloneFlags::CLONE_NEWUSER).at(STAGE, "unshare")?;
+                // Its maps are written through /proc, which must show this process as its own.
+                dumpable(true)?;
                 rustix::io::write(socket, &[0]).at(STAGE, "id map")?;
                 wait_for_byte(socket)
             }
-            Self::Launcher(channel) => {
-                let gone = |_| failed(STAGE, libc::EPIPE, "id map");
-                channel.send(&FromWorker::Unmapped, &[]).map_err(gone)?;
-                match channel.receive::<ToWorker>().map_err(gone)? {
-                    Some((ToWorker::Mapped, _)) => Ok(()),
-                    _ => Err(failed(STAGE, libc::EPIPE, "id map")),
-                }
+            Self::Launcher(Some(namespace)) => {
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
             }
+            Self::Launcher(None) => Err(failed(STAGE, libc::EBADF, "namespace")),
         }
     }
 
-    /// A worker that was born in one. A launcher maps it before it says anything else.
+    /// Waits for the map of a namespace that the worker was born in (user plan). Without one nothing may be written there,
+    /// not even a host name.
     fn wait(&self) -> Staged<()> {
         match self {
             Self::Template(socket) => wait_for_byte(socket),
@@ -100,14 +99,14 @@ fn wait_for_byte(socket: &OwnedFd) -> Staged<()> {
 #[derive(Debug)]
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper<'a>,
+    mapper: Mapper,
 }
 
 /// `/proc`, loopback and host name are the run's own.
 #[derive(Debug)]
 pub(crate) struct Isolated<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper<'a>,
+    mapper: Mapper,
     proc: Option<OwnedFd>,
 }
 
@@ -147,7 +146,7 @@ pub(crate) struct Locked {
 
 impl<'a> Unconfined<'a> {
     /// The first thing in a fresh clone.
-    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper<'a>) -> Self {
+    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper) -> Self {
         Self { prepare, mapper }
     }
 
@@ -159,7 +158,6 @@ impl<'a> Unconfined<'a> {
             return Ok(Isolated { prepare, mapper, proc: None });
         }
         if prepare.plan == Plan::User {
-            // Without a map nothing in this namespace may be written, not even a host name.
             mapper.wait()?;
         }
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
@@ -186,10 +184,7 @@ impl<'a> Isolated<'a> {
         match prepare.plan {
             Plan::System => {
                 nix::unistd::setgroups(&[]).at(SetupStage::Identity, "supplementary groups")?;
-                nix::sched::unshare(CloneFlags::CLONE_NEWUSER).at(SetupStage::UserNamespace, "unshare")?;
-                // Its maps are written through /proc, which must show this process as its own.
-                dumpable(true)?;
-                mapper.ask()?;
+                mapper.enter()?;
                 identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?;
             }
             Plan::User => identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?,

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,7 +71,8 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
     let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
     let id = daemon.state.borrow_mut().connect(outbox);
     tracing::debug!(connection = id.0, pid = peer.pid, uid = peer.owner.uid, "connected");
-    let mut connection = Connection { daemon: &daemon, socket: &socket, id, room, unsure: false };
+    let uid = peer.owner.uid;
+    let mut connection = Connection { daemon: &daemon, socket: &socket, id, uid, room, unsure: false };
     let end = tokio::select! {
         end = connection.read() => end,
         () = write(&daemon, &socket, id, &bell) => End::Gone,
@@ -141,6 +143,7 @@ struct Connection<'a> {
     daemon: &'a Rc<Daemon>,
     socket: &'a AsyncFd<OwnedFd>,
     id: ConnectionId,
+    uid: u32,
     room: Rc<Notify>,
     /// Readiness was cleared while bytes may be waiting: read before waiting.
     unsure: bool,
@@ -191,7 +194,12 @@ impl Connection<'_> {
 
     async fn take(&mut self, message: ClientMessage, frames: &mut FrameBuffer) -> Result<(), End> {
         self.wait_for_room().await;
-        let pause = self.daemon.state.borrow_mut().message(self.id, message, || frames.take_descriptor())?;
+        let home = match message {
+            ClientMessage::Exec(_) => self.home().await?,
+            _ => PathBuf::new(),
+        };
+        let pause =
+            self.daemon.state.borrow_mut().message(self.id, message, &home, || frames.take_descriptor())?;
         if let Pause::Feed(feed) = pause {
             tokio::select! {
                 () = feed.room() => {}
@@ -199,6 +207,15 @@ impl Connection<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The peer's home. Waited for without the loop, and no longer than the peer is there.
+    async fn home(&mut self) -> Result<PathBuf, End> {
+        let looking = self.daemon.homes.of(self.uid);
+        tokio::select! {
+            home = looking => Ok(home),
+            () = self.hang_up() => Err(End::Gone),
+        }
     }
 
     fn welcome(&self, message: &ClientMessage) -> Result<(), End> {

@@ -1,4 +1,4 @@
-//! Starts a launcher: the one process the supervisor (or the embedded command line) ever starts.
+//! Starts a launcher: the one process that stays with the supervisor (or the embedded command line).
 //!
 //! It is our own binary, executed afresh in the role `launcher`, by `Command` without `pre_exec`: no line of ours
 //! runs between fork and exec in a process that may have threads. Its `SOCK_SEQPACKET` channel is its standard
@@ -41,7 +41,7 @@ pub fn start(embedded: bool) -> Result<(Channel, Child), LauncherError> {
     Ok((Channel::new(ours), child))
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place where a process is started")]
+#[allow(clippy::disallowed_methods, reason = "the place where a process is started")]
 fn spawn(embedded: bool, channel: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new(OURSELVES);
     command.arg0("stockade").arg("launcher");

@@ -1,7 +1,7 @@
 //! The supervisor: the daemon that decides about runs, and what the embedded command line shares with it.
 //!
-//! It parses, judges, queues, relays and logs. It confines nothing and starts nothing but the launcher, and no line
-//! of it is unsafe. Everything happens on one thread, in synchronous steps between awaits.
+//! It parses, judges, queues, relays and logs. It confines nothing and starts nothing but the launcher (and getent, for users whom
+//! no file names), and no line of it is unsafe. Everything happens on one thread, in synchronous steps between awaits.
 //!
 //! ```text
 //!  client ── frames ──> connection ──> daemon ──> dispatcher (pure)
@@ -11,12 +11,13 @@
 //!                                   launch_link ── messages ──> launcher, relay
 //! ```
 //!
-//! Reading order. Pure, and shared with the embedded command line: [`paths`], [`words`], [`descriptors`],
+//! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `watched`, `turn`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
+//! `watched`, `turn`, `homes`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
 //! `reload`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
 
+mod accounts;
 pub mod admission;
 mod connection;
 mod daemon;
@@ -24,6 +25,7 @@ pub mod descriptors;
 pub mod dispatcher;
 mod feed;
 mod frames;
+mod homes;
 mod launch_link;
 pub mod launcher;
 mod link;

@@ -19,10 +19,12 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as Accepting;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::{Gid, Group};
+use nix::unistd::Gid;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::accounts;
 
 /// The longest path of a socket: `sun_path` without its NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -181,10 +183,7 @@ fn check_path(path: &Path) -> Result<(), ListenError> {
 }
 
 fn group_named(name: &str) -> Result<Gid, ListenError> {
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid),
-        _ => Err(ListenError::Group(name.to_owned())),
-    }
+    accounts::group(name).map(Gid::from_raw).ok_or_else(|| ListenError::Group(name.to_owned()))
 }
 
 /// Makes a directory if it isn't there, and checks it. A descriptor of it.

@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
 use stockade_policies::Trust;
+
+use crate::accounts;
 
 /// The socket's place below a runtime directory.
 const SOCKET: &str = "stockade/stockade.sock";
@@ -89,20 +90,22 @@ impl Surroundings<'_> {
 }
 
 /// The home directory of a user: for ourselves `$HOME`, else the user database's; else a directory that doesn't
-/// exist, so that nothing is granted by accident.
+/// exist, so that nothing is granted by accident. May block for seconds where a directory service has to be asked.
 #[must_use]
 pub fn home_of(uid: u32) -> PathBuf {
     let own = || {
         let ours = uid == rustix::process::geteuid().as_raw();
         std::env::var_os("HOME").map(PathBuf::from).filter(|home| ours && is_usable(home))
     };
-    let known = || {
-        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
-        Some(user.dir).filter(|home| is_usable(home))
-    };
+    let known = || accounts::home(uid).filter(|home| is_usable(home));
     // Root's $HOME is often that of whoever became root.
     let home = if uid == 0 { known().or_else(own) } else { own().or_else(known) };
-    home.unwrap_or_else(|| PathBuf::from("/nonexistent"))
+    home.unwrap_or_else(nowhere)
+}
+
+/// The home of whoever has none.
+pub(crate) fn nowhere() -> PathBuf {
+    PathBuf::from("/nonexistent")
 }
 
 fn is_usable(home: &Path) -> bool {

@@ -25,7 +25,7 @@ use crate::launch_link::{self, Starter};
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
-use crate::{connection, launcher, reload};
+use crate::{connection, launcher, paths, reload};
 
 /// Connections at once.
 const CONNECTIONS: usize = 4096;
@@ -152,6 +152,7 @@ pub(crate) fn settings(options: &ServeOptions, uid: u32) -> Result<Settings, Ser
         connections_per_owner: if uid == 0 { CONNECTIONS_PER_OWNER } else { CONNECTIONS },
         hello_within: HELLO_WITHIN,
         frame_within: FRAME_WITHIN,
+        home_of: paths::home_of,
     })
 }
 

@@ -5,7 +5,7 @@
 //! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 
 use stockade_protocol::client::{
@@ -25,15 +25,12 @@ use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
 use crate::output::Wrote;
-use crate::paths;
 use crate::runs::{Input, Run, Waiting, shown_command};
 
 /// The highest signal number.
 const MAX_SIGNAL: u8 = 64;
 /// Signals that end a run which has no tool yet to receive them: HUP, INT, QUIT, KILL, TERM.
 const ENDING_SIGNALS: [u8; 5] = [1, 2, 3, 9, 15];
-/// Home directories that are remembered.
-const HOMES: usize = 1024;
 /// Bytes of a list of runs, below a frame's limit; the newest runs come first.
 const LIST_BYTES: usize = 900 * 1024;
 /// What a run takes in a list at most, beside its command, policy and outcome's text.
@@ -59,7 +56,8 @@ struct Descriptors {
 }
 
 impl State {
-    /// A client's message; `take` gives the descriptors that came beside it, in order.
+    /// A client's message; `take` gives the descriptors that came beside it, in order. `home` is the owner's, and
+    /// counts for an `Exec` only.
     ///
     /// # Errors
     /// What breaks the protocol.
@@ -67,6 +65,7 @@ impl State {
         &mut self,
         connection: ConnectionId,
         message: ClientMessage,
+        home: &Path,
         take: impl FnMut() -> Option<OwnedFd>,
     ) -> Result<Pause, Refused> {
         let now = self.now();
@@ -76,7 +75,7 @@ impl State {
         match message {
             ClientMessage::Exec(request) => {
                 let descriptors = take_descriptors(&request, take)?;
-                if let Err(denied) = self.exec(connection, *request, descriptors) {
+                if let Err(denied) = self.exec(connection, *request, home, descriptors) {
                     let (request_id, denied) = *denied;
                     self.dispatcher.count_denied();
                     self.answer(connection, &ServerMessage::Denied { request_id, exec_id: None, denied });
@@ -118,6 +117,7 @@ impl State {
         &mut self,
         connection: ConnectionId,
         mut request: ExecRequest,
+        home: &Path,
         descriptors: Descriptors,
     ) -> Result<(), Box<(u64, Denied)>> {
         let request_id = request.request_id;
@@ -125,8 +125,7 @@ impl State {
         let passed = kinds_of(&descriptors).map_err(refuse)?;
         let Some(outbox) = self.connections.get(&connection) else { return Ok(()) };
         let owner = outbox.owner.clone();
-        let home = self.home_of(owner.uid);
-        let caller = Caller { owner, home, user_mode: self.settings.is_user_mode() };
+        let caller = Caller { owner, home: home.to_owned(), user_mode: self.settings.is_user_mode() };
         let id = ExecId::generate();
         let detach = core::mem::take(&mut request.detach);
         let streams_input = request.stdin == StdinMode::Stream;
@@ -220,13 +219,6 @@ impl State {
             followers: Vec::new(),
             waiting: Some(Box::new(Waiting { launch, workspace: descriptors.workspace, input, output })),
         })
-    }
-
-    fn home_of(&mut self, uid: u32) -> PathBuf {
-        if self.homes.len() >= HOMES {
-            self.homes.clear();
-        }
-        self.homes.entry(uid).or_insert_with(|| paths::home_of(uid)).clone()
     }
 
     fn stream_of(&self, owner: u32, id: ExecId) -> Option<Rc<Feed>> {

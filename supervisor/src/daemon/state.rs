@@ -2,7 +2,6 @@
 
 use core::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
 use crate::frames;
+use crate::homes::{self, Homes, Lookup};
 use crate::link::Link;
 use crate::outbox::Outbox;
 use crate::output::Place;
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     /// How long the opening frame may take, and any other.
     pub(crate) hello_within: Duration,
     pub(crate) frame_within: Duration,
+    /// How a user's home is looked up.
+    pub(crate) home_of: Lookup,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Settings {
 pub(crate) struct Daemon {
     pub(crate) state: RefCell<State>,
     pub(crate) settings: Settings,
+    pub(crate) homes: Homes,
     /// What every connection reads into.
     pub(crate) received: RefCell<Box<[u8]>>,
     /// Rung when the next deadline is sooner than the timer's.
@@ -77,7 +80,6 @@ impl Daemon {
                 next_connection: 0,
                 link: Link::default(),
                 policies: Arc::new(policies),
-                homes: HashMap::new(),
                 scratch: Vec::new(),
                 events: VecDeque::new(),
                 is_handling: false,
@@ -87,7 +89,8 @@ impl Daemon {
                 settings: settings.clone(),
             };
             let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
-            Self { state: RefCell::new(state), settings, received, timer, stop }
+            let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
+            Self { state: RefCell::new(state), settings, homes, received, timer, stop }
         })
     }
 }
@@ -104,7 +107,6 @@ pub(crate) struct State {
     next_connection: u64,
     pub(crate) link: Link,
     pub(crate) policies: Arc<PolicySet>,
-    pub(super) homes: HashMap<u32, PathBuf>,
     /// Reused by every read of a ring.
     pub(super) scratch: Vec<u8>,
     events: VecDeque<Event>,

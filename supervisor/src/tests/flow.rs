@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use stockade_protocol::client::{
     ClientMessage, ExecEvent, OutputMode, RunState, ServerMessage, StdinMode, Workspace,
@@ -46,6 +48,32 @@ fn a_run_reaches_the_launcher_and_its_events_reach_the_client_in_order() {
     // Everything was acknowledged, so nothing is kept.
     until("forgotten", || launcher.relay_hears() == (run, None));
     assert!(client.runs().is_empty());
+}
+
+/// The first client's lookup goes on until the last one has been answered.
+#[test]
+fn a_lookup_that_takes_long_keeps_nobody_else_waiting() {
+    static SERVICE: Mutex<()> = Mutex::new(());
+    fn slow(_uid: u32) -> PathBuf {
+        drop(SERVICE.lock());
+        PathBuf::from("/home/of-a-slow-service")
+    }
+    let busy = SERVICE.lock().unwrap();
+    let stage = Stage::new(Changes { home_of: slow, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let (mut asking, mut other) = (stage.client(), stage.client());
+    let mut gone = stage.client();
+    gone.say(&ClientMessage::Exec(Box::new(stage.request())));
+    asking.say(&ClientMessage::Exec(Box::new(stage.request())));
+    assert!(other.runs().is_empty());
+    // One that leaves while it waits has asked for nothing.
+    drop(gone);
+    assert!(other.runs().is_empty());
+    drop(busy);
+    let (launch, _) = launcher.launch();
+    assert!(format!("{launch:?}").contains("/home/of-a-slow-service"), "{launch:?}");
+    let runs = other.runs();
+    assert_eq!((runs.len(), runs[0].exec_id), (1, launch.exec_id));
 }
 
 #[test]

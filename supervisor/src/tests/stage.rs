@@ -24,6 +24,7 @@ use stockade_wire::channel::Channel;
 use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket;
 
+use crate::homes::Lookup;
 use crate::launch_link::Starter;
 use crate::output::tests::Writer;
 use crate::serve::{Order, ServeOptions, serve_with, settings};
@@ -49,6 +50,7 @@ pub(super) struct Changes {
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
+    pub(super) home_of: Lookup,
 }
 
 impl Default for Changes {
@@ -61,6 +63,7 @@ impl Default for Changes {
             hello_within: Duration::from_secs(5),
             frame_within: Duration::from_secs(5),
             policy: None,
+            home_of: crate::paths::home_of,
         }
     }
 }
@@ -89,6 +92,7 @@ impl Stage {
         let mut settings = settings(&options, rustix::process::geteuid().as_raw()).unwrap();
         settings.hello_within = changes.hello_within;
         settings.frame_within = changes.frame_within;
+        settings.home_of = changes.home_of;
         let (orders, received) = tokio::sync::mpsc::unbounded_channel();
         let (launcher, launchers) = channel();
         let thread = std::thread::spawn(move || {

@@ -119,6 +119,7 @@ fn interfaces(_: &Arguments) -> Answer {
 
 fn resolve(arguments: &Arguments) -> Answer {
     use std::net::ToSocketAddrs as _;
+    #[allow(clippy::disallowed_methods, reason = "the name service is what is tried")]
     let found = (arguments.text(0)?, 80).to_socket_addrs()?.next();
     found.map(|at| at.to_string()).ok_or_else(|| Refused::NotSo("no address".to_owned()))
 }

@@ -64,12 +64,18 @@ fn sources() -> [&'static Path; 2] {
     [&found[0], &found[1]]
 }
 
-/// The directory of this build's binaries (`target/debug`): two above the test's own file.
+/// The directory of this build's binaries (`target/TRIPLE/debug`): two above the test's own file.
 #[must_use]
 pub fn build_directory() -> PathBuf {
     let me = std::env::current_exe().unwrap();
     let above = me.parent().unwrap();
     if above.ends_with("deps") { above.parent().unwrap().to_path_buf() } else { above.to_path_buf() }
+}
+
+/// The target that a build names its directory by; none if it was built for the host without a name.
+fn target(directory: &Path) -> Option<&str> {
+    let ours = format!("{}-", std::env::consts::ARCH);
+    directory.file_name()?.to_str().filter(|name| name.starts_with(&ours))
 }
 
 fn build(cargo: &Path) {
@@ -85,7 +91,11 @@ fn build(cargo: &Path) {
         "-p",
         "stockade-probe",
     ]);
-    command.arg("--target-dir").arg(directory.parent().unwrap());
+    let above = directory.parent().unwrap();
+    match target(above) {
+        Some(triple) => command.arg("--target").arg(triple).arg("--target-dir").arg(above.parent().unwrap()),
+        None => command.arg("--target-dir").arg(above),
+    };
     if directory.ends_with("release") {
         command.arg("--release");
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::ahead::Ahead;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{attach, doctor, exit, kill, logs, out, policy, ps, run, serve, status};
@@ -45,6 +46,7 @@ enum Subcommand {
 /// Everything but the roles.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let running = words.first().is_some_and(|word| word == "run");
+    let ahead = if running { Ahead::guess(&words) } else { Ahead::default() };
     let parsed = if running {
         run::Arguments::try_parse_from(words).map(Subcommand::Run)
     } else {
@@ -52,7 +54,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Arguments::try_parse_from(words).map(|arguments| arguments.subcommand)
     };
     let done = match parsed {
-        Ok(subcommand) => dispatch(&subcommand),
+        Ok(subcommand) => dispatch(&subcommand, ahead),
         Err(error) => return wrong(&error, running),
     };
     done.unwrap_or_else(|error| {
@@ -71,9 +73,9 @@ pub(crate) fn tell(error: &CliError) {
     }
 }
 
-fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
+fn dispatch(subcommand: &Subcommand, ahead: Ahead) -> Result<u8, CliError> {
     match subcommand {
-        Subcommand::Run(arguments) => run::run(arguments),
+        Subcommand::Run(arguments) => run::run(arguments, ahead),
         Subcommand::Serve(arguments) => serve::serve(arguments),
         Subcommand::Ps(arguments) => ps::ps(arguments),
         Subcommand::Kill(arguments) => kill::kill(arguments),

@@ -1,10 +1,11 @@
 //! A run without a daemon: this process plays the supervisor, without a runtime and without a thread.
 //!
 //! ```text
-//! launcher started ──> policies read, request admitted ──> Launch sent ──Started──> running ──Ended──> drained
+//! launcher started (`ahead`) ──> policies read, request admitted ──> Launch sent ──Started──> running ──Ended──> drained
 //! ```
 //!
-//! The launcher is started first: it gets ready on another core while the policy is resolved here. What the policy
+//! The launcher is started first, before the command line is read: it gets ready on another core while the policy is
+//! resolved here. What the policy
 //! has no rule on is passed through; else the command's output comes by two pipes, is counted here, and written to
 //! our own. A limit on output and the idle clock are kept here, because only whoever reads the pipes can; every
 //! other limit is the launcher's. The launcher dies with us, and with it the run.
@@ -25,6 +26,7 @@ use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
 use stockade_supervisor::{descriptors, launcher};
 use stockade_wire::channel::{Channel, ChannelError};
 
+use crate::ahead::Ahead;
 use crate::error::CliError;
 use crate::follow::Follow;
 use crate::run::Arguments;
@@ -39,10 +41,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 const PIPE: usize = 256 * 1024;
 
 /// Runs the command; the status to exit with.
-pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow) -> Result<u8, CliError> {
+pub(crate) fn run(
+    arguments: &Arguments,
+    request: &Request,
+    follow: &mut Follow,
+    ahead: Ahead,
+) -> Result<u8, CliError> {
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
-    let channel = start_launcher()?;
+    let channel = ahead.launcher()?;
     match launch(arguments, request, &channel)? {
         Ok(plan) => Run::new(channel, follow, plan)?.serve(),
         Err(denied) => {

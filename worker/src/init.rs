@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Access, AtFlags, CWD};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
@@ -28,6 +29,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::stages::network::Making;
 use crate::stages::root::Pivoted;
 use crate::stages::worker::{self, Locked, Mapper, Unconfined};
 use crate::sys::{self, ExecPlan, ExecStep};
@@ -40,18 +42,22 @@ const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 /// An init's name in `/proc`.
 const INIT_NAME: &core::ffi::CStr = c"stockade-init";
 
-/// What a worker is born with from its template.
+/// What a worker is born with.
 #[derive(Debug)]
 pub(crate) struct Born {
     /// The root it stands in.
     pub(crate) pivoted: Pivoted,
     /// The tool's standard descriptors.
     pub(crate) stdio: [OwnedFd; 3],
+    /// How it gets its ids.
+    pub(crate) mapper: Mapper,
+    /// A network namespace to join.
+    pub(crate) network: Option<Making>,
 }
 
 /// The life of an init. Gives its exit code, which nobody reads.
-pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> i32 {
-    match live(channel, prepare, born, mapper) {
+pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
+    match live(channel, prepare, born) {
         Ok(()) => 0,
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -60,8 +66,9 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapp
     }
 }
 
-fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Staged<()> {
-    let Born { pivoted, stdio } = born;
+fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
+    let Born { pivoted, stdio, mapper, network } = born;
+    let ours = network.as_ref().map(Making::pid);
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -69,8 +76,12 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Sta
     }
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
-    let mut locked =
-        Unconfined::new(prepare, mapper).isolate()?.identify()?.limit(already)?.drop_privileges()?.lock()?;
+    let mut locked = Unconfined::new(prepare, mapper, network)
+        .isolate()?
+        .identify()?
+        .limit(already)?
+        .drop_privileges()?
+        .lock()?;
     let launch = &prepare.launch;
     rustix::process::chdir(launch.cwd.as_path()).at(SetupStage::Cwd, launch.cwd.clone())?;
     let plan = exec_plan(launch, stdio, &mut locked)?;
@@ -81,12 +92,13 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, mapper: Mapper) -> Sta
     let began = Instant::now();
     let tool = start(plan, launch)?;
     let told = channel.send(&FromWorker::Running, &[]).is_ok();
-    let ended = if told { watch(channel, &signals, tool) } else { Ok(None) };
+    let mut used = Used::default();
+    let ended = if told { watch(channel, &signals, tool, ours, &mut used) } else { Ok(None) };
     let wall = began.elapsed();
     // Whatever ended it, and also where the launcher is gone: what isn't in a pid namespace would outlive us.
-    end_the_rest(prepare.plan);
+    end_the_rest(prepare.plan, ours, &mut used);
     if let Some(status) = ended? {
-        report(channel, status, wall, &pivoted.missing);
+        report(channel, status, wall, used, &pivoted.missing);
     }
     Ok(())
 }
@@ -203,8 +215,14 @@ fn start(plan: ExecPlan, launch: &Launch) -> Staged<Pid> {
     })
 }
 
-/// Until the tool ends: its raw wait status. `None`: the launcher has gone, so must we.
-fn watch(channel: &Channel, signals: &SignalFd, tool: Pid) -> Result<Option<i32>, SetupFailure> {
+/// Until the tool ends: its raw wait status. `None`: the launcher has gone, so must we. `ours`: a child that isn't the run's.
+fn watch(
+    channel: &Channel,
+    signals: &SignalFd,
+    tool: Pid,
+    ours: Option<Pid>,
+    used: &mut Used,
+) -> Result<Option<i32>, SetupFailure> {
     const STAGE: SetupStage = SetupStage::Exec;
     loop {
         let mut sources = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
@@ -215,7 +233,7 @@ fn watch(channel: &Channel, signals: &SignalFd, tool: Pid) -> Result<Option<i32>
         let [from_launcher, from_children] = sources.map(|source| !source.revents().is_empty());
         if from_children {
             while let Ok(Some(_)) = signals.read_signal() {}
-            if let Some(status) = reap(Some(tool)) {
+            if let Ok(Some(status)) = reap(Some(tool), ours, used) {
                 return Ok(Some(status));
             }
         }
@@ -229,15 +247,21 @@ fn watch(channel: &Channel, signals: &SignalFd, tool: Pid) -> Result<Option<i32>
     }
 }
 
-/// Reaps everything that has ended; the status of `tool`, if it's among them.
-fn reap(tool: Option<Pid>) -> Option<i32> {
+/// Reaps everything that has ended, and counts what it used. `Ok`: the status of `tool`, if it's among them; an error
+/// (`ECHILD`) where no child is left.
+fn reap(tool: Option<Pid>, ours: Option<Pid>, used: &mut Used) -> io::Result<Option<i32>> {
     let mut status = None;
-    while let Ok(Some(reaped)) = sys::try_wait(None) {
+    while let Some(reaped) =
+        sys::try_wait(None).or_else(|error| if status.is_some() { Ok(None) } else { Err(error) })?
+    {
+        if Some(reaped.pid) != ours {
+            used.add(Used::from(&reaped.usage));
+        }
         if Some(reaped.pid) == tool {
             status = Some(reaped.status);
         }
     }
-    status
+    Ok(status)
 }
 
 /// The tool leads its session, so its process group is its pid.
@@ -249,18 +273,12 @@ fn forward(tool: Pid, number: u8) {
 }
 
 /// Kills and reaps all that the tool left behind. Its orphans are our children, so without a child nothing is left.
-fn end_the_rest(plan: Plan) {
-    loop {
-        loop {
-            match sys::try_wait(None) {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return, // ECHILD
-            }
-        }
+fn end_the_rest(plan: Plan, ours: Option<Pid>, used: &mut Used) {
+    while reap(None, ours, used).is_ok() {
         kill_others(plan);
-        // Something is still dying: wait for it without a clock.
-        let _ = rustix::process::wait(rustix::process::WaitOptions::empty());
+        // Something is still dying: wait for it without a clock, and leave it to be reaped and counted.
+        let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = rustix::process::waitid(WaitId::All, end);
     }
 }
 
@@ -315,10 +333,8 @@ pub(crate) fn children(of: &str) -> Vec<Pid> {
     lists.flat_map(pids).collect()
 }
 
-fn report(channel: &Channel, status: i32, wall: Duration, missing: &[Bytes]) {
+fn report(channel: &Channel, status: i32, wall: Duration, used: Used, missing: &[Bytes]) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
-        .map_or_else(|_| Used::default(), |usage| Used::from(usage.as_ref()));
     let trusted_files = came_to_be(missing);
     drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
 }
@@ -335,7 +351,7 @@ fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
             Way::Nowhere => None,
             Way::Odd(here) => Some(here),
             Way::Plain => match path.symlink_metadata() {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 _ => Some(path),
             },
         });
@@ -360,7 +376,7 @@ fn way(directory: &Path) -> Way<'_> {
     for (at, here) in way.iter().enumerate() {
         match here.symlink_metadata() {
             Ok(there) if there.is_dir() => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Way::Nowhere,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Way::Nowhere,
             Ok(_) => return Way::Odd(here),
             Err(_) => return Way::Odd(at.checked_sub(1).map_or(here, |above| way[above])),
         }

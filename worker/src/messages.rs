@@ -151,6 +151,17 @@ pub(crate) struct Used {
     pub(crate) involuntary: u64,
 }
 
+impl Used {
+    /// Counts another child in, with what it has waited for itself.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.user_us += other.user_us;
+        self.system_us += other.system_us;
+        self.largest = self.largest.max(other.largest);
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+    }
+}
+
 impl From<&libc::rusage> for Used {
     fn from(usage: &libc::rusage) -> Self {
         let count = |value: i64| u64::try_from(value).unwrap_or(0);

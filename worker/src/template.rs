@@ -18,8 +18,9 @@ use crate::failure::{At, Staged, failed};
 use crate::init::{self, Born};
 use crate::messages::{FromWorker, Prepare};
 use crate::plan::{self, Builder, Passed};
-use crate::stages::identity;
+use crate::stages::root::Pivoted;
 use crate::stages::worker::{self, Mapper};
+use crate::stages::{identity, network};
 use crate::sys::{self, Cloned};
 
 /// The template's life: one `Prepare`, one worker, the end.
@@ -42,25 +43,27 @@ fn make(channel: &Channel) -> Staged<()> {
     let (mut prepare, passed) = plan::receive(channel)?;
     let Passed { workspace, stdio, cgroup } = passed;
     let pivoted = plan::enter_root(channel, &mut prepare, workspace, Builder::Template(&proc))?;
-    clone_worker(channel, &prepare, &proc, Born { pivoted, stdio }, cgroup.as_ref())
+    clone_worker(channel, &prepare, &proc, (pivoted, stdio), cgroup.as_ref())
 }
 
 fn clone_worker(
     channel: &Channel,
     prepare: &Prepare,
     proc: &OwnedFd,
-    born: Born,
+    (pivoted, stdio): (Pivoted, [OwnedFd; 3]),
     cgroup: Option<&OwnedFd>,
 ) -> Staged<()> {
     const STAGE: SetupStage = SetupStage::Namespaces;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "socketpair")?;
-    let own_network = worker::has_own_network(&prepare.launch.spec);
-    let mounts = if prepare.plan == Plan::Minimal { 0 } else { libc::CLONE_NEWNS };
-    let flags = worker::namespaces(prepare.plan, own_network) | mounts | libc::CLONE_PARENT;
+    let rooted = prepare.plan != Plan::Minimal;
+    let mut flags = worker::namespaces(prepare.plan) | libc::CLONE_PARENT;
+    flags |= if rooted { libc::CLONE_NEWNS } else { 0 };
+    flags |= if rooted && network::is_own(&prepare.launch.spec) { libc::CLONE_NEWNET } else { 0 };
     let cloned = sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(STAGE, "clone")?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         drop(ours);
-        crate::role::leave(init::run(channel, prepare, born, Mapper::Template(theirs)));
+        let born = Born { pivoted, stdio, mapper: Mapper::Template(theirs), network: None };
+        crate::role::leave(init::run(channel, prepare, born));
     };
     drop(theirs);
     let pid = pid.as_raw_nonzero().get();

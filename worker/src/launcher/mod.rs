@@ -42,7 +42,6 @@ use crate::failure::{At, Staged};
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
-use crate::stages::worker;
 use crate::sys;
 use outbox::Outbox;
 use run::{Due, Maker, Progress, Run, Source, Stand};
@@ -82,7 +81,7 @@ struct Launcher {
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
     dying_groups: Vec<RunCgroup>,
-    /// Embedded: a worker that was cloned while its run was still being decided, in a network namespace of its own.
+    /// Embedded: a worker that was cloned while its run was still being decided.
     ahead: Option<Lone>,
     /// The namespaces that no run may be in.
     namespaces: verify::Namespaces,
@@ -255,7 +254,7 @@ impl Launcher {
         let (token, poller) = (number, &self.poller);
         let begun = check::permit(&launch, self.plan, self.closing)
             .and_then(|plan| {
-                let maker = maker(&launch, plan, self.embedded, self.ahead.take());
+                let maker = maker(plan, self.embedded, self.ahead.take());
                 Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), maker)
             })
             .and_then(|run| run.listen(poller, token));
@@ -516,15 +515,14 @@ impl Launcher {
 }
 
 /// Who makes the run: a template; embedded a lone worker, the one that is ready if it fits, else another.
-fn maker(launch: &Launch, plan: Plan, embedded: bool, ahead: Option<Lone>) -> Staged<Maker> {
+fn maker(plan: Plan, embedded: bool, ahead: Option<Lone>) -> Staged<Maker> {
     if !embedded {
         return spawn::template().map(Maker::Template).at(SetupStage::Template, "start");
     }
-    let own_network = plan != Plan::Minimal && worker::has_own_network(&launch.spec);
     match ahead {
-        Some(ready) if own_network => Ok(Maker::Lone(ready)),
+        Some(ready) if plan != Plan::Minimal => Ok(Maker::Lone(ready)),
         // One that doesn't fit sees the end of its channel, and ends.
-        _ => spawn::lone(plan, own_network).map(Maker::Lone),
+        _ => spawn::lone(plan, false).map(Maker::Lone),
     }
 }
 

@@ -56,14 +56,14 @@ pub(crate) struct Lone {
 }
 
 /// Clones a lone worker into the namespaces of its plan, as a copy of this process: for an embedded launcher, which has
-/// one owner and one run. `own_network`: whether in a network namespace of its own.
+/// one owner and one run. `own_network`: whether it should begin a network namespace of its own at once.
 ///
 /// # Errors
 /// `Namespaces` or `UserNamespace`: the kernel doesn't let us have them.
 pub(crate) fn lone(plan: Plan, own_network: bool) -> Staged<Lone> {
     let stage = if plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces };
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
-    match sys::clone_process(worker::namespaces(plan, own_network), None).at(stage, "clone")? {
+    match sys::clone_process(worker::namespaces(plan), None).at(stage, "clone")? {
         Cloned::Parent { pid, pidfd } => {
             if plan == Plan::User {
                 let proc = identity::open_proc()?;
@@ -75,7 +75,7 @@ pub(crate) fn lone(plan: Plan, own_network: bool) -> Staged<Lone> {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
             let alone = rustix::stdio::dup2_stdin(&theirs).is_ok() && sys::close_all_but_standard().is_ok();
             let code = match crate::role::channel() {
-                Ok(channel) if alone => lone::run(channel),
+                Ok(channel) if alone => lone::run(channel, own_network),
                 _ => 1,
             };
             crate::role::leave(code)

@@ -17,7 +17,7 @@ use stockade_protocol::spec::{Limits, MountKind, NetworkMode};
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Parked, Prepare};
-use crate::stages::worker;
+use crate::stages::network;
 
 const STAGE: SetupStage = SetupStage::Verify;
 /// The most of a `mountinfo` that is read: a thousand mounts with long paths.
@@ -151,7 +151,7 @@ fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces) -> Staged<String> 
     if prepare.plan == Plan::Minimal {
         return Ok("none".to_owned());
     }
-    let count = KINDS.len() - usize::from(!worker::has_own_network(&prepare.launch.spec));
+    let count = KINDS.len() - usize::from(!network::is_own(&prepare.launch.spec));
     let mut detail = Vec::with_capacity(count);
     for (kind, ours) in KINDS.iter().zip(&ours.0).take(count) {
         let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).at(STAGE, *kind)?;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | template | open the binds as the owner | [`sources::Sources`] |
 //! | template | mount namespace, root of tmpfs and binds, masks, pivot | [`root::Pivoted`] |
-//! | park | `/proc`, loopback, host name | [`worker::Isolated`] |
+//! | park | network, loopback, host name, `/proc` | [`worker::Isolated`] |
 //! | park | user namespace, ids | [`worker::Identified`] |
 //! | park | rlimits, priorities | [`worker::Limited`] |
 //! | park | capabilities, securebits, `no_new_privs` | [`worker::Unprivileged`] |
@@ -20,6 +20,7 @@ pub(crate) mod identity;
 pub(crate) mod landlock;
 pub(crate) mod limits;
 pub(crate) mod mounts;
+pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod proc;
 pub(crate) mod root;

@@ -1,50 +1,27 @@
 //! The worker's own stages, from its birth in fresh namespaces to parked and locked. Each consumes the one before:
 //! applying one twice, too early or out of order doesn't compile.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
-use stockade_protocol::spec::{Level, NetworkMode, SandboxSpec};
+use stockade_protocol::spec::NetworkMode;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
+use crate::stages::network::{self, Making};
 use crate::stages::{identity, landlock, limits, proc, sources};
 use crate::sys::{self, Program};
 
-/// The `CLONE_NEW*` flags a worker is born with, but for its mount namespace: a lone worker enters that when it has
-/// opened what it needs of its launcher's.
-pub(crate) fn namespaces(plan: Plan, own_network: bool) -> i32 {
-    if plan == Plan::Minimal {
-        return 0;
+/// The `CLONE_NEW*` flags a worker is born with, but for those of mounts and network, which a lone worker enters later.
+pub(crate) fn namespaces(plan: Plan) -> i32 {
+    const ALWAYS: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    match plan {
+        Plan::System => ALWAYS,
+        Plan::User => ALWAYS | libc::CLONE_NEWUSER,
+        _ => 0,
     }
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
-    if own_network {
-        flags |= libc::CLONE_NEWNET;
-    }
-    if plan == Plan::User {
-        flags |= libc::CLONE_NEWUSER;
-    }
-    flags
-}
-
-/// Whether the spec's workers have a network namespace of their own.
-pub(crate) fn has_own_network(spec: &SandboxSpec) -> bool {
-    match spec.network.mode {
-        NetworkMode::Host => false,
-        NetworkMode::Loopback => true,
-        NetworkMode::None => spec.level == Level::Strict,
-    }
-}
-
-/// Brings the loopback interface of a fresh network namespace up.
-fn loopback_up() -> Staged<()> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
-        .at(SetupStage::Network, "lo")?;
-    sys::loopback_up(socket.as_fd()).at(SetupStage::Network, "lo")
 }
 
 /// How the worker gets its ids mapped.
@@ -100,6 +77,7 @@ fn wait_for_byte(socket: &OwnedFd) -> Staged<()> {
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
     mapper: Mapper,
+    network: Option<Making>,
 }
 
 /// `/proc`, loopback and host name are the run's own.
@@ -145,14 +123,14 @@ pub(crate) struct Locked {
 }
 
 impl<'a> Unconfined<'a> {
-    /// The first thing in a fresh clone.
-    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper) -> Self {
-        Self { prepare, mapper }
+    /// The first thing in a worker. `network`: a namespace to join, where it wasn't born in its own.
+    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper, network: Option<Making>) -> Self {
+        Self { prepare, mapper, network }
     }
 
     /// Makes what belongs to the fresh namespaces: `/proc`, loopback, host name.
     pub(crate) fn isolate(self) -> Staged<Isolated<'a>> {
-        let Self { prepare, mapper } = self;
+        let Self { prepare, mapper, network } = self;
         let spec = &prepare.launch.spec;
         if prepare.plan == Plan::Minimal {
             return Ok(Isolated { prepare, mapper, proc: None });
@@ -160,9 +138,10 @@ impl<'a> Unconfined<'a> {
         if prepare.plan == Plan::User {
             mapper.wait()?;
         }
+        network.map_or(Ok(()), Making::join)?;
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
         if spec.network.mode == NetworkMode::Loopback {
-            loopback_up()?;
+            network::loopback_up()?;
         }
         let proc = proc::mount()?;
         Ok(Isolated { prepare, mapper, proc: Some(proc) })

@@ -84,7 +84,7 @@ fn shipped_networks_and_levels_are_the_promised_ones() {
             RunAs::Ephemeral { start: 2_000_000_000, count: 65_536 }
         };
         assert_eq!(spec.run_as, run_as, "{name}");
-        assert_eq!(spec.seccomp.base.len(), 3);
+        assert_eq!(spec.seccomp.base.len(), 1);
     }
     let user = ResolveRequest { user_mode: true, ..request() };
     assert_eq!(

@@ -75,19 +75,43 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// TCP_FASTOPEN, TCP_FASTOPEN_CONNECT.
 const FASTOPEN_OPTIONS: [u32; 2] = [23, 30];
 
+/// What of a policy decides which rules it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Variant {
+    /// Whether other processes of the host's have numbers in a run, and its services names.
+    minimal: bool,
+    network: bool,
+    /// Whether sockets of the internet's families can be made: also where a namespace leaves them nothing to reach.
+    internet: bool,
+    /// Whether connections are to listed ports only.
+    plain_tcp: bool,
+}
+
+impl Variant {
+    pub(super) fn of(level: Level, network: &NetworkSpec) -> Self {
+        let there = network.mode != NetworkMode::None;
+        Self {
+            minimal: level == Level::Minimal,
+            network: there,
+            internet: there || level == Level::Strict,
+            plain_tcp: network.mode == NetworkMode::Host && network.tcp_connect != Ports::Any,
+        }
+    }
+}
+
 /// Every rule of a policy.
-pub(super) fn rules(level: Level, network: &NetworkSpec) -> Vec<Rule> {
+pub(super) fn rules(variant: Variant) -> Vec<Rule> {
     let mut rules = Rules(Vec::new());
     rules.processes();
     rules.modes();
     rules.requests();
-    rules.families(level, network);
-    if network.mode == NetworkMode::Host && network.tcp_connect != Ports::Any {
+    rules.families(variant.internet);
+    if variant.plain_tcp {
         rules.plain_tcp();
     }
-    if level == Level::Minimal {
+    if variant.minimal {
         rules.others();
-        if network.mode == NetworkMode::None {
+        if !variant.network {
             rules.host_services();
         }
     }
@@ -162,9 +186,9 @@ impl Rules {
         }
     }
 
-    fn families(&mut self, level: Level, network: &NetworkSpec) {
+    fn families(&mut self, internet: bool) {
         let mut there = vec![AF_UNIX];
-        if network.mode != NetworkMode::None || level == Level::Strict {
+        if internet {
             // In a namespace with nothing in it, too: programs ask which interfaces there are, and node and others
             // stop when they can't ask.
             there.extend([AF_INET, AF_INET6, AF_NETLINK]);

@@ -1,14 +1,16 @@
 //! Makes BPF programs (linux/filter.h): a tree over numbers by hand, rules on arguments by seccompiler.
+//!
+//! ```text
+//! architecture? ── another: kill
+//! number: tree ──┬─ leaf: allow, or an errno
+//!                └─ leaf: jump ──> rule: conditions hold: its errno ── not ──> next rule ──> allow
+//! ```
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use stockade_protocol::spec::BpfInstruction;
 
-use super::arguments::{Rule, Test};
-use super::table::Arch;
+use super::arguments::{Refusal, Rule, Test};
+use super::table::{Arch, Call};
 
 /// The kernel's bound on one program (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -24,8 +26,16 @@ const ARCH_OFFSET: u32 = 4;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
+// asm-generic/errno-base.h and asm-generic/errno.h
+const EPERM: u16 = 1;
+const EAFNOSUPPORT: u16 = 97;
+/// How many instructions stand before the tree.
+const HEAD: usize = 4;
+/// Room for the ranges and the rules of any policy of today; not a bound.
+const RANGES: usize = 256;
+const CHECKS: usize = 512;
 
-/// What the `numbers` program answers.
+/// What a call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Allow,
@@ -33,101 +43,171 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    fn code(self) -> u32 {
+    fn returned(self) -> BpfInstruction {
         match self {
-            Self::Allow => RET_ALLOW,
-            Self::Errno(errno) => RET_ERRNO | u32::from(errno),
+            Self::Allow => statement(RETURN, RET_ALLOW),
+            Self::Errno(errno) => statement(RETURN, RET_ERRNO | u32::from(errno)),
         }
     }
 }
 
-/// A program that answers by number alone. Numbers not listed get `otherwise`.
-pub(super) fn by_number(
+/// Where the tree leads for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaf {
+    Answer(Answer),
+    /// To the rules that begin here in [`Checks::code`].
+    Check(usize),
+}
+
+/// A program that gives each call its answer, but refuses allowed ones by these rules. Numbers that no call has get
+/// `otherwise`.
+pub(super) fn program<'a>(
     arch: Arch,
-    answers: &BTreeMap<u32, Answer>,
+    answer: impl Fn(Call) -> Answer,
     otherwise: Answer,
+    rules: impl Iterator<Item = &'a Rule>,
 ) -> Result<Vec<BpfInstruction>, String> {
-    let mut program = vec![
+    let checks = Checks::new(arch, rules).map_err(|error| error.to_string())?;
+    let leaf = |(number, call)| match answer(call) {
+        Answer::Allow => (number, checks.leaf(number)),
+        refused @ Answer::Errno(_) => (number, Leaf::Answer(refused)),
+    };
+    assembled(arch, &ranges(arch.by_number().map(leaf), Leaf::Answer(otherwise)), &checks.code)
+}
+
+fn assembled(
+    arch: Arch,
+    ranges: &[(u32, Leaf)],
+    checks: &[BpfInstruction],
+) -> Result<Vec<BpfInstruction>, String> {
+    let mut program = Vec::with_capacity(HEAD + tree_length(ranges.len()) + checks.len());
+    program.extend([
         statement(LOAD_WORD, ARCH_OFFSET),
         BpfInstruction { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k: arch.audit() },
         statement(RETURN, RET_KILL_PROCESS),
         statement(LOAD_WORD, NUMBER_OFFSET),
-    ];
-    program.extend(tree(&ranges(answers, otherwise)));
-    bounded(program)
+    ]);
+    tree(&mut program, ranges, HEAD + tree_length(ranges.len()));
+    program.extend_from_slice(checks);
+    if program.len() > MAX_INSTRUCTIONS {
+        return Err(format!("{} instructions are over the kernel's {MAX_INSTRUCTIONS}", program.len()));
+    }
+    Ok(program)
 }
 
-/// Ranges of equal answers that cover all numbers: where each begins, rising from 0.
-fn ranges(answers: &BTreeMap<u32, Answer>, otherwise: Answer) -> Vec<(u32, Answer)> {
-    let mut ranges: Vec<(u32, Answer)> = Vec::new();
-    let mut push = |start: u32, answer: Answer| {
-        if ranges.last().is_none_or(|(_, last)| *last != answer) {
-            ranges.push((start, answer));
+/// Ranges of equal leaves that cover all numbers: where each begins, rising from 0. Leaves by rising number.
+fn ranges(leaves: impl Iterator<Item = (u32, Leaf)>, otherwise: Leaf) -> Vec<(u32, Leaf)> {
+    let mut ranges: Vec<(u32, Leaf)> = Vec::with_capacity(RANGES);
+    let mut push = |start: u32, leaf: Leaf| {
+        if ranges.last().is_none_or(|(_, last)| *last != leaf) {
+            ranges.push((start, leaf));
         }
     };
     let mut next = 0;
-    for (number, answer) in answers {
-        if *number > next {
+    for (number, leaf) in leaves {
+        if number > next {
             push(next, otherwise);
         }
-        push(*number, *answer);
+        push(number, leaf);
         next = number + 1;
     }
     push(next, otherwise);
     ranges
 }
 
-/// A balanced tree of comparisons over ranges, which mustn't be empty.
-fn tree(ranges: &[(u32, Answer)]) -> Vec<BpfInstruction> {
-    let middle = ranges.len() / 2;
-    if middle == 0 {
-        return ranges.iter().map(|(_, answer)| statement(RETURN, answer.code())).collect();
+/// Appends a balanced tree of comparisons over ranges. `checks`: where in the program the rules will begin.
+fn tree(program: &mut Vec<BpfInstruction>, ranges: &[(u32, Leaf)], checks: usize) {
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    let Some((start, leaf)) = upper.first().copied() else { return };
+    if lower.is_empty() {
+        program.push(match leaf {
+            Leaf::Answer(answer) => answer.returned(),
+            Leaf::Check(at) => jump(checks + at - (program.len() + 1)),
+        });
+        return;
     }
-    let (lower, upper) = (tree(&ranges[..middle]), tree(&ranges[middle..]));
-    let start = ranges[middle].0;
-    let mut program = Vec::with_capacity(lower.len() + upper.len() + 2);
-    match u8::try_from(lower.len()) {
-        Ok(distance) => {
-            program.push(BpfInstruction { code: JUMP_IF_AT_LEAST, jt: distance, jf: 0, k: start });
-        }
+    let distance = tree_length(lower.len());
+    match u8::try_from(distance) {
+        Ok(jt) => program.push(BpfInstruction { code: JUMP_IF_AT_LEAST, jt, jf: 0, k: start }),
         Err(_) => {
             // A conditional jump reaches 255 instructions; an unconditional one reaches all.
             program.push(BpfInstruction { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: start });
-            program.push(statement(JUMP, u32::try_from(lower.len()).unwrap_or(u32::MAX)));
+            program.push(jump(distance));
         }
     }
-    program.extend(lower);
-    program.extend(upper);
-    program
+    tree(program, lower, checks);
+    tree(program, upper, checks);
 }
 
-/// A program that refuses these calls whatever their arguments, others by argument, and allows everything else.
-pub(super) fn refusing<'a>(
-    arch: Arch,
-    calls: impl Iterator<Item = &'a str>,
-    rules: impl Iterator<Item = &'a Rule>,
-    errno: i32,
-) -> Result<Vec<BpfInstruction>, String> {
-    let mut by_call: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for rule in rules {
-        let Some(number) = arch.number(rule.call) else { continue };
-        let conditions = rule.conditions.iter().map(|(argument, test)| condition(*argument, *test));
-        let conditions = conditions.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-        let compiled = SeccompRule::new(conditions).map_err(|error| error.to_string())?;
-        by_call.entry(i64::from(number)).or_default().push(compiled);
+/// How many instructions [`tree`] makes of so many ranges.
+fn tree_length(ranges: usize) -> usize {
+    if ranges < 2 {
+        return ranges;
     }
-    // Last: a call that is refused whole needs none of its rules.
-    by_call.extend(calls.filter_map(|call| Some((i64::from(arch.number(call)?), Vec::new()))));
-    let refusal = SeccompAction::Errno(errno.unsigned_abs());
-    let compiled = SeccompFilter::new(by_call, SeccompAction::Allow, refusal, arch.target())
-        .and_then(BpfProgram::try_from)
-        .map_err(|error| error.to_string())?;
-    bounded(
-        compiled
-            .iter()
-            .map(|one| BpfInstruction { code: one.code, jt: one.jt, jf: one.jf, k: one.k })
-            .collect(),
-    )
+    let lower = tree_length(ranges / 2);
+    let far = usize::from(u8::try_from(lower).is_err());
+    1 + far + lower + tree_length(ranges - ranges / 2)
+}
+
+/// Rules on arguments, compiled: for each call that has some, one after another, and then allow.
+struct Checks {
+    code: Vec<BpfInstruction>,
+    /// By number: where its rules begin.
+    starts: Vec<(u32, usize)>,
+}
+
+impl Checks {
+    fn new<'a>(arch: Arch, rules: impl Iterator<Item = &'a Rule>) -> Result<Self, seccompiler::BackendError> {
+        let numbered = |rule: &'a Rule| Some((arch.number(rule.call)?, rule));
+        let mut rules: Vec<(u32, &Rule)> = rules.filter_map(numbered).collect();
+        rules.sort_by_key(|(number, rule)| (*number, rule.refusal == Refusal::NotPermitted));
+        let mut checks = Self { code: Vec::with_capacity(CHECKS), starts: Vec::new() };
+        for of_one in rules.chunk_by(|(number, _), (next, _)| number == next) {
+            checks.starts.extend(of_one.first().map(|(number, _)| (*number, checks.code.len())));
+            for (_, rule) in of_one {
+                checks.rule(rule)?;
+            }
+            checks.code.push(Answer::Allow.returned());
+        }
+        Ok(checks)
+    }
+
+    /// Where the tree leads for an allowed call.
+    fn leaf(&self, number: u32) -> Leaf {
+        match self.starts.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(found) => Leaf::Check(self.starts[found].1),
+            Err(_) => Leaf::Answer(Answer::Allow),
+        }
+    }
+
+    /// What seccompiler makes of a rule goes on behind its end where all conditions hold, and otherwise one
+    /// instruction further: over the answer.
+    fn rule(&mut self, rule: &Rule) -> Result<(), seccompiler::BackendError> {
+        let conditions = rule.conditions.iter().map(|(argument, test)| condition(*argument, *test));
+        let compiled = BpfProgram::from(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?);
+        let compiled = match compiled.as_slice() {
+            // It begins with a jump over one instruction, which nothing else reaches: programs only jump forward.
+            [jump, _, rest @ ..] if jump.code == JUMP && jump.k == 1 => rest,
+            whole => whole,
+        };
+        self.code.extend(compiled.iter().map(|one| BpfInstruction {
+            code: one.code,
+            jt: one.jt,
+            jf: one.jf,
+            k: one.k,
+        }));
+        self.code.push(rule.refusal.answer().returned());
+        Ok(())
+    }
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        Answer::Errno(match self {
+            Self::NotPermitted => EPERM,
+            Self::NoFamily => EAFNOSUPPORT,
+        })
+    }
 }
 
 fn condition(argument: u8, test: Test) -> Result<SeccompCondition, seccompiler::BackendError> {
@@ -143,11 +223,9 @@ fn statement(code: u16, k: u32) -> BpfInstruction {
     BpfInstruction { code, jt: 0, jf: 0, k }
 }
 
-fn bounded(program: Vec<BpfInstruction>) -> Result<Vec<BpfInstruction>, String> {
-    if program.len() > MAX_INSTRUCTIONS {
-        return Err(format!("{} instructions are over the kernel's {MAX_INSTRUCTIONS}", program.len()));
-    }
-    Ok(program)
+/// Over so many instructions: no program is near the 4 G that it could.
+fn jump(distance: usize) -> BpfInstruction {
+    statement(JUMP, u32::try_from(distance).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -155,25 +233,41 @@ mod tests {
     use super::*;
     use crate::syscalls::{Call, Verdict, evaluate};
 
+    fn leaf(kind: u8) -> Leaf {
+        match kind {
+            0 => Leaf::Answer(Answer::Allow),
+            1 => Leaf::Answer(Answer::Errno(1)),
+            // The two checks below: one instruction of return each.
+            kind => Leaf::Check(usize::from(kind - 2)),
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn tree_answers_every_number_as_its_map_does(
-            allowed in proptest::collection::btree_set(0u32..600, 0..300),
-            refused in proptest::collection::btree_set(0u32..600, 0..300),
+            kinds in proptest::collection::btree_map(0u32..600, 0u8..4, 0..600),
             probes in proptest::collection::vec(proptest::num::u32::ANY, 20),
         ) {
-            let mut answers: BTreeMap<u32, Answer> = refused.iter().map(|n| (*n, Answer::Errno(1))).collect();
-            answers.extend(allowed.iter().map(|n| (*n, Answer::Allow)));
-            let program = vec![by_number(Arch::X86_64, &answers, Answer::Errno(38)).unwrap()];
+            let checks = [Answer::Errno(7).returned(), Answer::Errno(8).returned()];
+            let leaves = kinds.iter().map(|(number, kind)| (*number, leaf(*kind)));
+            let ranges = ranges(leaves, Leaf::Answer(Answer::Errno(38)));
+            let program = vec![assembled(Arch::X86_64, &ranges, &checks).unwrap()];
             for number in (0..610).chain(probes).chain([0x4000_0000, u32::MAX]) {
-                let expected = match answers.get(&number) {
-                    Some(Answer::Allow) => Verdict::Allow,
-                    Some(Answer::Errno(errno)) => Verdict::Errno(*errno),
+                let expected = match kinds.get(&number) {
+                    Some(0) => Verdict::Allow,
+                    Some(1) => Verdict::Errno(1),
+                    Some(kind) => Verdict::Errno(5 + u16::from(*kind)),
                     None => Verdict::Errno(38),
                 };
                 let call = Call { arch: Arch::X86_64.audit(), number, ..Call::default() };
                 proptest::prop_assert_eq!(evaluate(&program, &call), expected);
             }
         }
+    }
+
+    #[test]
+    fn a_program_over_the_kernels_bound_is_refused() {
+        let checks = vec![Answer::Allow.returned(); MAX_INSTRUCTIONS];
+        assert!(assembled(Arch::X86_64, &[(0, Leaf::Answer(Answer::Allow))], &checks).is_err());
     }
 }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use stockade_protocol::spec::{Level, NetworkSpec, SeccompSpec};
 
-use super::arguments::{Refusal, Rule, Site, rules};
-use super::assemble::{Answer, by_number, refusing};
-use super::interpret::{Call, Verdict, evaluate};
-use super::profile::{Calls, Profiles, profiles};
-use super::table::{Arch, known, names};
+use super::arguments::{Rule, Site, Variant, rules};
+use super::assemble::{Answer, program};
+use super::interpret::{self, Verdict, evaluate};
+use super::table::{Arch, Call, Calls, INIT, List, NEVER, PROFILES, names};
 use crate::document::Syscalls;
 use crate::error::{PolicyError, Problem};
 use crate::nearest::{nearest_first, probably_meant};
@@ -45,9 +44,11 @@ pub(crate) struct Request<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     profile: Located<String>,
-    calls: &'static Calls,
-    added: BTreeMap<&'static str, Position>,
-    denied: BTreeMap<&'static str, Position>,
+    list: &'static List,
+    added: Vec<(Call, Position)>,
+    denied: Vec<(Call, Position)>,
+    /// What of the list and of what was added isn't denied.
+    allowed: Calls,
 }
 
 /// The programs of a plan, and the rules they were made from. The same for every policy that says the same.
@@ -58,9 +59,9 @@ pub(crate) struct Filter {
     rules: Vec<Rule>,
 }
 
-/// Filters that were made already, by what they were made from.
+/// Filters that were made already, by what they were made from: everything that [`Filter::new`] reads.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Filters(BTreeMap<String, Arc<Filter>>);
+pub(crate) struct Filters(BTreeMap<(Arch, Calls, Variant), Arc<Filter>>);
 
 /// An answer about one call.
 pub(crate) struct CallAnswer {
@@ -72,44 +73,43 @@ pub(crate) struct CallAnswer {
 
 impl Plan {
     pub(crate) fn new(request: &Request<'_>) -> Result<Self, PolicyError> {
-        let profiles = profiles()
-            .map_err(|fault| PolicyError::at(&Position::built_in(), Problem::Filter(fault.to_owned())))?;
         let profile = profile_name(request);
-        let calls =
-            profiles.named.get(profile.value.as_str()).ok_or_else(|| unknown_profile(&profile, profiles))?;
-        let mut added = BTreeMap::new();
+        let list = PROFILES
+            .into_iter()
+            .find_map(|(name, list)| (name == profile.value).then_some(list))
+            .ok_or_else(|| unknown_profile(&profile))?;
+        let mut allowed = list.calls;
+        let mut added = Vec::new();
         for call in request.syscalls.allow.iter().flatten() {
-            let name = call_name("allow", call)?;
-            if let Some(never) = profiles.never.get(name).filter(|_| !request.trusted) {
-                let what = format!("`{name}` may be allowed");
+            let known = known("allow", call)?;
+            if let Some(never) = NEVER.entry(known).filter(|_| !request.trusted) {
+                let what = format!("`{}` may be allowed", known.name());
                 let reason = format!(": {}", never.reason);
                 return Err(PolicyError::at(&call.at, Problem::NotTrusted { what, reason }));
             }
-            added.entry(name).or_insert_with(|| call.at.clone());
+            allowed.insert(known);
+            added.push((known, call.at.clone()));
         }
-        let mut denied = BTreeMap::new();
+        let mut denied = Vec::new();
         for call in request.syscalls.deny.iter().flatten() {
-            let name = call_name("deny", call)?;
+            let known = known("deny", call)?;
+            let name = known.name();
             if NEEDED_TO_START.contains(&name) {
                 let problem =
                     Problem::Conflict(format!("`{name}` can't be denied: no tool could start or end"));
                 return Err(PolicyError::at(&call.at, problem));
             }
-            denied.entry(name).or_insert_with(|| call.at.clone());
+            allowed.remove(known);
+            denied.push((known, call.at.clone()));
         }
-        Ok(Self { profile, calls, added, denied })
-    }
-
-    /// Whether a tool may make this call, arguments aside. A deny always wins.
-    pub(super) fn allows(&self, name: &str) -> bool {
-        !self.denied.contains_key(name) && (self.added.contains_key(name) || self.calls.contains_key(name))
+        Ok(Self { profile, list, added, denied, allowed })
     }
 
     /// What a tool meets, by the programs, for a call by name; `None` if there is no such call anywhere.
     pub(crate) fn explain(&self, filter: &Filter, spec: &SeccompSpec, name: &str) -> Option<CallAnswer> {
-        let name = known(name)?;
-        let (rule, at) = self.reason(name);
-        let Some(number) = filter.arch.number(name) else {
+        let known = Call::named(name)?;
+        let (rule, at) = self.reason(known);
+        let Some(number) = filter.arch.number_of(known) else {
             return Some(CallAnswer {
                 allowed: false,
                 rule,
@@ -118,7 +118,8 @@ impl Plan {
             });
         };
         let verdicts = samples(name).map(|arguments| {
-            let call = Call { number, arch: filter.arch.audit(), arguments, ..Call::default() };
+            let arch = filter.arch.audit();
+            let call = interpret::Call { number, arch, arguments, ..interpret::Call::default() };
             evaluate(spec.base.iter().chain(&spec.delta), &call)
         });
         let verdict = verdicts.into_iter().find(|verdict| *verdict == Verdict::Allow).unwrap_or(verdicts[0]);
@@ -134,20 +135,22 @@ impl Plan {
         Some(CallAnswer { allowed: verdict == Verdict::Allow, rule, at, note })
     }
 
-    fn reason(&self, name: &'static str) -> (String, Position) {
-        if let Some(at) = self.denied.get(name) {
-            return (format!("[syscalls] deny: {name}"), at.clone());
+    fn reason(&self, call: Call) -> (String, Position) {
+        let name = call.name();
+        // Said twice, the first counts.
+        let stated = |list: &[(Call, Position)]| list.iter().find(|(stated, _)| *stated == call).cloned();
+        if let Some((_, at)) = stated(&self.denied) {
+            return (format!("[syscalls] deny: {name}"), at);
         }
-        if let Some(at) = self.added.get(name) {
-            return (format!("[syscalls] allow: {name}"), at.clone());
+        if let Some((_, at)) = stated(&self.added) {
+            return (format!("[syscalls] allow: {name}"), at);
         }
         let profile = &self.profile.value;
-        if let Some(entry) = self.calls.get(name) {
+        if let Some(entry) = self.list.entry(call) {
             let at = Position { file: Arc::from(entry.file), line: entry.line, column: 1 };
             return (format!("profile `{profile}`: {name}: {}", entry.reason), at);
         }
-        let never = profiles().ok().and_then(|profiles| profiles.never.get(name));
-        let why = never.map_or(String::new(), |entry| format!(": {}", entry.reason));
+        let why = NEVER.entry(call).map_or(String::new(), |entry| format!(": {}", entry.reason));
         (format!("profile `{profile}` doesn't list {name}{why}"), self.profile.at.clone())
     }
 }
@@ -156,53 +159,41 @@ impl Filters {
     /// The filter of a plan, made if it isn't there yet.
     pub(crate) fn filter(&mut self, plan: &Plan, request: &Request<'_>) -> Result<Arc<Filter>, String> {
         let arch = Arch::current().ok_or("there is no table for this architecture")?;
-        let key = format!(
-            "{arch:?} {:?} {:?} {} +{:?} -{:?}",
-            request.level,
-            request.network,
-            plan.profile.value,
-            plan.added.keys(),
-            plan.denied.keys()
-        );
-        if let Some(filter) = self.0.get(&key) {
+        let variant = Variant::of(request.level, request.network);
+        if let Some(filter) = self.0.get(&(arch, plan.allowed, variant)) {
             return Ok(Arc::clone(filter));
         }
-        let filter = Arc::new(Filter::new(plan, request.level, request.network, arch)?);
-        self.0.insert(key, Arc::clone(&filter));
+        let filter = Arc::new(Filter::new(plan, variant, arch)?);
+        self.0.insert((arch, plan.allowed, variant), Arc::clone(&filter));
         Ok(filter)
     }
 }
 
 impl Filter {
-    pub(super) fn new(plan: &Plan, level: Level, network: &NetworkSpec, arch: Arch) -> Result<Self, String> {
-        let init = &profiles().map_err(str::to_owned)?.init;
-        let rules = rules(level, network);
-        let in_base = |name: &str| plan.allows(name) || init.contains_key(name);
-        let answers: BTreeMap<u32, Answer> = arch
-            .calls()
-            .map(|(number, name)| (number, if in_base(name) { Answer::Allow } else { refusal(name) }))
-            .collect();
-        let base = |refusal| {
-            let mine = move |rule: &&Rule| rule.site == Site::Base && rule.refusal == refusal;
-            rules.iter().filter(mine).filter(|rule| in_base(rule.call))
+    pub(super) fn new(plan: &Plan, variant: Variant, arch: Arch) -> Result<Self, String> {
+        let rules = rules(variant);
+        let in_base = plan.allowed.and(&INIT.calls);
+        let older = Calls::named(&AS_OLDER_KERNEL);
+        let answer = |call| match call {
+            call if in_base.has(call) => Answer::Allow,
+            call if older.has(call) => Answer::Errno(ENOSYS),
+            _ => Answer::Errno(EPERM),
         };
-        let none = std::iter::empty::<&str>;
-        let programs = vec![
-            by_number(arch, &answers, Answer::Errno(ENOSYS))?,
-            refusing(arch, none(), base(Refusal::NotPermitted), libc::EPERM)?,
-            refusing(arch, none(), base(Refusal::NoFamily), libc::EAFNOSUPPORT)?,
-        ];
-        let withheld: Vec<&str> = init.keys().filter(|name| !plan.allows(name)).copied().collect();
-        let late: Vec<&Rule> =
-            rules.iter().filter(|rule| rule.site == Site::Delta && in_base(rule.call)).collect();
-        let count = answers.values().filter(|answer| **answer == Answer::Allow).count() + rules.len();
-        let delta = if withheld.is_empty() && late.is_empty() {
+        let of_base = rules.iter().filter(|rule| rule.site == Site::Base);
+        let base = vec![program(arch, answer, Answer::Errno(ENOSYS), of_base)?];
+        let withheld = INIT.calls.without(&plan.allowed);
+        let answer = |call| if withheld.has(call) { Answer::Errno(EPERM) } else { Answer::Allow };
+        let late = |rule: &&Rule| {
+            rule.site == Site::Delta && Call::named(rule.call).is_some_and(|call| in_base.has(call))
+        };
+        let delta = if withheld.is_empty() && !rules.iter().any(|rule| late(&rule)) {
             Vec::new()
         } else {
-            vec![refusing(arch, withheld.into_iter(), late.into_iter(), libc::EPERM)?]
+            vec![program(arch, answer, Answer::Allow, rules.iter().filter(late))?]
         };
-        let spec = SeccompSpec { base: programs, delta, rules: u32::try_from(count).unwrap_or(u32::MAX) };
-        Ok(Self { spec, arch, rules })
+        let allowed = arch.by_number().filter(|(_, call)| in_base.has(*call)).count();
+        let count = u32::try_from(allowed + rules.len()).unwrap_or(u32::MAX);
+        Ok(Self { spec: SeccompSpec { base, delta, rules: count }, arch, rules })
     }
 
     #[cfg(test)]
@@ -213,10 +204,6 @@ impl Filter {
 
 const ENOSYS: u16 = 38;
 const EPERM: u16 = 1;
-
-fn refusal(name: &str) -> Answer {
-    Answer::Errno(if AS_OLDER_KERNEL.contains(&name) { ENOSYS } else { EPERM })
-}
 
 /// Arguments to ask the programs with: none, and what is plainest for calls that refuse zeros.
 fn samples(name: &str) -> [[u64; 6]; 2] {
@@ -241,15 +228,15 @@ fn profile_name(request: &Request<'_>) -> Located<String> {
     request.syscalls.profile.clone().unwrap_or_else(|| Located::built_in(default.into()))
 }
 
-fn unknown_profile(profile: &Located<String>, profiles: &Profiles) -> PolicyError {
-    let names = nearest_first(&profile.value, profiles.named.keys().copied()).join(", ");
+fn unknown_profile(profile: &Located<String>) -> PolicyError {
+    let names = nearest_first(&profile.value, PROFILES.map(|(name, _)| name)).join(", ");
     let reason = format!("there is no profile `{}`", crate::reader::shown(&profile.value));
     let problem = Problem::Value { key: "profile".into(), reason, expected: format!("one of: {names}") };
     PolicyError::at(&profile.at, problem)
 }
 
-fn call_name(key: &'static str, call: &Located<String>) -> Result<&'static str, PolicyError> {
-    known(&call.value).ok_or_else(|| {
+fn known(key: &'static str, call: &Located<String>) -> Result<Call, PolicyError> {
+    Call::named(&call.value).ok_or_else(|| {
         let suggestion = probably_meant(&call.value, names())
             .map_or(String::new(), |name| format!("; did you mean `{name}`?"));
         let name = crate::reader::shown(&call.value);

@@ -1,16 +1,127 @@
-//! Names and numbers of system calls, by architecture.
+//! Names and numbers of system calls, by architecture, and the profiles: tables that the build makes (`build/calls.rs`)
+//! from the `syscalls` crate and the data files `syscalls/*.txt`. Nothing of them is read or hashed at run time.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+include!(concat!(env!("OUT_DIR"), "/calls.rs"));
 
-use seccompiler::TargetArch;
-use syscalls::{aarch64, x86_64};
+/// A system call, whatever the architecture: its place in the table of names, which is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Call(u16);
 
-/// Numbers are looked for below this; no architecture here has one above.
-const NUMBERS: usize = 1024;
+/// A row of the table of names: where its name stands in [`NAMES`], and its numbers in the order of [`Arch::ALL`].
+struct Named {
+    start: u16,
+    end: u16,
+    numbers: [Option<u16>; 2],
+}
+
+/// A set of calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Calls([u64; 8]);
+
+/// One data file's calls, and those that it includes.
+#[derive(Debug)]
+pub(super) struct List {
+    pub(super) calls: Calls,
+    /// By rising call.
+    lines: &'static [Line],
+}
+
+/// A line of a data file: the indexes are of [`FILES`] and [`REASONS`].
+#[derive(Debug)]
+struct Line {
+    call: Call,
+    file: u8,
+    line: u16,
+    start: u16,
+    end: u16,
+}
+
+/// Where a list has a call, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) file: &'static str,
+    pub(super) line: u32,
+    pub(super) reason: &'static str,
+}
+
+impl Call {
+    /// The call of this name that some architecture has.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let found = CALLS.binary_search_by(|row| row.name().cmp(name)).ok()?;
+        u16::try_from(found).ok().map(Self)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        CALLS.get(usize::from(self.0)).map_or("", Named::name)
+    }
+
+    /// Every call of every architecture, by name.
+    #[cfg(test)]
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..).map(Self).take(CALLS.len())
+    }
+}
+
+impl Named {
+    fn name(&self) -> &'static str {
+        NAMES.get(usize::from(self.start)..usize::from(self.end)).unwrap_or("")
+    }
+}
+
+impl Calls {
+    /// Calls by their names; what no architecture has is left out.
+    pub(super) fn named(names: &[&str]) -> Self {
+        let mut calls = Self::default();
+        names.iter().filter_map(|name| Call::named(name)).for_each(|call| calls.insert(call));
+        calls
+    }
+
+    pub(super) fn has(&self, call: Call) -> bool {
+        self.0[usize::from(call.0 / 64)] & 1 << (call.0 % 64) != 0
+    }
+
+    pub(super) fn insert(&mut self, call: Call) {
+        self.0[usize::from(call.0 / 64)] |= 1 << (call.0 % 64);
+    }
+
+    pub(super) fn remove(&mut self, call: Call) {
+        self.0[usize::from(call.0 / 64)] &= !(1 << (call.0 % 64));
+    }
+
+    /// These and those.
+    pub(super) fn and(mut self, others: &Self) -> Self {
+        self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own |= other);
+        self
+    }
+
+    /// These, but for those.
+    pub(super) fn without(mut self, others: &Self) -> Self {
+        self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own &= !other);
+        self
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0 == [0; 8]
+    }
+}
+
+impl List {
+    pub(super) fn entry(&self, call: Call) -> Option<Entry> {
+        let found = self.lines.binary_search_by_key(&call, |line| line.call).ok()?;
+        let line = self.lines.get(found)?;
+        Some(Entry {
+            file: FILES.get(usize::from(line.file))?,
+            line: line.line.into(),
+            reason: REASONS.get(usize::from(line.start)..usize::from(line.end))?,
+        })
+    }
+}
+
+/// What a policy can name in `[syscalls] profile`, sorted.
+pub(super) const PROFILES: [(&str, &List); 2] = [("minimal", &MINIMAL), ("standard", &STANDARD)];
 
 /// An architecture with filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Arch {
     /// AMD and Intel, 64 bits.
     X86_64,
@@ -46,47 +157,42 @@ impl Arch {
     /// The number of a call, where this architecture has it.
     #[must_use]
     pub fn number(self, name: &str) -> Option<u32> {
-        // A name that is parsed is compared with hundreds of others, and a short run waits for hundreds of names.
-        static NUMBERS: [LazyLock<HashMap<&str, u32>>; 2] = [
-            LazyLock::new(|| Arch::X86_64.calls().map(|(number, name)| (name, number)).collect()),
-            LazyLock::new(|| Arch::Aarch64.calls().map(|(number, name)| (name, number)).collect()),
-        ];
-        let [x86_64, aarch64] = &NUMBERS;
+        self.number_of(Call::named(name)?)
+    }
+
+    pub(super) fn number_of(self, call: Call) -> Option<u32> {
+        let [x86_64, aarch64] = CALLS.get(usize::from(call.0))?.numbers;
         match self {
-            Self::X86_64 => x86_64.get(name).copied(),
-            Self::Aarch64 => aarch64.get(name).copied(),
+            Self::X86_64 => x86_64,
+            Self::Aarch64 => aarch64,
         }
+        .map(u32::from)
     }
 
     /// The name of a number, where this architecture has it.
     #[must_use]
     pub fn name(self, number: u32) -> Option<&'static str> {
-        let id = usize::try_from(number).ok()?;
-        match self {
-            Self::X86_64 => x86_64::Sysno::new(id).map(|call| call.name()),
-            Self::Aarch64 => aarch64::Sysno::new(id).map(|call| call.name()),
-        }
+        let number = u16::try_from(number).ok()?;
+        let found = self.table().binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.table().get(found).map(|(_, call)| call.name())
+    }
+
+    /// Every call's name, by rising number.
+    pub fn calls(self) -> impl Iterator<Item = (u32, &'static str)> {
+        self.by_number().map(|(number, call)| (number, call.name()))
     }
 
     /// Every call, by rising number.
-    pub fn calls(self) -> impl Iterator<Item = (u32, &'static str)> {
-        (0..NUMBERS).filter_map(move |id| {
-            let number = u32::try_from(id).ok()?;
-            Some((number, self.name(number)?))
-        })
+    pub(super) fn by_number(self) -> impl Iterator<Item = (u32, Call)> {
+        self.table().iter().map(|(number, call)| (u32::from(*number), *call))
     }
 
-    pub(super) fn target(self) -> TargetArch {
+    fn table(self) -> &'static [(u16, Call)] {
         match self {
-            Self::X86_64 => TargetArch::x86_64,
-            Self::Aarch64 => TargetArch::aarch64,
+            Self::X86_64 => &X86_64,
+            Self::Aarch64 => &AARCH64,
         }
     }
-}
-
-/// The table's own copy of a name that some architecture has.
-pub(super) fn known(name: &str) -> Option<&'static str> {
-    Arch::ALL.iter().find_map(|arch| arch.number(name).and_then(|number| arch.name(number)))
 }
 
 /// Every name of every architecture.
@@ -97,6 +203,17 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::syscalls::listing::{self, Calls as Listed};
+
+    #[test]
+    fn tables_have_the_names_and_numbers_of_the_syscalls_crate() {
+        for number in 0..2048 {
+            let name = syscalls::x86_64::Sysno::new(number).map(|call| call.name());
+            assert_eq!(Arch::X86_64.name(u32::try_from(number).unwrap()), name, "{number}");
+            let name = syscalls::aarch64::Sysno::new(number).map(|call| call.name());
+            assert_eq!(Arch::Aarch64.name(u32::try_from(number).unwrap()), name, "{number}");
+        }
+    }
 
     #[test]
     fn names_and_numbers_agree_with_the_c_library() {
@@ -119,6 +236,56 @@ mod tests {
         }
         assert_eq!(Arch::X86_64.audit(), 62 | 0x8000_0000 | 0x4000_0000);
         assert_eq!(Arch::Aarch64.audit(), 183 | 0x8000_0000 | 0x4000_0000);
-        assert_eq!(known("no_such_call"), None);
+        assert_eq!(Call::named("no_such_call"), None);
+    }
+
+    /// What the files say, read again by the build's parser.
+    #[test]
+    fn lists_have_every_line_of_the_data_files_and_no_other() {
+        let listed = listing::of_this_crate();
+        let same = |list: &List, listed: &Listed<'static>| {
+            assert!(!listed.is_empty());
+            for call in Call::all() {
+                let entry = listed.get(call.name()).map(|entry| Entry {
+                    file: entry.file,
+                    line: entry.line.into(),
+                    reason: entry.reason,
+                });
+                assert_eq!(list.entry(call), entry, "{}", call.name());
+                assert_eq!(list.calls.has(call), entry.is_some(), "{}", call.name());
+            }
+        };
+        assert_eq!(PROFILES.map(|(name, _)| name).to_vec(), listed.named.keys().copied().collect::<Vec<_>>());
+        for (name, list) in PROFILES {
+            same(list, &listed.named[name]);
+        }
+        same(&INIT, &listed.init);
+        same(&NEVER, &listed.never);
+    }
+
+    #[test]
+    fn data_files_are_right_and_disjoint_where_they_must_be() {
+        for (name, list) in PROFILES {
+            assert!(list.lines.len() > 200, "{name}");
+            for call in Call::all().filter(|call| NEVER.calls.has(*call)) {
+                assert!(!list.calls.has(call), "{name} allows {}", call.name());
+                assert!(!INIT.calls.has(call), "{}", call.name());
+            }
+        }
+        for call in ["execve", "clone", "wait4", "waitid", "seccomp", "landlock_restrict_self", "sendmsg"] {
+            assert!(INIT.calls.has(Call::named(call).unwrap()), "{call}");
+        }
+    }
+
+    #[test]
+    fn sets_of_calls_add_and_take_away() {
+        let [read, write] = ["read", "write"].map(|name| Call::named(name).unwrap());
+        let mut set = Calls::named(&["read", "no_such_call"]);
+        assert!(set.has(read) && !set.has(write) && !set.is_empty());
+        assert_eq!(set.and(&Calls::named(&["write"])), Calls::named(&["write", "read"]));
+        assert_eq!(set.without(&set), Calls::default());
+        set.insert(write);
+        set.remove(read);
+        assert_eq!(set, Calls::named(&["write"]));
     }
 }

@@ -16,22 +16,35 @@ const NUMBERS: u16 = 1024;
 /// What `src/syscalls/table.rs` has bits for.
 const MOST: usize = 512;
 
+/// Every name, sorted, and for each architecture of `Arch::ALL` the numbers of those that it has.
+pub(crate) struct Names {
+    pub(crate) all: Vec<&'static str>,
+    numbers: [BTreeMap<&'static str, u16>; 2],
+}
+
+impl Names {
+    pub(crate) fn new() -> Self {
+        let numbers = [
+            numbered(|id| Some(x86_64::Sysno::new(id)?.name())),
+            numbered(|id| Some(aarch64::Sysno::new(id)?.name())),
+        ];
+        let mut all: Vec<_> = numbers.iter().flat_map(|table| table.keys().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        Self { all, numbers }
+    }
+}
+
 /// The tables, from the texts of [`FILES`].
-pub(crate) fn tables(texts: &[String; 4]) -> Result<String, String> {
-    let numbers: [BTreeMap<&str, u16>; 2] = [
-        numbered(|id| Some(x86_64::Sysno::new(id)?.name())),
-        numbered(|id| Some(aarch64::Sysno::new(id)?.name())),
-    ];
-    let mut names: Vec<&str> = numbers.iter().flat_map(|table| table.keys().copied()).collect();
-    names.sort_unstable();
-    names.dedup();
+pub(crate) fn tables(names: &Names, texts: &[String; 4]) -> Result<String, String> {
+    let Names { all: names, numbers } = names;
     if names.len() > MOST {
         return Err(format!("{} system calls are over the {MOST} of a set; raise both", names.len()));
     }
     let texts = texts.each_ref().map(String::as_str);
     let profiles = listing::read(texts, &|name| names.binary_search(&name).is_ok())?;
     let mut out = String::new();
-    write_names(&mut out, &names, &numbers).map_err(|error| error.to_string())?;
+    write_names(&mut out, names, numbers).map_err(|error| error.to_string())?;
     let profile =
         |name: &str| profiles.named.get(name).ok_or_else(|| format!("there is no profile `{name}`"));
     let lists = [
@@ -42,7 +55,7 @@ pub(crate) fn tables(texts: &[String; 4]) -> Result<String, String> {
     ];
     let mut reasons = String::new();
     for (name, calls) in lists {
-        write_list(&mut out, name, calls, &names, &mut reasons)?;
+        write_list(&mut out, name, calls, names, &mut reasons)?;
     }
     writeln!(out, "const FILES: [&str; 4] = {FILES:?};\nconst REASONS: &str = {reasons:?};")
         .map_err(|error| error.to_string())?;

@@ -1,8 +1,13 @@
 //! What of the policies' data is worked out when the crate is built, so that no run waits for it: the tables of
-//! system calls (`calls`), from `syscalls/*.txt`. A wrong data file fails the build.
+//! system calls (`calls`), from `syscalls/*.txt`, and the rules on their arguments (`rules`), from
+//! `src/syscalls/arguments.rs`. A wrong data file fails the build.
 
+#[allow(dead_code, reason = "the crate's own file: it has the words of answers, too")]
+#[path = "../src/syscalls/arguments.rs"]
+mod arguments;
 mod calls;
 mod listing;
+mod rules;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -14,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     depend_on("build")?;
     let [standard, minimal, init, never] = listing::FILES.map(read);
     let texts = [standard?, minimal?, init?, never?];
-    fs::write(Path::new(&out).join("calls.rs"), calls::tables(&texts)?)?;
+    depend_on("src/syscalls/arguments.rs")?;
+    let names = calls::Names::new();
+    fs::write(Path::new(&out).join("calls.rs"), calls::tables(&names, &texts)?)?;
+    fs::write(Path::new(&out).join("rules.rs"), rules::compiled(&names.all)?)?;
     Ok(())
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Every comparison is of the low 32 bits: the kernel reads each of these arguments as an `int`, `unsigned int` or
 //! `umode_t` (or, for `clone`, its lower half), so `TIOCSTI | 1 << 32` is `TIOCSTI` to it, and must be to us.
-
-use stockade_protocol::spec::{Level, NetworkMode, NetworkSpec, Ports};
+//!
+//! The build compiles these rules (`build/rules.rs`) and so includes this file; at run time it only says why.
 
 /// What a refused call answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// `EPERM`
     NotPermitted,
     /// `EAFNOSUPPORT`, which makes programs try another family.
@@ -16,7 +16,7 @@ pub(super) enum Refusal {
 
 /// Which filter a rule belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site {
+pub(crate) enum Site {
     /// Binds pid 1 of the run, too.
     Base,
     /// Binds the tool only.
@@ -25,7 +25,7 @@ pub(super) enum Site {
 
 /// A test of one argument's low 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Test {
+pub(crate) enum Test {
     Is(u32),
     IsNot(u32),
     /// `argument & .0 == .1`
@@ -34,12 +34,12 @@ pub(super) enum Test {
 
 /// A call is refused when all conditions of one of its rules hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) call: &'static str,
-    pub(super) conditions: Vec<(u8, Test)>,
-    pub(super) refusal: Refusal,
-    pub(super) site: Site,
-    pub(super) reason: &'static str,
+pub(crate) struct Rule {
+    pub(crate) call: &'static str,
+    pub(crate) conditions: Vec<(u8, Test)>,
+    pub(crate) refusal: Refusal,
+    pub(crate) site: Site,
+    pub(crate) reason: &'static str,
 }
 
 // sched.h
@@ -77,30 +77,26 @@ const FASTOPEN_OPTIONS: [u32; 2] = [23, 30];
 
 /// What of a policy decides which rules it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Variant {
+pub(crate) struct Variant {
     /// Whether other processes of the host's have numbers in a run, and its services names.
-    minimal: bool,
-    network: bool,
+    pub(crate) minimal: bool,
+    pub(crate) network: bool,
     /// Whether sockets of the internet's families can be made: also where a namespace leaves them nothing to reach.
-    internet: bool,
+    pub(crate) internet: bool,
     /// Whether connections are to listed ports only.
-    plain_tcp: bool,
+    pub(crate) plain_tcp: bool,
 }
 
 impl Variant {
-    pub(super) fn of(level: Level, network: &NetworkSpec) -> Self {
-        let there = network.mode != NetworkMode::None;
-        Self {
-            minimal: level == Level::Minimal,
-            network: there,
-            internet: there || level == Level::Strict,
-            plain_tcp: network.mode == NetworkMode::Host && network.tcp_connect != Ports::Any,
-        }
+    /// A bit of its own.
+    pub(crate) fn bit(self) -> u16 {
+        let Self { minimal, network, internet, plain_tcp } = self;
+        1 << [minimal, network, internet, plain_tcp].iter().fold(0, |all, one| all << 1 | u16::from(*one))
     }
 }
 
 /// Every rule of a policy.
-pub(super) fn rules(variant: Variant) -> Vec<Rule> {
+pub(crate) fn rules(variant: Variant) -> Vec<Rule> {
     let mut rules = Rules(Vec::new());
     rules.processes();
     rules.modes();

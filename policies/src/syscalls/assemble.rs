@@ -1,4 +1,5 @@
-//! Makes BPF programs (linux/filter.h): a tree over numbers by hand, rules on arguments by seccompiler.
+//! Makes BPF programs (linux/filter.h): a tree over numbers, and behind it the rules on arguments, which the build
+//! has compiled with seccompiler.
 //!
 //! ```text
 //! architecture? ── another: kill
@@ -6,11 +7,10 @@
 //!                └─ leaf: jump ──> rule: conditions hold: its errno ── not ──> next rule ──> allow
 //! ```
 
-use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use stockade_protocol::spec::BpfInstruction;
 
-use super::arguments::{Refusal, Rule, Test};
-use super::table::{Arch, Call};
+use super::arguments::{Site, Variant};
+use super::table::{Arch, Call, Calls, compiled_rules};
 
 /// The kernel's bound on one program (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -26,14 +26,10 @@ const ARCH_OFFSET: u32 = 4;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
-// asm-generic/errno-base.h and asm-generic/errno.h
-const EPERM: u16 = 1;
-const EAFNOSUPPORT: u16 = 97;
 /// How many instructions stand before the tree.
 const HEAD: usize = 4;
-/// Room for the ranges and the rules of any policy of today; not a bound.
+/// Room for the ranges of any policy of today; not a bound.
 const RANGES: usize = 256;
-const CHECKS: usize = 512;
 
 /// What a call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +55,14 @@ enum Leaf {
     Check(usize),
 }
 
-/// A program that gives each call its answer, but refuses allowed ones by these rules. Numbers that no call has get
+/// A program that gives each call its answer, but asks the checks of allowed ones. Numbers that no call has get
 /// `otherwise`.
-pub(super) fn program<'a>(
+pub(super) fn program(
     arch: Arch,
     answer: impl Fn(Call) -> Answer,
     otherwise: Answer,
-    rules: impl Iterator<Item = &'a Rule>,
+    checks: &Checks,
 ) -> Result<Vec<BpfInstruction>, String> {
-    let checks = Checks::new(arch, rules).map_err(|error| error.to_string())?;
     let leaf = |(number, call)| match answer(call) {
         Answer::Allow => (number, checks.leaf(number)),
         refused @ Answer::Errno(_) => (number, Leaf::Answer(refused)),
@@ -150,26 +145,40 @@ fn tree_length(ranges: usize) -> usize {
 }
 
 /// Rules on arguments, compiled: for each call that has some, one after another, and then allow.
-struct Checks {
+pub(super) struct Checks {
     code: Vec<BpfInstruction>,
     /// By number: where its rules begin.
     starts: Vec<(u32, usize)>,
 }
 
 impl Checks {
-    fn new<'a>(arch: Arch, rules: impl Iterator<Item = &'a Rule>) -> Result<Self, seccompiler::BackendError> {
-        let numbered = |rule: &'a Rule| Some((arch.number(rule.call)?, rule));
-        let mut rules: Vec<(u32, &Rule)> = rules.filter_map(numbered).collect();
-        rules.sort_by_key(|(number, rule)| (*number, rule.refusal == Refusal::NotPermitted));
-        let mut checks = Self { code: Vec::with_capacity(CHECKS), starts: Vec::new() };
-        for of_one in rules.chunk_by(|(number, _), (next, _)| number == next) {
-            checks.starts.extend(of_one.first().map(|(number, _)| (*number, checks.code.len())));
-            for (_, rule) in of_one {
-                checks.rule(rule)?;
+    /// The rules of one filter that are about these calls.
+    pub(super) fn new(arch: Arch, variant: Variant, site: Site, calls: &Calls) -> Self {
+        let mut checks = Self { code: Vec::new(), starts: Vec::new() };
+        let mut last = None;
+        for (call, code) in compiled_rules(variant, site).filter(|(call, _)| calls.has(*call)) {
+            let Some(number) = arch.number_of(call) else { continue };
+            if last != Some(call) {
+                checks.end();
+                checks.starts.push((number, checks.code.len()));
+                last = Some(call);
             }
-            checks.code.push(Answer::Allow.returned());
+            checks.code.extend_from_slice(code);
         }
-        Ok(checks)
+        checks.end();
+        checks.starts.sort_unstable();
+        checks
+    }
+
+    /// What no rule of a call refuses is allowed.
+    fn end(&mut self) {
+        if !self.starts.is_empty() {
+            self.code.push(Answer::Allow.returned());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
     }
 
     /// Where the tree leads for an allowed call.
@@ -179,44 +188,6 @@ impl Checks {
             Err(_) => Leaf::Answer(Answer::Allow),
         }
     }
-
-    /// What seccompiler makes of a rule goes on behind its end where all conditions hold, and otherwise one
-    /// instruction further: over the answer.
-    fn rule(&mut self, rule: &Rule) -> Result<(), seccompiler::BackendError> {
-        let conditions = rule.conditions.iter().map(|(argument, test)| condition(*argument, *test));
-        let compiled = BpfProgram::from(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?);
-        let compiled = match compiled.as_slice() {
-            // It begins with a jump over one instruction, which nothing else reaches: programs only jump forward.
-            [jump, _, rest @ ..] if jump.code == JUMP && jump.k == 1 => rest,
-            whole => whole,
-        };
-        self.code.extend(compiled.iter().map(|one| BpfInstruction {
-            code: one.code,
-            jt: one.jt,
-            jf: one.jf,
-            k: one.k,
-        }));
-        self.code.push(rule.refusal.answer().returned());
-        Ok(())
-    }
-}
-
-impl Refusal {
-    fn answer(self) -> Answer {
-        Answer::Errno(match self {
-            Self::NotPermitted => EPERM,
-            Self::NoFamily => EAFNOSUPPORT,
-        })
-    }
-}
-
-fn condition(argument: u8, test: Test) -> Result<SeccompCondition, seccompiler::BackendError> {
-    let (operator, value) = match test {
-        Test::Is(value) => (SeccompCmpOp::Eq, value),
-        Test::IsNot(value) => (SeccompCmpOp::Ne, value),
-        Test::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask.into()), value),
-    };
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
 }
 
 fn statement(code: u16, k: u32) -> BpfInstruction {

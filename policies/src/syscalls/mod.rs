@@ -3,7 +3,7 @@
 //! Text to table to program: `policies/syscalls/*.txt` say which calls a profile has and why; the build
 //! (`build/calls.rs`, by the parser in `build/listing.rs`) makes tables of them that `table` holds; `plan` joins a
 //! profile's set of calls with what a policy allows and denies; `assemble` makes a program of that and of the rules in
-//! `arguments`.
+//! `arguments`, which the build compiles (`build/rules.rs`).
 //!
 //! The base filter is one program:
 //!

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stockade_protocol::spec::{Level, NetworkSpec, SeccompSpec};
+use stockade_protocol::spec::{Level, NetworkMode, NetworkSpec, Ports, SeccompSpec};
 
-use super::arguments::{Rule, Site, Variant, rules};
-use super::assemble::{Answer, program};
+use super::arguments::{Site, Variant, rules};
+use super::assemble::{Answer, Checks, program};
 use super::interpret::{self, Verdict, evaluate};
-use super::table::{Arch, Call, Calls, INIT, List, NEVER, PROFILES, names};
+use super::table::{Arch, Call, Calls, INIT, List, NEVER, PROFILES, names, rule_count};
 use crate::document::Syscalls;
 use crate::error::{PolicyError, Problem};
 use crate::nearest::{nearest_first, probably_meant};
@@ -56,7 +56,7 @@ pub(crate) struct Plan {
 pub(crate) struct Filter {
     pub(crate) spec: SeccompSpec,
     arch: Arch,
-    rules: Vec<Rule>,
+    variant: Variant,
 }
 
 /// Filters that were made already, by what they were made from: everything that [`Filter::new`] reads.
@@ -123,8 +123,8 @@ impl Plan {
             evaluate(spec.base.iter().chain(&spec.delta), &call)
         });
         let verdict = verdicts.into_iter().find(|verdict| *verdict == Verdict::Allow).unwrap_or(verdicts[0]);
-        let refused: Vec<_> =
-            filter.rules.iter().filter(|rule| rule.call == name).map(|rule| rule.reason).collect();
+        let of_call = rules(filter.variant).into_iter().filter(|rule| rule.call == name);
+        let refused: Vec<_> = of_call.map(|rule| rule.reason).collect();
         let note = match verdict {
             Verdict::Allow if refused.is_empty() => String::new(),
             Verdict::Allow => format!("refused {}", unique(&refused).join("; ")),
@@ -155,6 +155,18 @@ impl Plan {
     }
 }
 
+impl Variant {
+    pub(super) fn of(level: Level, network: &NetworkSpec) -> Self {
+        let there = network.mode != NetworkMode::None;
+        Self {
+            minimal: level == Level::Minimal,
+            network: there,
+            internet: there || level == Level::Strict,
+            plain_tcp: network.mode == NetworkMode::Host && network.tcp_connect != Ports::Any,
+        }
+    }
+}
+
 impl Filters {
     /// The filter of a plan, made if it isn't there yet.
     pub(crate) fn filter(&mut self, plan: &Plan, request: &Request<'_>) -> Result<Arc<Filter>, String> {
@@ -171,7 +183,6 @@ impl Filters {
 
 impl Filter {
     pub(super) fn new(plan: &Plan, variant: Variant, arch: Arch) -> Result<Self, String> {
-        let rules = rules(variant);
         let in_base = plan.allowed.and(&INIT.calls);
         let older = Calls::named(&AS_OLDER_KERNEL);
         let answer = |call| match call {
@@ -179,26 +190,24 @@ impl Filter {
             call if older.has(call) => Answer::Errno(ENOSYS),
             _ => Answer::Errno(EPERM),
         };
-        let of_base = rules.iter().filter(|rule| rule.site == Site::Base);
-        let base = vec![program(arch, answer, Answer::Errno(ENOSYS), of_base)?];
+        let checks = Checks::new(arch, variant, Site::Base, &in_base);
+        let base = vec![program(arch, answer, Answer::Errno(ENOSYS), &checks)?];
         let withheld = INIT.calls.without(&plan.allowed);
         let answer = |call| if withheld.has(call) { Answer::Errno(EPERM) } else { Answer::Allow };
-        let late = |rule: &&Rule| {
-            rule.site == Site::Delta && Call::named(rule.call).is_some_and(|call| in_base.has(call))
-        };
-        let delta = if withheld.is_empty() && !rules.iter().any(|rule| late(&rule)) {
+        let late = Checks::new(arch, variant, Site::Delta, &in_base);
+        let delta = if withheld.is_empty() && late.is_empty() {
             Vec::new()
         } else {
-            vec![program(arch, answer, Answer::Allow, rules.iter().filter(late))?]
+            vec![program(arch, answer, Answer::Allow, &late)?]
         };
         let allowed = arch.by_number().filter(|(_, call)| in_base.has(*call)).count();
-        let count = u32::try_from(allowed + rules.len()).unwrap_or(u32::MAX);
-        Ok(Self { spec: SeccompSpec { base, delta, rules: count }, arch, rules })
+        let count = u32::try_from(allowed + rule_count(variant)).unwrap_or(u32::MAX);
+        Ok(Self { spec: SeccompSpec { base, delta, rules: count }, arch, variant })
     }
 
     #[cfg(test)]
-    pub(super) fn rules(&self) -> &[Rule] {
-        &self.rules
+    pub(super) fn rules(&self) -> Vec<super::arguments::Rule> {
+        rules(self.variant)
     }
 }
 

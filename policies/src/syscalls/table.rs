@@ -1,7 +1,13 @@
 //! Names and numbers of system calls, by architecture, and the profiles: tables that the build makes (`build/calls.rs`)
-//! from the `syscalls` crate and the data files `syscalls/*.txt`. Nothing of them is read or hashed at run time.
+//! from the `syscalls` crate and the data files `syscalls/*.txt`. Nothing of them is read or hashed at run time. And the
+//! rules of `arguments`, compiled (`build/rules.rs`).
+
+use stockade_protocol::spec::BpfInstruction;
+
+use super::arguments::{Site, Variant};
 
 include!(concat!(env!("OUT_DIR"), "/calls.rs"));
+include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
 /// A system call, whatever the architecture: its place in the table of names, which is sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +40,31 @@ struct Line {
     line: u16,
     start: u16,
     end: u16,
+}
+
+/// A rule of `arguments`: of which call, in which variants (by their bits), and where in [`CODE`] its instructions stand.
+struct Compiled {
+    call: Call,
+    variants: u16,
+    site: Site,
+    start: u16,
+    end: u16,
+}
+
+/// The rules of a policy at one site, compiled: a call's stand together. Each ends in its refusal, and goes on behind it
+/// where its conditions don't hold.
+pub(super) fn compiled_rules(
+    variant: Variant,
+    site: Site,
+) -> impl Iterator<Item = (Call, &'static [BpfInstruction])> {
+    let bit = variant.bit();
+    let mine = RULES.iter().filter(move |rule| rule.site == site && rule.variants & bit != 0);
+    mine.filter_map(|rule| Some((rule.call, CODE.get(usize::from(rule.start)..usize::from(rule.end))?)))
+}
+
+/// How many rules a policy has.
+pub(super) fn rule_count(variant: Variant) -> usize {
+    RULES.iter().filter(|rule| rule.variants & variant.bit() != 0).count()
 }
 
 /// Where a list has a call, and why.

@@ -64,7 +64,7 @@ impl Answer {
     }
 
     fn by(allowed: bool, rule: &Rule, note: impl Into<String>) -> Self {
-        Self::new(allowed, &*rule.text, &rule.at, note)
+        Self::new(allowed, rule.text.to_string(), &rule.at, note)
     }
 }
 

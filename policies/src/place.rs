@@ -4,6 +4,7 @@
 //! a rule that is only roughly right is worse than none. `*`, `?` and `[` are refused with that reason.
 
 use core::fmt;
+use std::sync::Arc;
 
 use stockade_protocol::bounds::MAX_PATH;
 
@@ -54,7 +55,7 @@ impl Roots {
 pub(crate) struct Place {
     base: Base,
     /// Names joined by `/`; empty for the base itself.
-    rest: String,
+    rest: Arc<str>,
 }
 
 impl Place {
@@ -130,7 +131,9 @@ impl Place {
 
     /// The absolute path in a request; `None` when it is longer than the kernel takes.
     pub(crate) fn expand(&self, roots: &Roots) -> Option<Vec<u8>> {
-        let mut path = roots.of(self.base).to_vec();
+        let base = roots.of(self.base);
+        let mut path = Vec::with_capacity(base.len() + 1 + self.rest.len());
+        path.extend_from_slice(base);
         if !self.rest.is_empty() {
             if path != b"/" {
                 path.push(b'/');
@@ -153,7 +156,7 @@ impl fmt::Display for Place {
 }
 
 /// Names without `.`, empty ones, `..`, variables, globs and NUL.
-fn plain(rest: &str, text: &str) -> Result<String, String> {
+fn plain(rest: &str, text: &str) -> Result<Arc<str>, String> {
     if text.len() > MAX_PATH {
         return Err(format!("a path of {} bytes is over the limit of {MAX_PATH}", text.len()));
     }
@@ -169,13 +172,17 @@ fn plain(rest: &str, text: &str) -> Result<String, String> {
     if rest.contains("${") {
         return Err(format!("`{text}`: a variable stands only at the front of a path"));
     }
-    let names: Vec<&str> = rest.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
-    if names.contains(&"..") {
+    if rest.split('/').any(|name| name == "..") {
         return Err(format!(
             "`{text}`: `..` can lead anywhere once a link is on the way; write the path out"
         ));
     }
-    Ok(names.join("/"))
+    let left_out = |name: &str| matches!(name, "" | ".");
+    if !rest.split('/').any(left_out) {
+        return Ok(rest.into());
+    }
+    let names: Vec<&str> = rest.split('/').filter(|name| !left_out(name)).collect();
+    Ok(names.join("/").into())
 }
 
 /// Replaces every variable in the value of an environment entry.
@@ -199,12 +206,17 @@ pub(crate) fn expand_text(text: &str, roots: &Roots) -> Vec<u8> {
 
 /// Whether `path` is `root` or lies beneath it. Both absolute and normalised.
 pub(crate) fn is_within(path: &[u8], root: &[u8]) -> bool {
-    root == b"/" || path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    match path.get(root.len()) {
+        // Looked at first, because most paths differ here already.
+        Some(b'/') => path.starts_with(root),
+        None => path == root,
+        Some(_) => root == b"/",
+    }
 }
 
 /// How many names a normalised absolute path has.
 pub(crate) fn depth(path: &[u8]) -> usize {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count()
+    if path == b"/" { 0 } else { path.iter().filter(|byte| **byte == b'/').count() }
 }
 
 #[cfg(test)]
@@ -264,6 +276,8 @@ mod tests {
     fn within_is_by_names_not_by_letters() {
         assert!(is_within(b"/usr", b"/usr") && is_within(b"/usr/x", b"/usr") && is_within(b"/x", b"/"));
         assert!(!is_within(b"/usrx", b"/usr") && !is_within(b"/us", b"/usr"));
+        assert!(is_within(b"/", b"/") && !is_within(b"/", b"/x") && !is_within(b"/usr/x", b"/lib"));
+        assert_eq!([&b"/"[..], b"/usr", b"/usr/x"].map(depth), [0, 1, 2]);
         assert!(Place::absolute("/proc/x").unwrap().is_literally_within("/proc"));
         assert!(!Place::absolute("/process").unwrap().is_literally_within("/proc"));
     }

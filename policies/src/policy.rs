@@ -14,7 +14,6 @@ use crate::error::{PolicyError, Problem};
 use crate::names::{HARMLESS_NODES, UidRange, User, level_text};
 use crate::place::Base;
 use crate::position::{Located, Position};
-use crate::rule::PlaceRules;
 use crate::syscalls::{Filter, Filters, Plan, Request};
 use crate::text;
 
@@ -28,7 +27,6 @@ pub struct Policy {
     /// Whether every file it is made from is an operator's or shipped.
     pub(crate) trusted: bool,
     pub(crate) document: Arc<Document>,
-    pub(crate) places: Arc<PlaceRules>,
     pub(crate) level: Located<Level>,
     pub(crate) mode: Located<NetworkMode>,
     pub(crate) network: NetworkSpec,
@@ -139,7 +137,6 @@ impl Policy {
             file,
             ancestors,
             trusted,
-            places: Arc::new(PlaceRules::new(&document.filesystem)),
             level,
             mode,
             network,

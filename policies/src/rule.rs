@@ -1,61 +1,68 @@
-//! Rules as answers and errors name them. Their words are made once, when a policy is loaded, so that resolving a
-//! request only counts references.
+//! Rules as answers and errors name them. A rule is said in words only when it is asked for: resolving a request
+//! handles hundreds of them, and shows none.
 
+use core::fmt;
 use std::sync::Arc;
 
-use crate::document::Filesystem;
 use crate::place::Place;
 use crate::position::{Located, Position};
 
 /// A rule that decides, as a person would say it, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    pub(crate) text: Arc<str>,
+    pub(crate) text: Words,
     pub(crate) at: Position,
 }
 
-impl Rule {
+/// What a rule says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// These words.
+    Text(Arc<str>),
     /// A key of `[filesystem]` that isn't a list.
-    pub(crate) fn key(key: &str, at: &Position) -> Self {
-        Self { text: format!("[filesystem] {key}").into(), at: at.clone() }
+    Key(&'static str),
+    /// An entry of a list of `[filesystem]`.
+    Entry(&'static str, Place),
+}
+
+impl Rule {
+    pub(crate) fn text(text: &str, at: &Position) -> Self {
+        Self { text: Words::Text(text.into()), at: at.clone() }
+    }
+
+    pub(crate) fn key(key: &'static str, at: &Position) -> Self {
+        Self { text: Words::Key(key), at: at.clone() }
+    }
+
+    pub(crate) fn entry(list: &'static str, place: &Located<Place>) -> Self {
+        Self { text: Words::Entry(list, place.value.clone()), at: place.at.clone() }
     }
 }
 
-/// A path and the rule that it is.
-#[derive(Debug, Clone)]
-pub(crate) struct PlaceRule {
-    pub(crate) place: Place,
-    pub(crate) rule: Rule,
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Key(key) => write!(f, "[filesystem] {key}"),
+            Self::Entry(list, place) => write!(f, "[filesystem] {list}: \"{place}\""),
+        }
+    }
 }
 
-/// The lists of `[filesystem]`.
-#[derive(Debug)]
-pub(crate) struct PlaceRules {
-    pub(crate) read: Vec<PlaceRule>,
-    pub(crate) write: Vec<PlaceRule>,
-    pub(crate) execute: Vec<PlaceRule>,
-    pub(crate) deny: Vec<PlaceRule>,
-    pub(crate) protect: Vec<PlaceRule>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl PlaceRules {
-    pub(crate) fn new(filesystem: &Filesystem) -> Self {
-        let rules = |key: &str, list: &Option<Vec<Located<Place>>>| {
-            let rule = |place: &Located<Place>| PlaceRule {
-                rule: Rule {
-                    text: format!("[filesystem] {key}: \"{}\"", place.value).into(),
-                    at: place.at.clone(),
-                },
-                place: place.value.clone(),
-            };
-            list.iter().flatten().map(rule).collect()
-        };
-        Self {
-            read: rules("read", &filesystem.read),
-            write: rules("write", &filesystem.write),
-            execute: rules("execute", &filesystem.execute),
-            deny: rules("deny", &filesystem.deny),
-            protect: rules("protect", &filesystem.protect),
+    #[test]
+    fn rules_are_said_as_they_are_written() {
+        let place = Located::built_in(Place::absolute("${home}/.cargo").unwrap());
+        let rules = [
+            (Rule::text("a rule", &place.at), "a rule"),
+            (Rule::key("hidden-home", &place.at), "[filesystem] hidden-home"),
+            (Rule::entry("read", &place), "[filesystem] read: \"${home}/.cargo\""),
+        ];
+        for (rule, words) in rules {
+            assert_eq!(rule.text.to_string(), words);
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn variables(
     let own = |value: Vec<u8>, text: &str, at: &Position| Variable {
         value,
         origin: Origin::Policy,
-        rule: Rule { text: text.into(), at: at.clone() },
+        rule: Rule::text(text, at),
     };
     let home = own(roots.home.clone(), "HOME is the caller's home", &Position::built_in());
     variables.insert(b"HOME".to_vec(), home);
@@ -75,7 +75,7 @@ pub(super) fn variables(
 pub(crate) fn allowing(policy: &Policy, name: &[u8]) -> Option<Rule> {
     let mut allow = policy.document.environment.allow.iter().flatten();
     let pattern = allow.find(|pattern| pattern.value.matches(name) && !odd(name))?;
-    Some(Rule { text: format!("[environment] allow: \"{}\"", pattern.value).into(), at: pattern.at.clone() })
+    Some(Rule::text(&format!("[environment] allow: \"{}\"", pattern.value), &pattern.at))
 }
 
 /// A pattern with `*` takes any end; what then is no name is left out.

@@ -11,8 +11,6 @@
 //!
 //! Sorted parents first: a later mount covers an earlier one, so the deepest mount above a path decides.
 
-use std::collections::BTreeMap;
-
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_PATH;
 use stockade_protocol::spec::{Access, Level, Mount, MountKind};
@@ -20,10 +18,10 @@ use stockade_protocol::spec::{Access, Level, Mount, MountKind};
 use super::error::ResolveError;
 use super::request::{can_hide, shown};
 use crate::amount::Size;
-use crate::place::{Base, Roots, depth, is_within};
+use crate::place::{Base, Place, Roots, depth, is_within};
 use crate::policy::Policy;
-use crate::position::Position;
-use crate::rule::{PlaceRule, Rule};
+use crate::position::{Located, Position};
+use crate::rule::Rule;
 
 /// The most mounts, and the most guarded paths, of one run.
 const MAX_PATHS: usize = 512;
@@ -92,11 +90,10 @@ pub(crate) struct Visible {
 
 impl Visible {
     pub(super) fn new(policy: &Policy, roots: &Roots) -> Result<Self, ResolveError> {
-        let mut entries = listed(policy, roots)?;
+        let mut entries = Entries(listed(policy, roots)?);
         add_private(&mut entries, policy, roots);
         add_kernel(&mut entries, policy);
-        let mut entries: Vec<Entry> = entries.into_values().collect();
-        entries.sort_by_key(|entry| depth(&entry.target));
+        let Entries(mut entries) = entries;
         add_up(&mut entries);
         let mut visible = Self {
             policy: policy.name.clone(),
@@ -134,8 +131,9 @@ impl Visible {
     }
 
     fn guard(&mut self, policy: &Policy, roots: &Roots) -> Result<(), ResolveError> {
-        for place in &policy.places.deny {
-            let guard = guard(place, roots)?;
+        let filesystem = &policy.document.filesystem;
+        for place in filesystem.deny.iter().flatten() {
+            let guard = guard("deny", place, roots)?;
             if is_within(&roots.workspace, &guard.path) {
                 return Err(ResolveError::Denied {
                     what: "workspace",
@@ -147,8 +145,8 @@ impl Visible {
             self.entries.retain(|entry| !is_within(&entry.target, &guard.path));
             self.deny.push(guard);
         }
-        for place in &policy.places.protect {
-            let guard = guard(place, roots)?;
+        for place in filesystem.protect.iter().flatten() {
+            let guard = guard("protect", place, roots)?;
             let beneath = |entry: &&mut Entry| entry.is_host() && is_within(&entry.target, &guard.path);
             self.entries.iter_mut().filter(beneath).for_each(|entry| entry.grants.write = None);
             self.protect.push(guard);
@@ -179,13 +177,13 @@ impl Visible {
     }
 }
 
-fn guard(place: &PlaceRule, roots: &Roots) -> Result<Guard, ResolveError> {
-    Ok(Guard { path: Bytes(expand(place, roots)?), rule: place.rule.clone() })
+fn guard(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Guard, ResolveError> {
+    Ok(Guard { path: Bytes(expand(list, place, roots)?), rule: Rule::entry(list, place) })
 }
 
 /// Parents first; what lies beneath another of the same list is held by it.
 fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
-    guards.sort_by_key(|guard| depth(&guard.path));
+    guards.sort_by_cached_key(|guard| depth(&guard.path));
     let mut kept: Vec<Guard> = Vec::new();
     for guard in guards {
         if !kept.iter().any(|above| is_within(&guard.path, &above.path)) {
@@ -195,48 +193,83 @@ fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
     kept
 }
 
-fn expand(place: &PlaceRule, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
-    place.place.expand(roots).ok_or_else(|| ResolveError::LongPath {
-        rule: place.rule.text.to_string(),
-        at: place.rule.at.clone(),
+fn expand(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
+    place.value.expand(roots).ok_or_else(|| ResolveError::LongPath {
+        rule: Rule::entry(list, place).text.to_string(),
+        at: place.at.clone(),
         limit: MAX_PATH,
     })
 }
 
-type Entries = BTreeMap<Vec<u8>, Entry>;
+/// Sorted by depth, then by name; no two of the same target.
+struct Entries(Vec<Entry>);
+
+impl Entries {
+    fn find(&self, target: &[u8]) -> Result<usize, usize> {
+        self.0.binary_search_by(|entry| order(&entry.target).cmp(&order(target)))
+    }
+
+    /// What is there, which goes.
+    fn take(&mut self, target: &[u8]) -> Option<Entry> {
+        self.find(target).ok().map(|at| self.0.remove(at))
+    }
+
+    /// In place of what is there.
+    fn put(&mut self, entry: Entry) {
+        match self.find(&entry.target) {
+            Ok(at) => self.0[at] = entry,
+            Err(at) => self.0.insert(at, entry),
+        }
+    }
+}
+
+fn order(target: &[u8]) -> (usize, &[u8]) {
+    (depth(target), target)
+}
 
 /// Step 1: what the lists say.
-fn listed(policy: &Policy, roots: &Roots) -> Result<Entries, ResolveError> {
-    let places = &policy.places;
-    let lists = [("read", &places.read), ("write", &places.write), ("execute", &places.execute)];
-    let mut entries = Entries::new();
+fn listed(policy: &Policy, roots: &Roots) -> Result<Vec<Entry>, ResolveError> {
+    let filesystem = &policy.document.filesystem;
+    let lists = [("read", &filesystem.read), ("write", &filesystem.write), ("execute", &filesystem.execute)];
+    let mut places =
+        Vec::with_capacity(lists.iter().map(|(_, list)| list.as_ref().map_or(0, Vec::len)).sum());
     for (key, list) in lists {
-        for place in list {
-            let rule = place.rule.clone();
-            let target = expand(place, roots)?;
-            let create = place.place.is_base(Base::Cache);
-            let entry = entries.entry(target.clone()).or_insert_with(|| Entry {
-                kind: if target == roots.workspace {
-                    MountKind::Workspace
-                } else {
-                    MountKind::Bind { create: false }
-                },
-                target,
-                grants: Grants::default(),
-            });
-            if create && entry.kind != MountKind::Workspace {
-                entry.kind = MountKind::Bind { create };
+        for place in list.iter().flatten() {
+            let target = expand(key, place, roots)?;
+            places.push((depth(&target), target, key, place));
+        }
+    }
+    // Of the same target, in the order of the lists: the first rule that gives something is the one that is named.
+    places.sort_by(|(depth, target, ..), (other, than, ..)| (depth, target).cmp(&(other, than)));
+    let mut entries: Vec<Entry> = Vec::with_capacity(places.len());
+    for (_, target, key, place) in places {
+        let create = place.value.is_base(Base::Cache);
+        let grants = grants(key, Rule::entry(key, place));
+        match entries.last_mut().filter(|last| last.target == target) {
+            Some(last) => {
+                last.grants.add(&grants);
+                if create && last.kind != MountKind::Workspace {
+                    last.kind = MountKind::Bind { create };
+                }
             }
-            let mut grants = Grants { read: Some(rule.clone()), ..Grants::default() };
-            match key {
-                "write" => grants.write = Some(rule),
-                "execute" => grants.execute = Some(rule),
-                _ => {}
+            None => {
+                let workspace = target == roots.workspace;
+                let kind = if workspace { MountKind::Workspace } else { MountKind::Bind { create } };
+                entries.push(Entry { target, kind, grants });
             }
-            entry.grants.add(&grants);
         }
     }
     Ok(entries)
+}
+
+/// What an entry of a list gives. All three show it.
+fn grants(list: &str, rule: Rule) -> Grants {
+    let (write, execute) = match list {
+        "write" => (Some(rule.clone()), None),
+        "execute" => (None, Some(rule.clone())),
+        _ => (None, None),
+    };
+    Grants { read: Some(rule), write, execute }
 }
 
 /// Step 2: private directories.
@@ -250,10 +283,10 @@ fn add_private(entries: &mut Entries, policy: &Policy, roots: &Roots) {
         }
         let target = path.to_vec();
         // Listed or not, it can be read and written; it is executable only if it is listed as that.
-        let execute = entries.remove(&target).and_then(|entry| entry.grants.execute);
+        let execute = entries.take(&target).and_then(|entry| entry.grants.execute);
         let grants = Grants { read: Some(rule.clone()), write: Some(rule.clone()), execute };
         let kind = MountKind::Tmpfs { size: bytes, mode };
-        entries.insert(target.clone(), Entry { target, kind, grants });
+        entries.put(Entry { target, kind, grants });
     };
     if let Some(hidden) =
         filesystem.hidden_home.as_ref().filter(|hidden| hidden.value && can_hide(&roots.home))
@@ -269,10 +302,10 @@ fn add_private(entries: &mut Entries, policy: &Policy, roots: &Roots) {
 
 /// Step 2: what the kernel shows.
 fn add_kernel(entries: &mut Entries, policy: &Policy) {
-    let own = Rule { text: "every run has a /proc of its own".into(), at: Position::built_in() };
+    let own = Rule::text("every run has a /proc of its own", &Position::built_in());
     let grants = Grants { read: Some(own), ..Grants::default() };
     let target = b"/proc".to_vec();
-    entries.insert(target.clone(), Entry { target, kind: MountKind::Proc, grants });
+    entries.put(Entry { target, kind: MountKind::Proc, grants });
     let filesystem = &policy.document.filesystem;
     let Some(first) = filesystem.dev.iter().flatten().next() else { return };
     let mut nodes: Vec<Bytes> =
@@ -284,7 +317,7 @@ fn add_kernel(entries: &mut Entries, policy: &Policy) {
     let rule = Rule::key("dev", &first.at);
     let target = b"/dev".to_vec();
     let grants = Grants { read: Some(rule.clone()), write: Some(rule), execute: None };
-    entries.insert(target.clone(), Entry { target, kind: MountKind::Dev { nodes, shm_size }, grants });
+    entries.put(Entry { target, kind: MountKind::Dev { nodes, shm_size }, grants });
 }
 
 /// Step 3: grants add up along a path, and what then says nothing new goes.

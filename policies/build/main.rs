@@ -1,12 +1,14 @@
 //! What of the policies' data is worked out when the crate is built, so that no run waits for it: the tables of
 //! system calls (`calls`), from `syscalls/*.txt`, and the rules on their arguments (`rules`), from
-//! `src/syscalls/arguments.rs`. A wrong data file fails the build.
+//! `src/syscalls/arguments.rs`; and the shipped policies (`profiles`), from `profiles/*.toml`. A wrong data file fails
+//! the build.
 
 #[allow(dead_code, reason = "the crate's own file: it has the words of answers, too")]
 #[path = "../src/syscalls/arguments.rs"]
 mod arguments;
 mod calls;
 mod listing;
+mod profiles;
 mod rules;
 
 use std::error::Error;
@@ -23,6 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let names = calls::Names::new();
     fs::write(Path::new(&out).join("calls.rs"), calls::tables(&names, &texts)?)?;
     fs::write(Path::new(&out).join("rules.rs"), rules::compiled(&names.all)?)?;
+    let texts = profiles::NAMES.map(|name| read(&format!("profiles/{name}.toml")));
+    let texts = texts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    fs::write(Path::new(&out).join("profiles.rs"), profiles::built(&texts)?)?;
     Ok(())
 }
 

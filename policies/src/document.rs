@@ -1,6 +1,7 @@
 //! A policy file as it is written: every key optional, every value parsed and located, nothing inherited yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use stockade_protocol::spec::{IoPriority, Level, NetworkMode, Ports};
 use toml::de::DeTable;
@@ -14,6 +15,7 @@ use crate::names::{
 use crate::place::Place;
 use crate::position::{Lines, Located, Position};
 use crate::reader::{Section, shown};
+use crate::tree::{Built, Table};
 
 /// The longest policy text, in bytes.
 pub(crate) const MAX_TEXT: usize = 256 * 1024;
@@ -118,6 +120,15 @@ pub(crate) fn parse(file: &str, name: &str, text: &str) -> Result<Document, Poli
         let at = error.span().map_or_else(start, |span| lines.at(&span));
         PolicyError::at(&at, Problem::Syntax(shown(error.message())))
     })?;
+    document(Table::Read(&lines, root.get_ref()), name, &start())
+}
+
+/// As [`parse`], for a shipped policy, which the build has read.
+pub(crate) fn built(file: &Arc<str>, name: &str, built: &'static Built) -> Result<Document, PolicyError> {
+    document(built.table(file), name, &Position { file: Arc::clone(file), line: 1, column: 1 })
+}
+
+fn document(root: Table<'_>, name: &str, start: &Position) -> Result<Document, PolicyError> {
     let known = [
         "name",
         "description",
@@ -130,8 +141,8 @@ pub(crate) fn parse(file: &str, name: &str, text: &str) -> Result<Document, Poli
         "syscalls",
         "run-as",
     ];
-    let policy = Section::new(&lines, "the policy", root.get_ref(), &known)?;
-    check_name(&policy, name, &start())?;
+    let policy = Section::new("the policy", root, &known)?;
+    check_name(&policy, name, start)?;
     Ok(Document {
         description: policy.text("description", "a sentence", description)?,
         extends: policy.text("extends", POLICY_NAME_EXPECTED, policy_name)?,
@@ -145,7 +156,7 @@ pub(crate) fn parse(file: &str, name: &str, text: &str) -> Result<Document, Poli
     })
 }
 
-fn check_name(policy: &Section<'_, '_>, expected: &str, start: &Position) -> Result<(), PolicyError> {
+fn check_name(policy: &Section<'_>, expected: &str, start: &Position) -> Result<(), PolicyError> {
     let stated = policy.text("name", POLICY_NAME_EXPECTED, policy_name)?;
     if let Err(reason) = policy_name(expected) {
         let problem =
@@ -171,7 +182,7 @@ fn description(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn filesystem(policy: &Section<'_, '_>) -> Result<Filesystem, PolicyError> {
+fn filesystem(policy: &Section<'_>) -> Result<Filesystem, PolicyError> {
     let known = ["read", "write", "execute", "deny", "protect", "tmp-size", "hidden-home", "dev"];
     let Some(section) = policy.section("filesystem", "[filesystem]", &known)? else {
         return Ok(Filesystem::default());
@@ -215,7 +226,7 @@ fn shown_place(text: &str, purpose: Use) -> Result<Place, String> {
     Ok(place)
 }
 
-fn network(policy: &Section<'_, '_>) -> Result<Network, PolicyError> {
+fn network(policy: &Section<'_>) -> Result<Network, PolicyError> {
     let Some(section) = policy.section("network", "[network]", &["mode", "tcp-connect", "tcp-bind"])? else {
         return Ok(Network::default());
     };
@@ -231,7 +242,7 @@ fn network(policy: &Section<'_, '_>) -> Result<Network, PolicyError> {
     })
 }
 
-fn environment(policy: &Section<'_, '_>) -> Result<Environment, PolicyError> {
+fn environment(policy: &Section<'_>) -> Result<Environment, PolicyError> {
     let Some(section) = policy.section("environment", "[environment]", &["allow", "default", "set"])? else {
         return Ok(Environment::default());
     };
@@ -244,7 +255,7 @@ fn environment(policy: &Section<'_, '_>) -> Result<Environment, PolicyError> {
 }
 
 fn variables(
-    section: &Section<'_, '_>,
+    section: &Section<'_>,
     key: &'static str,
 ) -> Result<BTreeMap<String, Located<String>>, PolicyError> {
     let texts = section.texts(key, "variables and their texts, as in { LANG = \"C\" }", variable)?;
@@ -259,7 +270,7 @@ fn variables(
     Ok(texts.into_iter().collect())
 }
 
-fn limits(policy: &Section<'_, '_>) -> Result<Limits, PolicyError> {
+fn limits(policy: &Section<'_>) -> Result<Limits, PolicyError> {
     let known = [
         "wall-time",
         "cpu-time",
@@ -279,13 +290,13 @@ fn limits(policy: &Section<'_, '_>) -> Result<Limits, PolicyError> {
     let Some(section) = policy.section("limits", "[limits]", &known)? else {
         return Ok(Limits::default());
     };
-    let time = |key| section.text(key, &format!("{TIME_EXPECTED}, or \"none\""), bound_time);
+    let time = |key| section.text(key, format_args!("{TIME_EXPECTED}, or \"none\""), bound_time);
     let size_from = |key, lowest: Size| {
-        section.text(key, &format!("{SIZE_EXPECTED}, or \"none\""), |text| bound_size(text, lowest))
+        section.text(key, format_args!("{SIZE_EXPECTED}, or \"none\""), |text| bound_size(text, lowest))
     };
     let size = |key| {
-        let expected = format!("{SIZE_EXPECTED}, or \"none\"");
-        section.text_or_zero(key, &expected, Bound::At(Size::ZERO), |text| bound_size(text, Size::ZERO))
+        let expected = format_args!("{SIZE_EXPECTED}, or \"none\"");
+        section.text_or_zero(key, expected, Bound::At(Size::ZERO), |text| bound_size(text, Size::ZERO))
     };
     Ok(Limits {
         wall_time: time("wall-time")?,
@@ -323,7 +334,7 @@ fn at_least(size: Size, lowest: Size) -> Result<Size, String> {
     if size < lowest { Err(format!("`{size}` is under {lowest}, which starts no program")) } else { Ok(size) }
 }
 
-fn syscalls(policy: &Section<'_, '_>) -> Result<Syscalls, PolicyError> {
+fn syscalls(policy: &Section<'_>) -> Result<Syscalls, PolicyError> {
     let Some(section) = policy.section("syscalls", "[syscalls]", &["profile", "allow", "deny"])? else {
         return Ok(Syscalls::default());
     };
@@ -335,7 +346,7 @@ fn syscalls(policy: &Section<'_, '_>) -> Result<Syscalls, PolicyError> {
     })
 }
 
-fn run_as(policy: &Section<'_, '_>) -> Result<RunAs, PolicyError> {
+fn run_as(policy: &Section<'_>) -> Result<RunAs, PolicyError> {
     let Some(section) = policy.section("run-as", "[run-as]", &["user", "range"])? else {
         return Ok(RunAs::default());
     };

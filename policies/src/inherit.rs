@@ -16,103 +16,104 @@ use crate::position::Located;
 type List<T> = Option<Vec<Located<T>>>;
 
 /// The child with what it has of its parent. The parent is effective already.
-pub(crate) fn inherit(child: Document, parent: &Document) -> Document {
+pub(crate) fn inherit(child: Document, parent: Document) -> Document {
     Document {
         description: child.description,
         extends: child.extends,
-        level: child.level.or_else(|| parent.level.clone()),
-        filesystem: filesystem(child.filesystem, &parent.filesystem),
-        network: network(child.network, &parent.network),
-        environment: environment(child.environment, &parent.environment),
-        limits: limits(child.limits, &parent.limits),
-        syscalls: syscalls(child.syscalls, &parent.syscalls),
-        run_as: run_as(child.run_as, &parent.run_as),
+        level: child.level.or(parent.level),
+        filesystem: filesystem(child.filesystem, parent.filesystem),
+        network: network(child.network, parent.network),
+        environment: environment(child.environment, parent.environment),
+        limits: limits(child.limits, parent.limits),
+        syscalls: syscalls(child.syscalls, parent.syscalls),
+        run_as: run_as(child.run_as, parent.run_as),
     }
 }
 
 /// A list that allows.
-fn allowed<T: Clone>(child: List<T>, parent: &List<T>) -> List<T> {
+fn allowed<T>(child: List<T>, parent: List<T>) -> List<T> {
     match child {
-        None => parent.clone(),
+        None => parent,
         Some(own) if own.is_empty() => Some(own),
-        Some(own) => Some(parent.iter().flatten().cloned().chain(own).collect()),
+        Some(own) => Some(both(parent, own)),
     }
 }
 
 /// A list that takes away.
-fn taken<T: Clone>(child: List<T>, parent: &List<T>) -> List<T> {
-    match (child, parent) {
-        (None, None) => None,
-        (child, parent) => {
-            Some(parent.iter().flatten().cloned().chain(child.into_iter().flatten()).collect())
-        }
+fn taken<T>(child: List<T>, parent: List<T>) -> List<T> {
+    match child {
+        None => parent,
+        Some(own) => Some(both(parent, own)),
     }
 }
 
-fn filesystem(child: Filesystem, parent: &Filesystem) -> Filesystem {
+/// The parent's first.
+fn both<T>(parent: List<T>, own: Vec<Located<T>>) -> Vec<Located<T>> {
+    let mut all = parent.unwrap_or_default();
+    all.extend(own);
+    all
+}
+
+fn filesystem(child: Filesystem, parent: Filesystem) -> Filesystem {
     Filesystem {
-        read: allowed(child.read, &parent.read),
-        write: allowed(child.write, &parent.write),
-        execute: allowed(child.execute, &parent.execute),
-        deny: taken(child.deny, &parent.deny),
-        protect: taken(child.protect, &parent.protect),
-        tmp_size: child.tmp_size.or_else(|| parent.tmp_size.clone()),
-        hidden_home: child.hidden_home.or_else(|| parent.hidden_home.clone()),
-        dev: allowed(child.dev, &parent.dev),
+        read: allowed(child.read, parent.read),
+        write: allowed(child.write, parent.write),
+        execute: allowed(child.execute, parent.execute),
+        deny: taken(child.deny, parent.deny),
+        protect: taken(child.protect, parent.protect),
+        tmp_size: child.tmp_size.or(parent.tmp_size),
+        hidden_home: child.hidden_home.or(parent.hidden_home),
+        dev: allowed(child.dev, parent.dev),
     }
 }
 
-fn network(child: Network, parent: &Network) -> Network {
+fn network(child: Network, parent: Network) -> Network {
     Network {
-        mode: child.mode.or_else(|| parent.mode.clone()),
-        tcp_connect: child.tcp_connect.or_else(|| parent.tcp_connect.clone()),
-        tcp_bind: child.tcp_bind.or_else(|| parent.tcp_bind.clone()),
+        mode: child.mode.or(parent.mode),
+        tcp_connect: child.tcp_connect.or(parent.tcp_connect),
+        tcp_bind: child.tcp_bind.or(parent.tcp_bind),
     }
 }
 
-fn environment(child: Environment, parent: &Environment) -> Environment {
-    let by_name = |child, parent: &BTreeMap<_, _>| {
-        let mut joined = parent.clone();
-        joined.extend::<BTreeMap<String, Located<String>>>(child);
-        joined
+fn environment(child: Environment, parent: Environment) -> Environment {
+    let by_name = |child, mut parent: BTreeMap<_, _>| {
+        parent.extend::<BTreeMap<String, Located<String>>>(child);
+        parent
     };
     Environment {
-        allow: allowed(child.allow, &parent.allow),
-        default: by_name(child.default, &parent.default),
-        set: by_name(child.set, &parent.set),
+        allow: allowed(child.allow, parent.allow),
+        default: by_name(child.default, parent.default),
+        set: by_name(child.set, parent.set),
     }
 }
 
-fn limits(child: Limits, parent: &Limits) -> Limits {
+fn limits(child: Limits, parent: Limits) -> Limits {
     Limits {
-        wall_time: child.wall_time.or_else(|| parent.wall_time.clone()),
-        cpu_time: child.cpu_time.or_else(|| parent.cpu_time.clone()),
-        idle_time: child.idle_time.or_else(|| parent.idle_time.clone()),
-        memory: child.memory.or_else(|| parent.memory.clone()),
-        processes: child.processes.or_else(|| parent.processes.clone()),
-        open_files: child.open_files.or_else(|| parent.open_files.clone()),
-        file_size: child.file_size.or_else(|| parent.file_size.clone()),
-        output: child.output.or_else(|| parent.output.clone()),
-        stdin: child.stdin.or_else(|| parent.stdin.clone()),
-        core: child.core.or_else(|| parent.core.clone()),
-        stack: child.stack.or_else(|| parent.stack.clone()),
-        address_space: child.address_space.or_else(|| parent.address_space.clone()),
-        nice: child.nice.or_else(|| parent.nice.clone()),
-        io_priority: child.io_priority.or_else(|| parent.io_priority.clone()),
+        wall_time: child.wall_time.or(parent.wall_time),
+        cpu_time: child.cpu_time.or(parent.cpu_time),
+        idle_time: child.idle_time.or(parent.idle_time),
+        memory: child.memory.or(parent.memory),
+        processes: child.processes.or(parent.processes),
+        open_files: child.open_files.or(parent.open_files),
+        file_size: child.file_size.or(parent.file_size),
+        output: child.output.or(parent.output),
+        stdin: child.stdin.or(parent.stdin),
+        core: child.core.or(parent.core),
+        stack: child.stack.or(parent.stack),
+        address_space: child.address_space.or(parent.address_space),
+        nice: child.nice.or(parent.nice),
+        io_priority: child.io_priority.or(parent.io_priority),
     }
 }
 
-fn syscalls(child: Syscalls, parent: &Syscalls) -> Syscalls {
+fn syscalls(child: Syscalls, parent: Syscalls) -> Syscalls {
     Syscalls {
-        profile: child.profile.or_else(|| parent.profile.clone()),
-        allow: allowed(child.allow, &parent.allow),
-        deny: taken(child.deny, &parent.deny),
+        profile: child.profile.or(parent.profile),
+        allow: allowed(child.allow, parent.allow),
+        deny: taken(child.deny, parent.deny),
     }
 }
 
-fn run_as(child: RunAs, parent: &RunAs) -> RunAs {
-    RunAs {
-        user: child.user.or_else(|| parent.user.clone()),
-        range: child.range.or_else(|| parent.range.clone()),
-    }
+fn run_as(child: RunAs, parent: RunAs) -> RunAs {
+    RunAs { user: child.user.or(parent.user), range: child.range.or(parent.range) }
 }

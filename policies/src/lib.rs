@@ -16,7 +16,7 @@
 //! It must never widen: an unknown key, a missing unit, an ambiguous path or a value that a level can't hold is
 //! an error, not a default. `docs/policies.md` is the reference for authors.
 //!
-//! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `document`, `inherit`, [`policy`],
+//! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `tree`, `document`, `inherit`, [`policy`],
 //! [`set`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ pub mod set;
 mod shipped;
 pub mod syscalls;
 mod text;
+mod tree;
 
 pub use error::{PolicyError, Problem};
 pub use explain::{Answer, Question};

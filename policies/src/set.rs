@@ -17,6 +17,7 @@ use crate::policy::{Parts, Policy, check_users};
 use crate::position::Located;
 use crate::reader::shown;
 use crate::syscalls::Filters;
+use crate::tree::Built;
 use crate::{directory, shipped};
 
 /// The most policies of one set. A service for many tools has thousands.
@@ -47,6 +48,48 @@ pub struct Source {
     pub text: String,
     /// Whose it is.
     pub trust: Trust,
+}
+
+/// A policy that isn't read yet.
+struct Unread {
+    name: String,
+    file: Arc<str>,
+    body: Body,
+    trust: Trust,
+}
+
+enum Body {
+    Text(String),
+    Shipped(&'static Built),
+}
+
+impl Unread {
+    /// The shipped policies, and these.
+    fn all(sources: Vec<Source>) -> Result<Vec<Self>, PolicyError> {
+        if sources.len() > MAX_POLICIES {
+            return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
+        }
+        let shipped = shipped::PROFILES.iter().map(|(name, file, built)| Self {
+            name: (*name).to_owned(),
+            file: Arc::from(*file),
+            body: Body::Shipped(built),
+            trust: Trust::Shipped,
+        });
+        let given = sources.into_iter().map(|Source { name, file, text, trust }| Self {
+            name,
+            file: file.into(),
+            body: Body::Text(text),
+            trust,
+        });
+        Ok(shipped.chain(given).collect())
+    }
+
+    fn read(&self) -> Result<Document, PolicyError> {
+        match &self.body {
+            Body::Text(text) => document::parse(&self.file, &self.name, text),
+            Body::Shipped(built) => document::built(&self.file, &self.name, built),
+        }
+    }
 }
 
 /// Every policy, by name. Immutable; share it by `Arc`.
@@ -82,12 +125,7 @@ impl PolicySet {
     }
 
     fn build(sources: Vec<Source>, filters: &mut Filters) -> Result<Self, PolicyError> {
-        if sources.len() > MAX_POLICIES {
-            return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
-        }
-        let mut all = shipped::sources();
-        all.extend(sources);
-        Self::of(&Files::read(all)?, filters)
+        Self::of(&Files::read(Unread::all(sources)?)?, filters)
     }
 
     /// As [`PolicySet::from_sources`], but of all these only the policy of this name: the others, its ancestors
@@ -97,22 +135,18 @@ impl PolicySet {
     /// # Errors
     /// As [`PolicySet::from_sources`].
     pub fn from_sources_named(sources: Vec<Source>, name: &str) -> Result<Self, PolicyError> {
-        if sources.len() > MAX_POLICIES {
-            return Err(PolicyError::TooMany { count: sources.len(), limit: MAX_POLICIES });
-        }
-        let mut all = shipped::sources();
-        all.extend(sources);
+        let all = Unread::all(sources)?;
         if !all.iter().any(|source| source.name == name) {
             return Self::of(&Files::read(all)?, &mut Filters::default());
         }
-        let mut all: Vec<(Source, Option<Document>)> = all.into_iter().map(|source| (source, None)).collect();
+        let mut all: Vec<(Unread, Option<Document>)> = all.into_iter().map(|source| (source, None)).collect();
         let mut needed = vec![name.to_owned()];
         let mut at = 0;
         while at < needed.len() && at <= MAX_ANCESTORS {
             let wanted = needed[at].clone();
             for (source, parsed) in all.iter_mut().filter(|(source, _)| source.name == wanted) {
                 if parsed.is_none() {
-                    let document = document::parse(&source.file, &source.name, &source.text)?;
+                    let document = source.read()?;
                     needed.extend(document.extends.as_ref().map(|extends| extends.value.clone()));
                     *parsed = Some(document);
                 }
@@ -122,7 +156,10 @@ impl PolicySet {
         let files = Files::of(all.into_iter().filter(|(source, _)| needed.contains(&source.name)))?;
         let mut set = Self::default();
         if let Some(file) = files.by_name.get(name) {
-            let policy = Policy::new(files.parts(name, file)?, &mut Filters::default())?;
+            let chain = files.chain(name, file)?;
+            // Nobody else needs the documents: then they are joined without a copy.
+            drop(files);
+            let policy = Policy::new(chain.joined(), &mut Filters::default())?;
             set.policies.insert(name.to_owned(), Arc::new(policy));
         }
         Ok(set)
@@ -131,7 +168,7 @@ impl PolicySet {
     fn of(files: &Files, filters: &mut Filters) -> Result<Self, PolicyError> {
         let mut policies = BTreeMap::new();
         for (name, file) in &files.by_name {
-            let policy = Policy::new(files.parts(name, file)?, filters)?;
+            let policy = Policy::new(files.chain(name, file)?.joined(), filters)?;
             policies.insert(name.clone(), Arc::new(policy));
         }
         Ok(Self { policies })
@@ -189,7 +226,15 @@ fn shipped_parts() -> &'static (Policies, Filters) {
 struct File {
     file: Arc<str>,
     trust: Trust,
-    document: Document,
+    document: Arc<Document>,
+}
+
+/// A policy and its ancestors, the parent first.
+struct Chain {
+    names: Vec<String>,
+    file: Arc<str>,
+    trusted: bool,
+    documents: Vec<Arc<Document>>,
 }
 
 /// All files, by the policy's name; and shipped ones that an operator's replace.
@@ -199,16 +244,16 @@ struct Files {
 }
 
 impl Files {
-    fn read(sources: Vec<Source>) -> Result<Self, PolicyError> {
+    fn read(sources: Vec<Unread>) -> Result<Self, PolicyError> {
         Self::of(sources.into_iter().map(|source| (source, None)))
     }
 
     /// Of sources, some of which are parsed already.
-    fn of(sources: impl Iterator<Item = (Source, Option<Document>)>) -> Result<Self, PolicyError> {
+    fn of(sources: impl Iterator<Item = (Unread, Option<Document>)>) -> Result<Self, PolicyError> {
         let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
         for (source, parsed) in sources {
-            let Source { name, file, text, trust } = source;
-            let document = parsed.map_or_else(|| document::parse(&file, &name, &text), Ok)?;
+            let document = parsed.map_or_else(|| source.read(), Ok)?;
+            let Unread { name, file, trust, .. } = source;
             if trust == Trust::User {
                 check_users(&document)?;
             }
@@ -218,23 +263,23 @@ impl Files {
                     files.replaced.insert(name.clone(), earlier);
                 }
                 (Some(earlier), _) if earlier.trust == Trust::Shipped => {
-                    return Err(PolicyError::Shadow { name, file });
+                    return Err(PolicyError::Shadow { name, file: file.to_string() });
                 }
                 (Some(earlier), _) => {
                     return Err(PolicyError::Duplicate {
                         name,
                         first: earlier.file.to_string(),
-                        second: file,
+                        second: file.to_string(),
                     });
                 }
             }
-            files.by_name.insert(name, File { file: Arc::from(file), trust, document });
+            files.by_name.insert(name, File { file, trust, document: Arc::new(document) });
         }
         Ok(files)
     }
 
-    /// Joins a file with its ancestors.
-    fn parts(&self, name: &str, file: &File) -> Result<Parts, PolicyError> {
+    /// A file and its ancestors.
+    fn chain(&self, name: &str, file: &File) -> Result<Chain, PolicyError> {
         let mut chain = vec![(name.to_owned(), file)];
         let mut last = file;
         while let Some(extends) = &last.document.extends {
@@ -252,18 +297,11 @@ impl Files {
             }
             last = parent;
         }
-        let trusted = chain.iter().all(|(_, file)| file.trust != Trust::User);
-        let mut effective = Document::default();
-        for (_, file) in chain.iter().rev() {
-            effective = inherit(file.document.clone(), &effective);
-        }
-        let ancestors = chain.drain(1..).map(|(name, _)| name).collect();
-        Ok(Parts {
-            name: name.to_owned(),
+        Ok(Chain {
             file: Arc::clone(&file.file),
-            ancestors,
-            trusted,
-            document: effective,
+            trusted: chain.iter().all(|(_, file)| file.trust != Trust::User),
+            documents: chain.iter().map(|(_, file)| Arc::clone(&file.document)).collect(),
+            names: chain.into_iter().map(|(name, _)| name).collect(),
         })
     }
 
@@ -279,5 +317,16 @@ impl Files {
             let names = names.into_iter().take(32).collect::<Vec<_>>().join(", ");
             PolicyError::at(&extends.at, Problem::UnknownParent { parent: extends.value.clone(), names })
         })
+    }
+}
+
+impl Chain {
+    /// The policy with what it has of its ancestors.
+    fn joined(self) -> Parts {
+        let Self { mut names, file, trusted, documents } = self;
+        let name = names.remove(0);
+        let documents = documents.into_iter().rev().map(Arc::unwrap_or_clone);
+        let document = documents.reduce(|parent, child| inherit(child, parent)).unwrap_or_default();
+        Parts { name, file, ancestors: names, trusted, document }
     }
 }

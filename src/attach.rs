@@ -9,7 +9,9 @@ use crate::{place, runs};
 
 const EXAMPLES: &str = "Examples:
   id=$(stockade run --detach -- make -j4)
-  stockade attach $id         its output from the first byte that is kept, its exit status, Ctrl-C reaches it";
+  stockade attach $id         its output from the first byte that is kept, its exit status, Ctrl-C reaches it
+
+Exit status: the run's, as of `stockade run`; 1 if it could not be followed; 2 for a wrong command line.";
 
 /// Follows a run to its end: its output, its exit status, and Ctrl-C reaches it.
 #[derive(Debug, clap::Args)]

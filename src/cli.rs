@@ -6,13 +6,13 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 
 use crate::ahead::Ahead;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
-use crate::{attach, doctor, exit, kill, logs, out, policy, ps, run, serve, status};
+use crate::{attach, completions, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status};
 
 const EXAMPLES: &str = "Examples:
   stockade run -- python3 -c 'print(6*7)'
@@ -41,6 +41,13 @@ enum Subcommand {
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Policy(policy::Arguments),
+    Man(man::Arguments),
+    Completions(completions::Arguments),
+}
+
+/// The description of the whole command line. Dear to build: never for a run.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Everything but the roles.
@@ -84,6 +91,8 @@ fn dispatch(subcommand: &Subcommand, ahead: Ahead) -> Result<u8, CliError> {
         Subcommand::Status(arguments) => status::status(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
+        Subcommand::Man(arguments) => man::man(arguments),
+        Subcommand::Completions(arguments) => completions::completions(arguments),
     }
 }
 
@@ -99,8 +108,6 @@ fn wrong(error: &clap::Error, running: bool) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use stockade_tests::setting::{Started, marker, text_of};
-use stockade_tests::{Ended, Ground, Mode, Person, Setting, left, wait_until};
+use stockade_tests::{Ended, Ground, Mode, Person, Setting, left, not_tested, wait_until};
 
 /// One ground without a daemon, for what doesn't depend on the mode.
 fn ground() -> Ground {
@@ -43,6 +43,7 @@ fn help_of_every_subcommand_has_examples_and_is_a_success() {
                 &["doctor", "--help"],
             ])
             .chain([&["policy", "--help"][..], &["policy", "explain", "--help"]])
+            .chain([&["man", "--help"][..], &["completions", "--help"]])
     {
         let ended = stockade(&ground, words);
         ended.expect_code(0);
@@ -416,5 +417,68 @@ fn doctor_where_namespaces_are_forbidden_names_the_layer_and_what_would_do_witho
         assert_eq!(row("layers", "namespaces")["works"], false, "{report:#}");
         assert_eq!(row("levels", "strict")["works"], false, "{report:#}");
         assert!(report["default"]["remedy"].as_str().unwrap_or("").contains("minimal"), "{report:#}");
+    }
+}
+
+/// Whether a program is there; says so by name if it isn't.
+fn there_is(program: &str, what: &str) -> bool {
+    let found = std::process::Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    let found = found.unwrap().status.success();
+    if !found {
+        not_tested(what, &format!("there is no {program} here"));
+    }
+    found
+}
+
+#[test]
+fn manual_is_written_a_page_a_subcommand_and_reads_without_complaint() {
+    let ground = ground();
+    let pages = ground.work().join("new/man1");
+    stockade(&ground, &["man", "--directory", pages.to_str().unwrap()]).expect_code(0);
+    let help = stockade(&ground, &["--help"]).text();
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 10, "{help}");
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let page = std::fs::read_to_string(pages.join(format!("stockade-{command}.1"))).unwrap();
+        assert_eq!(stockade(&ground, &["man", command]).text(), page.trim(), "{command}");
+    }
+    let main = std::fs::read_to_string(pages.join("stockade.1")).unwrap();
+    assert_eq!(stockade(&ground, &["man"]).text(), main.trim());
+    assert!(pages.join("stockade-policy-explain.1").exists());
+    if there_is("groff", "that groff has no complaint about the pages") {
+        for page in std::fs::read_dir(&pages).unwrap() {
+            let page = page.unwrap().path();
+            let mut groff = std::process::Command::new("groff");
+            groff.args(["-man", "-ww", "-z", "-Tutf8"]).arg(&page);
+            let ended = groff.output().unwrap();
+            assert!(ended.status.success() && ended.stderr.is_empty(), "{}: {ended:?}", page.display());
+        }
+    }
+}
+
+#[test]
+fn manual_of_an_unknown_subcommand_names_those_there_are() {
+    let ended = stockade(&ground(), &["man", "rnu"]);
+    ended.expect_code(1);
+    assert!(ended.errors().contains("attach, logs"), "{}", ended.story());
+}
+
+#[test]
+fn completions_are_read_by_their_shell_without_complaint() {
+    let ground = ground();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ended = stockade(&ground, &["completions", shell]);
+        ended.expect_code(0);
+        assert!(ended.text().contains("policy"), "{}", ended.story());
+        if !["bash", "zsh", "fish"].contains(&shell)
+            || !there_is(shell, &format!("that {shell} reads its completions"))
+        {
+            continue;
+        }
+        let script = ground.put("completions", &ended.text());
+        let read = std::process::Command::new(shell).arg("-n").arg(script).output().unwrap();
+        assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
     }
 }

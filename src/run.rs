@@ -182,19 +182,28 @@ fn way(arguments: &Arguments, ahead: Ahead) -> Result<Way, CliError> {
 fn request(arguments: &Arguments) -> Result<Request, CliError> {
     let environment = environment(&arguments.env)?;
     bounded(arguments, &environment)?;
-    let here = std::env::current_dir().map_err(CliError::io("tell the current directory"))?;
-    let workspace = arguments.workspace.as_deref().unwrap_or(&here);
+    // Ours may have been removed, which matters only where it would be the workspace.
+    let (here, workspace) = match (std::env::current_dir(), arguments.workspace.as_deref()) {
+        (here, Some(workspace)) => (here.ok(), workspace.to_owned()),
+        (here, None) => {
+            let here = here.map_err(CliError::io("tell the current directory"))?;
+            (Some(here.clone()), here)
+        }
+    };
     let request = Request::new(arguments.command.iter().cloned())
         .policy(&arguments.policy)
         .environment(environment)
         .overrides(Overrides { wall_ms: arguments.timeout, memory: arguments.memory, ..Overrides::default() })
-        .workspace(workspace)
+        .workspace(&workspace)
         .map_err(CliError::io(format!("open the workspace {}", workspace.display())))?;
-    let beneath = match &request.exec().workspace {
+    let beneath = here.filter(|here| match &request.exec().workspace {
         Workspace::Descriptor { path } | Workspace::Path { path } => here.starts_with(path.as_path()),
         _ => false,
+    });
+    let request = match beneath {
+        Some(here) => request.cwd(here),
+        None => request,
     };
-    let request = if beneath { request.cwd(&here) } else { request };
     if arguments.detach {
         return Ok(request.detach());
     }

@@ -482,3 +482,23 @@ fn completions_are_read_by_their_shell_without_complaint() {
         assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
     }
 }
+
+#[test]
+fn run_from_a_removed_directory_needs_a_workspace_and_nothing_else() {
+    let ground = ground();
+    let gone = ground.work().join("gone");
+    let from_gone = |words: &str| {
+        std::fs::create_dir(&gone).unwrap();
+        let stockade = ground.stockade();
+        let script = format!("rmdir \"$PWD\" && exec \"$0\" run {words}");
+        let mut shell = ground.command("sh");
+        shell.current_dir(&gone).arg("-c").arg(script).arg(stockade.get_program());
+        Ended::of(shell)
+    };
+    let work = ground.work();
+    let ended = from_gone(&format!("--embedded --workspace {} -- pwd", work.display()));
+    ended.expect_code(0).expect_text(work.to_str().unwrap());
+    let ended = from_gone("--embedded -- pwd");
+    ended.expect_code(125);
+    assert!(ended.errors().contains("cannot tell the current directory"), "{}", ended.story());
+}

@@ -477,7 +477,7 @@ fn completions_are_read_by_their_shell_without_complaint() {
         {
             continue;
         }
-        let script = ground.put("completions", &ended.text());
+        let script = ground.put("completions", ended.text());
         let read = std::process::Command::new(shell).arg("-n").arg(script).output().unwrap();
         assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
     }

@@ -31,16 +31,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The home directory that the user database has for a user.
 pub(crate) fn home(uid: u32) -> Option<PathBuf> {
-    let found = |line: &[u8]| home_in(line, uid);
-    in_file(Path::new(PASSWD), found)
-        .or_else(|| in_answer(&ask(GETENT, ["passwd", "--", &uid.to_string()], ANSWER_WITHIN)?, found))
+    look_up(Path::new(PASSWD), GETENT, ["passwd", "--", &uid.to_string()], |line| home_in(line, uid))
 }
 
 /// The id of a group.
 pub(crate) fn group(name: &str) -> Option<u32> {
-    let found = |line: &[u8]| id_in(line, name);
-    in_file(Path::new(GROUP), found)
-        .or_else(|| in_answer(&ask(GETENT, ["group", "--", name], ANSWER_WITHIN)?, found))
+    look_up(Path::new(GROUP), GETENT, ["group", "--", name], |line| id_in(line, name))
+}
+
+/// In the file, else in what the program answers.
+fn look_up<T>(file: &Path, program: &str, words: [&str; 3], found: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    in_file(file, &found).or_else(|| in_answer(&ask(program, words, ANSWER_WITHIN)?, &found))
 }
 
 /// `name:password:uid:gid:comment:home:shell`, if it is that user's.
@@ -171,6 +172,18 @@ mod tests {
         assert_eq!(home(9), Some(PathBuf::from("/last")));
         assert_eq!(home(8), None);
         assert_eq!(in_file(&directory.path().join("absent"), |line| home_in(line, 7)), None);
+    }
+
+    #[test]
+    fn who_is_not_in_the_file_is_asked_for_and_who_is_in_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("passwd");
+        std::fs::write(&file, "local:x:7:7::/home/local:\n").unwrap();
+        let service = "echo 'other:x:8:8::/home/other:/bin/sh'; echo 'local:x:7:7::/home/elsewhere:'";
+        let home = |uid| look_up(&file, "/bin/sh", ["-c", service, "sh"], |line| home_in(line, uid));
+        assert_eq!(home(7), Some(PathBuf::from("/home/local")));
+        assert_eq!(home(8), Some(PathBuf::from("/home/other")));
+        assert_eq!(home(9), None);
     }
 
     /// What the C library's own tool says of root, whose line every machine has.

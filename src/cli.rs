@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 
-use crate::ahead::Ahead;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{attach, completions, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status};
@@ -53,7 +52,6 @@ pub(crate) fn command() -> clap::Command {
 /// Everything but the roles.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let running = words.first().is_some_and(|word| word == "run");
-    let ahead = if running { Ahead::guess(&words) } else { Ahead::default() };
     let parsed = if running {
         run::Arguments::try_parse_from(words).map(Subcommand::Run)
     } else {
@@ -61,7 +59,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Arguments::try_parse_from(words).map(|arguments| arguments.subcommand)
     };
     let done = match parsed {
-        Ok(subcommand) => dispatch(&subcommand, ahead),
+        Ok(subcommand) => dispatch(&subcommand),
         Err(error) => return wrong(&error, running),
     };
     done.unwrap_or_else(|error| {
@@ -80,9 +78,9 @@ pub(crate) fn tell(error: &CliError) {
     }
 }
 
-fn dispatch(subcommand: &Subcommand, ahead: Ahead) -> Result<u8, CliError> {
+fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
     match subcommand {
-        Subcommand::Run(arguments) => run::run(arguments, ahead),
+        Subcommand::Run(arguments) => run::run(arguments),
         Subcommand::Serve(arguments) => serve::serve(arguments),
         Subcommand::Ps(arguments) => ps::ps(arguments),
         Subcommand::Kill(arguments) => kill::kill(arguments),

@@ -1,11 +1,10 @@
 //! A run without a daemon: this process plays the supervisor, without a runtime and without a thread.
 //!
 //! ```text
-//! launcher started (`ahead`) ──> policies read, request admitted ──> Launch sent ──Started──> running ──Ended──> drained
+//! policies read ──> request admitted ──> launcher started with it ──Started──> running ──Ended──> drained
 //! ```
 //!
-//! The launcher is started first, before the command line is read: it gets ready on another core while the policy is
-//! resolved here. What the policy
+//! The launcher is a copy of this process, which has the run in its memory already. What the policy
 //! has no rule on is passed through; else the command's output comes by two pipes, is counted here, and written to
 //! our own. A limit on output and the idle clock are kept here, because only whoever reads the pipes can; every
 //! other limit is the launcher's. The launcher dies with us, and with it the run.
@@ -26,7 +25,6 @@ use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
 use stockade_supervisor::{descriptors, launcher};
 use stockade_wire::channel::{Channel, ChannelError};
 
-use crate::ahead::Ahead;
 use crate::error::CliError;
 use crate::follow::Follow;
 use crate::run::Arguments;
@@ -41,17 +39,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 const PIPE: usize = 256 * 1024;
 
 /// Runs the command; the status to exit with.
-pub(crate) fn run(
-    arguments: &Arguments,
-    request: &Request,
-    follow: &mut Follow,
-    ahead: Ahead,
-) -> Result<u8, CliError> {
+pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow) -> Result<u8, CliError> {
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
-    let channel = ahead.launcher()?;
-    match launch(arguments, request, &channel)? {
-        Ok(plan) => Run::new(channel, follow, plan)?.serve(),
+    match launch(arguments, request)? {
+        Ok((channel, plan)) => Run::new(channel, follow, plan)?.serve(),
         Err(denied) => {
             follow.denied(&denied);
             Ok(follow.finish(exit::OURS))
@@ -59,12 +51,17 @@ pub(crate) fn run(
     }
 }
 
-/// A launcher of our own: a copy of this process, which has one thread; started anew where that can't be.
-pub(crate) fn start_launcher() -> Result<Channel, CliError> {
-    if let Ok(Some(socket)) = stockade_worker::copy_as_launcher() {
-        return Ok(Channel::new(socket));
+/// Starts a launcher of our own with a launch: a copy of this process, which has one thread; started anew where that can't be.
+fn start_launcher(launch: Launch, passing: &[BorrowedFd<'_>]) -> Result<Channel, CliError> {
+    if stockade_worker::may_copy() {
+        let socket = stockade_worker::copy_as_launcher(launch, passing);
+        return socket.map(Channel::new).map_err(|error| CliError::Embedded(error.into()));
     }
     let (channel, _launcher) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+    channel
+        .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
+        .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), passing))
+        .map_err(|error| CliError::Embedded(error.into()))?;
     Ok(channel)
 }
 
@@ -82,12 +79,11 @@ pub(crate) struct Plan {
     relayed: bool,
 }
 
-/// Admits the request and sends it. The inner error is a refusal.
-fn launch(
-    arguments: &Arguments,
-    request: &Request,
-    channel: &Channel,
-) -> Result<Result<Plan, Denied>, CliError> {
+/// A launcher that has its run, and what is left for us; or a refusal.
+pub(crate) type Launched = Result<(Channel, Plan), Denied>;
+
+/// Admits the request and starts it.
+fn launch(arguments: &Arguments, request: &Request) -> Result<Launched, CliError> {
     let (policies, name) = match arguments.policy_file() {
         Some(file) => sources::with_file(file)?,
         None => (sources::named(&arguments.policy)?, arguments.policy.clone()),
@@ -95,17 +91,16 @@ fn launch(
     let mut exec = request.exec().clone();
     exec.policy = name;
     let demanded = demanded(arguments, &exec.environment);
-    admit_and_send(&policies, exec, request, &demanded, channel)
+    admit_and_start(&policies, exec, request, &demanded)
 }
 
-/// Judges a request and sends it. The inner error is a refusal. `demanded` are variables that must arrive.
-pub(crate) fn admit_and_send(
+/// Judges a request and starts it. `demanded` are variables that must arrive.
+pub(crate) fn admit_and_start(
     policies: &PolicySet,
     exec: ExecRequest,
     request: &Request,
     demanded: &[(Bytes, Bytes)],
-    channel: &Channel,
-) -> Result<Result<Plan, Denied>, CliError> {
+) -> Result<Launched, CliError> {
     let beside = request.descriptors();
     let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
     let caller = caller().map_err(CliError::io("tell who we are"))?;
@@ -116,9 +111,7 @@ pub(crate) fn admit_and_send(
     if let Some(denied) = missing(demanded, &admitted.launch) {
         return Ok(Err(denied));
     }
-    send(admitted.launch, &admitted.stdin, &beside, channel)
-        .map(Ok)
-        .map_err(|error| CliError::Embedded(error.into()))
+    start(admitted.launch, &admitted.stdin, &beside).map(Ok)
 }
 
 /// What the descriptors beside a request are.
@@ -179,13 +172,12 @@ fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
     Some(Denied::new(DenyReason::Policy, message).remedy(remedy))
 }
 
-/// Sends the launch with its descriptors: ours where they are passed through, else ends of pipes.
-fn send(
+/// Starts the launch with its descriptors: ours where they are passed through, else ends of pipes.
+fn start(
     mut launch: Launch,
     stdin: &StdinPlan,
     beside: &[BorrowedFd<'_>],
-    channel: &Channel,
-) -> Result<Plan, ChannelError> {
+) -> Result<(Channel, Plan), CliError> {
     let relayed = launch.output != LaunchOutput::Passed;
     launch.output = LaunchOutput::Passed;
     let mut plan = Plan {
@@ -197,7 +189,11 @@ fn send(
         idle: launch.spec.limits.idle_ms.map(Duration::from_millis),
         relayed,
     };
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
+    let pipe = || {
+        std::io::pipe()
+            .map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)))
+            .map_err(CliError::io("make a pipe"))
+    };
     let mut rest = beside.iter().copied();
     let mut passing: Vec<_> = if launch.workspace_passed { rest.next() } else { None }.into_iter().collect();
     let input = match stdin {
@@ -212,8 +208,7 @@ fn send(
         Some(pairs) => passing.extend(pairs.iter().map(|(_, write)| write.as_fd())),
         None => passing.extend(rest),
     }
-    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])?;
-    channel.send(&ToLauncher::Launch(Box::new(launch)), &passing)?;
+    let channel = start_launcher(launch, &passing)?;
     plan.stdin = input.map(|(_, write)| write);
     if let Some(pairs) = outputs {
         plan.pipes = pairs.map(|(read, _)| {
@@ -222,7 +217,7 @@ fn send(
             Some(read)
         });
     }
-    Ok(plan)
+    Ok((channel, plan))
 }
 
 /// How it ended.

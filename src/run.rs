@@ -12,7 +12,6 @@ use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_ARGUMENTS_TOTAL;
 use stockade_protocol::client::Workspace;
 
-use crate::ahead::Ahead;
 use crate::daemon::{self, Session};
 use crate::embedded;
 use crate::error::CliError;
@@ -102,9 +101,8 @@ impl Arguments {
     }
 }
 
-/// `ahead`: a launcher that may be there already.
-pub(crate) fn run(arguments: &Arguments, ahead: Ahead) -> Result<u8, CliError> {
-    let way = way(arguments, ahead)?;
+pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
+    let way = way(arguments)?;
     let request = request(arguments)?;
     let mut follow = Follow::new(arguments.json, arguments.verbose);
     match way {
@@ -123,9 +121,9 @@ pub(crate) fn run(arguments: &Arguments, ahead: Ahead) -> Result<u8, CliError> {
             follow.detail(&format!("through the daemon, release {}", client.welcome().server));
             Session::run(client, &request, &mut follow)
         }
-        Way::Embedded { why, ahead } => {
+        Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
-            embedded::run(arguments, &request, &mut follow, ahead)
+            embedded::run(arguments, &request, &mut follow)
         }
     }
 }
@@ -156,25 +154,25 @@ fn left_away(arguments: &Arguments, request: &Request) -> Vec<String> {
 /// How the command is run.
 enum Way {
     Daemon(Client),
-    Embedded { why: &'static str, ahead: Ahead },
+    Embedded(&'static str),
 }
 
-fn way(arguments: &Arguments, ahead: Ahead) -> Result<Way, CliError> {
+fn way(arguments: &Arguments) -> Result<Way, CliError> {
     if arguments.policy_file().is_some() {
         if arguments.detach || arguments.socket.is_some() {
             let text =
                 "a daemon takes policies by name, never a file: put it into the daemon's policy directory";
             return Err(CliError::Asked(text.into()));
         }
-        return Ok(Way::Embedded { why: "the policy is a file", ahead });
+        return Ok(Way::Embedded("the policy is a file"));
     }
     if arguments.embedded {
-        return Ok(Way::Embedded { why: "asked for", ahead });
+        return Ok(Way::Embedded("asked for"));
     }
     match place::look(arguments.socket.as_deref())? {
         Found::Daemon(client) => Ok(Way::Daemon(client)),
         Found::Nobody(tried) if arguments.detach => Err(CliError::NoDaemon { what: "--detach", tried }),
-        Found::Nobody(_) => Ok(Way::Embedded { why: "none is there", ahead }),
+        Found::Nobody(_) => Ok(Way::Embedded("none is there")),
     }
 }
 

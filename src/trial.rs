@@ -41,11 +41,9 @@ pub(crate) enum Trial {
 /// # Errors
 /// Where there is no launcher, or no word from it.
 pub(crate) fn attempt(policies: &PolicySet, request: &Request) -> Result<Trial, CliError> {
-    let channel = embedded::start_launcher()?;
-    // It leaves when its channel closes.
-    let launched = embedded::admit_and_send(policies, request.exec().clone(), request, &[], &channel);
-    match launched? {
-        Ok(mut plan) => follow(&channel, &mut plan.pipes),
+    match embedded::admit_and_start(policies, request.exec().clone(), request, &[])? {
+        // The launcher leaves when its channel closes.
+        Ok((channel, mut plan)) => follow(&channel, &mut plan.pipes),
         Err(denied) => Ok(Trial::Denied(denied)),
     }
 }

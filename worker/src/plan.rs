@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
@@ -39,21 +40,32 @@ pub(crate) enum Builder<'a> {
     Lone,
 }
 
+impl Passed {
+    /// Of the descriptors as they come.
+    ///
+    /// # Errors
+    /// `Template`: one is missing.
+    pub(crate) fn new(prepare: &Prepare, descriptors: Vec<OwnedFd>) -> Staged<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let mut next =
+            || descriptors.next().ok_or_else(|| failed(SetupStage::Template, libc::EBADF, "descriptors"));
+        let workspace = if prepare.launch.workspace_passed { Some(next()?) } else { None };
+        let stdio = [next()?, next()?, next()?];
+        let cgroup = if prepare.cgroup { Some(next()?) } else { None };
+        Ok(Self { workspace, stdio, cgroup })
+    }
+}
+
 /// Waits for `Prepare`.
 ///
 /// # Errors
 /// `Template` where the launcher has gone, or says something else.
 pub(crate) fn receive(channel: &Channel) -> Staged<(Box<Prepare>, Passed)> {
-    const STAGE: SetupStage = SetupStage::Template;
-    let gone = || failed(STAGE, libc::EPIPE, "channel");
+    let gone = || failed(SetupStage::Template, libc::EPIPE, "channel");
     let (message, descriptors) = channel.receive().map_err(|_| gone())?.ok_or_else(gone)?;
     let ToWorker::Prepare(prepare) = message else { return Err(gone()) };
-    let mut descriptors = descriptors.into_iter();
-    let mut next = || descriptors.next().ok_or_else(|| failed(STAGE, libc::EBADF, "descriptors"));
-    let workspace = if prepare.launch.workspace_passed { Some(next()?) } else { None };
-    let stdio = [next()?, next()?, next()?];
-    let cgroup = if prepare.cgroup { Some(next()?) } else { None };
-    Ok((prepare, Passed { workspace, stdio, cgroup }))
+    let passed = Passed::new(&prepare, descriptors)?;
+    Ok((prepare, passed))
 }
 
 /// Builds the root that the plan asks for, and steps into it.
@@ -121,7 +133,7 @@ fn user_root(
         rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.launch.workspace.clone())?;
     }
     match builder {
-        Builder::Template(proc) => enter_user_namespace(proc)?,
+        Builder::Template(proc) => enter_user_namespace(&prepare.launch.owner, proc)?,
         Builder::Lone => {
             nix::sched::unshare(CloneFlags::CLONE_NEWNS).at(SetupStage::Namespaces, "mount")?;
         }
@@ -144,8 +156,8 @@ fn user_root(
 }
 
 /// Enters a user namespace with the caller's own ids mapped, and a mount namespace with it.
-fn enter_user_namespace(proc: &OwnedFd) -> Staged<()> {
-    let map = IdMap::own();
+fn enter_user_namespace(owner: &Owner, proc: &OwnedFd) -> Staged<()> {
+    let map = IdMap::own_of(owner);
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .at(SetupStage::UserNamespace, "unshare")?;
     // A change of credentials clears both.

@@ -478,15 +478,24 @@ pub(crate) fn landlock_abi() -> u8 {
     u8::try_from(answer).unwrap_or(0)
 }
 
-/// Closes every descriptor above 2 (`close_range(2)`). Only for a fresh copy of a process, none of whose values
-/// will be used or dropped any more.
+/// Closes every descriptor above 2 but these.
 ///
 /// # Errors
 /// Those of `close_range(2)`.
-pub(crate) fn close_all_but_standard() -> io::Result<()> {
-    // SAFETY: integers only. The descriptors' owners are copies that a cloned process never touches again.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, 3, c_long::from(i32::MAX), 0) };
-    check(answer).map(drop)
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().chain([RawFd::MAX]) {
+        if first < fd {
+            // SAFETY: integers only. The descriptors' owners are copies that a cloned process never touches again.
+            let answer =
+                unsafe { libc::syscall(libc::SYS_close_range, c_long::from(first), c_long::from(fd - 1), 0) };
+            check(answer)?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// `kcmp(2)` with `KCMP_VM`: whether two processes have one address space (one was vforked by the other, and hasn't

@@ -11,7 +11,7 @@
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`verify`], [`spawn`], [`outbox`].
 
-pub use spawn::copy_as_launcher;
+pub use spawn::{copy_as_launcher, may_copy};
 
 mod check;
 mod outbox;
@@ -34,18 +34,16 @@ use rustix::process::Pid;
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome, SetupStage};
+use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome};
 use stockade_wire::channel::ChannelError;
 
 use crate::cgroup::{Cgroups, RunCgroup};
-use crate::failure::{At, Staged};
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
 use outbox::Outbox;
 use run::{Due, Maker, Progress, Run, Source, Stand};
-use spawn::Lone;
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -65,6 +63,15 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
     }
 }
 
+/// The life of an embedded launcher that is born with its run.
+pub(crate) fn run_one(channel: OwnedFd, launch: Launch, descriptors: Vec<OwnedFd>) {
+    // Whoever started it sees the end of its channel, whatever ends it.
+    drop(Launcher::new(channel, true).and_then(|mut launcher| {
+        launcher.launch(launch, descriptors);
+        launcher.serve()
+    }));
+}
+
 struct Launcher {
     embedded: bool,
     plan: Plan,
@@ -81,8 +88,6 @@ struct Launcher {
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
     dying_groups: Vec<RunCgroup>,
-    /// Embedded: a worker that was cloned while its run was still being decided.
-    ahead: Option<Lone>,
     /// The namespaces that no run may be in.
     namespaces: verify::Namespaces,
     /// The supervisor is gone or has said so: no new run, and the end once all have ended.
@@ -119,7 +124,6 @@ impl Launcher {
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
-            ahead: if embedded { spawn::lone(plan, true).ok() } else { None },
             namespaces: verify::Namespaces::ours(),
             closing: false,
         })
@@ -254,7 +258,7 @@ impl Launcher {
         let (token, poller) = (number, &self.poller);
         let begun = check::permit(&launch, self.plan, self.closing)
             .and_then(|plan| {
-                let maker = maker(plan, self.embedded, self.ahead.take());
+                let maker = if self.embedded { Maker::Lone } else { Maker::Template };
                 Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), maker)
             })
             .and_then(|run| run.listen(poller, token));
@@ -511,18 +515,6 @@ impl Launcher {
                 Due::Unreaped => self.finish(number, false),
             }
         }
-    }
-}
-
-/// Who makes the run: a template; embedded a lone worker, the one that is ready if it fits, else another.
-fn maker(plan: Plan, embedded: bool, ahead: Option<Lone>) -> Staged<Maker> {
-    if !embedded {
-        return spawn::template().map(Maker::Template).at(SetupStage::Template, "start");
-    }
-    match ahead {
-        Some(ready) if plan != Plan::Minimal => Ok(Maker::Lone(ready)),
-        // One that doesn't fit sees the end of its channel, and ends.
-        _ => spawn::lone(plan, false).map(Maker::Lone),
     }
 }
 

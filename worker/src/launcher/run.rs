@@ -14,7 +14,7 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
 
 use super::preparation::{Relayed, prepare, stdio};
-use super::spawn::{Lone, Worker};
+use super::spawn::Lone;
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
@@ -74,12 +74,20 @@ pub(crate) enum Progress {
 }
 
 /// Who makes a run's init.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Maker {
     /// A template, which clones it.
-    Template(Worker),
-    /// It makes itself.
-    Lone(Lone),
+    Template,
+    /// A lone worker, which becomes it.
+    Lone,
+}
+
+/// A run's first process: its maker, and whether that is its init already.
+struct First {
+    prepare: Prepare,
+    template: Option<Pid>,
+    init: Option<(Pid, OwnedFd)>,
+    channel: Channel,
 }
 
 /// One run.
@@ -185,6 +193,35 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
     }
 }
 
+/// Starts a template and gives it everything it needs. One that gets nothing sees the end of its channel, and ends.
+fn to_template(prepare: Prepare, passed: &[OwnedFd], cgroup: Option<&RunCgroup>) -> Staged<First> {
+    const STAGE: SetupStage = SetupStage::Template;
+    let (template, socket) = spawn::template().at(STAGE, "start")?;
+    let channel = Channel::new(socket);
+    let message = ToWorker::Prepare(Box::new(prepare));
+    let beside: Vec<_> = passed.iter().map(AsFd::as_fd).chain(cgroup.map(RunCgroup::directory)).collect();
+    match (channel.send(&message, &beside), message) {
+        (Ok(()), ToWorker::Prepare(prepare)) => {
+            Ok(First { prepare: *prepare, template: Some(template), init: None, channel })
+        }
+        // A template that could not even begin has said why before it went.
+        _ => Err(match hear(&channel) {
+            Ok(Some((FromWorker::Failed(failure), _))) => failure,
+            _ => failed(STAGE, libc::EPIPE, "channel"),
+        }),
+    }
+}
+
+/// Clones a lone worker, and gives it the user namespaces it will need.
+fn to_lone(mut prepare: Prepare, passed: Vec<OwnedFd>) -> Staged<First> {
+    let Lone { pid, pidfd, channel } = spawn::lone(&mut prepare, passed)?;
+    let channel = Channel::new(channel);
+    if prepare.plan == Plan::System {
+        give_namespaces(&prepare, &channel)?;
+    }
+    Ok(First { prepare, template: None, init: Some((pid, pidfd)), channel })
+}
+
 /// Makes the user namespaces of a lone worker, while it opens its sources and builds its root.
 fn give_namespaces(prepare: &Prepare, channel: &Channel) -> Staged<()> {
     let proc = identity::open_proc()?;
@@ -215,7 +252,7 @@ impl Run {
         descriptors: Vec<OwnedFd>,
         uids: &mut Uids,
         cgroups: Option<&Cgroups>,
-        maker: Staged<Maker>,
+        maker: Maker,
     ) -> Staged<Self> {
         let prepare = prepare(launch, plan, uids)?;
         let uid = prepare.host_uid;
@@ -227,7 +264,7 @@ impl Run {
         mut prepare: Prepare,
         descriptors: Vec<OwnedFd>,
         cgroups: Option<&Cgroups>,
-        maker: Staged<Maker>,
+        maker: Maker,
     ) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
         let (passed, relayed) = stdio(&mut prepare, descriptors)?;
@@ -235,37 +272,24 @@ impl Run {
         let exec_id = prepare.launch.exec_id;
         let create =
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
-        let maker = maker?;
         let cgroup = cgroups.map(create).transpose()?;
         prepare.cgroup = cgroup.is_some();
-        let message = ToWorker::Prepare(Box::new(prepare));
-        let (template, init, socket) = match maker {
-            Maker::Template((pid, socket)) => (Some(pid), None, socket),
-            Maker::Lone(Lone { pid, pidfd, channel }) => (None, Some((pid, pidfd)), channel),
+        let first = match maker {
+            Maker::Template => to_template(prepare, &passed, cgroup.as_ref()),
+            Maker::Lone => to_lone(prepare, passed),
         };
-        let is_lone = init.is_some();
-        let channel = Channel::new(socket);
-        let group = cgroup.iter().map(RunCgroup::directory);
-        let borrowed: Vec<_> = passed.iter().map(AsFd::as_fd).chain(group).collect();
-        let sent = channel.send(&message, &borrowed);
-        drop(passed);
-        let ToWorker::Prepare(prepare) = message else { return Err(failed(STAGE, libc::EINVAL, "")) };
-        if sent.is_err() {
-            drop(cgroup.map(|group| group.try_remove()));
-            // A template that could not even begin has said why before it went.
-            return Err(match hear(&channel) {
-                Ok(Some((FromWorker::Failed(failure), _))) => failure,
-                _ => failed(STAGE, libc::EPIPE, "channel"),
-            });
-        }
-        if is_lone && prepare.plan == Plan::System {
-            give_namespaces(&prepare, &channel)?;
-        }
+        let First { prepare, template, init, channel } = match first {
+            Ok(first) => first,
+            Err(failure) => {
+                drop(cgroup.map(|group| group.try_remove()));
+                return Err(failure);
+            }
+        };
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         Ok(Self {
             exec_id,
             limits,
-            prepare: *prepare,
+            prepare,
             channel,
             template,
             init,

@@ -1,17 +1,19 @@
 //! Starts processes of ours: this binary again, in another role, with a channel as its descriptor 0.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::socket;
 
 use crate::failure::{At, Staged};
 use crate::lone;
-use crate::stages::identity::{self, IdMap};
+use crate::messages::Prepare;
 use crate::stages::worker;
 use crate::sys::{self, Cloned};
 
@@ -55,50 +57,49 @@ pub(crate) struct Lone {
     pub(crate) channel: OwnedFd,
 }
 
-/// Clones a lone worker into the namespaces of its plan, as a copy of this process: for an embedded launcher, which has
-/// one owner and one run. `own_network`: whether it should begin a network namespace of its own at once.
+/// Clones a lone worker into the namespaces of its plan, as a copy of this process with what it needs in its memory: for an
+/// embedded launcher, which has one owner and one run. `passed` are descriptors as beside `ToWorker::Prepare`; here they
+/// are closed.
 ///
 /// # Errors
 /// `Namespaces` or `UserNamespace`: the kernel doesn't let us have them.
-pub(crate) fn lone(plan: Plan, own_network: bool) -> Staged<Lone> {
-    let stage = if plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces };
+pub(crate) fn lone(prepare: &mut Prepare, passed: Vec<OwnedFd>) -> Staged<Lone> {
+    let stage = if prepare.plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces };
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
-    match sys::clone_process(worker::namespaces(plan), None).at(stage, "clone")? {
-        Cloned::Parent { pid, pidfd } => {
-            if plan == Plan::User {
-                let proc = identity::open_proc()?;
-                IdMap::own().write(&proc, &identity::pid_text(pid))?;
-            }
-            Ok(Lone { pid, pidfd, channel: ours })
-        }
+    match sys::clone_process(worker::namespaces(prepare.plan), None).at(stage, "clone")? {
+        Cloned::Parent { pid, pidfd } => Ok(Lone { pid, pidfd, channel: ours }),
         Cloned::Child => {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
-            let alone = rustix::stdio::dup2_stdin(&theirs).is_ok() && sys::close_all_but_standard().is_ok();
-            let code = match crate::role::channel() {
-                Ok(channel) if alone => lone::run(channel, own_network),
-                _ => 1,
+            let kept: Vec<_> = passed.iter().chain([&theirs]).map(AsFd::as_fd).collect();
+            let code = match sys::close_all_but(&kept) {
+                Ok(()) => lone::run(theirs, prepare, passed),
+                Err(_) => 1,
             };
             crate::role::leave(code)
         }
     }
 }
 
-/// Starts an embedded launcher as a copy of this process, and gives our end of its channel. For a caller with one
-/// thread and one run to make: there is nothing in its memory that its own launcher may not have, and an exec of a
-/// large program is most of what a short run costs. `None`: the caller has threads, and must start one by an exec.
+/// Whether this process has one thread, and may be copied.
+#[must_use]
+pub fn may_copy() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// Starts an embedded launcher with its one run as a copy of this process, and gives our end of its channel. For a caller
+/// with one thread ([`may_copy`]): there is nothing in its memory that its own launcher may not have, and an exec of a large
+/// program, or a message with all that a run consists of, is most of what a short run costs. `descriptors` are as beside
+/// `ToLauncher::Launch`.
 ///
 /// # Errors
 /// Those of socketpair(2) and clone3(2).
-pub fn copy_as_launcher() -> io::Result<Option<OwnedFd>> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Ok(None);
-    }
+pub fn copy_as_launcher(launch: Launch, descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     let (ours, theirs) = socket::seqpacket_pair()?;
     match sys::clone_process(0, None)? {
-        Cloned::Parent { .. } => Ok(Some(ours)),
+        Cloned::Parent { .. } => Ok(ours),
         Cloned::Child => {
-            if let Ok(channel) = settle(&theirs) {
-                super::run(channel, true);
+            if let Ok((channel, descriptors)) = settle(&theirs, descriptors) {
+                super::run_one(channel, launch, descriptors);
             }
             crate::role::leave(0)
         }
@@ -106,13 +107,17 @@ pub fn copy_as_launcher() -> io::Result<Option<OwnedFd>> {
 }
 
 /// Makes a fresh copy a process of its own: out of the terminal's process group, with nothing of the original's open
-/// but standard error.
-fn settle(channel: &OwnedFd) -> io::Result<OwnedFd> {
+/// but standard error and what the run needs.
+fn settle(channel: &OwnedFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
     rustix::process::setpgid(None, None)?;
-    rustix::stdio::dup2_stdin(channel)?;
-    sys::close_all_but_standard()?;
-    let channel = crate::role::channel()?;
-    rustix::stdio::dup2_stdout(io::stdin())?;
+    let channel = channel.try_clone()?;
+    let descriptors =
+        descriptors.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<Vec<_>>>()?;
+    let kept: Vec<_> = descriptors.iter().chain([&channel]).map(AsFd::as_fd).collect();
+    sys::close_all_but(&kept)?;
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
     rustix::process::chdir("/")?;
-    Ok(channel)
+    Ok((channel, descriptors))
 }

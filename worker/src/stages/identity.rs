@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupStage;
 
 use crate::failure::{At, Staged};
@@ -27,9 +28,9 @@ pub(crate) struct IdMap {
 }
 
 impl IdMap {
-    /// The caller's own ids, as they are.
-    pub(crate) fn own() -> Self {
-        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    /// An owner's own ids, as they are.
+    pub(crate) fn own_of(owner: &Owner) -> Self {
+        let ids = (owner.uid, owner.gid);
         Self { inside: ids, outside: ids }
     }
 

@@ -85,8 +85,7 @@ impl NamePattern {
         if prefix && name.is_empty() {
             return Err("`*` alone would let every secret through".into());
         }
-        variable(name)?;
-        Ok(Self { text: name.to_owned(), prefix })
+        Ok(Self { text: variable(name)?, prefix })
     }
 
     /// A pattern with `*` matches no name that ends like a secret's; such a name must be written out.

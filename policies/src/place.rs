@@ -90,6 +90,9 @@ impl Place {
         if let Some(rest) = text.strip_prefix('/') {
             return Ok(Some(Self { base: Base::Root, rest: plain(rest, text)? }));
         }
+        if !text.starts_with('$') {
+            return Ok(None);
+        }
         for (name, base) in BASES {
             if let Some(rest) = text.strip_prefix(name) {
                 if !rest.is_empty() && !rest.starts_with('/') {
@@ -98,12 +101,7 @@ impl Place {
                 return Ok(Some(Self { base, rest: plain(rest, text)? }));
             }
         }
-        if text.starts_with('$') {
-            return Err(format!(
-                "`{text}`: the variables are `${{workspace}}`, `${{home}}`, `${{tmp}}` and `${{cache}}`"
-            ));
-        }
-        Ok(None)
+        Err(format!("`{text}`: the variables are `${{workspace}}`, `${{home}}`, `${{tmp}}` and `${{cache}}`"))
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -160,6 +158,10 @@ fn plain(rest: &str, text: &str) -> Result<Arc<str>, String> {
     if text.len() > MAX_PATH {
         return Err(format!("a path of {} bytes is over the limit of {MAX_PATH}", text.len()));
     }
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    if is_plain(rest) {
+        return Ok(rest.into());
+    }
     if text.contains('\0') {
         return Err("the path has a NUL in it".into());
     }
@@ -172,17 +174,20 @@ fn plain(rest: &str, text: &str) -> Result<Arc<str>, String> {
     if rest.contains("${") {
         return Err(format!("`{text}`: a variable stands only at the front of a path"));
     }
-    if rest.split('/').any(|name| name == "..") {
+    let names: Vec<&str> = rest.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if names.contains(&"..") {
         return Err(format!(
             "`{text}`: `..` can lead anywhere once a link is on the way; write the path out"
         ));
     }
-    let left_out = |name: &str| matches!(name, "" | ".");
-    if !rest.split('/').any(left_out) {
-        return Ok(rest.into());
-    }
-    let names: Vec<&str> = rest.split('/').filter(|name| !left_out(name)).collect();
     Ok(names.join("/").into())
+}
+
+/// Whether [`plain`] has nothing to refuse and nothing to leave out, as with nearly every path there is.
+fn is_plain(rest: &str) -> bool {
+    let mut names = rest.as_bytes().split(|byte| *byte == b'/');
+    !rest.bytes().any(|byte| matches!(byte, 0 | b'*' | b'?' | b'[' | b'$'))
+        && names.all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
 /// Replaces every variable in the value of an environment entry.

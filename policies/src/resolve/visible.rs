@@ -146,10 +146,13 @@ impl Visible {
             self.deny.push(guard);
         }
         for place in filesystem.protect.iter().flatten() {
-            let guard = guard("protect", place, roots)?;
-            let beneath = |entry: &&mut Entry| entry.is_host() && is_within(&entry.target, &guard.path);
-            self.entries.iter_mut().filter(beneath).for_each(|entry| entry.grants.write = None);
-            self.protect.push(guard);
+            self.protect.push(guard("protect", place, roots)?);
+        }
+        let writable = |entry: &&mut Entry| entry.grants.write.is_some() && entry.is_host();
+        for entry in self.entries.iter_mut().filter(writable) {
+            if self.protect.iter().any(|guard| is_within(&entry.target, &guard.path)) {
+                entry.grants.write = None;
+            }
         }
         self.keep_what_can_be_masked();
         Ok(())
@@ -162,18 +165,29 @@ impl Visible {
             .partition::<Vec<_>, _>(|guard| self.deciding(&guard.path).is_some_and(Entry::is_host));
         self.deny_elsewhere = moot.iter().map(|guard| guard.path.clone()).collect();
         let protects = without_doubles(core::mem::take(&mut self.protect));
+        // Most stand in one folder, and what decides over it decides over all of them.
+        let mut last: Option<(Vec<u8>, bool)> = None;
         let (protect, rest) = protects.into_iter().partition::<Vec<_>, _>(|guard| {
-            let parent = self.deciding_above(&guard.path);
-            let changeable = parent.is_some_and(|entry| entry.is_host() && entry.grants.write.is_some());
+            let folder = folder(&guard.path);
+            let known = last.as_ref().filter(|(last, _)| last == folder).map(|(_, changeable)| *changeable);
+            let changeable = known.unwrap_or_else(|| {
+                let entry = self.deciding(folder);
+                let changeable = entry.is_some_and(|entry| entry.is_host() && entry.grants.write.is_some());
+                last = Some((folder.to_vec(), changeable));
+                changeable
+            });
             changeable && !deny.iter().any(|denied| is_within(&guard.path, &denied.path))
         });
         moot.extend(rest);
         (self.deny, self.protect, self.moot) = (deny, protect, moot);
     }
+}
 
-    /// As [`Visible::deciding`], but for a mount at the path itself.
-    fn deciding_above(&self, path: &[u8]) -> Option<&Entry> {
-        self.entries.iter().rfind(|entry| entry.target != path && is_within(path, &entry.target))
+/// Where a path's last name stands.
+fn folder(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) if slash > 0 => &path[..slash],
+        _ => b"/",
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn program(
     checks: &Checks,
 ) -> Result<Vec<BpfInstruction>, String> {
     let leaf = |(number, call)| match answer(call) {
-        Answer::Allow => (number, checks.leaf(number)),
+        Answer::Allow => (number, checks.leaf(number, call)),
         refused @ Answer::Errno(_) => (number, Leaf::Answer(refused)),
     };
     assembled(arch, &ranges(arch.by_number().map(leaf), Leaf::Answer(otherwise)), &checks.code)
@@ -147,19 +147,21 @@ fn tree_length(ranges: usize) -> usize {
 /// Rules on arguments, compiled: for each call that has some, one after another, and then allow.
 pub(super) struct Checks {
     code: Vec<BpfInstruction>,
-    /// By number: where its rules begin.
+    /// The calls that have some, and by number where each one's begin.
+    calls: Calls,
     starts: Vec<(u32, usize)>,
 }
 
 impl Checks {
     /// The rules of one filter that are about these calls.
     pub(super) fn new(arch: Arch, variant: Variant, site: Site, calls: &Calls) -> Self {
-        let mut checks = Self { code: Vec::new(), starts: Vec::new() };
+        let mut checks = Self { code: Vec::new(), calls: Calls::default(), starts: Vec::new() };
         let mut last = None;
         for (call, code) in compiled_rules(variant, site).filter(|(call, _)| calls.has(*call)) {
             let Some(number) = arch.number_of(call) else { continue };
             if last != Some(call) {
                 checks.end();
+                checks.calls.insert(call);
                 checks.starts.push((number, checks.code.len()));
                 last = Some(call);
             }
@@ -182,7 +184,10 @@ impl Checks {
     }
 
     /// Where the tree leads for an allowed call.
-    fn leaf(&self, number: u32) -> Leaf {
+    fn leaf(&self, number: u32, call: Call) -> Leaf {
+        if !self.calls.has(call) {
+            return Leaf::Answer(Answer::Allow);
+        }
         match self.starts.binary_search_by_key(&number, |(number, _)| *number) {
             Ok(found) => Leaf::Check(self.starts[found].1),
             Err(_) => Leaf::Answer(Answer::Allow),

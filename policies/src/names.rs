@@ -1,6 +1,7 @@
 //! Names that can't be wrong: policies, environment variables, device nodes, ports, id ranges, I/O priorities.
 
 use core::fmt;
+use std::sync::Arc;
 
 use stockade_protocol::bounds::MAX_POLICY_NAME;
 use stockade_protocol::spec::{IoPriority, Level, NetworkMode, Ports};
@@ -72,7 +73,7 @@ pub(crate) fn mode_text(mode: NetworkMode) -> &'static str {
 /// Which environment variables are let through: a whole name, or its beginning and a `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamePattern {
-    text: String,
+    text: Arc<str>,
     prefix: bool,
 }
 
@@ -85,7 +86,8 @@ impl NamePattern {
         if prefix && name.is_empty() {
             return Err("`*` alone would let every secret through".into());
         }
-        Ok(Self { text: variable(name)?, prefix })
+        check_variable(name)?;
+        Ok(Self { text: name.into(), prefix })
     }
 
     /// A pattern with `*` matches no name that ends like a secret's; such a name must be written out.
@@ -108,10 +110,14 @@ impl fmt::Display for NamePattern {
 
 /// A variable's whole name.
 pub(crate) fn variable(text: &str) -> Result<String, String> {
+    check_variable(text).map(|()| text.to_owned())
+}
+
+fn check_variable(text: &str) -> Result<(), String> {
     let fits = !text.starts_with(|character: char| character.is_ascii_digit())
         && !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if fits { Ok(text.to_owned()) } else { Err(format!("`{}` is no variable name", text.escape_debug())) }
+    if fits { Ok(()) } else { Err(format!("`{}` is no variable name", text.escape_debug())) }
 }
 
 /// A node's path below `/dev`.

@@ -4,6 +4,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use crate::names::NamePattern;
 use crate::place::Place;
 use crate::position::{Located, Position};
 
@@ -23,6 +24,8 @@ pub(crate) enum Words {
     Key(&'static str),
     /// An entry of a list of `[filesystem]`.
     Entry(&'static str, Place),
+    /// An entry of `[environment] allow`.
+    Allowed(NamePattern),
 }
 
 impl Rule {
@@ -37,6 +40,10 @@ impl Rule {
     pub(crate) fn entry(list: &'static str, place: &Located<Place>) -> Self {
         Self { text: Words::Entry(list, place.value.clone()), at: place.at.clone() }
     }
+
+    pub(crate) fn allowed(pattern: &Located<NamePattern>) -> Self {
+        Self { text: Words::Allowed(pattern.value.clone()), at: pattern.at.clone() }
+    }
 }
 
 impl fmt::Display for Words {
@@ -45,6 +52,7 @@ impl fmt::Display for Words {
             Self::Text(text) => f.write_str(text),
             Self::Key(key) => write!(f, "[filesystem] {key}"),
             Self::Entry(list, place) => write!(f, "[filesystem] {list}: \"{place}\""),
+            Self::Allowed(pattern) => write!(f, "[environment] allow: \"{pattern}\""),
         }
     }
 }
@@ -56,7 +64,9 @@ mod tests {
     #[test]
     fn rules_are_said_as_they_are_written() {
         let place = Located::built_in(Place::absolute("${home}/.cargo").unwrap());
+        let pattern = Located::built_in(NamePattern::parse("LC_*").unwrap());
         let rules = [
+            (Rule::allowed(&pattern), "[environment] allow: \"LC_*\""),
             (Rule::text("a rule", &place.at), "a rule"),
             (Rule::key("hidden-home", &place.at), "[filesystem] hidden-home"),
             (Rule::entry("read", &place), "[filesystem] read: \"${home}/.cargo\""),

@@ -75,7 +75,7 @@ pub(super) fn variables(
 pub(crate) fn allowing(policy: &Policy, name: &[u8]) -> Option<Rule> {
     let mut allow = policy.document.environment.allow.iter().flatten();
     let pattern = allow.find(|pattern| pattern.value.matches(name) && !odd(name))?;
-    Some(Rule::text(&format!("[environment] allow: \"{}\"", pattern.value), &pattern.at))
+    Some(Rule::allowed(pattern))
 }
 
 /// A pattern with `*` takes any end; what then is no name is left out.

@@ -198,9 +198,19 @@ fn guard(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Gu
 /// Parents first; what lies beneath another of the same list is held by it.
 fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
     guards.sort_by_cached_key(|guard| depth(&guard.path));
-    let mut kept: Vec<Guard> = Vec::new();
+    let mut kept: Vec<Guard> = Vec::with_capacity(guards.len());
+    // What holds the folder of the last one. By their order, everything that can hold a folder stands before what it
+    // has in it.
+    let mut last: Option<(Vec<u8>, bool)> = None;
     for guard in guards {
-        if !kept.iter().any(|above| is_within(&guard.path, &above.path)) {
+        let folder = folder(&guard.path);
+        let known = last.as_ref().filter(|(last, _)| last == folder).map(|(_, held)| *held);
+        let held = known.unwrap_or_else(|| {
+            let held = kept.iter().any(|above| is_within(folder, &above.path));
+            last = Some((folder.to_vec(), held));
+            held
+        });
+        if !held && !kept.iter().any(|above| above.path == guard.path) {
             kept.push(guard);
         }
     }

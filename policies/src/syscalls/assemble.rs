@@ -28,6 +28,8 @@ const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 /// How many instructions stand before the tree.
 const HEAD: usize = 4;
+/// So many ranges make a tree of at most 255 instructions, over which a conditional jump reaches.
+const NEAR: usize = 128;
 /// Room for the ranges of any policy of today; not a bound.
 const RANGES: usize = 256;
 
@@ -136,8 +138,9 @@ fn tree(program: &mut Vec<BpfInstruction>, ranges: &[(u32, Leaf)], checks: usize
 
 /// How many instructions [`tree`] makes of so many ranges.
 fn tree_length(ranges: usize) -> usize {
-    if ranges < 2 {
-        return ranges;
+    // One for each range and one between two, as long as every jump is near.
+    if ranges <= NEAR {
+        return (2 * ranges).saturating_sub(1);
     }
     let lower = tree_length(ranges / 2);
     let far = usize::from(u8::try_from(lower).is_err());

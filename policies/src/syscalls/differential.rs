@@ -301,6 +301,8 @@ fn socket_families_follow_the_network() {
         assert_eq!(socket(Level::Strict, &none(), 16, 3, protocol), denied);
     }
     assert_eq!(socket(Level::Moderate, &none(), 16, 3, 0), none_there);
+    // Refused for its protocol, too: that the family isn't there is what counts.
+    assert_eq!(socket(Level::Moderate, &none(), 16, 3, 9), none_there);
     assert_eq!(socket(Level::Moderate, &none(), 2, 1, 0), none_there);
     assert_eq!(socket(Level::Moderate, &none(), 10, 2, 0), none_there);
     assert_eq!(socket(Level::Strict, &loopback, 16, 3, 0), Verdict::Allow);

@@ -183,7 +183,7 @@ impl Filters {
 
 impl Filter {
     pub(super) fn new(plan: &Plan, variant: Variant, arch: Arch) -> Result<Self, String> {
-        let in_base = plan.allowed.and(&INIT.calls);
+        let in_base = plan.allowed.with(&INIT.calls);
         let older = Calls::named(&AS_OLDER_KERNEL);
         let answer = |call| match call {
             call if in_base.has(call) => Answer::Allow,

@@ -120,7 +120,7 @@ impl Calls {
     }
 
     /// These and those.
-    pub(super) fn and(mut self, others: &Self) -> Self {
+    pub(super) fn with(mut self, others: &Self) -> Self {
         self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own |= other);
         self
     }
@@ -313,7 +313,7 @@ mod tests {
         let [read, write] = ["read", "write"].map(|name| Call::named(name).unwrap());
         let mut set = Calls::named(&["read", "no_such_call"]);
         assert!(set.has(read) && !set.has(write) && !set.is_empty());
-        assert_eq!(set.and(&Calls::named(&["write"])), Calls::named(&["write", "read"]));
+        assert_eq!(set.with(&Calls::named(&["write"])), Calls::named(&["write", "read"]));
         assert_eq!(set.without(&set), Calls::default());
         set.insert(write);
         set.remove(read);

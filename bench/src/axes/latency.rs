@@ -1,0 +1,175 @@
+//! From a request to its end: of `/bin/true`, where everything is cost, and of `python3 -c pass`, where the
+//! interpreter's start is.
+//!
+//! What we serve over a socket is compared with a bare spawn that is asked for over a socket; whole processes with a
+//! whole process.
+
+use std::path::Path;
+
+use crate::daemon::{COLD, DEFAULT, Daemon, StartUp, TEMPLATE};
+use crate::error::BenchError;
+use crate::others::JAILS;
+use crate::ours;
+use crate::results::Results;
+use crate::role::{Load, Spawner};
+use crate::rounds::{Entrants, Variant, interleave};
+use crate::session::{Session, times};
+use crate::spawn::{self, timed};
+use crate::variants::{BARE, BARE_SOCKET};
+
+const ROUNDS: u32 = 300;
+/// Runs before the first that counts: what warms up has done so by then.
+const UNMEASURED: u32 = 20;
+
+/// The variants over the socket: name, start-up, policy.
+const OVER_SOCKET: [(&str, StartUp, &str); 6] = [
+    ("warm", DEFAULT, "default"),
+    ("template", TEMPLATE, "default"),
+    ("cold", COLD, "default"),
+    ("strict", DEFAULT, "strict"),
+    ("moderate", DEFAULT, "moderate"),
+    ("minimal", DEFAULT, "minimal"),
+];
+
+/// With nothing else going on.
+pub(crate) fn idle(session: &mut Session) -> Result<Results, BenchError> {
+    measure(session, "latency")
+}
+
+/// With every processor kept busy.
+pub(crate) fn loaded(session: &mut Session) -> Result<Results, BenchError> {
+    let _load = Load::start()?;
+    measure(session, "latency-load")
+}
+
+fn measure(session: &mut Session, axis: &str) -> Result<Results, BenchError> {
+    let rounds = session.rounds(ROUNDS);
+    let (mut results, mut shuffle) = session.begin(axis, rounds);
+    let daemons = Daemons::start(session);
+    let python =
+        ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| Path::new(path).exists());
+    let interpreter = python.map(|python| vec![python, "-c", "pass"]);
+    for (case, command) in [("true", Some(vec!["/bin/true"])), ("python", interpreter)] {
+        match command {
+            Some(command) => {
+                let entrants = entrants(session, &daemons, &command);
+                interleave(&mut results, &mut shuffle, times(case, rounds), entrants);
+            }
+            None => results.not_measured(case, "all", "no python3 in /usr/bin or /usr/local/bin"),
+        }
+    }
+    Ok(results)
+}
+
+/// One daemon a start-up, or why it isn't there.
+struct Daemons(Vec<(StartUp, Result<Daemon, String>)>);
+
+impl Daemons {
+    fn start(session: &Session) -> Self {
+        let start = |how| {
+            let daemon = Daemon::start(&session.ground, how);
+            (how, daemon.map_err(|error| crate::error::chain(&error)))
+        };
+        Self([DEFAULT, TEMPLATE, COLD].map(start).into())
+    }
+
+    fn get(&self, how: StartUp) -> Result<&Daemon, BenchError> {
+        let found = self.0.iter().find(|(known, _)| *known == how).map(|(_, daemon)| daemon.as_ref());
+        match found {
+            Some(Ok(daemon)) => Ok(daemon),
+            Some(Err(why)) => Err(BenchError::Daemon(why.clone())),
+            None => Err(BenchError::Daemon("it was not started".into())),
+        }
+    }
+}
+
+fn entrants<'a>(session: &'a Session, daemons: &'a Daemons, command: &'a [&'a str]) -> Entrants<'a> {
+    let mut entrants = Entrants::default();
+    entrants.add(BARE, Ok(bare(session, command)));
+    entrants.add(BARE_SOCKET, bare_socket(command));
+    for (name, how, policy) in OVER_SOCKET.into_iter().filter(|(name, ..)| session.only.wants(name)) {
+        entrants.add(
+            name,
+            daemons.get(how).and_then(|daemon| over_socket(session, daemon, name, policy, command)),
+        );
+    }
+    if session.only.wants("passed") {
+        entrants.add("passed", daemons.get(DEFAULT).and_then(|daemon| passed(session, daemon, command)));
+    }
+    if session.only.wants("cli") {
+        let socket = daemons.get(DEFAULT).map(|daemon| daemon.socket.as_path());
+        entrants.add("cli", socket.map(|socket| cli(session, "cli", Some(socket), command)));
+    }
+    if session.only.wants("embedded") {
+        entrants.add("embedded", Ok(cli(session, "embedded", None, command)));
+    }
+    for jail in JAILS.into_iter().filter(|jail| session.only.wants(jail.name)) {
+        let prepared = jail.prepare(&session.ground, &session.ground.workspace, command);
+        let variant = prepared.map(|mut next| {
+            let sample = move || {
+                let mut command = next();
+                session.null.give(&mut command)?;
+                timed(&mut command)
+            };
+            Variant::new(jail.name, sample).against(BARE)
+        });
+        entrants.add(jail.name, variant);
+    }
+    entrants
+}
+
+fn bare<'a>(session: &'a Session, words: &'a [&'a str]) -> Variant<'a> {
+    Variant::new(BARE, || {
+        let mut command = spawn::command(words[0]);
+        command.args(&words[1..]);
+        session.null.give(&mut command)?;
+        timed(&mut command)
+    })
+}
+
+fn bare_socket<'a>(words: &[&str]) -> Result<Variant<'a>, BenchError> {
+    let mut spawner = Spawner::start(words)?;
+    Ok(Variant::new(BARE_SOCKET, move || spawner.timed()))
+}
+
+fn over_socket<'a>(
+    session: &Session,
+    daemon: &Daemon,
+    name: &str,
+    policy: &str,
+    words: &[&str],
+) -> Result<Variant<'a>, BenchError> {
+    let mut client = daemon.connect()?;
+    let request = ours::request(&session.ground, policy, words)?;
+    let variant = Variant::new(name, move || ours::timed(&mut client, &request));
+    // The daemon that prepares nothing has nothing to warm up.
+    let unmeasured = if name == "cold" { 1 } else { UNMEASURED };
+    Ok(variant.against(BARE_SOCKET).after(unmeasured))
+}
+
+fn passed<'a>(session: &Session, daemon: &Daemon, words: &[&str]) -> Result<Variant<'a>, BenchError> {
+    let mut client = daemon.connect()?;
+    let (request, pipe) = ours::passed(&session.ground, words)?;
+    let sample = move || {
+        // Held, so that the pipe has a reader.
+        let _pipe = &pipe;
+        ours::timed(&mut client, &request)
+    };
+    Ok(Variant::new("passed", sample).against(BARE_SOCKET).after(UNMEASURED))
+}
+
+/// `stockade run` as a person types it, against this daemon or without one.
+fn cli<'a>(session: &'a Session, name: &str, socket: Option<&'a Path>, words: &'a [&'a str]) -> Variant<'a> {
+    let sample = move || {
+        let mut command = spawn::command(&session.ground.stockade);
+        command.arg("run").current_dir(&session.ground.workspace);
+        match socket {
+            Some(socket) => command.arg("--socket").arg(socket),
+            None => command.arg("--embedded"),
+        };
+        command.arg("--").args(words);
+        session.null.give(&mut command)?;
+        timed(&mut command)
+    };
+    Variant::new(name, sample).against(BARE).after(UNMEASURED)
+}

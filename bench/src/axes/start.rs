@@ -1,0 +1,46 @@
+//! The daemon's start: until its socket accepts, and until its first run has ended.
+
+use std::time::Instant;
+
+use crate::daemon::{DEFAULT, Daemon};
+use crate::error::BenchError;
+use crate::ours;
+use crate::results::{Better, Results};
+use crate::rounds::{Case, Entrants, Variant, interleave};
+use crate::session::Session;
+use crate::spawn::millis;
+
+const ROUNDS: u32 = 30;
+
+pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(ROUNDS);
+    let (mut results, mut shuffle) = session.begin("start", rounds);
+    let case = Case { name: "start", unit: "ms", better: Better::Less, rounds };
+    let session = &*session;
+    let mut entrants = Entrants::default();
+    if session.only.wants("ready") {
+        entrants.add("ready", Ok(Variant::new("ready", || ready(session))));
+    }
+    if session.only.wants("first-run") {
+        entrants.add("first-run", Ok(Variant::new("first-run", || first_run(session))));
+    }
+    interleave(&mut results, &mut shuffle, case, entrants);
+    Ok(results)
+}
+
+fn ready(session: &Session) -> Result<f64, BenchError> {
+    let daemon = Daemon::start(&session.ground, DEFAULT)?;
+    let ready = millis(daemon.ready);
+    daemon.stop()?;
+    Ok(ready)
+}
+
+fn first_run(session: &Session) -> Result<f64, BenchError> {
+    let request = ours::request(&session.ground, "default", &["/bin/true"])?;
+    let began = Instant::now();
+    let daemon = Daemon::start(&session.ground, DEFAULT)?;
+    ours::timed(&mut daemon.connect()?, &request)?;
+    let took = millis(began.elapsed());
+    daemon.stop()?;
+    Ok(took)
+}

@@ -1,0 +1,133 @@
+//! Processes of the benchmark's own, which it starts from its own binary. Each ends with its parent.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ExitCode, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::error::BenchError;
+use crate::spawn::{self, Null, micros};
+
+/// Spawns its arguments whenever a byte comes over descriptor 0, and answers with one when they have ended.
+const SPAWNER: &str = "role-spawner";
+/// Keeps a processor busy.
+const BURNER: &str = "role-burner";
+
+/// Runs the role of this name, if it is one.
+pub(crate) fn run(name: &OsString, arguments: &[OsString]) -> Option<ExitCode> {
+    let ended = match name.to_str()? {
+        SPAWNER => spawn_on_request(arguments),
+        BURNER => burn(),
+        _ => return None,
+    };
+    Some(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::out::say(&format!("bench: {}", crate::error::chain(&error)));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn spawn_on_request(words: &[OsString]) -> Result<(), BenchError> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let mut socket = UnixStream::from(socket.map_err(BenchError::io("take the socket"))?);
+    let null = Null::open()?;
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| BenchError::Wrong("nothing to spawn was named".into()))?;
+    let mut asked = [0];
+    while socket.read(&mut asked).map_err(BenchError::io("read a request"))? == 1 {
+        let mut command = spawn::command(program);
+        command.args(arguments);
+        null.give(&mut command)?;
+        let worked = spawn::timed(&mut command).is_ok();
+        socket.write_all(&[u8::from(worked)]).map_err(BenchError::io("answer"))?;
+    }
+    Ok(())
+}
+
+/// Never returns: ends by the signal at its parent's death, or by the one that [`Load`] sends.
+fn burn() -> Result<(), BenchError> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(BenchError::errno("follow the parent's death"))?;
+    let mut number = 1_u64;
+    loop {
+        number = std::hint::black_box(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number >> 7));
+    }
+}
+
+fn own_role(role: &str) -> Result<std::process::Command, BenchError> {
+    let me = std::env::current_exe().map_err(BenchError::io("tell where this binary is"))?;
+    let mut command = spawn::command(me);
+    command.arg(role);
+    Ok(command)
+}
+
+/// A small process that lives on and spawns on request: what a daemon's bare spawn would cost if it confined
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Spawner {
+    /// Starts one for this command.
+    pub(crate) fn start(words: &[&str]) -> Result<Self, BenchError> {
+        let (ours, theirs) = UnixStream::pair().map_err(BenchError::io("make a socket pair"))?;
+        let mut command = own_role(SPAWNER)?;
+        command.args(words).stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = command.spawn().map_err(BenchError::io("start the spawner"))?;
+        Ok(Self { child, socket: ours })
+    }
+
+    /// One spawn and its end; how long that took, in microseconds.
+    pub(crate) fn timed(&mut self) -> Result<f64, BenchError> {
+        let began = Instant::now();
+        let mut answer = [0];
+        self.socket.write_all(&[1]).map_err(BenchError::io("ask the spawner"))?;
+        self.socket.read_exact(&mut answer).map_err(BenchError::io("hear from the spawner"))?;
+        match answer {
+            [1] => Ok(micros(began.elapsed())),
+            _ => Err(BenchError::Wrong("the command failed in the spawner".into())),
+        }
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // The end of its socket is its end.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps every processor busy while it is held.
+#[derive(Debug)]
+pub(crate) struct Load(Vec<Child>);
+
+impl Load {
+    /// Starts a burner a processor.
+    pub(crate) fn start() -> Result<Self, BenchError> {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut load = Self(Vec::new());
+        for _ in 0..count {
+            let child = own_role(BURNER)?.stdin(Stdio::null()).spawn();
+            load.0.push(child.map_err(BenchError::io("start a burner"))?);
+        }
+        Ok(load)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The one place of this crate that starts processes, and how their ends are waited for.
+//!
+//! `Command` without a hook between fork and exec is `posix_spawn`, which glibc makes with
+//! `clone(CLONE_VM | CLONE_VFORK)`: the cheapest spawn there is, and flat in our own size. Standard streams are
+//! duplicates of one `/dev/null` that is open already, so that a spawn opens nothing.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::error::BenchError;
+
+/// A command, not started.
+#[allow(clippy::disallowed_methods, reason = "a benchmark starts what it measures, here and nowhere else")]
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// `/dev/null`, opened once.
+#[derive(Debug)]
+pub(crate) struct Null(File);
+
+impl Null {
+    /// Opens it.
+    pub(crate) fn open() -> Result<Self, BenchError> {
+        let file = File::options().read(true).write(true).open("/dev/null");
+        file.map(Self).map_err(BenchError::io("open /dev/null"))
+    }
+
+    /// One more descriptor of it.
+    pub(crate) fn stdio(&self) -> Result<Stdio, BenchError> {
+        self.0.try_clone().map(Stdio::from).map_err(BenchError::io("duplicate /dev/null"))
+    }
+
+    /// Gives a command all three streams.
+    pub(crate) fn give(&self, command: &mut Command) -> Result<(), BenchError> {
+        command.stdin(self.stdio()?).stdout(self.stdio()?).stderr(self.stdio()?);
+        Ok(())
+    }
+}
+
+/// Runs a command to its end; how long that took, from before the spawn to after the wait, in microseconds.
+pub(crate) fn timed(command: &mut Command) -> Result<f64, BenchError> {
+    let began = Instant::now();
+    let status = command.status();
+    let took = micros(began.elapsed());
+    let name = || command.get_program().display();
+    let status = status.map_err(|source| BenchError::io(format!("start {}", name()))(source))?;
+    succeeded(status, || name().to_string())?;
+    Ok(took)
+}
+
+/// Runs a command that should succeed, and returns what it wrote; what it complained of is the error.
+pub(crate) fn tried(command: &mut Command) -> Result<Vec<u8>, BenchError> {
+    let name = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(BenchError::io(format!("start {name}")))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Err(BenchError::Wrong(format!("{name} ended with {}: {said}", output.status)))
+}
+
+/// Refuses the time of a command that failed.
+pub(crate) fn succeeded(status: ExitStatus, name: impl FnOnce() -> String) -> Result<(), BenchError> {
+    match status.success() {
+        true => Ok(()),
+        false => Err(BenchError::Wrong(format!("{} ended with {status}", name()))),
+    }
+}
+
+/// Signals a child.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<(), BenchError> {
+    kill_process(Pid::from_child(child), signal).map_err(BenchError::errno("signal a child"))
+}
+
+/// Waits for a child's end; whether it came within that time.
+pub(crate) fn ends_within(child: &Child, within: Duration) -> Result<bool, BenchError> {
+    let pidfd: OwnedFd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())
+        .map_err(BenchError::errno("open a child's pidfd"))?;
+    readable_within(&pidfd, within)
+}
+
+/// Waits until something can be read, or has ended; whether that came within that time.
+pub(crate) fn readable_within(descriptor: impl AsFd, within: Duration) -> Result<bool, BenchError> {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&left)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(BenchError::errno("poll")(errno)),
+        }
+    }
+}
+
+/// Lets others run for a moment: between two looks at something that gives no event (a socket's name that appears).
+pub(crate) fn moment(moment: Duration) {
+    let _ = rustix::event::poll(&mut [], Timespec::try_from(moment).ok().as_ref());
+}
+
+/// In microseconds.
+pub(crate) fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// In milliseconds.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

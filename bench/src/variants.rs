@@ -1,0 +1,114 @@
+//! The names of all variants, for `--only` and `bench list`.
+
+use crate::error::BenchError;
+use crate::report::aligned;
+
+/// One variant: its name and what it is.
+pub(crate) struct Named {
+    /// As `--only` takes it.
+    pub(crate) name: &'static str,
+    what: &'static str,
+}
+
+const fn named(name: &'static str, what: &'static str) -> Named {
+    Named { name, what }
+}
+
+/// What ratios are to, always measured.
+pub(crate) const REFERENCES: [&str; 3] = [BARE, BARE_SOCKET, PIPE];
+/// The bare spawn from here.
+pub(crate) const BARE: &str = "bare";
+/// The bare spawn by a process that is asked over a socket.
+pub(crate) const BARE_SOCKET: &str = "bare-socket";
+/// Output without us.
+pub(crate) const PIPE: &str = "pipe";
+
+/// Every variant, in the order of the tables.
+pub(crate) const ALL: [Named; 25] = [
+    named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
+    named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
+    named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
+    named("template", "as warm, nothing parked; until there is a pool the same as warm"),
+    named("cold", "as warm, nothing prepared; until there is a pool the same as warm"),
+    named("strict", "as warm, policy `strict`"),
+    named("moderate", "as warm, policy `moderate`"),
+    named("minimal", "as warm, policy `minimal`"),
+    named("passed", "as warm, a policy without a rule on output: descriptors go straight through"),
+    named("relayed", "as warm, a policy with a rule on output: events"),
+    named("pipelined", "as warm, every request in flight over one connection"),
+    named("cli", "`stockade run` against the daemon, whole process"),
+    named("embedded", "`stockade run --embedded`, whole process"),
+    named("bubblewrap", "bwrap, whole process; it has no filter of its own"),
+    named("firejail", "firejail, whole process, with its filter"),
+    named("crun", "crun with a bundle, whole process, with a filter"),
+    named("nsjail", "nsjail, whole process, without a filter"),
+    named("minijail", "minijail0, whole process, without a filter"),
+    named(PIPE, "output of a child through a plain pipe"),
+    named("deadline", "from the end of a run's wall time until its `Exited` is here"),
+    named("deadline-closed", "from there until no process of the run holds its pipe open"),
+    named("deadline-minimal", "as deadline, policy `minimal`: no pid namespace that takes the tree with it"),
+    named("cancel", "from a cancel until `Exited` is here"),
+    named("ready", "from before the daemon's process is made until its socket accepts"),
+    named("first-run", "from there until its first run of `/bin/true` has ended"),
+];
+
+/// Which of them are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Only(Vec<String>);
+
+impl Only {
+    /// From `--only`.
+    ///
+    /// # Errors
+    /// [`BenchError::Asked`] for a name that no variant has.
+    pub(crate) fn of(names: &[String]) -> Result<Self, BenchError> {
+        match names.iter().find(|name| !ALL.iter().any(|known| known.name == **name)) {
+            Some(unknown) => Err(BenchError::Asked(format!("no variant is named `{unknown}`"))),
+            None => Ok(Self(names.to_vec())),
+        }
+    }
+
+    /// Whether this one is wanted. What ratios are to always is.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.0.is_empty() || REFERENCES.contains(&name) || self.0.iter().any(|wanted| wanted == name)
+    }
+}
+
+/// The list that `bench list` prints.
+pub(crate) fn list() -> String {
+    let width = ALL.iter().map(|variant| variant.name.len()).max().unwrap_or(0);
+    let line = |variant: &Named| vec![format!("{:<width$}  {}", variant.name, variant.what)];
+    aligned(&ALL.iter().map(line).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_all_different() {
+        let names: std::collections::BTreeSet<&str> = ALL.iter().map(|variant| variant.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn only_leaves_out_the_others_but_never_what_ratios_are_to() {
+        let only = Only::of(&["warm".into(), "crun".into()]).unwrap();
+        assert!(only.wants("warm") && only.wants("crun") && only.wants("bare") && only.wants("bare-socket"));
+        assert!(!only.wants("cold"));
+        assert!(Only::default().wants("cold"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_a_remedy() {
+        let error = Only::of(&["hot".into()]).unwrap_err();
+        assert_eq!(error.to_string(), "no variant is named `hot`");
+        assert!(error.remedy().is_some());
+    }
+
+    #[test]
+    fn the_list_has_every_name() {
+        let list = list();
+        assert!(ALL.iter().all(|variant| list.contains(&format!("  {} ", variant.name))), "{list}");
+    }
+}

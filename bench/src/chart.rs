@@ -13,7 +13,7 @@ use plotters::prelude::{
 
 use crate::csv::number;
 use crate::error::BenchError;
-use crate::results::Results;
+use crate::results::{Results, Row, Value};
 
 const WIDTH: u32 = 960;
 const TITLE: u32 = 40;
@@ -21,7 +21,7 @@ const PANEL_HEAD: i32 = 30;
 const BAR: i32 = 22;
 /// Where bars begin, and where the longest ends.
 const LEFT: i32 = 230;
-const RIGHT: i32 = 760;
+const RIGHT: i32 = 690;
 const FONT: &str = "sans-serif";
 const BARS: RGBColor = RGBColor(61, 119, 176);
 const REFERENCE: RGBColor = RGBColor(140, 140, 140);
@@ -31,10 +31,18 @@ const LINE: RGBColor = RGBColor(190, 60, 50);
 #[derive(Debug, PartialEq)]
 struct Panel {
     title: String,
-    unit: String,
-    /// Name, value, tail.
-    bars: Vec<(String, f64, Option<f64>)>,
+    bars: Vec<Bar>,
     is_ratio: bool,
+}
+
+/// One variant of it.
+#[derive(Debug, PartialEq)]
+struct Bar {
+    name: String,
+    value: f64,
+    tail: Option<f64>,
+    /// The value as text.
+    shown: String,
 }
 
 /// Draws the results; nothing is written where there is no number.
@@ -67,38 +75,28 @@ fn height_of(panel: &Panel) -> i32 {
     PANEL_HEAD + BAR * i32::try_from(panel.bars.len()).unwrap_or(0) + 12
 }
 
-/// Ratios where the case has any, else medians, else whatever its first measure is.
+/// Ratios where the case has any, else medians, else the measure that most variants have.
 fn panel(results: &Results, case: &str) -> Option<Panel> {
     let rows = || results.rows.iter().filter(|row| row.case == case);
-    let has = |measure: &str| rows().any(|row| row.measure == measure);
-    let is_ratio = has("ratio");
-    let first = rows().find(|row| results.find(case, &row.variant, &row.measure).is_some())?;
-    let measure = if is_ratio {
-        "ratio"
-    } else if has("median") {
-        "median"
-    } else {
-        &first.measure
-    };
-    let tail = |variant: &str| {
-        let end = results.find(case, variant, "p99")?;
-        let scale = if is_ratio { results.find(case, variant, "median")? } else { return Some(end) };
-        // The tail on the scale of the ratio: as far above the bar as p99 is above the median.
-        Some(results.find(case, variant, measure)? * end / scale)
-    };
-    let bars: Vec<_> = rows()
-        .filter(|row| row.measure == measure)
-        .filter_map(|row| {
-            let value = results.find(case, &row.variant, measure)?;
-            Some((row.variant.clone(), value, tail(&row.variant)))
-        })
-        .collect();
-    let unit = if is_ratio {
-        "times the bare spawn of the same round".to_owned()
-    } else {
-        rows().find(|row| row.measure == measure).map(|row| row.unit.clone()).unwrap_or_default()
-    };
-    Some(Panel { title: format!("{case}: {measure}"), unit, bars, is_ratio })
+    let count = |measure: &str| rows().filter(|row| row.measure == measure).count();
+    let is_number = |row: &&Row| matches!(row.value, Value::Number(_));
+    let measures = rows().filter(is_number).map(|row| row.measure.as_str());
+    let measure = ["ratio", "median"].into_iter().find(|measure| count(measure) > 0).or_else(|| {
+        // Of those that as many have, the first.
+        measures.rev().max_by_key(|measure| count(measure))
+    })?;
+    let is_ratio = measure == "ratio";
+    let bars = rows().filter(|row| row.measure == measure).filter_map(|row| {
+        let value = results.find(case, &row.variant, measure)?;
+        let tail = results.find(case, &row.variant, "p99").and_then(|end| {
+            // On the scale of a ratio: as far above the bar as p99 is above the median.
+            let scale = if is_ratio { value / results.find(case, &row.variant, "median")? } else { 1.0 };
+            Some(end * scale)
+        });
+        let shown = format!("{} {}", number(value), row.unit);
+        Some(Bar { name: row.variant.clone(), value, tail, shown })
+    });
+    Some(Panel { title: format!("{case}: {measure}"), bars: bars.collect(), is_ratio })
 }
 
 fn paint<B: DrawingBackend>(
@@ -122,13 +120,12 @@ fn paint_panel<B: DrawingBackend>(
     top: i32,
 ) -> Result<(), plotters::drawing::DrawingAreaErrorKind<B::ErrorType>> {
     let small: TextStyle<'_> = (FONT, 13).into_font().color(&BLACK);
-    let title = format!("{} ({})", panel.title, panel.unit);
-    area.draw(&Text::new(title, (16, top + 6), (FONT, 15).into_font()))?;
+    area.draw(&Text::new(panel.title.clone(), (16, top + 6), (FONT, 15).into_font()))?;
     // A tail may be far out: the bars decide the scale, and a tail that leaves it ends at its edge.
-    let longest = panel.bars.iter().map(|(_, value, _)| *value).fold(0.0, f64::max);
+    let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     let x = |value: f64| LEFT + pixels(value, longest);
     let mut y = top + PANEL_HEAD;
-    for (name, value, tail) in &panel.bars {
+    for Bar { name, value, tail, shown } in &panel.bars {
         area.draw(&Text::new(name.clone(), (24, y + 4), small.clone()))?;
         let fill = if name.starts_with("bare") { REFERENCE } else { BARS };
         area.draw(&Rectangle::new([(LEFT, y + 3), (x(*value), y + BAR - 4)], fill.filled()))?;
@@ -138,7 +135,7 @@ fn paint_panel<B: DrawingBackend>(
             area.draw(&PathElement::new([(end, middle), (x(*tail).max(end), middle)], fill.stroke_width(2)))?;
             end = end.max(x(*tail));
         }
-        area.draw(&Text::new(number(*value), (end + 6, y + 4), small.clone()))?;
+        area.draw(&Text::new(shown.clone(), (end + 6, y + 4), small.clone()))?;
         y += BAR;
     }
     if panel.is_ratio {
@@ -178,13 +175,28 @@ mod tests {
     fn a_case_with_ratios_is_drawn_as_ratios_and_the_tail_on_their_scale() {
         let drawn = panel(&fixed(), "true").unwrap();
         assert!(drawn.is_ratio);
-        assert_eq!(drawn.bars, [("warm".to_owned(), 1.2, Some(2.4))]);
+        assert_eq!(
+            drawn.bars,
+            [Bar { name: "warm".into(), value: 1.2, tail: Some(2.4), shown: "1.200 x bare".into() }]
+        );
     }
 
     #[test]
     fn a_case_without_ratios_is_drawn_in_its_unit() {
         let drawn = panel(&fixed(), "8 in flight").unwrap();
-        assert_eq!((drawn.unit.as_str(), drawn.is_ratio), ("runs/s", false));
+        assert_eq!((drawn.bars[0].shown.as_str(), drawn.is_ratio), ("2500 runs/s", false));
+    }
+
+    #[test]
+    fn without_medians_the_measure_that_most_variants_have_is_drawn() {
+        let mut results = Results::new("memory");
+        results.number("idle", "all", "started within", 3.0, "ms");
+        for (variant, kib) in [("supervisor", 3000.0), ("relay", 900.0)] {
+            results.number("idle", variant, "pss", kib, "KiB");
+        }
+        let drawn = panel(&results, "idle").unwrap();
+        assert_eq!(drawn.title, "idle: pss");
+        assert_eq!(drawn.bars.len(), 2);
     }
 
     #[test]
@@ -212,6 +224,6 @@ mod tests {
         for (value, longest, expected) in table {
             assert_eq!(pixels(value, longest), expected);
         }
-        assert!(LEFT + pixels(1e9, 1.0) < 900);
+        assert!(LEFT + pixels(1e9, 1.0) < 760);
     }
 }

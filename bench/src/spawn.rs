@@ -55,6 +55,14 @@ pub(crate) fn timed(command: &mut Command) -> Result<f64, BenchError> {
     Ok(took)
 }
 
+/// As [`timed`], of a whole process with all streams on `/dev/null`. One that fails is run once more, with its
+/// complaint heard: the reason why it isn't measured.
+pub(crate) fn whole(null: &Null, mut next: impl FnMut() -> Command) -> Result<f64, BenchError> {
+    let mut command = next();
+    null.give(&mut command)?;
+    timed(&mut command).map_err(|error| tried(&mut next()).err().unwrap_or(error))
+}
+
 /// Runs a command that should succeed, and returns what it wrote; what it complained of is the error.
 pub(crate) fn tried(command: &mut Command) -> Result<Vec<u8>, BenchError> {
     let name = command.get_program().display().to_string();
@@ -117,4 +125,28 @@ pub(crate) fn micros(duration: Duration) -> f64 {
 /// In milliseconds.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_fails_gives_no_time_but_its_complaint() {
+        let null = Null::open().unwrap();
+        let complaining = || {
+            let mut command = command("/bin/sh");
+            command.args(["-c", "echo why not >&2; exit 3"]);
+            command
+        };
+        let error = whole(&null, complaining).unwrap_err().to_string();
+        assert_eq!(error, "/bin/sh ended with exit status: 3: why not");
+        assert!(whole(&null, || command("/bin/true")).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = timed(&mut command("/nonexistent/jail")).unwrap_err().to_string();
+        assert_eq!(error, "cannot start /nonexistent/jail");
+    }
 }

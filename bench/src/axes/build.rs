@@ -14,7 +14,7 @@ use crate::ours;
 use crate::results::{Better, Results};
 use crate::rounds::{Case, Entrants, Variant, interleave};
 use crate::session::Session;
-use crate::spawn::{self, timed};
+use crate::spawn;
 use crate::variants::BARE;
 
 const ROUNDS: u32 = 5;
@@ -39,7 +39,7 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
         command.args(&MAKE[1..]).env_clear().env("PATH", ours::PATH).current_dir(&project);
         command
     };
-    entrants.add(BARE, Ok(Variant::new(BARE, || whole(session, &project, outside()))));
+    entrants.add(BARE, Ok(Variant::new(BARE, || make(session, &project, outside))));
     for (name, policy) in [("warm", "build"), ("minimal", "minimal")] {
         if session.only.wants(name) {
             entrants.add(name, inside(&project, &daemon, name, policy));
@@ -49,10 +49,10 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
         let (session, project) = (&*session, &project);
         let variant = jail.prepare(&session.ground, project, &MAKE);
         let variant =
-            variant.map(|mut next| Variant::new(jail.name, move || whole(session, project, next())));
+            variant.map(|mut next| Variant::new(jail.name, move || make(session, project, &mut next)));
         entrants.add(jail.name, variant.map(|variant| variant.against(BARE)));
     }
-    let case = Case { name: CASE, unit: "us", better: Better::Less, rounds };
+    let case = Case { name: CASE, unit: "ms", better: Better::Less, rounds };
     interleave(&mut results, &mut shuffle, case, entrants);
     Ok(results)
 }
@@ -97,11 +97,9 @@ fn source(file: u32) -> String {
 }
 
 /// Makes the project anew by this command; what was built before goes first, outside of the time.
-fn whole(session: &Session, project: &Path, mut command: Command) -> Result<f64, BenchError> {
+fn make(session: &Session, project: &Path, next: impl FnMut() -> Command) -> Result<f64, BenchError> {
     clean(project)?;
-    session.null.give(&mut command)?;
-    let took = timed(&mut command)?;
-    built(project, took)
+    built(project, spawn::whole(&session.null, next)?)
 }
 
 fn inside<'a>(
@@ -126,10 +124,10 @@ fn clean(project: &Path) -> Result<(), BenchError> {
     spawn::tried(command.args(["-s", "clean"]).current_dir(project)).map(drop)
 }
 
-/// Refuses the time of a build that built nothing.
-fn built(project: &Path, took: f64) -> Result<f64, BenchError> {
+/// The time in milliseconds; none of a build that built nothing.
+fn built(project: &Path, micros: f64) -> Result<f64, BenchError> {
     match project.join("program").exists() {
-        true => Ok(took),
+        true => Ok(micros / 1e3),
         false => Err(BenchError::Wrong("make ended well and built nothing".into())),
     }
 }

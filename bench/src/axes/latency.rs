@@ -14,7 +14,7 @@ use crate::results::Results;
 use crate::role::{Load, Spawner};
 use crate::rounds::{Entrants, Variant, interleave};
 use crate::session::{Session, times};
-use crate::spawn::{self, timed};
+use crate::spawn::{self, whole};
 use crate::variants::{BARE, BARE_SOCKET};
 
 const ROUNDS: u32 = 300;
@@ -105,26 +105,20 @@ fn entrants<'a>(session: &'a Session, daemons: &'a Daemons, command: &'a [&'a st
     }
     for jail in JAILS.into_iter().filter(|jail| session.only.wants(jail.name)) {
         let prepared = jail.prepare(&session.ground, &session.ground.workspace, command);
-        let variant = prepared.map(|mut next| {
-            let sample = move || {
-                let mut command = next();
-                session.null.give(&mut command)?;
-                timed(&mut command)
-            };
-            Variant::new(jail.name, sample).against(BARE)
-        });
+        let variant = prepared
+            .map(|mut next| Variant::new(jail.name, move || whole(&session.null, &mut next)).against(BARE));
         entrants.add(jail.name, variant);
     }
     entrants
 }
 
 fn bare<'a>(session: &'a Session, words: &'a [&'a str]) -> Variant<'a> {
-    Variant::new(BARE, || {
+    let next = || {
         let mut command = spawn::command(words[0]);
         command.args(&words[1..]);
-        session.null.give(&mut command)?;
-        timed(&mut command)
-    })
+        command
+    };
+    Variant::new(BARE, move || whole(&session.null, next))
 }
 
 fn bare_socket<'a>(words: &[&str]) -> Result<Variant<'a>, BenchError> {
@@ -160,7 +154,7 @@ fn passed<'a>(session: &Session, daemon: &Daemon, words: &[&str]) -> Result<Vari
 
 /// `stockade run` as a person types it, against this daemon or without one.
 fn cli<'a>(session: &'a Session, name: &str, socket: Option<&'a Path>, words: &'a [&'a str]) -> Variant<'a> {
-    let sample = move || {
+    let next = move || {
         let mut command = spawn::command(&session.ground.stockade);
         command.arg("run").current_dir(&session.ground.workspace);
         match socket {
@@ -168,8 +162,7 @@ fn cli<'a>(session: &'a Session, name: &str, socket: Option<&'a Path>, words: &'
             None => command.arg("--embedded"),
         };
         command.arg("--").args(words);
-        session.null.give(&mut command)?;
-        timed(&mut command)
+        command
     };
-    Variant::new(name, sample).against(BARE).after(UNMEASURED)
+    Variant::new(name, move || whole(&session.null, next)).against(BARE).after(UNMEASURED)
 }

@@ -4,7 +4,7 @@
 //! Measured once, not in rounds: nothing here is a time that another program could disturb but the starts of all runs.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stockade_client::ExecEvent;
 use stockade_protocol::client::ServerMessage;
@@ -12,10 +12,10 @@ use stockade_protocol::client::ServerMessage;
 use crate::daemon::{DEFAULT, Daemon, MANY_SLOTS};
 use crate::error::{BenchError, chain};
 use crate::ours;
-use crate::process::{self, kernel_memory, pss};
+use crate::process::{self, Process, kernel_memory, pss};
 use crate::results::Results;
 use crate::session::Session;
-use crate::spawn::millis;
+use crate::spawn::{self, millis};
 
 /// Runs before the daemon's memory is looked at again.
 const RUNS_BEFORE: u32 = 1_000;
@@ -23,6 +23,10 @@ const RUNS_BEFORE: u32 = 1_000;
 const PARKED: [u32; 2] = [100, 1_000];
 /// How many runs at once.
 const RUNNING: [u32; 2] = [100, 1_000];
+
+/// How long the last run's processes may take to go, and how often we look.
+const SETTLING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Processes that there are one of, by the names they give themselves (which the kernel cuts at 15 bytes).
 const OURS: [(&str, &str); 4] = [
@@ -93,9 +97,23 @@ fn with_running(
     daemon.stop()
 }
 
+/// The daemon's processes once those of the last run are gone: `Exited` is told before they all are.
+fn settled(daemon: &Daemon) -> Result<Vec<Process>, BenchError> {
+    let began = Instant::now();
+    loop {
+        let tree = process::tree(daemon.pid())?;
+        let is_ours = |process: &Process| OURS.iter().any(|(name, _)| *name == process.name);
+        if tree.iter().all(is_ours) || began.elapsed() > SETTLING {
+            return Ok(tree);
+        }
+        spawn::moment(LOOK);
+    }
+}
+
 /// PSS by the kind of process; what isn't one of the daemon's own is a run's.
 fn look(results: &mut Results, case: &str, daemon: &Daemon, running: Option<u32>) {
-    let tree = match process::tree(daemon.pid()) {
+    let tree = if running.is_some() { process::tree(daemon.pid()) } else { settled(daemon) };
+    let tree = match tree {
         Ok(tree) => tree,
         Err(error) => return results.not_measured(case, "all", chain(&error)),
     };

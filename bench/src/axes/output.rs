@@ -19,7 +19,7 @@ use crate::variants::PIPE;
 
 const ROUNDS: u32 = 10;
 /// Blocks of output, of 64 KiB.
-const BLOCKS: usize = 4096;
+const BLOCKS: usize = 16 * 1024;
 const BLOCK: usize = 64 * 1024;
 /// Bytes a reader asks for at once.
 const READ: usize = 128 * 1024;
@@ -52,7 +52,7 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
         };
         entrants.add("passed", prepare());
     }
-    let case = Case { name: "256 MiB", unit: "MiB/s", better: Better::More, rounds };
+    let case = Case { name: "1 GiB", unit: "MiB/s", better: Better::More, rounds };
     interleave(&mut results, &mut shuffle, case, entrants);
     Ok(results)
 }

@@ -24,7 +24,7 @@ pub(crate) const BARE_SOCKET: &str = "bare-socket";
 pub(crate) const PIPE: &str = "pipe";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 25] = [
+pub(crate) const ALL: [Named; 27] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -36,6 +36,8 @@ pub(crate) const ALL: [Named; 25] = [
     named("passed", "as warm, a policy without a rule on output: descriptors go straight through"),
     named("relayed", "as warm, a policy with a rule on output: events"),
     named("pipelined", "as warm, every request in flight over one connection"),
+    named("warm-8", "as warm, 8 in flight"),
+    named("warm-64", "as warm, 64 in flight, beside warm-8 in the same rounds"),
     named("cli", "`stockade run` against the daemon, whole process"),
     named("embedded", "`stockade run --embedded`, whole process"),
     named("bubblewrap", "bwrap, whole process; it has no filter of its own"),

@@ -13,13 +13,15 @@ const UNSAFE_FILE: &str = "worker/src/sys.rs";
 const CODEC_FILE: &str = "protocol/src/codec.rs";
 
 /// Which of our crates each links, through others too. Arrows point one way.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("stockade-protocol", &[]),
     ("stockade-wire", &["stockade-protocol"]),
     ("stockade-client", &["stockade-protocol", "stockade-wire"]),
     ("stockade-policies", &["stockade-protocol"]),
     ("stockade-worker", &["stockade-protocol", "stockade-wire"]),
     ("stockade-supervisor", &["stockade-policies", "stockade-protocol", "stockade-wire"]),
+    // What it measures it starts as a process or asks over the socket, as any client would.
+    ("bench", &["stockade-client", "stockade-protocol", "stockade-wire"]),
 ];
 
 /// All that `stockade-protocol` links: its four dependencies, their derives, and what those are made of.
@@ -248,7 +250,7 @@ fn unsafe_code_stands_in_one_file_only() {
 
 #[test]
 fn crates_forbid_unsafe_code_but_for_the_worker() {
-    let roots = ["protocol", "wire", "policies", "supervisor", "client"];
+    let roots = ["protocol", "wire", "policies", "supervisor", "client", "bench"];
     for krate in roots {
         let source = read(&format!("{krate}/src/lib.rs"));
         assert!(source.contains("#![forbid(unsafe_code)]"), "{krate}/src/lib.rs doesn't forbid unsafe code");
@@ -399,6 +401,7 @@ fn documents_name_files_that_exist() {
         "tests/",
         "docs/",
         "systemd/",
+        "bench/",
     ];
     for file in files("md") {
         for path in marked(&read(&file)) {

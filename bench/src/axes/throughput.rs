@@ -1,12 +1,12 @@
 //! Runs a second with 1, 2, 8 and 64 in flight, whole bursts interleaved; and whether two clients are served alike.
 //!
-//! A burst is a fixed number of runs of `/bin/true`. A variant keeps so many in flight by as many threads, each with a
-//! connection of its own; `pipelined` by one connection. In `fair` two clients ask for the same, with slots for all;
-//! in `fair, few slots` one asks for three times as much as the other, for slots that neither could be content with.
+//! A burst of `/bin/true` goes on for two seconds, and only what ends in the later part of it counts: by then whatever
+//! was prepared is used up, and what the runs leave behind is being cleared away beside them. A variant keeps so many
+//! in flight by as many threads, each with a connection of its own; `pipelined` by one connection. In `fair` two
+//! clients ask for the same, with slots for all; in `fair, few slots` one asks for three times as much as the other,
+//! for slots that neither could be content with.
 
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stockade_client::{Client, Request};
 
@@ -19,32 +19,66 @@ use crate::session::Session;
 use crate::spawn::{self, timed};
 use crate::variants::BARE;
 
-const ROUNDS: u32 = 10;
-/// Runs in a burst.
-const BURST: u32 = 256;
+const ROUNDS: u32 = 5;
+/// Between two bursts, so that what one leaves to be cleared away isn't the next one's.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Of a burst, what doesn't count.
+const RAMP: Duration = Duration::from_millis(500);
+/// Of a burst, what counts.
+const COUNTED: Duration = Duration::from_millis(1_500);
 /// In flight, with the name of the case.
 const IN_FLIGHT: [(u32, &str); 4] =
     [(1, "1 in flight"), (2, "2 in flight"), (8, "8 in flight"), (64, "64 in flight")];
+/// The variants that show whether 64 in flight are served at the rate of 8.
+const FEW: &str = "warm-8";
+const MANY: &str = "warm-64";
 /// Over the socket: name and policy.
 const OVER_SOCKET: [(&str, &str); 4] =
     [("warm", "default"), ("strict", "strict"), ("moderate", "moderate"), ("minimal", "minimal")];
 
+/// The part of a burst that counts.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    from: Instant,
+    to: Instant,
+}
+
+impl Window {
+    /// Opens after a pause and the ramp.
+    fn open() -> Self {
+        spawn::moment(PAUSE);
+        let from = Instant::now() + RAMP;
+        Self { from, to: from + COUNTED }
+    }
+
+    fn is_over(self) -> bool {
+        Instant::now() >= self.to
+    }
+
+    /// 1 for what ends now, if that counts.
+    fn counts(self) -> u32 {
+        let now = Instant::now();
+        u32::from(self.from <= now && now < self.to)
+    }
+
+    /// Of so many, how many a second.
+    fn rate(count: u32) -> f64 {
+        f64::from(count) / COUNTED.as_secs_f64()
+    }
+}
+
 pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
     let rounds = session.rounds(ROUNDS);
     let (mut results, mut shuffle) = session.begin("throughput", rounds);
-    results.about("runs in a burst", BURST.to_string());
+    results.about("counted of a burst", format!("{} ms after {} ms", COUNTED.as_millis(), RAMP.as_millis()));
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
     for (in_flight, name) in IN_FLIGHT {
         let entrants = entrants(session, &daemon, in_flight);
         let case = Case { name, unit: "runs/s", better: Better::More, rounds };
         interleave(&mut results, &mut shuffle, case, entrants);
     }
-    for variant in ["warm", "pipelined"] {
-        let rate = |case: &str| results.find(case, variant, "median");
-        if let (Some(at_64), Some(at_8)) = (rate("64 in flight"), rate("8 in flight")) {
-            results.number("64 in flight", variant, "of the rate at 8", at_64 / at_8, "x");
-        }
-    }
+    let case = Case { name: "64 beside 8", unit: "runs/s", better: Better::More, rounds };
+    interleave(&mut results, &mut shuffle, case, many_beside_few(session, &daemon));
     let few = Daemon::start(&session.ground, FEW_SLOTS)?;
     for (name, daemon, demands) in [("fair", &daemon, [32, 32]), ("fair, few slots", &few, [48, 16])] {
         let case = Case { name, unit: "% apart", better: Better::Less, rounds };
@@ -64,10 +98,24 @@ fn entrants<'a>(session: &'a Session, daemon: &'a Daemon, in_flight: u32) -> Ent
     if session.only.wants("pipelined") {
         let prepare = || -> Result<Variant<'a>, BenchError> {
             let (mut client, request) = (daemon.connect()?, true_under(session, "default")?);
-            Ok(Variant::new("pipelined", move || pipelined_burst(&mut client, &request, in_flight))
-                .against(BARE))
+            let sample = move || {
+                let window = Window::open();
+                pipelined(&mut client, &request, in_flight, window).map(Window::rate)
+            };
+            Ok(Variant::new("pipelined", sample).against(BARE))
         };
         entrants.add("pipelined", prepare());
+    }
+    entrants
+}
+
+/// Whether the rate collapses: both in the same rounds.
+fn many_beside_few<'a>(session: &'a Session, daemon: &Daemon) -> Entrants<'a> {
+    let mut entrants = Entrants::default();
+    if session.only.wants(MANY) {
+        entrants.add(FEW, over_socket(session, daemon, FEW, "default", 8));
+        let many = over_socket(session, daemon, MANY, "default", 64);
+        entrants.add(MANY, many.map(|many| many.against(FEW)));
     }
     entrants
 }
@@ -99,108 +147,111 @@ fn bare_burst(session: &Session, in_flight: u32) -> Result<f64, BenchError> {
     })
 }
 
-/// Each of the workers, a thread, takes runs from the same burst until none is left. Runs a second.
+/// Each of the workers, a thread, runs one after the other until the burst is over. Runs a second of all.
 fn burst<W: Send>(
     workers: impl Iterator<Item = W>,
     once: impl Fn(&mut W) -> Result<(), BenchError> + Sync,
 ) -> Result<f64, BenchError> {
-    let taken = AtomicU32::new(0);
-    let work = |mut worker: W| -> Result<(), BenchError> {
-        while taken.fetch_add(1, Ordering::Relaxed) < BURST {
+    let window = Window::open();
+    let work = |mut worker: W| -> Result<u32, BenchError> {
+        let mut count = 0;
+        while !window.is_over() {
             once(&mut worker)?;
+            count += window.counts();
         }
-        Ok(())
+        Ok(count)
     };
-    let began = Instant::now();
+    all(workers, work).map(|counts| Window::rate(counts.iter().sum()))
+}
+
+/// A thread for each, and what each came to.
+fn all<W: Send>(
+    workers: impl Iterator<Item = W>,
+    work: impl Fn(W) -> Result<u32, BenchError> + Sync,
+) -> Result<Vec<u32>, BenchError> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = workers.map(|worker| scope.spawn(|| work(worker))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(thread_died())))
-    })?;
-    Ok(f64::from(BURST) / began.elapsed().as_secs_f64())
+        let threads: Vec<_> = workers.map(|worker| scope.spawn(move || work(worker))).collect();
+        let died = || BenchError::Wrong("a thread of the benchmark died".into());
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(died()))).collect()
+    })
 }
 
-fn thread_died() -> BenchError {
-    BenchError::Wrong("a thread of the benchmark died".into())
-}
-
-fn pipelined_burst(client: &mut Client, request: &Request, in_flight: u32) -> Result<f64, BenchError> {
-    let began = Instant::now();
-    for _ in 0..in_flight {
+/// Keeps so many in flight over one connection until the burst is over; how many of them counted.
+fn pipelined(
+    client: &mut Client,
+    request: &Request,
+    in_flight: u32,
+    window: Window,
+) -> Result<u32, BenchError> {
+    let (mut waiting, mut count) = (0, 0);
+    while waiting < in_flight {
         client.begin(request)?;
+        waiting += 1;
     }
-    for ended in 1..=BURST {
+    while waiting > 0 {
         ours::expect_success(&ours::next_end(client)?)?;
-        if ended + in_flight <= BURST {
+        count += window.counts();
+        if window.is_over() {
+            waiting -= 1;
+        } else {
             client.begin(request)?;
         }
     }
-    Ok(f64::from(BURST) / began.elapsed().as_secs_f64())
+    Ok(count)
 }
 
 /// How far apart two clients are at the end of a burst, in per cent of what the better one got.
-fn two_clients<'a>(
-    session: &'a Session,
-    daemon: &Daemon,
-    demands: [u32; 2],
-) -> Result<Variant<'a>, BenchError> {
+fn two_clients<'a>(session: &Session, daemon: &Daemon, demands: [u32; 2]) -> Result<Variant<'a>, BenchError> {
     let mut clients = Vec::new();
     for demand in demands {
         clients.push((daemon.connect()?, true_under(session, "default")?, demand));
     }
-    let sample = move || {
-        let (total, over, together) =
-            (AtomicU32::new(0), AtomicBool::new(false), Barrier::new(demands.len()));
-        let served = std::thread::scope(|scope| {
-            let serve = |(client, request, demand): &mut (Client, Request, u32)| {
-                together.wait();
-                served(client, request, *demand, &total, &over)
-            };
-            let threads: Vec<_> =
-                clients.iter_mut().map(|client| scope.spawn(move || serve(client))).collect();
-            let joined =
-                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(thread_died())));
-            joined.collect::<Result<Vec<u32>, _>>()
-        })?;
-        let (least, most) = (served.iter().min(), served.iter().max());
-        let (least, most) = (f64::from(*least.unwrap_or(&0)), f64::from(*most.unwrap_or(&0)));
-        Ok(100.0 * (most - least) / most.max(1.0))
-    };
-    Ok(Variant::new("warm", sample))
+    Ok(Variant::new("warm", move || {
+        let window = Window::open();
+        let served =
+            all(clients.iter_mut(), |(client, request, demand)| pipelined(client, request, *demand, window))?;
+        Ok(apart(&served))
+    }))
 }
 
-/// Keeps so many in flight until both clients together have had a burst; how many of them were this one's.
-fn served(
-    client: &mut Client,
-    request: &Request,
-    in_flight: u32,
-    total: &AtomicU32,
-    over: &AtomicBool,
-) -> Result<u32, BenchError> {
-    let mut waiting = 0;
-    let mut count = 0;
-    let mut go = || -> Result<(), BenchError> {
-        while waiting < in_flight {
-            client.begin(request)?;
-            waiting += 1;
+/// In per cent of the most.
+fn apart(served: &[u32]) -> f64 {
+    let (least, most) = (served.iter().min(), served.iter().max());
+    let (least, most) = (f64::from(*least.unwrap_or(&0)), f64::from(*most.unwrap_or(&0)));
+    100.0 * (most - least) / most.max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apart_is_in_per_cent_of_the_one_that_got_most() {
+        let table: [(&[u32], f64); 4] =
+            [(&[100, 100], 0.0), (&[90, 100], 10.0), (&[0, 40], 100.0), (&[0, 0], 0.0)];
+        for (served, expected) in table {
+            assert!((apart(served) - expected).abs() < 1e-9, "{served:?}");
         }
-        while waiting > 0 {
-            ours::expect_success(&ours::next_end(client)?)?;
-            waiting -= 1;
-            if over.load(Ordering::Relaxed) {
-                continue;
-            }
-            count += 1;
-            if total.fetch_add(1, Ordering::Relaxed) + 1 >= BURST {
-                over.store(true, Ordering::Relaxed);
-            } else {
-                client.begin(request)?;
-                waiting += 1;
-            }
-        }
-        Ok(())
-    };
-    let ended = go();
-    // The other must not go on for ever.
-    over.store(true, Ordering::Relaxed);
-    ended.map(|()| count)
+    }
+
+    #[test]
+    fn what_ends_before_or_after_the_window_does_not_count() {
+        let now = Instant::now();
+        let hour = Duration::from_secs(3600);
+        let before = Window { from: now + hour, to: now + 2 * hour };
+        assert!(before.counts() == 0 && !before.is_over());
+        let within = Window { from: now - hour, to: now + hour };
+        assert!(within.counts() == 1 && !within.is_over());
+        let after = Window { from: now - 2 * hour, to: now - hour };
+        assert!(after.counts() == 0 && after.is_over());
+    }
+
+    #[test]
+    fn a_worker_that_fails_fails_the_burst() {
+        let work =
+            |worker: u32| if worker == 3 { Err(BenchError::Wrong("broken".into())) } else { Ok(worker) };
+        assert_eq!(all([1, 2].into_iter(), work).unwrap(), [1, 2]);
+        assert_eq!(all([1, 3].into_iter(), work).unwrap_err().to_string(), "broken");
+    }
 }

@@ -79,7 +79,7 @@ impl Daemon {
         command.arg("serve").arg("--socket").arg(&socket).arg("--state-directory").arg(place.join("state"));
         command.arg("--policies").arg(policies).args(how.arguments);
         // A person's own policies and settings have no part in this.
-        command.env_remove("STOCKADE_SOCKET").env_remove("STOCKADE_LOG").env("XDG_CONFIG_HOME", &place);
+        command.env("XDG_CONFIG_HOME", &place);
         command.envs(how.environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let began = Instant::now();

@@ -100,7 +100,7 @@ fn built() -> Result<PathBuf, BenchError> {
     let directory = if above.ends_with("deps") { above.parent().unwrap_or(above) } else { above };
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(directory.join("stockade")) };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let mut command = spawn::command(cargo);
+    let mut command = spawn::with_our_environment(cargo);
     command.current_dir(root).args(["build", "--quiet", "-p", "stockade"]);
     command.arg("--target-dir").arg(directory.parent().unwrap_or(directory));
     if directory.ends_with("release") {

@@ -13,8 +13,7 @@ use serde_json::json;
 
 use crate::error::BenchError;
 use crate::ground::{Ground, write};
-use crate::ours::PATH;
-use crate::spawn;
+use crate::spawn::{self, PATH};
 
 /// A jail: the name of its variant, its program, and the words before the command.
 #[derive(Debug, Clone, Copy)]

@@ -8,10 +8,7 @@ use stockade_protocol::client::ServerMessage;
 
 use crate::error::BenchError;
 use crate::ground::Ground;
-use crate::spawn::micros;
-
-/// What runs find their programs by. Nothing else of our environment is passed.
-pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+use crate::spawn::{PATH, micros};
 
 /// A request in the ground's workspace, its output as events.
 pub(crate) fn request(ground: &Ground, policy: &str, words: &[&str]) -> Result<Request, BenchError> {

@@ -15,9 +15,23 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::error::BenchError;
 
-/// A command, not started.
-#[allow(clippy::disallowed_methods, reason = "a benchmark starts what it measures, here and nowhere else")]
+/// What programs are found by, inside and outside.
+pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// A command, not started, with the environment that every variant has: cargo, which may have started us, adds
+/// variables that make a dynamic linker search longer, and a bare spawn would pay for them.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = with_our_environment(program);
+    command.env_clear().env("PATH", PATH);
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    command
+}
+
+/// A command, not started, with our own environment.
+#[allow(clippy::disallowed_methods, reason = "a benchmark starts what it measures, here and nowhere else")]
+pub(crate) fn with_our_environment(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
@@ -142,6 +156,20 @@ mod tests {
         let error = whole(&null, complaining).unwrap_err().to_string();
         assert_eq!(error, "/bin/sh ended with exit status: 3: why not");
         assert!(whole(&null, || command("/bin/true")).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_command_has_the_environment_of_every_variant_and_nothing_of_ours() {
+        let told = String::from_utf8(tried(&mut command("/usr/bin/env")).unwrap()).unwrap();
+        let mut names: Vec<&str> = told.lines().filter_map(|line| line.split('=').next()).collect();
+        names.sort_unstable();
+        names.retain(|name| *name != "HOME");
+        assert_eq!(
+            names,
+            ["PATH"],
+            "cargo gave us more than that: {}",
+            std::env::var("CARGO_PKG_NAME").unwrap()
+        );
     }
 
     #[test]

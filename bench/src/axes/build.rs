@@ -36,7 +36,7 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
     let mut entrants = Entrants::default();
     let outside = || {
         let mut command = spawn::command(MAKE[0]);
-        command.args(&MAKE[1..]).env_clear().env("PATH", ours::PATH).current_dir(&project);
+        command.args(&MAKE[1..]).current_dir(&project);
         command
     };
     entrants.add(BARE, Ok(Variant::new(BARE, || make(session, &project, outside))));
@@ -109,7 +109,7 @@ fn inside<'a>(
     policy: &str,
 ) -> Result<Variant<'a>, BenchError> {
     let mut client = daemon.connect()?;
-    let request = Request::new(MAKE).policy(policy).variable("PATH", ours::PATH).workspace(project);
+    let request = Request::new(MAKE).policy(policy).variable("PATH", spawn::PATH).workspace(project);
     let request = request.map_err(BenchError::io("open the project"))?;
     Ok(Variant::new(name, move || {
         clean(project)?;

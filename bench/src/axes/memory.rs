@@ -1,4 +1,4 @@
-//! Memory of the daemon's processes (PSS): fresh, after a thousand runs, with parked workers, and with many runs going
+//! Memory of the daemon's processes, and of a run's (PSS): fresh, after a thousand runs, with parked workers, and with many runs going
 //! on; how long all of those took to start; and how much the kernel's own memory grew with each.
 //!
 //! Measured once, not in rounds: nothing here is a time that another program could disturb but the starts of all runs.
@@ -42,11 +42,11 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
     let mut client = daemon.connect()?;
     let request = ours::request(&session.ground, "default", &["/bin/true"])?;
     ours::timed(&mut client, &request)?;
-    look(&mut results, "idle", &daemon, None);
+    look(&mut results, "idle", &daemon, false);
     for _ in 0..session.rounds(RUNS_BEFORE) {
         ours::timed(&mut client, &request)?;
     }
-    look(&mut results, &format!("idle, after {} runs", session.rounds(RUNS_BEFORE)), &daemon, None);
+    look(&mut results, &format!("idle, after {} runs", session.rounds(RUNS_BEFORE)), &daemon, false);
     drop(client);
     daemon.stop()?;
     for parked in PARKED {
@@ -90,7 +90,7 @@ fn with_running(
     }
     results.number(case, "all", "started within", millis(began.elapsed()), "ms");
     let grown = kernel_memory()?.saturating_sub(kernel);
-    look(results, case, &daemon, Some(running));
+    look(results, case, &daemon, true);
     let each = f64::from(u32::try_from(grown).unwrap_or(u32::MAX)) / f64::from(running);
     results.number(case, "kernel, a run", "grown", each, "KiB");
     drop(client);
@@ -110,42 +110,89 @@ fn settled(daemon: &Daemon) -> Result<Vec<Process>, BenchError> {
     }
 }
 
-/// PSS by the kind of process; what isn't one of the daemon's own is a run's.
-fn look(results: &mut Results, case: &str, daemon: &Daemon, running: Option<u32>) {
-    let tree = if running.is_some() { process::tree(daemon.pid()) } else { settled(daemon) };
+/// PSS by the kind of process: of the daemon's own in whole, of a run's the mean of each kind.
+fn look(results: &mut Results, case: &str, daemon: &Daemon, runs: bool) {
+    let tree = if runs { process::tree(daemon.pid()) } else { settled(daemon) };
     let tree = match tree {
         Ok(tree) => tree,
         Err(error) => return results.not_measured(case, "all", chain(&error)),
     };
-    let mut kinds: BTreeMap<String, (u64, u32)> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for process in tree {
-        let known = OURS.iter().find(|(name, _)| *name == process.name).map(|(_, kind)| *kind);
-        // The supervisor's own name is its program's, and so is that of whoever was just cloned from it.
-        let kind = match known {
-            Some("supervisor") if process.pid != daemon.pid() => "runs",
-            Some(kind) => kind,
-            None if running.is_some() => "runs",
-            None => process.name.as_str(),
-        };
-        match pss(process.pid) {
-            Ok(kib) => {
-                let sum = kinds.entry(kind.to_owned()).or_default();
-                *sum = (sum.0 + kib, sum.1 + 1);
-            }
-            Err(error) => results.not_measured(case, kind, chain(&error)),
+        let own = OURS.iter().find(|(name, _)| *name == process.name).map(|(_, kind)| (*kind).to_owned());
+        let is_own = own.is_some();
+        let kind = kinds.entry(own.unwrap_or_else(|| format!("{}, each", process.name))).or_default();
+        kind.count(pss(process.pid), is_own);
+    }
+    for (name, kind) in kinds {
+        kind.write(results, case, &name);
+    }
+}
+
+/// What is known of the processes of one kind.
+#[derive(Default)]
+struct Kind {
+    kib: u64,
+    count: u32,
+    in_whole: bool,
+    /// How many can't be looked at, and why the first of them can't.
+    closed: Option<(u32, String)>,
+}
+
+impl Kind {
+    fn count(&mut self, pss: Result<u64, BenchError>, in_whole: bool) {
+        self.count += 1;
+        self.in_whole = in_whole;
+        match pss {
+            Ok(kib) => self.kib += kib,
+            Err(error) => self.closed.get_or_insert_with(|| (0, chain(&error))).0 += 1,
         }
     }
-    for (kind, (kib, count)) in kinds {
-        let kib = f64::from(u32::try_from(kib).unwrap_or(u32::MAX));
-        match running {
-            Some(running) if kind == "runs" => {
-                results.number(case, "a run", "pss", kib / f64::from(running), "KiB");
-                results.number(case, "a run", "processes", f64::from(count) / f64::from(running), "");
-            }
-            _ => {
-                results.number(case, &kind, "pss", kib, "KiB");
-                results.number(case, &kind, "processes", f64::from(count), "");
-            }
+
+    /// No sum and no mean where a part is missing.
+    fn write(self, results: &mut Results, case: &str, name: &str) {
+        results.number(case, name, "processes", f64::from(self.count), "");
+        if let Some((closed, why)) = self.closed {
+            let why = format!("{closed} of {} can't be looked at; the first: {why}", self.count);
+            return results.not_measured(case, name, why);
         }
+        let kib = f64::from(u32::try_from(self.kib).unwrap_or(u32::MAX));
+        let kib = if self.in_whole { kib } else { kib / f64::from(self.count) };
+        results.number(case, name, "pss", kib, "KiB");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(kind: Kind) -> Results {
+        let mut results = Results::new("memory");
+        kind.write(&mut results, "idle", "it");
+        results
+    }
+
+    #[test]
+    fn the_daemons_own_are_summed_and_a_runs_are_averaged() {
+        for (in_whole, expected) in [(true, 300.0), (false, 150.0)] {
+            let mut kind = Kind::default();
+            kind.count(Ok(100), in_whole);
+            kind.count(Ok(200), in_whole);
+            let results = written(kind);
+            assert_eq!(results.find("idle", "it", "pss"), Some(expected));
+            assert_eq!(results.find("idle", "it", "processes"), Some(2.0));
+        }
+    }
+
+    #[test]
+    fn a_kind_with_one_that_cannot_be_looked_at_has_no_number_and_one_reason() {
+        let mut kind = Kind::default();
+        kind.count(Ok(100), false);
+        kind.count(Err(BenchError::Wrong("closed".into())), false);
+        kind.count(Err(BenchError::Wrong("closed too".into())), false);
+        let results = written(kind);
+        assert_eq!(results.find("idle", "it", "pss"), None);
+        let expected = "2 of 3 can't be looked at; the first: closed";
+        assert_eq!(results.why_not("idle", "it"), Some(expected));
     }
 }

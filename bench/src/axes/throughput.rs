@@ -6,6 +6,8 @@
 //! clients ask for the same, with slots for all; in `fair, few slots` one asks for three times as much as the other,
 //! for slots that neither could be content with.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use stockade_client::{Client, Request};
@@ -16,7 +18,7 @@ use crate::ours;
 use crate::results::{Better, Results};
 use crate::rounds::{Case, Entrants, Variant, interleave};
 use crate::session::Session;
-use crate::spawn::{self, timed};
+use crate::spawn::{self, millis, timed};
 use crate::variants::BARE;
 
 const ROUNDS: u32 = 5;
@@ -55,15 +57,49 @@ impl Window {
         Instant::now() >= self.to
     }
 
-    /// 1 for what ends now, if that counts.
-    fn counts(self) -> u32 {
-        let now = Instant::now();
-        u32::from(self.from <= now && now < self.to)
+    /// Whether what ends then counts.
+    fn counts(self, at: Instant) -> bool {
+        self.from <= at && at < self.to
     }
 
-    /// Of so many, how many a second.
-    fn rate(count: u32) -> f64 {
-        f64::from(count) / COUNTED.as_secs_f64()
+    /// What the ends of all workers come to.
+    fn burst(self, ends: Vec<Vec<Instant>>) -> Burst {
+        let mut ends: Vec<Instant> = ends.into_iter().flatten().filter(|end| self.counts(*end)).collect();
+        ends.sort_unstable();
+        let count = u32::try_from(ends.len()).unwrap_or(u32::MAX);
+        let before = [self.from].into_iter().chain(ends.iter().copied());
+        let after = ends.iter().copied().chain([self.to]);
+        let pause = before.zip(after).map(|(before, after)| after - before).max().unwrap_or_default();
+        Burst { rate: f64::from(count) / COUNTED.as_secs_f64(), pause }
+    }
+}
+
+/// What came of a burst.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Burst {
+    /// Ends a second.
+    rate: f64,
+    /// The longest time without an end: a rate may be good though everything stood still for a while.
+    pause: Duration,
+}
+
+/// The longest pause of all bursts of a variant.
+#[derive(Debug, Default)]
+struct Pauses(RefCell<BTreeMap<String, Duration>>);
+
+impl Pauses {
+    /// Keeps a burst's pause and gives its rate.
+    fn keep(&self, variant: &str, burst: Burst) -> f64 {
+        let mut all = self.0.borrow_mut();
+        let longest = all.entry(variant.to_owned()).or_default();
+        *longest = burst.pause.max(*longest);
+        burst.rate
+    }
+
+    fn write(self, results: &mut Results, case: &str) {
+        for (variant, pause) in self.0.into_inner() {
+            results.number(case, &variant, "longest pause", millis(pause), "ms");
+        }
     }
 }
 
@@ -73,12 +109,16 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
     results.about("counted of a burst", format!("{} ms after {} ms", COUNTED.as_millis(), RAMP.as_millis()));
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
     for (in_flight, name) in IN_FLIGHT {
-        let entrants = entrants(session, &daemon, in_flight);
+        let pauses = Pauses::default();
+        let entrants = entrants(session, &daemon, &pauses, in_flight);
         let case = Case { name, unit: "runs/s", better: Better::More, rounds };
         interleave(&mut results, &mut shuffle, case, entrants);
+        pauses.write(&mut results, name);
     }
+    let pauses = Pauses::default();
     let case = Case { name: "64 beside 8", unit: "runs/s", better: Better::More, rounds };
-    interleave(&mut results, &mut shuffle, case, many_beside_few(session, &daemon));
+    interleave(&mut results, &mut shuffle, case, many_beside_few(session, &daemon, &pauses));
+    pauses.write(&mut results, case.name);
     let few = Daemon::start(&session.ground, FEW_SLOTS)?;
     for (name, daemon, demands) in [("fair", &daemon, [32, 32]), ("fair, few slots", &few, [48, 16])] {
         let case = Case { name, unit: "% apart", better: Better::Less, rounds };
@@ -89,18 +129,25 @@ pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
     Ok(results)
 }
 
-fn entrants<'a>(session: &'a Session, daemon: &'a Daemon, in_flight: u32) -> Entrants<'a> {
+fn entrants<'a>(
+    session: &'a Session,
+    daemon: &'a Daemon,
+    pauses: &'a Pauses,
+    in_flight: u32,
+) -> Entrants<'a> {
     let mut entrants = Entrants::default();
-    entrants.add(BARE, Ok(Variant::new(BARE, move || bare_burst(session, in_flight))));
+    let bare = move || Ok(pauses.keep(BARE, bare_burst(session, in_flight)?));
+    entrants.add(BARE, Ok(Variant::new(BARE, bare)));
     for (name, policy) in OVER_SOCKET.into_iter().filter(|(name, _)| session.only.wants(name)) {
-        entrants.add(name, over_socket(session, daemon, name, policy, in_flight));
+        entrants.add(name, over_socket(session, daemon, pauses, (name, policy), in_flight));
     }
     if session.only.wants("pipelined") {
         let prepare = || -> Result<Variant<'a>, BenchError> {
             let (mut client, request) = (daemon.connect()?, true_under(session, "default")?);
             let sample = move || {
                 let window = Window::open();
-                pipelined(&mut client, &request, in_flight, window).map(Window::rate)
+                let ends = pipelined(&mut client, &request, in_flight, window)?;
+                Ok(pauses.keep("pipelined", window.burst(vec![ends])))
             };
             Ok(Variant::new("pipelined", sample).against(BARE))
         };
@@ -110,11 +157,11 @@ fn entrants<'a>(session: &'a Session, daemon: &'a Daemon, in_flight: u32) -> Ent
 }
 
 /// Whether the rate collapses: both in the same rounds.
-fn many_beside_few<'a>(session: &'a Session, daemon: &Daemon) -> Entrants<'a> {
+fn many_beside_few<'a>(session: &'a Session, daemon: &Daemon, pauses: &'a Pauses) -> Entrants<'a> {
     let mut entrants = Entrants::default();
     if session.only.wants(MANY) {
-        entrants.add(FEW, over_socket(session, daemon, FEW, "default", 8));
-        let many = over_socket(session, daemon, MANY, "default", 64);
+        entrants.add(FEW, over_socket(session, daemon, pauses, (FEW, "default"), 8));
+        let many = over_socket(session, daemon, pauses, (MANY, "default"), 64);
         entrants.add(MANY, many.map(|many| many.against(FEW)));
     }
     entrants
@@ -127,19 +174,21 @@ fn true_under(session: &Session, policy: &str) -> Result<Request, BenchError> {
 fn over_socket<'a>(
     session: &'a Session,
     daemon: &Daemon,
-    name: &str,
-    policy: &str,
+    pauses: &'a Pauses,
+    (name, policy): (&'static str, &str),
     in_flight: u32,
 ) -> Result<Variant<'a>, BenchError> {
     let mut clients = (0..in_flight)
         .map(|_| Ok((daemon.connect()?, true_under(session, policy)?)))
         .collect::<Result<Vec<(Client, Request)>, BenchError>>()?;
-    let sample =
-        move || burst(clients.iter_mut(), |(client, request)| ours::timed(client, request).map(drop));
+    let sample = move || {
+        let once = |(client, request): &mut &mut (Client, Request)| ours::timed(client, request).map(drop);
+        Ok(pauses.keep(name, burst(clients.iter_mut(), once)?))
+    };
     Ok(Variant::new(name, sample).against(BARE))
 }
 
-fn bare_burst(session: &Session, in_flight: u32) -> Result<f64, BenchError> {
+fn bare_burst(session: &Session, in_flight: u32) -> Result<Burst, BenchError> {
     burst(0..in_flight, |_| {
         let mut command = spawn::command("/bin/true");
         session.null.give(&mut command)?;
@@ -147,28 +196,28 @@ fn bare_burst(session: &Session, in_flight: u32) -> Result<f64, BenchError> {
     })
 }
 
-/// Each of the workers, a thread, runs one after the other until the burst is over. Runs a second of all.
+/// Each of the workers, a thread, runs one after the other until the burst is over.
 fn burst<W: Send>(
     workers: impl Iterator<Item = W>,
     once: impl Fn(&mut W) -> Result<(), BenchError> + Sync,
-) -> Result<f64, BenchError> {
+) -> Result<Burst, BenchError> {
     let window = Window::open();
-    let work = |mut worker: W| -> Result<u32, BenchError> {
-        let mut count = 0;
+    let work = |mut worker: W| -> Result<Vec<Instant>, BenchError> {
+        let mut ends = Vec::new();
         while !window.is_over() {
             once(&mut worker)?;
-            count += window.counts();
+            ends.push(Instant::now());
         }
-        Ok(count)
+        Ok(ends)
     };
-    all(workers, work).map(|counts| Window::rate(counts.iter().sum()))
+    all(workers, work).map(|ends| window.burst(ends))
 }
 
 /// A thread for each, and what each came to.
-fn all<W: Send>(
+fn all<W: Send, T: Send>(
     workers: impl Iterator<Item = W>,
-    work: impl Fn(W) -> Result<u32, BenchError> + Sync,
-) -> Result<Vec<u32>, BenchError> {
+    work: impl Fn(W) -> Result<T, BenchError> + Sync,
+) -> Result<Vec<T>, BenchError> {
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = workers.map(|worker| scope.spawn(move || work(worker))).collect();
@@ -177,28 +226,28 @@ fn all<W: Send>(
     })
 }
 
-/// Keeps so many in flight over one connection until the burst is over; how many of them counted.
+/// Keeps so many in flight over one connection until the burst is over; when each ended.
 fn pipelined(
     client: &mut Client,
     request: &Request,
     in_flight: u32,
     window: Window,
-) -> Result<u32, BenchError> {
-    let (mut waiting, mut count) = (0, 0);
+) -> Result<Vec<Instant>, BenchError> {
+    let (mut waiting, mut ends) = (0, Vec::new());
     while waiting < in_flight {
         client.begin(request)?;
         waiting += 1;
     }
     while waiting > 0 {
         ours::expect_success(&ours::next_end(client)?)?;
-        count += window.counts();
+        ends.push(Instant::now());
         if window.is_over() {
             waiting -= 1;
         } else {
             client.begin(request)?;
         }
     }
-    Ok(count)
+    Ok(ends)
 }
 
 /// How far apart two clients are at the end of a burst, in per cent of what the better one got.
@@ -211,7 +260,8 @@ fn two_clients<'a>(session: &Session, daemon: &Daemon, demands: [u32; 2]) -> Res
         let window = Window::open();
         let served =
             all(clients.iter_mut(), |(client, request, demand)| pipelined(client, request, *demand, window))?;
-        Ok(apart(&served))
+        let served = served.iter().map(|ends| ends.iter().filter(|end| window.counts(**end)).count());
+        Ok(apart(&served.map(|count| u32::try_from(count).unwrap_or(u32::MAX)).collect::<Vec<_>>()))
     }))
 }
 
@@ -236,15 +286,29 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_before_or_after_the_window_does_not_count() {
-        let now = Instant::now();
-        let hour = Duration::from_secs(3600);
-        let before = Window { from: now + hour, to: now + 2 * hour };
-        assert!(before.counts() == 0 && !before.is_over());
-        let within = Window { from: now - hour, to: now + hour };
-        assert!(within.counts() == 1 && !within.is_over());
-        let after = Window { from: now - 2 * hour, to: now - hour };
-        assert!(after.counts() == 0 && after.is_over());
+    fn what_ends_before_or_after_the_window_does_not_count_and_the_longest_pause_is_seen() {
+        let from = Instant::now();
+        let window = Window { from, to: from + COUNTED };
+        let at = |ms| from + Duration::from_millis(ms);
+        let before = from.checked_sub(Duration::from_millis(1)).unwrap();
+        let ends = vec![vec![before, at(0), at(700)], vec![at(300), at(1_400), at(1_500), at(1_501)]];
+        let burst = window.burst(ends);
+        assert!((burst.rate - 4.0 / 1.5).abs() < 1e-9, "{burst:?}");
+        assert_eq!(burst.pause, Duration::from_millis(700));
+        assert_eq!(window.burst(vec![vec![at(100)]]).pause, Duration::from_millis(1_400), "up to the end");
+        assert_eq!(window.burst(Vec::new()), Burst { rate: 0.0, pause: COUNTED });
+    }
+
+    #[test]
+    fn the_longest_pause_of_all_bursts_of_a_variant_is_kept() {
+        let pauses = Pauses::default();
+        for (variant, ms) in [("a", 5), ("b", 1), ("a", 9), ("a", 2)] {
+            pauses.keep(variant, Burst { rate: 1.0, pause: Duration::from_millis(ms) });
+        }
+        let mut results = Results::new("throughput");
+        pauses.write(&mut results, "c");
+        assert_eq!(results.find("c", "a", "longest pause"), Some(9.0));
+        assert_eq!(results.find("c", "b", "longest pause"), Some(1.0));
     }
 
     #[test]

@@ -23,21 +23,23 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
-use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used};
 use crate::stages::network::Making;
 use crate::stages::root::Pivoted;
-use crate::stages::worker::{self, Locked, Mapper, Unconfined};
+use crate::stages::worker::{self, Locked, Unconfined};
 use crate::sys::{self, ExecPlan, ExecStep};
 
 /// Directories of `PATH` that are tried.
 const MAX_PATH_DIRECTORIES: usize = 128;
 /// Where a tool is looked for when its environment has no `PATH` (as execvp(3) does).
 const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
+
+/// For so long what was looked up while the root was built counts as what is there when the run starts.
+const FRESH: Duration = Duration::from_millis(5);
 
 /// An init's name in `/proc`.
 const INIT_NAME: &core::ffi::CStr = c"stockade-init";
@@ -47,10 +49,8 @@ const INIT_NAME: &core::ffi::CStr = c"stockade-init";
 pub(crate) struct Born {
     /// The root it stands in.
     pub(crate) pivoted: Pivoted,
-    /// The tool's standard descriptors.
-    pub(crate) stdio: [OwnedFd; 3],
-    /// How it gets its ids.
-    pub(crate) mapper: Mapper,
+    /// The user namespace to enter, where it wasn't born in its own.
+    pub(crate) namespace: Option<OwnedFd>,
     /// A network namespace to join.
     pub(crate) network: Option<Making>,
 }
@@ -67,7 +67,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
 }
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
-    let Born { pivoted, stdio, mapper, network } = born;
+    let Born { pivoted, namespace, network } = born;
     let ours = network.as_ref().map(Making::pid);
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
@@ -76,21 +76,25 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     }
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
-    let mut locked = Unconfined::new(prepare, mapper, network)
+    let mut locked = Unconfined::new(prepare, namespace, network)
         .isolate()?
         .identify()?
         .limit(already)?
         .drop_privileges()?
         .lock()?;
-    let launch = &prepare.launch;
-    rustix::process::chdir(launch.cwd.as_path()).at(SetupStage::Cwd, launch.cwd.clone())?;
-    let plan = exec_plan(launch, stdio, &mut locked)?;
     park(channel, &pivoted, &locked)?;
+    let parked = Instant::now();
+    let Some((command, stdio)) = wait_for_start(channel)? else { return Ok(()) };
+    if parked.elapsed() > FRESH && !came_to_be(&pivoted.missing).is_empty() {
+        drop(channel.send(&FromWorker::Stale, &[]));
+        return Ok(());
+    }
+    rustix::process::chdir(command.cwd.as_path()).at(SetupStage::Cwd, command.cwd.clone())?;
+    let plan = exec_plan(&command, stdio, &mut locked)?;
     drop(locked);
-    let Some(()) = wait_for_start(channel)? else { return Ok(()) };
     worker::dumpable(false)?;
     let began = Instant::now();
-    let tool = start(plan, launch)?;
+    let tool = start(plan, &command)?;
     let told = channel.send(&FromWorker::Running, &[]).is_ok();
     let mut used = Used::default();
     let ended = if told { watch(channel, &signals, tool, ours, &mut used) } else { Ok(None) };
@@ -147,24 +151,27 @@ fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
         .map_err(|_| failed(SetupStage::Template, libc::EPIPE, "channel"))
 }
 
-/// `None`: the launcher has gone.
-fn wait_for_start(channel: &Channel) -> Staged<Option<()>> {
+/// `None`: the launcher has gone, or needs it no more.
+fn wait_for_start(channel: &Channel) -> Staged<Option<(Box<Command>, [OwnedFd; 3])>> {
+    let strange = || failed(SetupStage::Template, libc::EPROTO, "channel");
     match channel.receive::<ToWorker>() {
-        Ok(Some((ToWorker::Start, _))) => Ok(Some(())),
+        Ok(Some((ToWorker::Start(command), stdio))) => {
+            Ok(Some((command, stdio.try_into().map_err(|_| strange())?)))
+        }
         Ok(None) => Ok(None),
-        _ => Err(failed(SetupStage::Template, libc::EPROTO, "channel")),
+        _ => Err(strange()),
     }
 }
 
-fn exec_plan(launch: &Launch, stdio: [OwnedFd; 3], locked: &mut Locked) -> Staged<ExecPlan> {
+fn exec_plan(command: &Command, stdio: [OwnedFd; 3], locked: &mut Locked) -> Staged<ExecPlan> {
     let strings = |all: &[Bytes]| all.iter().map(|one| c_string(&one.0)).collect::<Staged<Vec<_>>>();
     let entry = |(name, value): &(Bytes, Bytes)| c_string([&name.0[..], b"=", &value.0[..]].concat());
-    let environment = launch.environment.iter().map(entry).collect::<Staged<Vec<_>>>()?;
+    let environment = command.environment.iter().map(entry).collect::<Staged<Vec<_>>>()?;
     let candidates =
-        worth_trying(candidates(launch)).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
+        worth_trying(candidates(command)).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
     let landlock = locked.landlock.ruleset.take();
     let delta = core::mem::take(&mut locked.delta);
-    Ok(ExecPlan::new(candidates, strings(&launch.argv)?, environment, stdio, landlock, delta))
+    Ok(ExecPlan::new(candidates, strings(&command.argv)?, environment, stdio, landlock, delta))
 }
 
 fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
@@ -172,12 +179,12 @@ fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
 }
 
 /// The paths a program's name stands for: itself if it has a `/`, else beneath each directory of the run's `PATH`.
-fn candidates(launch: &Launch) -> Vec<Vec<u8>> {
-    let Some(program) = launch.argv.first() else { return Vec::new() };
+fn candidates(command: &Command) -> Vec<Vec<u8>> {
+    let Some(program) = command.argv.first() else { return Vec::new() };
     if program.contains(&b'/') {
         return vec![program.0.clone()];
     }
-    let path = launch.environment.iter().find(|(name, _)| name.0 == b"PATH");
+    let path = command.environment.iter().find(|(name, _)| name.0 == b"PATH");
     let path = path.map_or(DEFAULT_PATH, |(_, value)| &value.0[..]);
     let under = |directory: &[u8]| match directory {
         [] => [b"./", &program.0[..]].concat(),
@@ -199,10 +206,10 @@ fn worth_trying(candidates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     if there.is_empty() { candidates } else { there }
 }
 
-fn start(plan: ExecPlan, launch: &Launch) -> Staged<Pid> {
+fn start(plan: ExecPlan, command: &Command) -> Staged<Pid> {
     let outcome = plan.start().at(SetupStage::Exec, "clone")?;
     outcome.map_err(|(step, errno)| {
-        let tried = || candidates(launch).join(&b':');
+        let tried = || candidates(command).join(&b':');
         let (stage, subject) = match step {
             ExecStep::Session => (SetupStage::Terminal, b"setsid".to_vec()),
             ExecStep::Stdio => (SetupStage::Exec, b"standard descriptors".to_vec()),

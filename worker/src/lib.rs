@@ -2,14 +2,14 @@
 //!
 //! Each has one thread and one role, chosen before anything else happens ([`role`]). None parses text or knows a
 //! policy: they obey a resolved `SandboxSpec`. Reading order: [`role`], `messages`, `launcher`, `plan`,
-//! `template` and `lone`, `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
+//! `template`, `birth`, `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
 //! `sys` is the only unsafe code.
 
+mod birth;
 pub mod cgroup;
 mod failure;
 mod init;
 mod launcher;
-mod lone;
 mod messages;
 pub mod monitor;
 mod plan;

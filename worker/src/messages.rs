@@ -1,31 +1,39 @@
-//! What the launcher and one worker say to each other, over the worker's own `SOCK_SEQPACKET` channel. Both ends
+//! What the launcher and one worker say to each other, over the worker's own `SOCK_SEQPACKET` channel, and to a template over its. Both ends
 //! are the same build, so these types are not frozen.
 //!
 //! ```text
-//! launcher ── Prepare ──> template ── Cloned(pidfd) ──> launcher
-//! launcher ── Prepare, Namespace ──> lone worker
-//! launcher <── Parked ── init; reads back; ── Start ──> init ── Running ──> launcher
-//! launcher ── Signal ──> init ── Ended ──> launcher;  Failed at any point before Running
+//! launcher ── Prepare, once; Make, each worker ──> template ── clones it
+//! worker <── Cloned(pidfd), by its template; Namespace ──> worker (embedded); Parked ──> launcher, who reads back
+//! launcher ── Start ──> worker ── Running or Stale ──> launcher
+//! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before Running
 //! ```
 
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
-use stockade_protocol::confinement::{Plan, StdioPath};
-use stockade_protocol::launch::{Launch, Owner};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupFailure;
+use stockade_protocol::spec::SandboxSpec;
 
 use crate::stages::identity::IdMap;
 
-/// To a template, then to the init it made.
+/// To a template.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ToTemplate {
+    /// What all its workers are made from; comes first. Beside it: the workspace, if it was passed.
+    Prepare(Box<Prepare>),
+    /// Make a worker with these ids. Beside it: the worker's end of its channel, and its control group, if it has one.
+    Make(Ids),
+}
+
+/// To a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// Make a worker. Descriptors: workspace (if passed), stdin, stdout, stderr, control group (if any).
-    Prepare(Box<Prepare>),
-    /// A user namespace is beside this (lone workers of the system plan): the one that maps the owner's ids to the run's,
-    /// if there is one, then the run's own.
+    /// A user namespace is beside this (embedded, system plan): the one that maps the owner's ids to the run's, if there is
+    /// one, then the run's own.
     Namespace,
-    /// Start the tool.
-    Start,
+    /// Start this tool. Beside it: its standard input, output and error.
+    Start(Box<Command>),
     /// A signal for the tool's process group.
     Signal(u8),
 }
@@ -41,13 +49,31 @@ pub(crate) struct Sweep {
     pub(crate) made: Vec<Bytes>,
 }
 
-/// Everything a template needs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Everything that a worker needs until it's parked: the same for every run of one owner, policy and workspace, but for
+/// its ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Prepare {
-    /// What the supervisor asked for.
-    pub(crate) launch: Launch,
+    /// What holds.
+    pub(crate) spec: SandboxSpec,
+    /// Whose run it is.
+    pub(crate) owner: Owner,
+    /// The owner's home directory.
+    pub(crate) home: Bytes,
+    /// The workspace's path.
+    pub(crate) workspace: Bytes,
+    /// Whether the workspace was passed as a descriptor.
+    pub(crate) workspace_passed: bool,
     /// Which spawn plan.
     pub(crate) plan: Plan,
+    /// Whether writable binds must be idmapped from the owner's ids to the run's.
+    pub(crate) idmap: bool,
+    /// Who the run is.
+    pub(crate) ids: Ids,
+}
+
+/// Who a run is, outside and inside of its user namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ids {
     /// Host uid of the run.
     pub(crate) host_uid: u32,
     /// Host gid of the run.
@@ -56,26 +82,32 @@ pub(crate) struct Prepare {
     pub(crate) inside_uid: u32,
     /// The group id it has inside.
     pub(crate) inside_gid: u32,
-    /// Whether writable binds must be idmapped from the owner's ids to the run's.
-    pub(crate) idmap: bool,
-    /// Whether a control group's descriptor is the last one passed.
-    pub(crate) cgroup: bool,
-    /// How the standard descriptors reach the tool, for reports.
-    pub(crate) stdio: [StdioPath; 3],
+}
+
+/// What a parked worker is told to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Command {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<Bytes>,
+    /// Its whole environment.
+    pub(crate) environment: Vec<(Bytes, Bytes)>,
+    /// Its working directory.
+    pub(crate) cwd: Bytes,
 }
 
 impl Prepare {
     /// The ids of the run's user namespace.
     pub(crate) fn run_map(&self) -> IdMap {
-        let inside = (self.inside_uid, self.inside_gid);
-        let outside = if self.plan == Plan::User { inside } else { (self.host_uid, self.host_gid) };
+        let ids = self.ids;
+        let inside = (ids.inside_uid, ids.inside_gid);
+        let outside = if self.plan == Plan::User { inside } else { (ids.host_uid, ids.host_gid) };
         IdMap { inside, outside }
     }
 
     /// What an idmapped bind maps: the owner's ids to the run's.
     pub(crate) fn owner_map(&self) -> IdMap {
-        let owner = &self.launch.owner;
-        IdMap { inside: (owner.uid, owner.gid), outside: (self.host_uid, self.host_gid) }
+        let inside = (self.owner.uid, self.owner.gid);
+        IdMap { inside, outside: (self.ids.host_uid, self.ids.host_gid) }
     }
 }
 
@@ -96,6 +128,8 @@ pub(crate) enum FromWorker {
     },
     /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
     Parked(Box<Parked>),
+    /// What must be guarded has come to be since it was parked: no tool was started, and the worker ends.
+    Stale,
     /// The tool was started.
     Running,
     /// A stage failed; no tool was started.

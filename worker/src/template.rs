@@ -1,92 +1,99 @@
-//! The template: builds the root for one (policy, workspace, owner), and clones a worker in it.
+//! The template: clones the workers of one (policy, workspace, owner).
 //!
-//! It's a fresh exec, so that nothing of another owner's is in its memory, and the only process of ours that stands
-//! both outside (with the owner's directories open) and inside (with the finished root). It clones with
-//! `CLONE_PARENT`, so that the launcher is the worker's real parent and its own death loses no run. It runs no code
-//! of the tool's and never waits for one.
+//! It's a fresh exec, so that nothing of another owner's is in its memory, and has everything that a worker is made from
+//! in it, so that a worker is a clone and no message. It clones with `CLONE_PARENT`: the launcher is the worker's real
+//! parent, and the template's own death loses no run. It stands outside of every namespace of a run's, touches no file of
+//! its owner's, and runs no code of the tool's.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::fs::Mode;
 use stockade_protocol::confinement::Plan;
-use stockade_protocol::outcome::{SetupFailure, SetupStage};
+use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
-use stockade_wire::socket;
 
+use crate::birth;
 use crate::failure::{At, Staged, failed};
-use crate::init::{self, Born};
-use crate::messages::{FromWorker, Prepare};
-use crate::plan::{self, Builder, Passed};
-use crate::stages::root::Pivoted;
-use crate::stages::worker::{self, Mapper};
-use crate::stages::{identity, network};
+use crate::messages::{FromWorker, Prepare, ToTemplate};
+use crate::plan::Namespaces;
+use crate::stages::{identity, worker};
 use crate::sys::{self, Cloned};
 
-/// The template's life: one `Prepare`, one worker, the end.
+/// The template's life: until its channel ends.
 pub(crate) fn run(channel: OwnedFd) -> ExitCode {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel) {
+    match serve(&channel) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            drop(channel.send(&FromWorker::Failed(failure), &[]));
-            ExitCode::FAILURE
-        }
+        // Whoever waits for a worker sees the end of its channel.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn make(channel: &Channel) -> Staged<()> {
+fn serve(channel: &Channel) -> Staged<()> {
+    const STAGE: SetupStage = SetupStage::Template;
     identity::die_with_parent()?;
     let proc = identity::open_proc()?;
-    let (mut prepare, passed) = plan::receive(channel)?;
-    let Passed { workspace, stdio, cgroup } = passed;
-    let pivoted = plan::enter_root(channel, &mut prepare, workspace, Builder::Template(&proc))?;
-    clone_worker(channel, &prepare, &proc, (pivoted, stdio), cgroup.as_ref())
-}
-
-fn clone_worker(
-    channel: &Channel,
-    prepare: &Prepare,
-    proc: &OwnedFd,
-    (pivoted, stdio): (Pivoted, [OwnedFd; 3]),
-    cgroup: Option<&OwnedFd>,
-) -> Staged<()> {
-    const STAGE: SetupStage = SetupStage::Namespaces;
-    let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "socketpair")?;
-    let rooted = prepare.plan != Plan::Minimal;
-    let mut flags = worker::namespaces(prepare.plan) | libc::CLONE_PARENT;
-    flags |= if rooted { libc::CLONE_NEWNS } else { 0 };
-    flags |= if rooted && network::is_own(&prepare.launch.spec) { libc::CLONE_NEWNET } else { 0 };
-    let cloned = sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(STAGE, "clone")?;
-    let Cloned::Parent { pid, pidfd } = cloned else {
-        drop(ours);
-        let born = Born { pivoted, stdio, mapper: Mapper::Template(theirs), network: None };
-        crate::role::leave(init::run(channel, prepare, born));
-    };
-    drop(theirs);
-    let pid = pid.as_raw_nonzero().get();
-    channel
-        .send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()])
-        .map_err(|_| failed(STAGE, libc::EPIPE, "channel"))?;
-    hand_over_maps(prepare, proc, pid, &ours)
-}
-
-/// Writes the worker's id maps: before it goes on (user plan), or when it asks (system plan).
-fn hand_over_maps(prepare: &Prepare, proc: &OwnedFd, pid: i32, mapper: &OwnedFd) -> Result<(), SetupFailure> {
-    const STAGE: SetupStage = SetupStage::UserNamespace;
-    if prepare.plan == Plan::Minimal {
-        return Ok(());
-    }
-    if prepare.plan == Plan::System {
-        let mut byte = [0];
-        if rustix::io::read(mapper, &mut byte).at(STAGE, "id map")? == 0 {
-            // The worker failed earlier and has said so itself.
-            return Ok(());
+    let strange = || failed(STAGE, libc::EPROTO, "channel");
+    let (message, mut beside) = channel.receive().map_err(|_| strange())?.ok_or_else(strange)?;
+    let ToTemplate::Prepare(mut prepare) = message else { return Err(strange()) };
+    let workspace = beside.pop();
+    while let Some((message, beside)) = channel.receive().map_err(|_| strange())? {
+        // Those that held a namespace until it had a name.
+        while let Ok(Some(_)) = sys::try_wait(None) {}
+        let ToTemplate::Make(ids) = message else { return Err(strange()) };
+        let mut beside = beside.into_iter();
+        let theirs = Channel::new(beside.next().ok_or_else(strange)?);
+        prepare.ids = ids;
+        let made = make(&mut prepare, &theirs, workspace.as_ref(), &proc, beside.next().as_ref());
+        if let Err(failure) = made {
+            drop(theirs.send(&FromWorker::Failed(failure), &[]));
         }
     }
-    prepare.run_map().write(proc, &pid.to_string())?;
-    rustix::io::write(mapper, &[0]).at(STAGE, "id map")?;
     Ok(())
+}
+
+/// Clones a worker, which takes over `channel`.
+fn make(
+    prepare: &mut Prepare,
+    channel: &Channel,
+    workspace: Option<&OwnedFd>,
+    proc: &OwnedFd,
+    cgroup: Option<&OwnedFd>,
+) -> Staged<()> {
+    let namespaces = namespaces(prepare, proc)?;
+    let flags = worker::namespaces(prepare.plan) | libc::CLONE_PARENT;
+    let stage = worker::birth_stage(prepare.plan);
+    match sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(stage, "clone")? {
+        Cloned::Parent { pid, pidfd } => {
+            let pid = pid.as_raw_nonzero().get();
+            let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
+            channel.send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()]).map_err(gone)
+        }
+        Cloned::Child => crate::role::leave(be(prepare, channel, workspace, namespaces)),
+    }
+}
+
+/// The worker's life: with nothing of its template's but what it needs.
+fn be(prepare: &mut Prepare, channel: &Channel, workspace: Option<&OwnedFd>, namespaces: Namespaces) -> i32 {
+    let own = |fd: &OwnedFd| fd.try_clone().ok();
+    let (Ok(channel), workspace) = (channel.as_fd().try_clone_to_owned(), workspace.and_then(own)) else {
+        return 1;
+    };
+    let kept = [Some(&channel), workspace.as_ref()].into_iter().flatten().chain(namespaces.descriptors());
+    match sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()) {
+        Ok(()) => birth::run(channel, prepare, workspace, namespaces),
+        Err(_) => 1,
+    }
+}
+
+/// The user namespaces of the next worker.
+fn namespaces(prepare: &Prepare, proc: &OwnedFd) -> Staged<Namespaces> {
+    if prepare.plan != Plan::System {
+        return Ok(Namespaces::Unneeded);
+    }
+    let mapping = prepare.idmap.then(|| identity::mapped_namespace(prepare.owner_map(), proc)).transpose()?;
+    Ok(Namespaces::Made(mapping, identity::mapped_namespace(prepare.run_map(), proc)?))
 }

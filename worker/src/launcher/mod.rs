@@ -3,13 +3,13 @@
 //! A run's states here:
 //!
 //! ```text
-//! Preparing ── Parked, verified ──> Starting ── Running ──> Running ── Ended / init's death ──> Ended (sent)
+//! Preparing ── Parked, verified ──> (a spare waits) ──> Starting ── Running ──> Running ── Ended / init's death ──> Ended (sent)
 //!     └────────────┴── Failed, limit, cancel ──> verdict set, killed ── init reaped ──> Ended (sent)
 //! ```
 //!
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
-//! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`verify`], [`spawn`], [`outbox`].
+//! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`templates`], [`verify`], [`spawn`], [`outbox`].
 
 pub use spawn::{copy_as_launcher, may_copy};
 
@@ -19,6 +19,7 @@ mod preparation;
 mod run;
 pub(crate) mod spawn;
 mod strays;
+mod templates;
 mod uids;
 mod verify;
 
@@ -34,16 +35,20 @@ use rustix::process::Pid;
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome};
+use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome, SetupStage};
 use stockade_wire::channel::ChannelError;
 
 use crate::cgroup::{Cgroups, RunCgroup};
+use crate::failure::{Staged, failed};
+use crate::messages::Prepare;
 use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
 use outbox::Outbox;
-use run::{Due, Maker, Progress, Run, Source, Stand};
+use preparation::Order;
+use run::{Assigned, Due, Maker, Progress, Run, Source, Stand};
+use templates::Templates;
 use uids::Uids;
 
 const SUPERVISOR: u64 = 0;
@@ -84,6 +89,9 @@ struct Launcher {
     runs: HashMap<u64, Run>,
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
+    templates: Templates,
+    /// When another spare is made, if one is wanted then: not while the run that took one starts.
+    refill_at: Option<Instant>,
     uids: Uids,
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
@@ -120,6 +128,8 @@ impl Launcher {
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,
+            templates: Templates::default(),
+            refill_at: None,
             uids: Uids::default(),
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
@@ -214,6 +224,7 @@ impl Launcher {
     fn close(&mut self) {
         self.closing = true;
         drop(self.poller.remove(self.supervisor.channel()));
+        self.templates.clear();
         let all: Vec<u64> = self.runs.keys().copied().collect();
         for number in all {
             self.condemn(number, Outcome::Cancelled { reason: CancelReason::Draining });
@@ -254,25 +265,95 @@ impl Launcher {
 
     fn launch(&mut self, launch: Launch, descriptors: Vec<OwnedFd>) {
         let exec_id = launch.exec_id;
-        let number = self.next_run;
-        let (token, poller) = (number, &self.poller);
-        let begun = check::permit(&launch, self.plan, self.closing)
-            .and_then(|plan| {
-                let maker = if self.embedded { Maker::Lone } else { Maker::Template };
-                Run::begin(launch, plan, descriptors, &mut self.uids, self.cgroups.as_ref(), maker)
-            })
-            .and_then(|run| run.listen(poller, token));
-        match begun {
-            Ok(run) => {
-                self.next_run += Source::COUNT;
-                self.by_id.insert(exec_id, number);
-                self.runs.insert(number, run);
-            }
-            Err(failure) => {
-                let ended = run::failed_to_begin(exec_id, failure);
-                self.supervisor.send(&ended, Vec::new(), &self.poller);
-            }
+        let ordered = check::permit(&launch, self.plan, self.closing)
+            .and_then(|plan| preparation::order(launch, plan, descriptors));
+        if let Err(failure) = ordered.and_then(|order| self.carry_out(order)) {
+            let ended = run::failed_to_begin(exec_id, failure);
+            self.supervisor.send(&ended, Vec::new(), &self.poller);
         }
+    }
+
+    /// Gives an order to a spare, else to a new worker.
+    fn carry_out(&mut self, order: Order) -> Staged<()> {
+        let Order { exec_id, prepare, mut workspace, command, stdio } = order;
+        let number = if self.embedded {
+            self.begin_with(prepare, None, workspace.take())?
+        } else {
+            let template = self.templates.find(&prepare, workspace.as_ref())?;
+            self.refill_at.get_or_insert_with(|| Instant::now() + REFILL_AFTER);
+            match self.spare(template) {
+                Some(number) => number,
+                None => self.begin(template)?,
+            }
+        };
+        let Some(run) = self.runs.get_mut(&number) else { return Ok(()) };
+        self.by_id.insert(exec_id, number);
+        if let Err(failure) = run.assign(exec_id, Assigned { command, workspace, stdio }) {
+            self.condemn(number, Outcome::SetupFailed { failure });
+        } else if run.is_ready() {
+            self.start(number);
+        }
+        Ok(())
+    }
+
+    /// A spare of a template that can be used.
+    fn spare(&mut self, template: u64) -> Option<u64> {
+        while let Some(number) = self.templates.take_spare(template) {
+            if self.runs.get_mut(&number).is_some_and(Run::is_fresh) {
+                return Some(number);
+            }
+            self.dismiss(number);
+        }
+        None
+    }
+
+    /// Has a template make a worker: a spare, until it's assigned.
+    fn begin(&mut self, template: u64) -> Staged<u64> {
+        let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
+        let prepare = self.templates.get(template).ok_or_else(gone)?.prepare().clone();
+        self.begin_with(prepare, Some(template), None)
+    }
+
+    fn begin_with(
+        &mut self,
+        prepare: Prepare,
+        template: Option<u64>,
+        workspace: Option<OwnedFd>,
+    ) -> Staged<u64> {
+        let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
+        let maker = match template {
+            Some(number) => Maker::Template(self.templates.get(number).ok_or_else(gone)?),
+            None => Maker::Launcher(workspace),
+        };
+        let number = self.next_run;
+        let run = Run::begin(prepare, maker, &mut self.uids, self.cgroups.as_ref())?;
+        let run = run.listen(&self.poller, number)?;
+        self.next_run += Source::COUNT;
+        self.runs.insert(number, run);
+        Ok(number)
+    }
+
+    /// Makes a spare, if one is wanted.
+    fn refill(&mut self, now: Instant) {
+        if self.refill_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.refill_at = None;
+        let Some(template) = self.templates.wanting().filter(|_| !self.closing) else { return };
+        match self.begin(template) {
+            Ok(number) => {
+                self.templates.add_spare(template, number);
+                self.refill_at = Some(now + REFILL_AFTER);
+            }
+            // Whoever asks for a run is told why there is none.
+            Err(_) => self.templates.give_up(template),
+        }
+    }
+
+    /// Ends a spare that nobody will use.
+    fn dismiss(&mut self, number: u64) {
+        self.condemn(number, Outcome::Cancelled { reason: CancelReason::Draining });
+        self.settle(number);
     }
 
     fn run_mut(&mut self, exec_id: ExecId) -> Option<&mut Run> {
@@ -286,18 +367,25 @@ impl Launcher {
                 Ok(Progress::Nothing) => return,
                 Ok(Progress::More) => {}
                 Ok(Progress::Parked) => self.parked(number),
+                Ok(Progress::Stale) => return self.stale(number),
                 Ok(Progress::Running) => self.running(number),
                 Ok(Progress::Ended) => return self.settle(number),
                 Ok(Progress::Closed) => {
                     run.stop_listening(&self.poller);
                     return self.settle(number);
                 }
-                Err(failure) => self.condemn(number, Outcome::SetupFailed { failure }),
+                Err(failure) => {
+                    let template = run.template.filter(|_| run.is_spare());
+                    self.condemn(number, Outcome::SetupFailed { failure });
+                    if let Some(template) = template {
+                        self.templates.give_up(template);
+                    }
+                }
             }
         }
     }
 
-    /// A worker waits, locked: read back what holds, arm the watchers, and let it start the tool.
+    /// A worker waits, locked: read back what holds, arm the watchers, and let it start its tool, if it has one.
     fn parked(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
         if run.is_condemned() {
@@ -306,6 +394,14 @@ impl Launcher {
         if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
+        if !run.is_spare() {
+            self.start(number);
+        }
+    }
+
+    /// Lets a worker start its tool.
+    fn start(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
         if let Some((command, descriptors)) = run.relay_order() {
             let Some(relay) = self.relay.as_mut() else {
                 return self.condemn(number, run::no_satellite("relay"));
@@ -313,6 +409,19 @@ impl Launcher {
             relay.send(&command, descriptors, &self.poller);
         }
         run.start();
+    }
+
+    /// A spare was given out, and what must be guarded has come to be since: another worker, made now, guards it.
+    fn stale(&mut self, number: u64) {
+        let order = self.runs.get_mut(&number).and_then(Run::take_back);
+        self.dismiss(number);
+        let Some(order) = order else { return };
+        let exec_id = order.exec_id;
+        self.by_id.remove(&exec_id);
+        if let Err(failure) = self.carry_out(order) {
+            let ended = run::failed_to_begin(exec_id, failure);
+            self.supervisor.send(&ended, Vec::new(), &self.poller);
+        }
     }
 
     fn running(&mut self, number: u64) {
@@ -344,6 +453,10 @@ impl Launcher {
                 self.settle(number);
             } else if self.satellites.contains(&reaped.pid) {
                 self.satellite_died(reaped.pid);
+            } else {
+                for spare in self.templates.died(reaped.pid) {
+                    self.dismiss(spare);
+                }
             }
         }
     }
@@ -399,7 +512,10 @@ impl Launcher {
 
     fn forget(&mut self, number: u64) {
         if let Some(run) = self.runs.remove(&number) {
-            self.by_id.remove(&run.exec_id);
+            self.templates.forget_spare(number);
+            if self.by_id.get(&run.exec_id) == Some(&number) {
+                self.by_id.remove(&run.exec_id);
+            }
             self.dying_groups.extend(run.release(&self.poller, &mut self.uids));
             self.dying_groups.retain(|group| !group.try_remove().unwrap_or(true));
         }
@@ -497,7 +613,8 @@ impl Launcher {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.runs.values().filter_map(Run::deadline).min()
+        let runs = self.runs.values().filter_map(Run::deadline);
+        runs.chain(self.templates.deadline()).chain(self.refill_at).min()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -513,8 +630,19 @@ impl Launcher {
                 Due::Settle => self.settle(number),
                 Due::Watch => self.watch(number),
                 Due::Unreaped => self.finish(number, false),
+                Due::Stuck => {
+                    // Its template didn't even clone it.
+                    if let Some(template) = self.runs.get(&number).and_then(|run| run.template) {
+                        self.templates.kill(template);
+                    }
+                    self.settle(number);
+                }
             }
         }
+        for spare in self.templates.expired(now) {
+            self.dismiss(spare);
+        }
+        self.refill(now);
     }
 }
 
@@ -535,6 +663,8 @@ fn closed<T>(received: &Result<Option<T>, ChannelError>) -> bool {
     }
 }
 
+/// How long after a run took a spare another is made.
+const REFILL_AFTER: Duration = Duration::from_micros(500);
 /// How long a set-up may take before it's given up: a dead mount stops it for ever.
 const SETUP_BOUND: Duration = Duration::from_secs(15);
 /// How long after the kill a run may take to be reaped before it's reported as not reaped.

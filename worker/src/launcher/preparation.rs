@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::pipe::PipeFlags;
+use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, StdioPath};
 use stockade_protocol::launch::{Launch, LaunchOutput};
 use stockade_protocol::outcome::SetupStage;
@@ -12,7 +13,7 @@ use stockade_protocol::spec::RunAs;
 
 use super::uids::Uids;
 use crate::failure::{At, Staged, failed};
-use crate::messages::Prepare;
+use crate::messages::{Command, Ids, Prepare};
 
 /// The user and group id that root's runs have inside: programs treat 0 as able to do what it can't here.
 const INSIDE_OF_ROOT: u32 = 1000;
@@ -25,70 +26,90 @@ pub(super) struct Relayed {
     pub(super) ring_bytes: u64,
 }
 
-/// Resolves who the run is.
-pub(super) fn prepare(launch: Launch, plan: Plan, uids: &mut Uids) -> Staged<Prepare> {
-    let owner = &launch.owner;
-    let none_free = || failed(SetupStage::Identity, libc::EAGAIN, "no free uid in the run-as range");
-    let (host_uid, host_gid, idmap) = match (plan, launch.spec.run_as) {
-        (Plan::System, RunAs::Ephemeral { start, count }) => {
-            let uid = uids.take(start, count).ok_or_else(none_free)?;
-            (uid, uid, true)
-        }
-        _ => (owner.uid, owner.gid, false),
-    };
-    let inside = |id: u32| if id == 0 && plan == Plan::System { INSIDE_OF_ROOT } else { id };
-    let (inside_uid, inside_gid) = (inside(owner.uid), inside(owner.gid));
-    let stdio = [StdioPath::Null; 3];
-    Ok(Prepare { launch, plan, host_uid, host_gid, inside_uid, inside_gid, idmap, cgroup: false, stdio })
+/// A launch, taken apart: what a worker is made from, and what it's told when it's parked.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) exec_id: ExecId,
+    /// Its ids are zero until they're taken.
+    pub(super) prepare: Prepare,
+    pub(super) workspace: Option<OwnedFd>,
+    pub(super) command: Command,
+    pub(super) stdio: Stdio,
 }
 
-/// The descriptors that go with `Prepare` (workspace, stdin, stdout, stderr), and what of the output stays here.
-pub(super) fn stdio(
-    prepare: &mut Prepare,
-    descriptors: Vec<OwnedFd>,
-) -> Staged<(Vec<OwnedFd>, Option<Relayed>)> {
+/// The tool's standard descriptors, and what of its output stays here.
+#[derive(Debug)]
+pub(super) struct Stdio {
+    /// Standard input, output and error.
+    pub(super) ends: Vec<OwnedFd>,
+    pub(super) paths: [StdioPath; 3],
+    pub(super) relayed: Option<Relayed>,
+}
+
+/// Takes a launch apart.
+///
+/// # Errors
+/// `Check`: not the descriptors that it says are beside it.
+pub(super) fn order(launch: Launch, plan: Plan, descriptors: Vec<OwnedFd>) -> Staged<Order> {
     const STAGE: SetupStage = SetupStage::Check;
     let mut passed = descriptors.into_iter();
-    let mut all = Vec::new();
-    let missing = || failed(STAGE, libc::EBADF, "descriptors");
-    if prepare.launch.workspace_passed {
-        all.push(passed.next().ok_or_else(missing)?);
-    }
-    if prepare.launch.stdin_passed {
-        all.push(passed.next().ok_or_else(missing)?);
-        prepare.stdio[0] = StdioPath::Passed;
+    let mut next = || passed.next().ok_or_else(|| failed(STAGE, libc::EBADF, "descriptors"));
+    let workspace = if launch.workspace_passed { Some(next()?) } else { None };
+    let mut paths = [StdioPath::Null; 3];
+    let stdin = if launch.stdin_passed {
+        paths[0] = StdioPath::Passed;
+        next()?
     } else {
-        let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        all.push(null.at(STAGE, "/dev/null")?);
-    }
-    let relayed = match prepare.launch.output {
+        rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .at(STAGE, "/dev/null")?
+    };
+    let (stdout, stderr, relayed) = match launch.output {
         LaunchOutput::Passed => {
-            all.push(passed.next().ok_or_else(missing)?);
-            all.push(passed.next().ok_or_else(missing)?);
-            prepare.stdio[1] = StdioPath::Passed;
-            prepare.stdio[2] = StdioPath::Passed;
-            None
+            paths[1..].fill(StdioPath::Passed);
+            (next()?, next()?, None)
         }
         LaunchOutput::Relayed { ring_bytes } => {
-            let (relayed, ends) = relayed(ring_bytes).at(STAGE, "output pipes")?;
-            all.extend(ends);
-            prepare.stdio[1] = StdioPath::Relayed;
-            prepare.stdio[2] = StdioPath::Relayed;
-            Some(relayed)
+            paths[1..].fill(StdioPath::Relayed);
+            let (relayed, [stdout, stderr]) = relayed(ring_bytes).at(STAGE, "output pipes")?;
+            (stdout, stderr, Some(relayed))
         }
         _ => return Err(failed(STAGE, libc::EOPNOTSUPP, "output mode")),
     };
     if passed.next().is_some() {
         return Err(failed(STAGE, libc::EINVAL, "too many descriptors"));
     }
-    let first = usize::from(prepare.launch.workspace_passed);
-    give_pipes(&all[first..], prepare.host_uid).at(STAGE, "pipes")?;
-    Ok((all, relayed))
+    let idmap = matches!((plan, launch.spec.run_as), (Plan::System, RunAs::Ephemeral { .. }));
+    let Launch {
+        exec_id, owner, spec, argv, environment, cwd, home, workspace: path, workspace_passed, ..
+    } = launch;
+    let prepare =
+        Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
+    let command = Command { argv, environment, cwd };
+    let stdio = Stdio { ends: vec![stdin, stdout, stderr], paths, relayed };
+    Ok(Order { exec_id, prepare, workspace, command, stdio })
+}
+
+/// Who a run is.
+///
+/// # Errors
+/// `Identity`: every uid of the range is taken.
+pub(super) fn take_ids(prepare: &Prepare, uids: &mut Uids) -> Staged<Ids> {
+    let none_free = || failed(SetupStage::Identity, libc::EAGAIN, "no free uid in the run-as range");
+    let owner = &prepare.owner;
+    let (host_uid, host_gid) = match (prepare.plan, prepare.spec.run_as) {
+        (Plan::System, RunAs::Ephemeral { start, count }) => {
+            let uid = uids.take(start, count).ok_or_else(none_free)?;
+            (uid, uid)
+        }
+        _ => (owner.uid, owner.gid),
+    };
+    let inside = |id: u32| if id == 0 && prepare.plan == Plan::System { INSIDE_OF_ROOT } else { id };
+    Ok(Ids { host_uid, host_gid, inside_uid: inside(owner.uid), inside_gid: inside(owner.gid) })
 }
 
 /// Pipes that are ours become the run's, which may be another user: else it couldn't open them again by their names
 /// (`/dev/stdout`). Named pipes and terminals are the host's and stay as they are.
-fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
+pub(super) fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
     /// `PIPEFS_MAGIC` of linux/magic.h.
     const PIPEFS: i64 = 0x5049_5045;
     let us = rustix::process::geteuid().as_raw();

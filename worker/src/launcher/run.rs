@@ -2,25 +2,27 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 use stockade_protocol::confinement::{Confinement, Plan};
-use stockade_protocol::launch::{FromLauncher, Launch};
+use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage};
 use stockade_protocol::spec::Limits;
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
 
-use super::preparation::{Relayed, prepare, stdio};
+use super::preparation::{Order, Stdio, give_pipes, take_ids};
 use super::spawn::Lone;
+use super::templates::Template;
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
 use crate::failure::{At, Staged, failed};
 use crate::init;
-use crate::messages::{Ended, FromWorker, Parked, Prepare, Sweep, ToWorker, Used};
+use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Sweep, ToTemplate, ToWorker, Used};
 use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
 use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
@@ -65,6 +67,8 @@ pub(crate) enum Progress {
     More,
     /// The worker is parked.
     Parked,
+    /// It can't be used any more, and has started nothing.
+    Stale,
     /// The tool runs.
     Running,
     /// The tool has ended and nothing of the run is left but init.
@@ -73,21 +77,21 @@ pub(crate) enum Progress {
     Closed,
 }
 
-/// Who makes a run's init.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Maker {
-    /// A template, which clones it.
-    Template,
-    /// A lone worker, which becomes it.
-    Lone,
+/// Who makes a worker.
+#[derive(Debug)]
+pub(crate) enum Maker<'a> {
+    /// A template.
+    Template(&'a Template),
+    /// The launcher itself (embedded), with the workspace if it was passed.
+    Launcher(Option<OwnedFd>),
 }
 
-/// A run's first process: its maker, and whether that is its init already.
-struct First {
-    prepare: Prepare,
-    template: Option<Pid>,
-    init: Option<(Pid, OwnedFd)>,
-    channel: Channel,
+/// What a worker is told when it's parked. Until the tool runs, so that another can be told if this one is stale.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    pub(crate) command: Command,
+    pub(crate) workspace: Option<OwnedFd>,
+    pub(crate) stdio: Stdio,
 }
 
 /// One run.
@@ -96,12 +100,15 @@ pub(crate) struct Run {
     pub(crate) exec_id: ExecId,
     pub(crate) limits: Limits,
     prepare: Prepare,
+    /// `None`: a spare, which has been told nothing yet.
+    assigned: Option<Assigned>,
+    /// The number of its template.
+    pub(crate) template: Option<u64>,
     channel: Channel,
-    template: Option<Pid>,
     init: Option<(Pid, OwnedFd)>,
     parked: Option<(Parked, Vec<OwnedFd>)>,
+    /// Read back when it's parked.
     confinement: Option<Box<Confinement>>,
-    relayed: Option<Relayed>,
     mountinfo: Option<File>,
     cgroup: Option<RunCgroup>,
     growth: Option<Growth>,
@@ -149,6 +156,8 @@ pub(crate) enum Due {
     Watch,
     /// The run has to be told as ended though it isn't reaped.
     Unreaped,
+    /// It was condemned before it was cloned, and its template has said nothing.
+    Stuck,
 }
 
 /// The message that a run never began.
@@ -193,36 +202,7 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
     }
 }
 
-/// Starts a template and gives it everything it needs. One that gets nothing sees the end of its channel, and ends.
-fn to_template(prepare: Prepare, passed: &[OwnedFd], cgroup: Option<&RunCgroup>) -> Staged<First> {
-    const STAGE: SetupStage = SetupStage::Template;
-    let (template, socket) = spawn::template().at(STAGE, "start")?;
-    let channel = Channel::new(socket);
-    let message = ToWorker::Prepare(Box::new(prepare));
-    let beside: Vec<_> = passed.iter().map(AsFd::as_fd).chain(cgroup.map(RunCgroup::directory)).collect();
-    match (channel.send(&message, &beside), message) {
-        (Ok(()), ToWorker::Prepare(prepare)) => {
-            Ok(First { prepare: *prepare, template: Some(template), init: None, channel })
-        }
-        // A template that could not even begin has said why before it went.
-        _ => Err(match hear(&channel) {
-            Ok(Some((FromWorker::Failed(failure), _))) => failure,
-            _ => failed(STAGE, libc::EPIPE, "channel"),
-        }),
-    }
-}
-
-/// Clones a lone worker, and gives it the user namespaces it will need.
-fn to_lone(mut prepare: Prepare, passed: Vec<OwnedFd>) -> Staged<First> {
-    let Lone { pid, pidfd, channel } = spawn::lone(&mut prepare, passed)?;
-    let channel = Channel::new(channel);
-    if prepare.plan == Plan::System {
-        give_namespaces(&prepare, &channel)?;
-    }
-    Ok(First { prepare, template: None, init: Some((pid, pidfd)), channel })
-}
-
-/// Makes the user namespaces of a lone worker, while it opens its sources and builds its root.
+/// Makes the user namespaces of a worker of ours, while it opens its sources and builds its root.
 fn give_namespaces(prepare: &Prepare, channel: &Channel) -> Staged<()> {
     let proc = identity::open_proc()?;
     let owners = prepare.idmap.then(|| prepare.owner_map());
@@ -235,6 +215,23 @@ fn give_namespaces(prepare: &Prepare, channel: &Channel) -> Staged<()> {
     Ok(())
 }
 
+/// Has a template clone a worker. Our end of its channel.
+fn by_template(template: &Template, prepare: &Prepare, group: Option<BorrowedFd<'_>>) -> Staged<Channel> {
+    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
+    template.make(&ToTemplate::Make(prepare.ids), &theirs, group)?;
+    Ok(Channel::new(ours))
+}
+
+/// Clones a worker, and gives it the user namespaces it will need.
+fn by_launcher(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<(Channel, (Pid, OwnedFd))> {
+    let Lone { pid, pidfd, channel } = spawn::lone(prepare, workspace)?;
+    let channel = Channel::new(channel);
+    if prepare.plan == Plan::System {
+        give_namespaces(prepare, &channel)?;
+    }
+    Ok((channel, (pid, pidfd)))
+}
+
 /// One message from a worker. An end that was closed with something unread in it shows as a reset first, and only
 /// then what it had said.
 fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError> {
@@ -245,57 +242,58 @@ fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, Channel
 }
 
 impl Run {
-    /// Hands it to its maker.
+    /// Has a worker made. It's a spare until it's [assigned](Self::assign).
+    ///
+    /// # Errors
+    /// What its maker could not do.
     pub(crate) fn begin(
-        launch: Launch,
-        plan: Plan,
-        descriptors: Vec<OwnedFd>,
+        mut prepare: Prepare,
+        maker: Maker<'_>,
         uids: &mut Uids,
         cgroups: Option<&Cgroups>,
-        maker: Maker,
     ) -> Staged<Self> {
-        let prepare = prepare(launch, plan, uids)?;
-        let uid = prepare.host_uid;
-        Self::hand_over(prepare, descriptors, cgroups, maker).inspect_err(|_| uids.give_back(uid))
+        prepare.ids = take_ids(&prepare, uids)?;
+        let uid = prepare.ids.host_uid;
+        Self::make(prepare, maker, cgroups).inspect_err(|_| uids.give_back(uid))
     }
 
-    /// Gives its maker everything it needs. One that gets nothing sees the end of its channel, and ends.
-    fn hand_over(
-        mut prepare: Prepare,
-        descriptors: Vec<OwnedFd>,
-        cgroups: Option<&Cgroups>,
-        maker: Maker,
-    ) -> Staged<Self> {
+    fn make(mut prepare: Prepare, maker: Maker<'_>, cgroups: Option<&Cgroups>) -> Staged<Self> {
         const STAGE: SetupStage = SetupStage::Template;
-        let (passed, relayed) = stdio(&mut prepare, descriptors)?;
-        let limits = prepare.launch.spec.limits.clone();
-        let exec_id = prepare.launch.exec_id;
+        let limits = prepare.spec.limits.clone();
+        let exec_id = ExecId::generate();
         let create =
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
         let cgroup = cgroups.map(create).transpose()?;
-        prepare.cgroup = cgroup.is_some();
-        let first = match maker {
-            Maker::Template => to_template(prepare, &passed, cgroup.as_ref()),
-            Maker::Lone => to_lone(prepare, passed),
+        let made = match maker {
+            Maker::Template(template) => {
+                let group = cgroup.as_ref().map(RunCgroup::directory);
+                by_template(template, &prepare, group).map(|channel| (channel, None, Some(template.number)))
+            }
+            Maker::Launcher(workspace) => {
+                by_launcher(&mut prepare, workspace).map(|(channel, init)| (channel, Some(init), None))
+            }
         };
-        let First { prepare, template, init, channel } = match first {
-            Ok(first) => first,
+        let nonblocking = made.and_then(|made| {
+            rustix::io::ioctl_fionbio(&made.0, true).at(STAGE, "channel")?;
+            Ok(made)
+        });
+        let (channel, init, template) = match nonblocking {
+            Ok(made) => made,
             Err(failure) => {
                 drop(cgroup.map(|group| group.try_remove()));
                 return Err(failure);
             }
         };
-        rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         Ok(Self {
             exec_id,
             limits,
             prepare,
-            channel,
+            assigned: None,
             template,
+            channel,
             init,
             parked: None,
             confinement: None,
-            relayed,
             mountinfo: None,
             cgroup,
             growth: None,
@@ -320,6 +318,44 @@ impl Run {
             told: false,
             unreaped: false,
         })
+    }
+
+    /// Gives it what it will run.
+    ///
+    /// # Errors
+    /// `Check`: its pipes can't be made the run's.
+    pub(crate) fn assign(&mut self, exec_id: ExecId, assigned: Assigned) -> Staged<()> {
+        give_pipes(&assigned.stdio.ends, self.prepare.ids.host_uid).at(SetupStage::Check, "pipes")?;
+        self.exec_id = exec_id;
+        self.assigned = Some(assigned);
+        self.begun = Instant::now();
+        Ok(())
+    }
+
+    /// Whether it has been told nothing yet.
+    pub(crate) fn is_spare(&self) -> bool {
+        self.assigned.is_none()
+    }
+
+    /// Whether it's parked and was read back.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.confinement.is_some() && !self.is_condemned() && self.init_end.is_none()
+    }
+
+    /// A spare that may be given out: what guards it is still there.
+    pub(crate) fn is_fresh(&mut self) -> bool {
+        let changed = self.mountinfo.as_ref().is_some_and(|mountinfo| {
+            let mut asked = [PollFd::new(mountinfo, PollFlags::PRI | PollFlags::ERR)];
+            !matches!(rustix::event::poll(&mut asked, Some(&Timespec::default())), Ok(0))
+        });
+        let holds = !changed || self.dissolved_guard().is_none();
+        self.is_spare() && holds && !self.is_condemned() && self.init_end.is_none()
+    }
+
+    /// What it was to run, for another worker: this one is stale.
+    pub(crate) fn take_back(&mut self) -> Option<Order> {
+        let Assigned { command, workspace, stdio } = self.assigned.take()?;
+        Some(Order { exec_id: self.exec_id, prepare: self.prepare.clone(), workspace, command, stdio })
     }
 
     /// Listens to its worker under `token`.
@@ -367,6 +403,7 @@ impl Run {
                 self.parked = Some((*parked, descriptors));
                 Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
             }
+            FromWorker::Stale => Ok(Progress::Stale),
             FromWorker::Running => {
                 self.started = Some(Instant::now());
                 Ok(Progress::Running)
@@ -468,7 +505,7 @@ impl Run {
 
     /// What the relay is asked, with its descriptors.
     pub(crate) fn relay_order(&mut self) -> Option<(RelayCommand, Vec<OwnedFd>)> {
-        let relayed = self.relayed.as_mut()?;
+        let relayed = self.assigned.as_mut()?.stdio.relayed.as_mut()?;
         let [stdout, stderr] = relayed.pipes.take()?;
         let ring = relayed.ring.try_clone().ok()?;
         let command = RelayCommand::Add {
@@ -480,15 +517,28 @@ impl Run {
         Some((command, vec![stdout, stderr, ring]))
     }
 
-    /// Lets the worker start its tool. A worker that is gone shows at its channel's end.
+    /// Tells the worker what to run. One that is gone shows at its channel's end.
     pub(crate) fn start(&mut self) {
-        drop(self.channel.send(&ToWorker::Start, &[]));
+        let Some(Assigned { command, stdio, .. }) = &mut self.assigned else { return };
+        if let Some(confinement) = &mut self.confinement {
+            verify::complete(confinement, command, stdio.paths);
+        }
+        let message = ToWorker::Start(Box::new(command.clone()));
+        let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
+        drop(self.channel.send(&message, &ends));
     }
 
-    /// The message that the tool runs.
+    /// The message that the tool runs. Its descriptors are its own alone from now on.
     pub(crate) fn started(&mut self) -> (FromLauncher, Vec<OwnedFd>) {
         let confinement = self.confinement.clone().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
-        let ring = self.relayed.as_ref().and_then(|relayed| relayed.ring.try_clone().ok());
+        let stdio = self.assigned.as_mut().map(|assigned| &mut assigned.stdio);
+        let ring = stdio.and_then(|stdio| {
+            stdio.ends.clear();
+            stdio.relayed.as_ref()?.ring.try_clone().ok()
+        });
+        if let Some(assigned) = &mut self.assigned {
+            assigned.workspace = None;
+        }
         (FromLauncher::Started { exec_id: self.exec_id, confinement }, ring.into_iter().collect())
     }
 
@@ -515,10 +565,6 @@ impl Run {
 
     fn kill(&mut self) {
         self.killed_at = Some(Instant::now());
-        if let Some(template) = self.template {
-            // Our own child, and not reaped yet: the pid is still its.
-            let _ = rustix::process::kill_process(template, Signal::KILL);
-        }
         if let Some((pid, pidfd)) = &self.init {
             // Not of one that was reaped: its number may be another's by now.
             if self.prepare.plan == Plan::Minimal && self.init_end.is_none() {
@@ -535,10 +581,6 @@ impl Run {
     pub(crate) fn reaped(&mut self, child: &Reaped) -> bool {
         if self.sweeper.is_some_and(|(pid, _)| pid == child.pid) {
             self.sweeper = Some((child.pid, Instant::now()));
-            return true;
-        }
-        if self.template == Some(child.pid) {
-            self.template = None;
             return true;
         }
         if self.init.as_ref().is_some_and(|(pid, _)| *pid == child.pid) && self.init_end.is_none() {
@@ -593,9 +635,13 @@ impl Run {
         if let Some(since) = self.condemned_at {
             let bound = since + REAP_BOUND;
             let sweep = self.killed_at.map_or(since, |at| at + SWEEP);
-            return Some(if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
+            // One that was never cloned ends with its channel.
+            let waits = self.init.is_some() || bound > Instant::now();
+            return waits.then(|| if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
         }
         match self.started {
+            // A spare's age is its template's business.
+            None if self.is_spare() && self.is_ready() => None,
             None => Some(self.begun + SETUP_BOUND),
             Some(started) if !self.watched => Some(started + WATCH_AFTER),
             Some(started) => self.wall_deadline(started),
@@ -617,8 +663,12 @@ impl Run {
         }
         if let Some(since) = self.condemned_at {
             self.kill();
-            let late = now >= since + REAP_BOUND && self.init.is_some();
-            return if late { Due::Unreaped } else { Due::Settle };
+            let late = now >= since + REAP_BOUND;
+            return match (late, self.init.is_some()) {
+                (true, true) => Due::Unreaped,
+                (true, false) => Due::Stuck,
+                _ => Due::Settle,
+            };
         }
         let Some(started) = self.started else {
             let failure = failed(SetupStage::Template, libc::ETIMEDOUT, "set-up");
@@ -679,7 +729,7 @@ impl Run {
         let Ok((pid, socket)) = spawn::satellite("sweep") else { return };
         self.sweeper = Some((pid, Instant::now() + SWEEP_BOUND));
         let channel = Channel::new(socket);
-        let owner = &self.prepare.launch.owner;
+        let owner = &self.prepare.owner;
         for batch in sources::batches(placed) {
             let locks: Vec<_> = batch.iter().map(|(_, lock)| lock.as_fd()).collect();
             let held = batch.iter().map(|(path, _)| path.clone()).collect();
@@ -692,7 +742,7 @@ impl Run {
 
     /// The message of the run's end; `None` if it was sent before.
     pub(crate) fn end(&mut self, reaped: bool) -> Option<FromLauncher> {
-        if core::mem::replace(&mut self.told, true) {
+        if core::mem::replace(&mut self.told, true) || self.is_spare() {
             return None;
         }
         self.unreaped = !reaped;
@@ -774,12 +824,13 @@ impl Run {
     }
 
     pub(crate) fn is_relayed(&self) -> bool {
-        self.relayed.is_some()
+        self.assigned.as_ref().is_some_and(|assigned| assigned.stdio.relayed.is_some())
     }
 
     /// Whether no process of the run is left for us to wait for.
     pub(crate) fn is_reaped(&self) -> bool {
-        self.template.is_none() && (self.init.is_none() || self.init_end.is_some()) && self.astray.is_none()
+        let is_gone = if self.init.is_some() { self.init_end.is_some() } else { !self.listening };
+        is_gone && self.astray.is_none()
     }
 
     /// Whether its end was told while a process was left.
@@ -790,7 +841,7 @@ impl Run {
     /// Gives back what it held.
     pub(crate) fn release(mut self, poller: &Poller, uids: &mut Uids) -> Option<RunCgroup> {
         self.stop_listening(poller);
-        uids.give_back(self.prepare.host_uid);
+        uids.give_back(self.prepare.ids.host_uid);
         self.cgroup.take()
     }
 }

@@ -11,9 +11,10 @@ use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::socket;
 
+use crate::birth;
 use crate::failure::{At, Staged};
-use crate::lone;
 use crate::messages::Prepare;
+use crate::plan::Namespaces;
 use crate::stages::worker;
 use crate::sys::{self, Cloned};
 
@@ -49,7 +50,7 @@ pub(crate) fn template() -> io::Result<Worker> {
     satellite("template")
 }
 
-/// A worker that builds its root itself, and the process of ours that will be the run's init.
+/// A worker that was cloned here.
 #[derive(Debug)]
 pub(crate) struct Lone {
     pub(crate) pid: Pid,
@@ -57,22 +58,22 @@ pub(crate) struct Lone {
     pub(crate) channel: OwnedFd,
 }
 
-/// Clones a lone worker into the namespaces of its plan, as a copy of this process with what it needs in its memory: for an
-/// embedded launcher, which has one owner and one run. `passed` are descriptors as beside `ToWorker::Prepare`; here they
-/// are closed.
+/// Clones a worker into the namespaces of its plan, as a copy of this process: for an embedded launcher, which has one owner
+/// and one run, so that a template would be a process for nothing.
 ///
 /// # Errors
 /// `Namespaces` or `UserNamespace`: the kernel doesn't let us have them.
-pub(crate) fn lone(prepare: &mut Prepare, passed: Vec<OwnedFd>) -> Staged<Lone> {
-    let stage = if prepare.plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces };
+pub(crate) fn lone(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Lone> {
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
-    match sys::clone_process(worker::namespaces(prepare.plan), None).at(stage, "clone")? {
+    let flags = worker::namespaces(prepare.plan);
+    match sys::clone_process(flags, None).at(worker::birth_stage(prepare.plan), "clone")? {
         Cloned::Parent { pid, pidfd } => Ok(Lone { pid, pidfd, channel: ours }),
         Cloned::Child => {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
-            let kept: Vec<_> = passed.iter().chain([&theirs]).map(AsFd::as_fd).collect();
+            let kept: Vec<_> = workspace.iter().chain([&theirs]).map(AsFd::as_fd).collect();
+            let coming = if prepare.plan == Plan::System { Namespaces::Coming } else { Namespaces::Unneeded };
             let code = match sys::close_all_but(&kept) {
-                Ok(()) => lone::run(theirs, prepare, passed),
+                Ok(()) => birth::run(theirs, prepare, workspace, coming),
                 Err(_) => 1,
             };
             crate::role::leave(code)

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 use stockade_protocol::Bytes;
-use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan};
+use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath};
 use stockade_protocol::outcome::{MemoryMechanism, SetupStage};
 use stockade_protocol::spec::{Limits, MountKind, NetworkMode};
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{Parked, Prepare};
+use crate::messages::{Command, Parked, Prepare};
 use crate::stages::network;
 
 const STAGE: SetupStage = SetupStage::Verify;
@@ -50,7 +50,7 @@ pub(crate) fn read_back(
         }
         None => "monitor, every 10 ms".to_owned(),
     };
-    let spec = &prepare.launch.spec;
+    let spec = &prepare.spec;
     let rooted = prepare.plan != Plan::Minimal;
     let network = match spec.network.mode {
         NetworkMode::None => "none",
@@ -72,14 +72,20 @@ pub(crate) fn read_back(
             format!("ABI {}, {} rules", parked.landlock_abi, parked.landlock_rules),
         ),
         layer(Layer::Seccomp, true, seccomp),
-        layer(Layer::Process, true, format!("{} environment entries", prepare.launch.environment.len())),
     ];
     Ok(report)
 }
 
+/// Adds what is known of a run when it's told its command.
+pub(crate) fn complete(report: &mut Confinement, command: &Command, stdio: [StdioPath; 3]) {
+    report.stdio = stdio;
+    let detail = format!("{} environment entries", command.environment.len());
+    report.layers.push(LayerReport { layer: Layer::Process, enforced: true, detail });
+}
+
 /// A report without layers.
 pub(crate) fn empty(prepare: &Prepare) -> Confinement {
-    let spec = &prepare.launch.spec;
+    let spec = &prepare.spec;
     Confinement {
         policy: spec.policy.clone(),
         policy_digest: spec.digest,
@@ -87,9 +93,9 @@ pub(crate) fn empty(prepare: &Prepare) -> Confinement {
         plan: prepare.plan,
         layers: Vec::new(),
         memory: MemoryMechanism::Monitor,
-        host_uid: prepare.host_uid,
+        host_uid: prepare.ids.host_uid,
         absent: Vec::new(),
-        stdio: prepare.stdio,
+        stdio: [StdioPath::Null; 3],
     }
 }
 
@@ -108,7 +114,7 @@ impl<'a> Status<'a> {
 }
 
 fn identity(prepare: &Prepare, status: &Status<'_>) -> Staged<String> {
-    let uid = prepare.host_uid.to_string();
+    let uid = prepare.ids.host_uid.to_string();
     if !status.value("Uid")?.split_ascii_whitespace().all(|word| word == uid) {
         return Err(failed(STAGE, libc::EPERM, "Uid"));
     }
@@ -151,7 +157,7 @@ fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces) -> Staged<String> 
     if prepare.plan == Plan::Minimal {
         return Ok("none".to_owned());
     }
-    let count = KINDS.len() - usize::from(!network::is_own(&prepare.launch.spec));
+    let count = KINDS.len() - usize::from(!network::is_own(&prepare.spec));
     let mut detail = Vec::with_capacity(count);
     for (kind, ours) in KINDS.iter().zip(&ours.0).take(count) {
         let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).at(STAGE, *kind)?;
@@ -179,7 +185,7 @@ fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
         return Ok("the host's".to_owned());
     }
     let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).at(STAGE, "mountinfo")?;
-    let binds = prepare.launch.spec.mounts.iter().filter(|mount| {
+    let binds = prepare.spec.mounts.iter().filter(|mount| {
         !mount.access.write && matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. })
     });
     let sealed: HashSet<&[u8]> = binds.map(|mount| &mount.target.0[..]).collect();

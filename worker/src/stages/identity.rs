@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::Pid;
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupStage;
@@ -151,9 +150,4 @@ pub(crate) fn drop_capabilities() -> Staged<()> {
 pub(crate) fn die_with_parent() -> Staged<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .at(SetupStage::Identity, "parent-death signal")
-}
-
-/// This process's id as `/proc/self` has it in `proc`.
-pub(crate) fn pid_text(pid: Pid) -> String {
-    pid.as_raw_nonzero().to_string()
 }

@@ -77,7 +77,7 @@ enum Tree {
 /// # Errors
 /// `Mount` (`EINVAL`: a descriptor of another mount namespace) and `Idmap` with the path.
 pub(crate) fn detach(prepare: &Prepare, sources: Vec<Source>, idmap: Option<&OwnedFd>) -> Staged<Trees> {
-    let spec = &prepare.launch.spec;
+    let spec = &prepare.spec;
     let trees =
         spec.mounts.iter().zip(sources).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
     trees.collect::<Staged<Vec<_>>>().map(Trees)
@@ -95,8 +95,8 @@ fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&O
     if mount.kind == MountKind::Workspace && !directory {
         return Err(failed(SetupStage::Open, libc::ENOTDIR, mount.target.clone()));
     }
-    let owners = mount.target.as_path().starts_with(prepare.launch.home.as_path())
-        || (prepare.launch.owner.uid != 0 && status.st_uid == prepare.launch.owner.uid);
+    let owners = mount.target.as_path().starts_with(prepare.home.as_path())
+        || (prepare.owner.uid != 0 && status.st_uid == prepare.owner.uid);
     let idmap = idmap.filter(|_| mount.access.write || mount.kind == MountKind::Workspace || owners);
     let tree = mounts::clone_tree(source.as_fd()).at(STAGE, mount.target.clone())?;
     let stage = if idmap.is_some() { SetupStage::Idmap } else { STAGE };
@@ -123,7 +123,7 @@ pub(crate) fn cut_propagation() -> Staged<()> {
 /// # Errors
 /// `Mount` or `Guard` with the path that failed. The process must end then: it stands in a half-built root.
 pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &BTreeSet<Bytes>) -> Staged<Pivoted> {
-    let spec = &prepare.launch.spec;
+    let spec = &prepare.spec;
     let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
     let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);
     // Detached trees can be attached only to a mount of this namespace, so the root gets a place first. Whatever
@@ -202,7 +202,7 @@ impl Skeleton<'_> {
 
     /// The run's ids as the mounting user namespace sees them.
     fn run_ids(&self) -> (u32, u32) {
-        (self.prepare.host_uid, self.prepare.host_gid)
+        (self.prepare.ids.host_uid, self.prepare.ids.host_gid)
     }
 
     fn tmpfs(&mut self, mount: &Mount, size: u64, mode: u32) -> Staged<()> {
@@ -283,7 +283,7 @@ impl Skeleton<'_> {
 
     /// On the run's own tmpfs a denied path gets its directory here: there is nothing of the host's to hold.
     fn fill_denied(&mut self) -> Staged<()> {
-        let spec = &self.prepare.launch.spec;
+        let spec = &self.prepare.spec;
         let on_tmpfs = |path: &&Bytes| {
             let holder = placeholder::holder(spec, path);
             holder.is_some_and(|mount| matches!(mount.kind, MountKind::Tmpfs { .. }))

@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
-use stockade_protocol::launch::{Launch, Owner};
+use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::{MountKind, SandboxSpec};
 use stockade_wire::channel::Channel;
 use stockade_wire::socket;
 
 use crate::failure::{At, Staged, failed};
+use crate::messages::Prepare;
 use crate::stages::mounts;
 use crate::stages::placeholder::{self, Held, Placed};
 use crate::sys::{self, Cloned};
@@ -97,11 +98,11 @@ enum Batch {
 ///
 /// # Errors
 /// `Open` with the path that couldn't be opened.
-pub(crate) fn open(launch: &Launch, plan: Plan, workspace: Option<OwnedFd>) -> Staged<Sources> {
-    if plan == Plan::System && launch.owner.uid != 0 {
-        return through_opener(launch, workspace);
+pub(crate) fn open(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
+    if prepare.plan == Plan::System && prepare.owner.uid != 0 {
+        return through_opener(prepare, workspace);
     }
-    directly(&launch.spec, workspace)
+    directly(&prepare.spec, workspace)
 }
 
 fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
@@ -255,15 +256,15 @@ fn make_directories(path: &Path) -> Staged<()> {
     Ok(())
 }
 
-fn through_opener(launch: &Launch, workspace: Option<OwnedFd>) -> Staged<Sources> {
+fn through_opener(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
     const STAGE: SetupStage = SetupStage::Open;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "opener")?;
     // Whoever is left of it when the template ends is the launcher's orphan, who reaps it.
     let Cloned::Parent { .. } = sys::clone_process(0, None).at(STAGE, "opener")? else {
         drop(ours);
         let channel = Channel::new(theirs);
-        let outcome = become_owner(&launch.owner)
-            .and_then(|()| directly(&launch.spec, workspace))
+        let outcome = become_owner(&prepare.owner)
+            .and_then(|()| directly(&prepare.spec, workspace))
             .and_then(|sources| answer(&channel, sources));
         if let Err(failure) = outcome {
             // If even this can't be sent, the template sees the end of the channel.
@@ -273,7 +274,7 @@ fn through_opener(launch: &Launch, workspace: Option<OwnedFd>) -> Staged<Sources
     };
     drop(theirs);
     drop(workspace);
-    collect(&Channel::new(ours), launch.spec.mounts.len())
+    collect(&Channel::new(ours), prepare.spec.mounts.len())
 }
 
 /// Takes the owner's identity for good: groups, gid, uid, each real, effective and saved.

@@ -24,59 +24,16 @@ pub(crate) fn namespaces(plan: Plan) -> i32 {
     }
 }
 
-/// How the worker gets its ids mapped.
-#[derive(Debug)]
-pub(crate) enum Mapper {
-    /// By its template, when it is in its user namespace: a byte up means "map me", a byte down "done".
-    Template(OwnedFd),
-    /// By its launcher, before: a namespace to enter, or `None` where it was born in it.
-    Launcher(Option<OwnedFd>),
-}
-
-impl Mapper {
-    /// Enters the user namespace (system plan).
-    fn enter(&self) -> Staged<()> {
-        const STAGE: SetupStage = SetupStage::UserNamespace;
-        match self {
-            Self::Template(socket) => {
-                nix::sched::unshare(CloneFlags::CLONE_NEWUSER).at(STAGE, "unshare")?;
-                // Its maps are written through /proc, which must show this process as its own.
-                dumpable(true)?;
-                rustix::io::write(socket, &[0]).at(STAGE, "id map")?;
-                wait_for_byte(socket)
-            }
-            Self::Launcher(Some(namespace)) => {
-                nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
-            }
-            Self::Launcher(None) => Err(failed(STAGE, libc::EBADF, "namespace")),
-        }
-    }
-
-    /// Waits for the map of a namespace that the worker was born in (user plan). Without one nothing may be written there,
-    /// not even a host name.
-    fn wait(&self) -> Staged<()> {
-        match self {
-            Self::Template(socket) => wait_for_byte(socket),
-            Self::Launcher(_) => Ok(()),
-        }
-    }
-}
-
-fn wait_for_byte(socket: &OwnedFd) -> Staged<()> {
-    const STAGE: SetupStage = SetupStage::UserNamespace;
-    let mut byte = [0];
-    // No byte: the template failed, and has said so itself.
-    match rustix::io::read(socket, &mut byte).at(STAGE, "id map")? {
-        0 => Err(failed(STAGE, libc::EPIPE, "id map")),
-        _ => Ok(()),
-    }
+/// Which stage a worker's clone is: in the user plan a user namespace is the first thing it needs.
+pub(crate) fn birth_stage(plan: Plan) -> SetupStage {
+    if plan == Plan::User { SetupStage::UserNamespace } else { SetupStage::Namespaces }
 }
 
 /// Just cloned: fresh namespaces, still privileged in them.
 #[derive(Debug)]
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper,
+    namespace: Option<OwnedFd>,
     network: Option<Making>,
 }
 
@@ -84,7 +41,7 @@ pub(crate) struct Unconfined<'a> {
 #[derive(Debug)]
 pub(crate) struct Isolated<'a> {
     prepare: &'a Prepare,
-    mapper: Mapper,
+    namespace: Option<OwnedFd>,
     proc: Option<OwnedFd>,
 }
 
@@ -123,20 +80,18 @@ pub(crate) struct Locked {
 }
 
 impl<'a> Unconfined<'a> {
-    /// The first thing in a worker. `network`: a namespace to join, where it wasn't born in its own.
-    pub(crate) fn new(prepare: &'a Prepare, mapper: Mapper, network: Option<Making>) -> Self {
-        Self { prepare, mapper, network }
+    /// The first thing in a worker that stands in its root. `namespace`: the user namespace to enter, where it wasn't born
+    /// in its own; `network`: the network namespace to join.
+    pub(crate) fn new(prepare: &'a Prepare, namespace: Option<OwnedFd>, network: Option<Making>) -> Self {
+        Self { prepare, namespace, network }
     }
 
     /// Makes what belongs to the fresh namespaces: `/proc`, loopback, host name.
     pub(crate) fn isolate(self) -> Staged<Isolated<'a>> {
-        let Self { prepare, mapper, network } = self;
-        let spec = &prepare.launch.spec;
+        let Self { prepare, namespace, network } = self;
+        let spec = &prepare.spec;
         if prepare.plan == Plan::Minimal {
-            return Ok(Isolated { prepare, mapper, proc: None });
-        }
-        if prepare.plan == Plan::User {
-            mapper.wait()?;
+            return Ok(Isolated { prepare, namespace, proc: None });
         }
         network.map_or(Ok(()), Making::join)?;
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
@@ -144,14 +99,14 @@ impl<'a> Unconfined<'a> {
             network::loopback_up()?;
         }
         let proc = proc::mount()?;
-        Ok(Isolated { prepare, mapper, proc: Some(proc) })
+        Ok(Isolated { prepare, namespace, proc: Some(proc) })
     }
 }
 
 impl<'a> Isolated<'a> {
     /// Enters the user namespace (system plan; the user plan was born in one) and takes the run's ids.
     pub(crate) fn identify(self) -> Staged<Identified<'a>> {
-        let Self { prepare, mapper, proc } = self;
+        let Self { prepare, namespace, proc } = self;
         // A keyring of its own, before the identity changes hands. A kernel without keys shares none; where a filter
         // around us (a container's, our own) forbids the call, it forbids the tool every use of keys as well.
         match sys::join_session_keyring() {
@@ -159,20 +114,22 @@ impl<'a> Isolated<'a> {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
             Err(error) => return Err(error).at(SetupStage::Identity, "session keyring"),
         }
-        let owner = &prepare.launch.owner;
+        let owner = &prepare.owner;
         match prepare.plan {
             Plan::System => {
                 nix::unistd::setgroups(&[]).at(SetupStage::Identity, "supplementary groups")?;
-                mapper.enter()?;
-                identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?;
+                const STAGE: SetupStage = SetupStage::UserNamespace;
+                let namespace = namespace.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")?;
+                identity::take_ids(prepare.ids.inside_uid, prepare.ids.inside_gid, false)?;
             }
-            Plan::User => identity::take_ids(prepare.inside_uid, prepare.inside_gid, false)?,
+            Plan::User => identity::take_ids(prepare.ids.inside_uid, prepare.ids.inside_gid, false)?,
             _ => {
                 if nix::unistd::geteuid().is_root() && owner.uid != 0 {
                     identity::empty_bounding_set()?;
                     sources::become_owner(owner)?;
                 }
-                sources::make_wanted(&prepare.launch.spec)?;
+                sources::make_wanted(&prepare.spec)?;
             }
         }
         Ok(Identified { prepare, proc })
@@ -182,7 +139,7 @@ impl<'a> Isolated<'a> {
 impl<'a> Identified<'a> {
     /// Applies rlimits and priorities. `already`: processes that count and aren't the run's.
     pub(crate) fn limit(self, already: u64) -> Staged<Limited<'a>> {
-        limits::apply(&self.prepare.launch.spec.limits, already)?;
+        limits::apply(&self.prepare.spec.limits, already)?;
         Ok(Limited { prepare: self.prepare, proc: self.proc })
     }
 }
@@ -206,7 +163,7 @@ impl Unprivileged<'_> {
     /// Builds the Landlock ruleset and installs the base filters.
     pub(crate) fn lock(self) -> Staged<Locked> {
         const STAGE: SetupStage = SetupStage::Seccomp;
-        let spec = &self.prepare.launch.spec;
+        let spec = &self.prepare.spec;
         let landlock = landlock::prepare(spec)?;
         let program = |instructions: &Vec<_>| {
             Program::new(instructions).ok_or_else(|| failed(STAGE, libc::EINVAL, "program length"))

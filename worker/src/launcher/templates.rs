@@ -1,0 +1,326 @@
+//! Templates and their parked workers: what makes the next run of the same owner, policy and workspace cost little more
+//! than its tool.
+//!
+//! ```text
+//! first run ──> template started ──> worker made, parked, told its command        (a miss)
+//!                    └── spares made, parked, read back ──> told a later command  (a hit)
+//! ```
+//!
+//! A spare is a worker like any other that hasn't been told its command yet: its own namespaces, mounts, ids and control
+//! group, made anew and read back. It's given to nobody but the owner it was made for, with the same spec to the byte and
+//! the same workspace by inode and mount, once, and not when it's older than [`SPARE_AGE`]. What must be guarded and has
+//! come to be since is found by the worker itself, which then ends ([`FromWorker::Stale`]).
+//!
+//! [`FromWorker::Stale`]: crate::messages::FromWorker::Stale
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::process::{Pid, Signal};
+use stockade_protocol::confinement::Plan;
+use stockade_protocol::outcome::SetupStage;
+use stockade_wire::channel::{Channel, ChannelError};
+
+use super::spawn;
+use crate::failure::{At, Staged, failed};
+use crate::messages::{Prepare, ToTemplate};
+
+/// The most templates; the one that was used least lately makes room.
+const TEMPLATES: usize = 32;
+/// How long a template stays without a run. Meanwhile it holds the workspace's directory open.
+const IDLE: Duration = Duration::from_secs(10);
+/// How old a spare may be when it's given out: what a policy names and wasn't there then isn't there for it.
+const SPARE_AGE: Duration = Duration::from_secs(10);
+/// The most spares of one template.
+const SPARES: usize = 8;
+/// The most spares of all templates.
+const ALL_SPARES: usize = 64;
+/// How long making one takes, generously: so much demand is met from spares.
+const MAKING: Duration = Duration::from_millis(6);
+/// The weight of the newest interval between two runs in their mean.
+const NEWEST: f64 = 0.2;
+
+/// Which directory a workspace is: device, inode and mount. The template holds it open, so none of them is another's
+/// meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+impl Identity {
+    /// Of an open directory. Its filesystem, which may be dead, is asked nothing.
+    pub(crate) fn of(workspace: &OwnedFd) -> io::Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let found = rustix::fs::statx(workspace, "", flags, wanted)?;
+        if !StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let device = (found.stx_dev_major, found.stx_dev_minor);
+        Ok(Self { device, inode: found.stx_ino, mount: found.stx_mnt_id })
+    }
+}
+
+/// One template.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// Its process.
+    pub(crate) pid: Pid,
+    /// What tells it from others of this launcher.
+    pub(crate) number: u64,
+    channel: Channel,
+    prepare: Prepare,
+    identity: Option<Identity>,
+    /// Runs that wait for their command, the oldest first.
+    spares: VecDeque<(u64, Instant)>,
+    /// Whether making a spare never failed.
+    keeps_spares: bool,
+    used: Instant,
+    /// The mean interval between its runs, in seconds.
+    interval: f64,
+}
+
+/// What the templates did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    /// Runs that got a spare.
+    pub(crate) hits: u64,
+    /// Runs that got none.
+    pub(crate) misses: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Templates {
+    all: Vec<Template>,
+    next: u64,
+    counts: Counts,
+}
+
+impl Template {
+    /// Has it make a worker, with our other end of `theirs`.
+    ///
+    /// # Errors
+    /// `Template`: it's gone, or doesn't take messages any more.
+    pub(crate) fn make(
+        &self,
+        order: &ToTemplate,
+        theirs: &OwnedFd,
+        group: Option<BorrowedFd<'_>>,
+    ) -> Staged<()> {
+        let beside: Vec<_> = core::iter::once(theirs.as_fd()).chain(group).collect();
+        self.channel
+            .send(&order, &beside)
+            .map_err(|error| failed(SetupStage::Template, errno(&error), "channel"))
+    }
+
+    /// What its workers are made from.
+    pub(crate) fn prepare(&self) -> &Prepare {
+        &self.prepare
+    }
+
+    fn may_keep_spares(&self) -> bool {
+        // A placeholder would lie on the host's disk for as long as a spare waits.
+        let places = !(self.prepare.spec.deny.is_empty() && self.prepare.spec.deny_elsewhere.is_empty());
+        // Without a descriptor nobody can tell whether the directory is still the same.
+        let known = self.identity.is_some();
+        self.keeps_spares && known && !places && self.prepare.plan != Plan::Minimal
+    }
+
+    fn wanted(&self) -> usize {
+        if !self.may_keep_spares() {
+            return 0;
+        }
+        let ahead = MAKING.as_secs_f64() / self.interval.max(1e-6);
+        // Truncation is what is wanted, of a small positive number.
+        let ahead = (1..SPARES).take_while(|count| (*count as f64) < ahead).count();
+        ahead + 1
+    }
+}
+
+fn errno(error: &ChannelError) -> i32 {
+    match error {
+        ChannelError::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        _ => libc::EPROTO,
+    }
+}
+
+impl Templates {
+    /// The one for these workers, started if there is none: `prepare`'s ids don't matter.
+    ///
+    /// # Errors
+    /// `Template`.
+    pub(crate) fn find(&mut self, prepare: &Prepare, workspace: Option<&OwnedFd>) -> Staged<u64> {
+        let identity = workspace.and_then(|workspace| Identity::of(workspace).ok());
+        let now = Instant::now();
+        let fits = |template: &&mut Template| {
+            template.identity == identity
+                && (identity.is_some() || !prepare.workspace_passed)
+                && is_same(&template.prepare, prepare)
+        };
+        if let Some(template) = self.all.iter_mut().find(fits) {
+            let since = now.saturating_duration_since(template.used).as_secs_f64();
+            template.interval = template.interval.min(IDLE.as_secs_f64()) * (1.0 - NEWEST) + since * NEWEST;
+            template.used = now;
+            return Ok(template.number);
+        }
+        let template = self.start(prepare, identity, workspace, now)?;
+        let number = template.number;
+        if self.all.len() >= TEMPLATES
+            && let Some(at) = (0..self.all.len()).min_by_key(|at| self.all[*at].used)
+        {
+            // Its spares see the end of their channels when the launcher lets go of them: see `expired`.
+            self.all[at].used = now.checked_sub(IDLE).unwrap_or(now);
+        }
+        self.all.push(template);
+        Ok(number)
+    }
+
+    fn start(
+        &mut self,
+        prepare: &Prepare,
+        identity: Option<Identity>,
+        workspace: Option<&OwnedFd>,
+        now: Instant,
+    ) -> Staged<Template> {
+        const STAGE: SetupStage = SetupStage::Template;
+        let (pid, socket) = spawn::template().at(STAGE, "start")?;
+        let channel = Channel::new(socket);
+        let message = ToTemplate::Prepare(Box::new(prepare.clone()));
+        let beside: Vec<_> = workspace.into_iter().map(AsFd::as_fd).collect();
+        channel.send(&message, &beside).map_err(|error| failed(STAGE, errno(&error), "channel"))?;
+        // It answers to nobody but its workers' channels, and reads at once: what it has no room for is a fault.
+        rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
+        self.next += 1;
+        let (number, prepare, interval) = (self.next, prepare.clone(), IDLE.as_secs_f64());
+        let spares = VecDeque::new();
+        Ok(Template {
+            pid,
+            number,
+            channel,
+            prepare,
+            identity,
+            spares,
+            keeps_spares: true,
+            used: now,
+            interval,
+        })
+    }
+
+    /// A template by its number.
+    pub(crate) fn get(&self, number: u64) -> Option<&Template> {
+        self.all.iter().find(|template| template.number == number)
+    }
+
+    /// A spare of a template, the oldest that is young enough.
+    pub(crate) fn take_spare(&mut self, number: u64) -> Option<u64> {
+        let now = Instant::now();
+        let template = self.all.iter_mut().find(|template| template.number == number)?;
+        let at =
+            template.spares.iter().position(|(_, made)| now.saturating_duration_since(*made) < SPARE_AGE);
+        let taken = at.and_then(|at| template.spares.remove(at)).map(|(run, _)| run);
+        if taken.is_some() {
+            self.counts.hits += 1;
+        } else {
+            self.counts.misses += 1;
+        }
+        taken
+    }
+
+    /// The template that wants another spare most, if one does.
+    pub(crate) fn wanting(&self) -> Option<u64> {
+        let there: usize = self.all.iter().map(|template| template.spares.len()).sum();
+        if there >= ALL_SPARES {
+            return None;
+        }
+        let lacks = |template: &&Template| template.wanted() > template.spares.len();
+        self.all.iter().filter(lacks).max_by_key(|template| template.used).map(|template| template.number)
+    }
+
+    /// A run that was begun as a spare.
+    pub(crate) fn add_spare(&mut self, number: u64, run: u64) {
+        if let Some(template) = self.all.iter_mut().find(|template| template.number == number) {
+            template.spares.push_back((run, Instant::now()));
+        }
+    }
+
+    /// A run that ended, or will be given to nobody.
+    pub(crate) fn forget_spare(&mut self, run: u64) {
+        for template in &mut self.all {
+            template.spares.retain(|(spare, _)| *spare != run);
+        }
+    }
+
+    /// Lets templates go that nobody has used for long; gives the spares that nobody will use.
+    pub(crate) fn expired(&mut self, now: Instant) -> Vec<u64> {
+        let mut old = Vec::new();
+        self.all.retain_mut(|template| {
+            let idle = now.saturating_duration_since(template.used) >= IDLE;
+            template.spares.retain(|(run, made)| {
+                let keep = !idle && now.saturating_duration_since(*made) < SPARE_AGE;
+                if !keep {
+                    old.push(*run);
+                }
+                keep
+            });
+            // It sees the end of its channel, and ends.
+            !idle
+        });
+        old
+    }
+
+    /// When the next one expires.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let spares = self.all.iter().flat_map(|template| &template.spares).map(|(_, made)| *made + SPARE_AGE);
+        self.all.iter().map(|template| template.used + IDLE).chain(spares).min()
+    }
+
+    /// A process that died: if it was a template, it makes no more workers. Gives its spares.
+    pub(crate) fn died(&mut self, pid: Pid) -> Vec<u64> {
+        let Some(at) = self.all.iter().position(|template| template.pid == pid) else { return Vec::new() };
+        self.all.swap_remove(at).spares.into_iter().map(|(run, _)| run).collect()
+    }
+
+    /// A template whose spares can't be made keeps none.
+    pub(crate) fn give_up(&mut self, number: u64) {
+        if let Some(template) = self.all.iter_mut().find(|template| template.number == number) {
+            template.keeps_spares = false;
+        }
+    }
+
+    /// Ends a template that doesn't answer.
+    pub(crate) fn kill(&mut self, number: u64) {
+        if let Some(template) = self.get(number) {
+            // Our own child, and not reaped yet: the pid is still its.
+            let _ = rustix::process::kill_process(template.pid, Signal::KILL);
+        }
+    }
+
+    /// Lets all go.
+    pub(crate) fn clear(&mut self) {
+        self.all.clear();
+    }
+
+    /// What they did so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// Whether two are the same but for their ids.
+fn is_same(one: &Prepare, other: &Prepare) -> bool {
+    // What differs most often comes first.
+    one.workspace == other.workspace
+        && one.owner == other.owner
+        && one.spec.digest == other.spec.digest
+        && one.plan == other.plan
+        && one.idmap == other.idmap
+        && one.workspace_passed == other.workspace_passed
+        && one.home == other.home
+        && one.spec == other.spec
+}

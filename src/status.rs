@@ -35,6 +35,7 @@ pub(crate) fn status(arguments: &Arguments) -> Result<u8, CliError> {
 fn shown(report: &StatusReport) -> String {
     let policies: Vec<_> = report.policies.iter().map(|name| escape::line(name.as_bytes())).collect();
     let draining = if report.draining { " (stopping: new runs are refused)" } else { "" };
+    let warmth = report.warmth;
     let rows = [
         ("release", escape::line(report.version.as_bytes())),
         ("process", format!("{} (launcher {})", report.pid, report.launcher_pid)),
@@ -48,6 +49,13 @@ fn shown(report: &StatusReport) -> String {
             format!("{} accepted, {} denied, {} ended", report.accepted, report.denied, report.ended),
         ),
         ("not reaped", report.unreaped.to_string()),
+        (
+            "parked",
+            format!(
+                "{} by {} templates; {} hits, {} misses, {} us to make one",
+                warmth.parked, warmth.templates, warmth.hits, warmth.misses, warmth.refill_us
+            ),
+        ),
         ("policies", policies.join(", ")),
     ];
     table::columns(&rows.map(|(name, value)| [name.to_owned(), value]), |_, _, cell| cell.to_owned())

@@ -384,6 +384,8 @@ pub struct StatusReport {
     pub ended: u64,
     /// Runs that have ended but whose processes the kernel hasn't let go (uninterruptible sleep).
     pub unreaped: u32,
+    /// Templates and parked workers.
+    pub warmth: crate::confinement::Warmth,
     /// Whether new runs are refused because the daemon is stopping.
     pub draining: bool,
     /// Names of the policies.

@@ -94,3 +94,18 @@ pub enum StdioPath {
     /// A pseudo-terminal of the run's own.
     Terminal,
 }
+
+/// What templates and parked workers did since the launcher started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warmth {
+    /// Templates there are.
+    pub templates: u32,
+    /// Workers parked ahead of their runs.
+    pub parked: u32,
+    /// Runs that got a parked worker.
+    pub hits: u64,
+    /// Runs that had to wait for one.
+    pub misses: u64,
+    /// How long making the last one took, from its order until it was read back, in microseconds.
+    pub refill_us: u64,
+}

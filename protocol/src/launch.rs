@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
-use crate::confinement::{Confinement, Plan};
+use crate::confinement::{Confinement, Plan, Warmth};
 use crate::id::ExecId;
 use crate::outcome::{CancelReason, MemoryMechanism, Outcome, Usage};
 use crate::spec::SandboxSpec;
@@ -164,6 +164,11 @@ pub enum FromLauncher {
     Reaped {
         /// The run.
         exec_id: ExecId,
+    },
+    /// What its templates did, some time after that has changed.
+    Warmth {
+        /// All of it since it started.
+        warmth: Warmth,
     },
 }
 

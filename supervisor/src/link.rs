@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use stockade_protocol::ExecId;
-use stockade_protocol::confinement::Plan;
+use stockade_protocol::confinement::{Plan, Warmth};
 use stockade_protocol::launch::{ToLauncher, ToRelay};
 use stockade_protocol::outcome::MemoryMechanism;
 use stockade_wire::channel::{ChannelError, Packed};
@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) relay: Option<Socket>,
     /// Of the launcher that is alive, or the last one.
     pub(crate) introduction: Option<Introduction>,
+    /// What the launcher's templates did.
+    pub(crate) warmth: Warmth,
     /// Its process id as we started it, before it introduced itself.
     pub(crate) child: Option<i32>,
     queue: VecDeque<(Packed, Vec<OwnedFd>)>,

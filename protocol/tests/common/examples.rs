@@ -15,7 +15,7 @@ use stockade_protocol::client::{
     Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
-use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath};
+use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
     FromLauncher, FromRelay, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher, ToRelay,
@@ -344,9 +344,14 @@ fn status() -> StatusReport {
         denied: 10,
         ended: 995,
         unreaped: 0,
+        warmth: warmth(),
         draining: false,
         policies: vec!["default".into(), "strict".into()],
     }
+}
+
+fn warmth() -> Warmth {
+    Warmth { templates: 2, parked: 3, hits: 950, misses: 50, refill_us: 1_800 }
 }
 
 fn outcomes() -> Vec<Outcome> {
@@ -483,6 +488,7 @@ fn from_launcher() -> Vec<FromLauncher> {
             reaped: true,
         },
         FromLauncher::Reaped { exec_id: RUN },
+        FromLauncher::Warmth { warmth: warmth() },
     ]
 }
 

@@ -101,6 +101,7 @@ impl State {
                 self.handle(Event::Reaped { run: exec_id });
                 self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
             }
+            FromLauncher::Warmth { warmth } => self.link.warmth = warmth,
             _ => tracing::warn!("the launcher said something this version doesn't know"),
         }
         Ok(None)

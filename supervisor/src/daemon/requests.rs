@@ -345,6 +345,7 @@ impl State {
             denied: counts.denied,
             ended: counts.ended,
             unreaped: number(counts.unreaped),
+            warmth: self.link.warmth,
             draining: counts.draining,
             policies: self.policies.names().into_iter().map(str::to_owned).collect(),
         }

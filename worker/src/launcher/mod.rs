@@ -33,7 +33,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::Pid;
 use stockade_protocol::ExecId;
-use stockade_protocol::confinement::Plan;
+use stockade_protocol::confinement::{Plan, Warmth};
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome, SetupStage};
 use stockade_wire::channel::ChannelError;
@@ -92,6 +92,8 @@ struct Launcher {
     templates: Templates,
     /// When another spare is made, if one is wanted then: not while the run that took one starts.
     refill_at: Option<Instant>,
+    /// What was last said of the templates, and when there may be more to say.
+    warmth: (Warmth, Option<Instant>),
     uids: Uids,
     cgroups: Option<Cgroups>,
     /// Groups of ended runs that the kernel hasn't let go yet.
@@ -130,6 +132,7 @@ impl Launcher {
             next_run: FIRST_RUN,
             templates: Templates::default(),
             refill_at: None,
+            warmth: (Warmth::default(), None),
             uids: Uids::default(),
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
@@ -394,7 +397,9 @@ impl Launcher {
         if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
-        if !run.is_spare() {
+        if run.is_spare() {
+            self.templates.parked(run.age());
+        } else {
             self.start(number);
         }
     }
@@ -614,7 +619,7 @@ impl Launcher {
 
     fn next_deadline(&self) -> Option<Instant> {
         let runs = self.runs.values().filter_map(Run::deadline);
-        runs.chain(self.templates.deadline()).chain(self.refill_at).min()
+        runs.chain(self.templates.deadline()).chain(self.refill_at).chain(self.warmth.1).min()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -643,6 +648,21 @@ impl Launcher {
             self.dismiss(spare);
         }
         self.refill(now);
+        self.tell_warmth(now);
+    }
+
+    /// Says what the templates did, a while after that has changed.
+    fn tell_warmth(&mut self, now: Instant) {
+        let (told, at) = self.warmth;
+        let warmth = self.templates.warmth();
+        self.warmth = match at {
+            Some(at) if at <= now => {
+                self.supervisor.send(&FromLauncher::Warmth { warmth }, Vec::new(), &self.poller);
+                (warmth, None)
+            }
+            None if warmth != told && !self.closing => (told, Some(now + TELL_AFTER)),
+            at => (told, at),
+        };
     }
 }
 
@@ -663,6 +683,8 @@ fn closed<T>(received: &Result<Option<T>, ChannelError>) -> bool {
     }
 }
 
+/// How long after a change the supervisor is told what the templates did.
+const TELL_AFTER: Duration = Duration::from_millis(100);
 /// How long after a run took a spare another is made.
 const REFILL_AFTER: Duration = Duration::from_micros(500);
 /// How long a set-up may take before it's given up: a dead mount stops it for ever.

@@ -337,6 +337,11 @@ impl Run {
         self.assigned.is_none()
     }
 
+    /// How long ago its worker was asked for, or told its command.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Whether it's parked and was read back.
     pub(crate) fn is_ready(&self) -> bool {
         self.confinement.is_some() && !self.is_condemned() && self.init_end.is_none()

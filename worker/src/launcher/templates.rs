@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::process::{Pid, Signal};
-use stockade_protocol::confinement::Plan;
+use stockade_protocol::confinement::{Plan, Warmth};
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::{Channel, ChannelError};
 
@@ -85,21 +85,12 @@ pub(crate) struct Template {
     interval: f64,
 }
 
-/// What the templates did.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Counts {
-    /// Runs that got a spare.
-    pub(crate) hits: u64,
-    /// Runs that got none.
-    pub(crate) misses: u64,
-}
-
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Templates {
     all: Vec<Template>,
     next: u64,
-    counts: Counts,
+    warmth: Warmth,
 }
 
 impl Template {
@@ -225,9 +216,9 @@ impl Templates {
             template.spares.iter().position(|(_, made)| now.saturating_duration_since(*made) < SPARE_AGE);
         let taken = at.and_then(|at| template.spares.remove(at)).map(|(run, _)| run);
         if taken.is_some() {
-            self.counts.hits += 1;
+            self.warmth.hits += 1;
         } else {
-            self.counts.misses += 1;
+            self.warmth.misses += 1;
         }
         taken
     }
@@ -306,9 +297,16 @@ impl Templates {
         self.all.clear();
     }
 
+    /// A spare was read back; it took so long to make.
+    pub(crate) fn parked(&mut self, took: Duration) {
+        self.warmth.refill_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    }
+
     /// What they did so far.
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
+    pub(crate) fn warmth(&self) -> Warmth {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let parked = self.all.iter().map(|template| template.spares.len()).sum();
+        Warmth { templates: count(self.all.len()), parked: count(parked), ..self.warmth }
     }
 }
 

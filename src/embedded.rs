@@ -4,7 +4,7 @@
 //! policies read ──> request admitted ──> launcher started with it ──Started──> running ──Ended──> drained
 //! ```
 //!
-//! The launcher is a copy of this process, which has the run in its memory already. What the policy
+//! The launcher is within this process, which has the run in its memory already; see [`Link`] for when it isn't. What the policy
 //! has no rule on is passed through; else the command's output comes by two pipes, is counted here, and written to
 //! our own. A limit on output and the idle clock are kept here, because only whoever reads the pipes can; every
 //! other limit is the launcher's. The launcher dies with us, and with it the run.
@@ -24,6 +24,7 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
 use stockade_supervisor::{descriptors, launcher};
 use stockade_wire::channel::{Channel, ChannelError};
+use stockade_worker::Embedded;
 
 use crate::error::CliError;
 use crate::follow::Follow;
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow)
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
     match launch(arguments, request)? {
-        Ok((channel, plan)) => Run::new(channel, follow, plan)?.serve(),
+        Ok((link, plan)) => Run::new(link, follow, plan)?.serve(),
         Err(denied) => {
             follow.denied(&denied);
             Ok(follow.finish(exit::OURS))
@@ -51,18 +52,68 @@ pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow)
     }
 }
 
-/// Starts a launcher of our own with a launch: a copy of this process, which has one thread; started anew where that can't be.
-fn start_launcher(launch: Launch, passing: &[BorrowedFd<'_>]) -> Result<Channel, CliError> {
-    if stockade_worker::may_copy() {
-        let socket = stockade_worker::copy_as_launcher(launch, passing);
-        return socket.map(Channel::new).map_err(|error| CliError::Embedded(error.into()));
+/// The launcher of one run: within this process where that may be, else a copy of it, else a process started anew.
+#[derive(Debug)]
+pub(crate) struct Link {
+    channel: Channel,
+    inside: Option<Embedded>,
+}
+
+impl Link {
+    /// Starts a launcher with its run.
+    fn start(launch: Launch, passing: &[BorrowedFd<'_>]) -> Result<Self, CliError> {
+        let failed = |error: std::io::Error| CliError::Embedded(error.into());
+        if Embedded::may_launch(&launch) {
+            let own = passing.iter().map(BorrowedFd::try_clone_to_owned).collect::<Result<_, _>>();
+            let (inside, channel) = own.and_then(|own| Embedded::start(launch, own)).map_err(failed)?;
+            return Ok(Self { channel, inside: Some(inside) });
+        }
+        if stockade_worker::may_copy() {
+            let socket = stockade_worker::copy_as_launcher(launch, passing).map_err(failed)?;
+            return Ok(Self { channel: Channel::new(socket), inside: None });
+        }
+        let (channel, _launcher) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+        channel
+            .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
+            .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), passing))
+            .map_err(|error| CliError::Embedded(error.into()))?;
+        Ok(Self { channel, inside: None })
     }
-    let (channel, _launcher) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
-    channel
-        .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
-        .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), passing))
-        .map_err(|error| CliError::Embedded(error.into()))?;
-    Ok(channel)
+
+    /// What it's heard by.
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Readable when it wants to be turned.
+    pub(crate) fn inside(&self) -> Option<BorrowedFd<'_>> {
+        self.inside.as_ref().map(AsFd::as_fd)
+    }
+
+    /// When it wants to be turned though nothing has happened.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.inside.as_ref().and_then(Embedded::deadline)
+    }
+
+    /// Lets it do what is to be done now.
+    ///
+    /// # Errors
+    /// [`CliError::Io`].
+    pub(crate) fn turn(&mut self) -> Result<(), CliError> {
+        self.inside.as_mut().map_or(Ok(()), Embedded::turn).map_err(CliError::io("wait for the run"))
+    }
+
+    fn tell(&mut self, message: ToLauncher) -> Result<(), CliError> {
+        if let Some(inside) = &mut self.inside {
+            inside.tell(message);
+            return Ok(());
+        }
+        match self.channel.send(&message, &[]) {
+            // A launcher that died is told by its channel's end, with what became of the run.
+            Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| CliError::Embedded(error.into())),
+        }
+    }
 }
 
 /// What was sent to the launcher, and our ends of it.
@@ -80,7 +131,7 @@ pub(crate) struct Plan {
 }
 
 /// A launcher that has its run, and what is left for us; or a refusal.
-pub(crate) type Launched = Result<(Channel, Plan), Denied>;
+pub(crate) type Launched = Result<(Link, Plan), Denied>;
 
 /// Admits the request and starts it.
 fn launch(arguments: &Arguments, request: &Request) -> Result<Launched, CliError> {
@@ -173,11 +224,7 @@ fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
 }
 
 /// Starts the launch with its descriptors: ours where they are passed through, else ends of pipes.
-fn start(
-    mut launch: Launch,
-    stdin: &StdinPlan,
-    beside: &[BorrowedFd<'_>],
-) -> Result<(Channel, Plan), CliError> {
+fn start(mut launch: Launch, stdin: &StdinPlan, beside: &[BorrowedFd<'_>]) -> Result<(Link, Plan), CliError> {
     let relayed = launch.output != LaunchOutput::Passed;
     launch.output = LaunchOutput::Passed;
     let mut plan = Plan {
@@ -208,7 +255,7 @@ fn start(
         Some(pairs) => passing.extend(pairs.iter().map(|(_, write)| write.as_fd())),
         None => passing.extend(rest),
     }
-    let channel = start_launcher(launch, &passing)?;
+    let link = Link::start(launch, &passing)?;
     plan.stdin = input.map(|(_, write)| write);
     if let Some(pairs) = outputs {
         plan.pipes = pairs.map(|(read, _)| {
@@ -217,7 +264,7 @@ fn start(
             Some(read)
         });
     }
-    Ok((channel, plan))
+    Ok((link, plan))
 }
 
 /// How it ended.
@@ -231,7 +278,7 @@ struct End {
 /// One run that goes on.
 #[derive(Debug)]
 struct Run<'a> {
-    channel: Channel,
+    link: Link,
     follow: &'a mut Follow,
     signals: Signals,
     plan: Plan,
@@ -252,12 +299,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(channel: Channel, follow: &'a mut Follow, mut plan: Plan) -> Result<Self, CliError> {
+    fn new(link: Link, follow: &'a mut Follow, mut plan: Plan) -> Result<Self, CliError> {
         // After the launcher is started: a blocked signal would be inherited.
+        rustix::io::ioctl_fionbio(link.channel(), true)
+            .map_err(|errno| CliError::Embedded(std::io::Error::from(errno).into()))?;
         let signals = Signals::take().map_err(CliError::io("take the signals"))?;
         let stdin = plan.stdin.take().map(Sink::new);
         let mut run = Self {
-            channel,
+            link,
             follow,
             signals,
             plan,
@@ -310,7 +359,8 @@ impl<'a> Run<'a> {
         let stdin_room = self.stdin.as_ref().filter(|sink| !sink.pending());
         let wanted = [
             Some((self.signals.as_fd(), PollFlags::IN)),
-            self.end.is_none().then(|| (self.channel.as_fd(), PollFlags::IN)),
+            self.end.is_none().then(|| (self.link.channel().as_fd(), PollFlags::IN)),
+            self.link.inside().map(|inside| (inside, PollFlags::IN)),
             pipe(0),
             pipe(1),
             stdin_room.map(|_| (own_input, PollFlags::IN)),
@@ -320,7 +370,8 @@ impl<'a> Run<'a> {
         ];
         let deadline = self.deadline();
         let ready = wait(wanted, deadline).map_err(CliError::io("wait for the launcher"))?;
-        let [signal, message, out, err, input, input_out, ..] = ready;
+        let [signal, _, _, out, err, input, input_out, ..] = ready;
+        self.link.turn()?;
         self.flush();
         if out {
             self.read(Stream::Stdout)?;
@@ -331,9 +382,7 @@ impl<'a> Run<'a> {
         if input || input_out {
             self.feed(input)?;
         }
-        if message {
-            self.receive()?;
-        }
+        self.receive()?;
         if self.drain_runs() && self.moved.elapsed() >= DRAIN {
             self.plan.pipes = [None, None];
         }
@@ -346,7 +395,7 @@ impl<'a> Run<'a> {
     fn deadline(&self) -> Option<Instant> {
         let idle = self.plan.idle.filter(|_| self.idle_runs());
         let drain = if self.drain_runs() { Some(DRAIN) } else { None };
-        idle.into_iter().chain(drain).map(|wait| self.moved + wait).min()
+        idle.into_iter().chain(drain).map(|wait| self.moved + wait).chain(self.link.deadline()).min()
     }
 
     fn flush(&mut self) {
@@ -383,7 +432,7 @@ impl<'a> Run<'a> {
             Ok(0) => return Ok(()),
             Ok(_) if discard && !self.exceeded => {
                 self.exceeded = true;
-                self.tell(&ToLauncher::OutputExceeded { exec_id: self.plan.exec_id })?;
+                self.link.tell(ToLauncher::OutputExceeded { exec_id: self.plan.exec_id })?;
             }
             Ok(length) if !discard => self.out += length as u64,
             Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
@@ -426,10 +475,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Takes what the launcher has said.
     fn receive(&mut self) -> Result<(), CliError> {
-        let received =
-            self.channel.receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
-        match received.map(|(message, _)| message) {
+        while self.end.is_none() {
+            match self.link.channel().receive::<FromLauncher>() {
+                Ok(received) => self.heard(received.map(|(message, _)| message)),
+                Err(error) if error.would_block() => break,
+                Err(error) => return Err(CliError::Embedded(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, message: Option<FromLauncher>) {
+        match message {
             Some(FromLauncher::Started { mut confinement, .. }) => {
                 if self.plan.relayed {
                     // The launcher was passed pipes and can't know that we read them.
@@ -458,7 +517,6 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        Ok(())
     }
 
     fn over(&mut self, mut end: End) {
@@ -473,8 +531,8 @@ impl<'a> Run<'a> {
 
     fn finish(&mut self, mut end: End) -> u8 {
         // That the launcher hears of it no more changes nothing: it is about to leave.
-        let _ = self.tell(&ToLauncher::Acknowledge { exec_id: self.plan.exec_id });
-        let _ = self.tell(&ToLauncher::Shutdown);
+        let _ = self.link.tell(ToLauncher::Acknowledge { exec_id: self.plan.exec_id });
+        let _ = self.link.tell(ToLauncher::Shutdown);
         end.usage.bytes_out = self.out;
         end.usage.bytes_in = self.sent;
         let End { outcome, usage, trusted_files } = end;
@@ -494,7 +552,7 @@ impl<'a> Run<'a> {
         match wish {
             Wish::Leave(signal) => return Ok(Some(128 + signal)),
             Wish::Forward(signal) if self.started => {
-                self.tell(&ToLauncher::Signal { exec_id: self.plan.exec_id, signal })?;
+                self.link.tell(ToLauncher::Signal { exec_id: self.plan.exec_id, signal })?;
             }
             // Before the command has begun there is nobody to hear a signal.
             Wish::Forward(_) | Wish::Cancel => self.cancel(CancelReason::Asked)?,
@@ -539,16 +597,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn cancel(&self, reason: CancelReason) -> Result<(), CliError> {
-        self.tell(&ToLauncher::Cancel { exec_id: self.plan.exec_id, reason })
-    }
-
-    fn tell(&self, message: &ToLauncher) -> Result<(), CliError> {
-        match self.channel.send(message, &[]) {
-            // A launcher that died is told by its channel's end, with what became of the run.
-            Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| CliError::Embedded(error.into())),
-        }
+    fn cancel(&mut self, reason: CancelReason) -> Result<(), CliError> {
+        self.link.tell(ToLauncher::Cancel { exec_id: self.plan.exec_id, reason })
     }
 
     fn event(&mut self, event: &ExecEvent) {

@@ -16,6 +16,8 @@ use rustix::net::SendFlags;
 
 /// Bytes moved at once.
 pub(crate) const CHUNK: usize = 64 * 1024;
+/// Bytes moved at once at first.
+const FIRST: usize = 4096;
 /// What `poll` promises to fit into a pipe that is writable.
 const PIPE_BUF: usize = 4096;
 
@@ -86,10 +88,12 @@ impl<F: AsFd> Sink<F> {
     /// # Errors
     /// Those of `read(2)`.
     pub(crate) fn feed(&mut self, source: impl AsFd, most: usize) -> rustix::io::Result<usize> {
-        if self.buffer.len() < CHUNK {
-            self.buffer.resize(CHUNK, 0);
+        // Most commands say little: room for much is made when that is seen.
+        let room = if self.end >= FIRST { CHUNK } else { FIRST };
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
         }
-        let most = most.min(CHUNK);
+        let most = most.min(self.buffer.len());
         let read = rustix::io::read(source, &mut self.buffer[..most])?;
         if !self.broken() {
             (self.start, self.end) = (0, read);

@@ -11,7 +11,7 @@ use stockade_protocol::denied::Denied;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::Outcome;
 
-use crate::embedded;
+use crate::embedded::{self, Link};
 use crate::error::CliError;
 use crate::wait::wait;
 
@@ -43,15 +43,12 @@ pub(crate) enum Trial {
 pub(crate) fn attempt(policies: &PolicySet, request: &Request) -> Result<Trial, CliError> {
     match embedded::admit_and_start(policies, request.exec().clone(), request, &[])? {
         // The launcher leaves when its channel closes.
-        Ok((channel, mut plan)) => follow(&channel, &mut plan.pipes),
+        Ok((mut link, mut plan)) => follow(&mut link, &mut plan.pipes),
         Err(denied) => Ok(Trial::Denied(denied)),
     }
 }
 
-fn follow(
-    channel: &stockade_wire::channel::Channel,
-    pipes: &mut [Option<OwnedFd>; 2],
-) -> Result<Trial, CliError> {
+fn follow(link: &mut Link, pipes: &mut [Option<OwnedFd>; 2]) -> Result<Trial, CliError> {
     let by = Instant::now() + PATIENCE;
     let (mut confinement, mut end, mut output) = (None, None, Vec::new());
     loop {
@@ -65,8 +62,11 @@ fn follow(
             return Ok(Trial::Ended { outcome: Outcome::Lost { reason }, confinement, output });
         }
         let pipe = |at: usize| pipes[at].as_ref().map(|pipe| (pipe.as_fd(), PollFlags::IN));
-        let wanted = [end.is_none().then(|| (channel.as_fd(), PollFlags::IN)), pipe(0), pipe(1)];
-        let [message, out, err] = wait(wanted, Some(by)).map_err(CliError::io("wait for the launcher"))?;
+        let channel = end.is_none().then(|| (link.channel().as_fd(), PollFlags::IN));
+        let inside = link.inside().map(|inside| (inside, PollFlags::IN));
+        let until = link.deadline().map_or(by, |at| at.min(by));
+        let [message, _, out, err] = wait([channel, inside, pipe(0), pipe(1)], Some(until))
+            .map_err(CliError::io("wait for the launcher"))?;
         for (at, ready) in [out, err].into_iter().enumerate() {
             let mut buffer = [0; 4096];
             let Some(pipe) = pipes[at].as_ref().filter(|_| ready) else { continue };
@@ -76,9 +76,10 @@ fn follow(
                 Ok(_) => {}
             }
         }
+        link.turn()?;
         if message {
             let received =
-                channel.receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
+                link.channel().receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
             match received.map(|(message, _)| message) {
                 Some(FromLauncher::Started { confinement: held, .. }) => confinement = Some(held),
                 Some(FromLauncher::Ended { outcome, .. }) => end = Some(outcome),

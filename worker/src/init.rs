@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Access, AtFlags, CWD};
-use rustix::process::{Pid, WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
@@ -40,6 +40,9 @@ const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 
 /// For so long what was looked up while the root was built counts as what is there when the run starts.
 const FRESH: Duration = Duration::from_millis(5);
+
+/// How much later than its launcher an init ends a run at its wall time.
+const STOPPED: Duration = Duration::from_secs(2);
 
 /// An init's name in `/proc`.
 const INIT_NAME: &core::ffi::CStr = c"stockade-init";
@@ -68,7 +71,6 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     let Born { pivoted, namespace, network } = born;
-    let ours = network.as_ref().map(Making::pid);
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -82,6 +84,7 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
         .limit(already)?
         .drop_privileges()?
         .lock()?;
+    reap_our_own();
     park(channel, &pivoted, &locked)?;
     let parked = Instant::now();
     let Some((command, stdio)) = wait_for_start(channel)? else { return Ok(()) };
@@ -97,14 +100,21 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     let tool = start(plan, &command)?;
     let told = channel.send(&FromWorker::Running, &[]).is_ok();
     let mut used = Used::default();
-    let ended = if told { watch(channel, &signals, tool, ours, &mut used) } else { Ok(None) };
+    let ended =
+        if told { watch(channel, &signals, tool, until(prepare, began), &mut used) } else { Ok(None) };
     let wall = began.elapsed();
     // Whatever ended it, and also where the launcher is gone: what isn't in a pid namespace would outlive us.
-    end_the_rest(prepare.plan, ours, &mut used);
+    end_the_rest(prepare.plan, &mut used);
     if let Some(status) = ended? {
         report(channel, status, wall, used, &pivoted.missing);
     }
     Ok(())
+}
+
+/// Waits for the children that opened the sources and made the network namespace: they have nothing left to do but to end,
+/// are no part of the run, and would be seen by it.
+fn reap_our_own() {
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
 }
 
 /// Children are told by a descriptor: nothing ever runs in a signal handler.
@@ -222,25 +232,33 @@ fn start(plan: ExecPlan, command: &Command) -> Staged<Pid> {
     })
 }
 
-/// Until the tool ends: its raw wait status. `None`: the launcher has gone, so must we. `ours`: a child that isn't the run's.
+/// How long the tool may run by our own clock: longer than by the launcher's, which may be stopped.
+fn until(prepare: &Prepare, began: Instant) -> Option<Instant> {
+    prepare.spec.limits.wall_ms.and_then(|wall| began.checked_add(Duration::from_millis(wall) + STOPPED))
+}
+
+/// Until the tool ends: its raw wait status. `None`: the launcher has gone or doesn't watch, so must we.
 fn watch(
     channel: &Channel,
     signals: &SignalFd,
     tool: Pid,
-    ours: Option<Pid>,
+    until: Option<Instant>,
     used: &mut Used,
 ) -> Result<Option<i32>, SetupFailure> {
     const STAGE: SetupStage = SetupStage::Exec;
     loop {
         let mut sources = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match rustix::event::poll(&mut sources, None) {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(&mut sources, left.as_ref()) {
+            Ok(0) => return Ok(None),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).at(STAGE, "poll"),
         }
         let [from_launcher, from_children] = sources.map(|source| !source.revents().is_empty());
         if from_children {
             while let Ok(Some(_)) = signals.read_signal() {}
-            if let Ok(Some(status)) = reap(Some(tool), ours, used) {
+            if let Ok(Some(status)) = reap(Some(tool), used) {
                 return Ok(Some(status));
             }
         }
@@ -256,14 +274,12 @@ fn watch(
 
 /// Reaps everything that has ended, and counts what it used. `Ok`: the status of `tool`, if it's among them; an error
 /// (`ECHILD`) where no child is left.
-fn reap(tool: Option<Pid>, ours: Option<Pid>, used: &mut Used) -> io::Result<Option<i32>> {
+fn reap(tool: Option<Pid>, used: &mut Used) -> io::Result<Option<i32>> {
     let mut status = None;
     while let Some(reaped) =
         sys::try_wait(None).or_else(|error| if status.is_some() { Ok(None) } else { Err(error) })?
     {
-        if Some(reaped.pid) != ours {
-            used.add(Used::from(&reaped.usage));
-        }
+        used.add(Used::from(&reaped.usage));
         if Some(reaped.pid) == tool {
             status = Some(reaped.status);
         }
@@ -280,8 +296,8 @@ fn forward(tool: Pid, number: u8) {
 }
 
 /// Kills and reaps all that the tool left behind. Its orphans are our children, so without a child nothing is left.
-fn end_the_rest(plan: Plan, ours: Option<Pid>, used: &mut Used) {
-    while reap(None, ours, used).is_ok() {
+fn end_the_rest(plan: Plan, used: &mut Used) {
+    while reap(None, used).is_ok() {
         kill_others(plan);
         // Something is still dying: wait for it without a clock, and leave it to be reaped and counted.
         let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;

@@ -21,5 +21,5 @@ mod stages;
 mod sys;
 mod template;
 
-pub use launcher::{copy_as_launcher, may_copy};
+pub use launcher::{Embedded, copy_as_launcher, may_copy};
 pub use role::run_role;

@@ -4,7 +4,7 @@
 //! shouldn't be heard for a while must be removed, because a hang-up is told whatever was asked for.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
@@ -62,6 +62,13 @@ pub struct Ready {
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
+}
+
+impl AsFd for Poller {
+    /// Readable when something is ready: an epoll instance can itself be waited for.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
 }
 
 impl Poller {

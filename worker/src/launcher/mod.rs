@@ -11,9 +11,11 @@
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`templates`], [`verify`], [`spawn`], [`outbox`].
 
+pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
 
 mod check;
+mod embedded;
 mod outbox;
 mod preparation;
 mod run;
@@ -62,7 +64,7 @@ const MESSAGES_A_TURN: usize = 32;
 
 /// The launcher's life. `embedded`: one run of the CLI's, without relay, made by a lone worker.
 pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
-    match Launcher::new(channel, embedded).and_then(|mut launcher| launcher.serve()) {
+    match alone().and_then(|()| Launcher::new(channel, embedded)).and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -71,10 +73,18 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
 /// The life of an embedded launcher that is born with its run.
 pub(crate) fn run_one(channel: OwnedFd, launch: Launch, descriptors: Vec<OwnedFd>) {
     // Whoever started it sees the end of its channel, whatever ends it.
-    drop(Launcher::new(channel, true).and_then(|mut launcher| {
+    drop(alone().and_then(|()| Launcher::new(channel, true)).and_then(|mut launcher| {
         launcher.launch(launch, descriptors);
         launcher.serve()
     }));
+}
+
+/// What befits a process that is a launcher and nothing else.
+fn alone() -> io::Result<()> {
+    // Two or three descriptors a run. A refusal shows as the failure of the run that finds none.
+    drop(rlimit::increase_nofile_limit(u64::MAX));
+    // Orphans of runs without a pid namespace come here when their own init is killed.
+    Ok(rustix::process::set_child_subreaper(Some(Pid::INIT))?)
 }
 
 struct Launcher {
@@ -106,10 +116,6 @@ struct Launcher {
 
 impl Launcher {
     fn new(channel: OwnedFd, embedded: bool) -> io::Result<Self> {
-        // Two or three descriptors a run. A refusal shows as the failure of the run that finds none.
-        drop(rlimit::increase_nofile_limit(u64::MAX));
-        // Orphans of runs without a pid namespace come here when their own init is killed.
-        rustix::process::set_child_subreaper(Some(Pid::INIT))?;
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
@@ -143,15 +149,21 @@ impl Launcher {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        let mut ready = Vec::new();
         while !(self.closing && self.runs.is_empty()) {
             let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            self.poller.wait(&mut ready, timeout)?;
-            for event in &ready {
-                self.handle(*event);
-            }
-            self.expire(Instant::now());
+            self.turn(timeout)?;
         }
+        Ok(())
+    }
+
+    /// Waits for something to do, so long at the most, and does it.
+    fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut ready = Vec::new();
+        self.poller.wait(&mut ready, timeout)?;
+        for event in &ready {
+            self.handle(*event);
+        }
+        self.expire(Instant::now());
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -37,6 +38,7 @@ pub(crate) fn satellite(role: &str) -> io::Result<Worker> {
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        .process_group(0)
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     Ok((pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?, ours))
@@ -72,10 +74,9 @@ pub(crate) fn lone(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<
             // The copy must not hold this launcher's channels: their ends tell who is gone.
             let kept: Vec<_> = workspace.iter().chain([&theirs]).map(AsFd::as_fd).collect();
             let coming = if prepare.plan == Plan::System { Namespaces::Coming } else { Namespaces::Unneeded };
-            let code = match sys::close_all_but(&kept) {
-                Ok(()) => birth::run(theirs, prepare, workspace, coming),
-                Err(_) => 1,
-            };
+            // Out of the terminal's process group, whose signals are for the command line.
+            let apart = rustix::process::setpgid(None, None).is_ok() && sys::close_all_but(&kept).is_ok();
+            let code = if apart { birth::run(theirs, prepare, workspace, coming) } else { 1 };
             crate::role::leave(code)
         }
     }

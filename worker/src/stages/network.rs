@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::Pid;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::{Level, NetworkMode, SandboxSpec};
 
@@ -33,7 +32,6 @@ pub(crate) fn loopback_up() -> Staged<()> {
 /// A network namespace that is being made. Dropped, it's gone again.
 #[derive(Debug)]
 pub(crate) struct Making {
-    pid: Pid,
     /// The child that makes it, which holds it until it's joined.
     maker: OwnedFd,
     /// A byte up: it's there. Its end: the child may go.
@@ -48,7 +46,7 @@ impl Making {
     pub(crate) fn begin() -> Staged<Self> {
         let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(STAGE, "socketpair")?;
         match sys::clone_process(0, None).at(STAGE, "clone")? {
-            Cloned::Parent { pid, pidfd } => Ok(Self { pid, maker: pidfd, told: ours }),
+            Cloned::Parent { pidfd, .. } => Ok(Self { maker: pidfd, told: ours }),
             Cloned::Child => {
                 drop(ours);
                 let errno = match nix::sched::unshare(CloneFlags::CLONE_NEWNET) {
@@ -61,11 +59,6 @@ impl Making {
                 crate::role::leave(i32::from(!told));
             }
         }
-    }
-
-    /// The child that makes it, which the caller reaps some time.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
     }
 
     /// Waits for it and joins it.

@@ -17,22 +17,17 @@ use stockade_wire::channel::Channel;
 use crate::failure::Staged;
 use crate::init::{self, Born};
 use crate::messages::{FromWorker, Prepare};
-use crate::plan::{self, Namespaces};
+use crate::plan;
+use crate::stages::beside::Beside;
 use crate::stages::identity::{self, IdMap};
-use crate::stages::network::{self, Making};
 use crate::sys;
 
 /// The life of a worker. Gives its exit code, which nobody reads.
-pub(crate) fn run(
-    channel: OwnedFd,
-    prepare: &mut Prepare,
-    workspace: Option<OwnedFd>,
-    namespaces: Namespaces,
-) -> i32 {
+pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> i32 {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel, prepare, workspace, namespaces) {
+    match make(&channel, prepare, workspace) {
         Ok(born) => init::run(&channel, prepare, born),
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -41,21 +36,15 @@ pub(crate) fn run(
     }
 }
 
-fn make(
-    channel: &Channel,
-    prepare: &mut Prepare,
-    workspace: Option<OwnedFd>,
-    mut namespaces: Namespaces,
-) -> Staged<Born> {
+fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Born> {
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
-    let own_network = prepare.plan != Plan::Minimal && network::is_own(&prepare.spec);
-    let network = if own_network { Some(Making::begin()?) } else { None };
+    let beside = Beside::begin(prepare)?;
     if prepare.plan != Plan::Minimal {
         // A mount that never answers may stop us before we'd see the end of the channel.
         identity::die_with_parent()?;
     }
-    let pivoted = plan::enter_root(channel, prepare, workspace, &mut namespaces)?;
-    Ok(Born { pivoted, namespace: namespaces.own(channel)?, network })
+    let pivoted = plan::enter_root(channel, prepare, workspace)?;
+    Ok(Born { pivoted, beside })
 }

@@ -28,7 +28,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used};
-use crate::stages::network::Making;
+use crate::stages::beside::Beside;
 use crate::stages::root::Pivoted;
 use crate::stages::worker::{self, Locked, Unconfined};
 use crate::sys::{self, ExecPlan, ExecStep};
@@ -52,10 +52,8 @@ const INIT_NAME: &core::ffi::CStr = c"stockade-init";
 pub(crate) struct Born {
     /// The root it stands in.
     pub(crate) pivoted: Pivoted,
-    /// The user namespace to enter, where it wasn't born in its own.
-    pub(crate) namespace: Option<OwnedFd>,
-    /// A network namespace to join.
-    pub(crate) network: Option<Making>,
+    /// The namespaces that were made beside the root.
+    pub(crate) beside: Option<Beside>,
 }
 
 /// The life of an init. Gives its exit code, which nobody reads.
@@ -70,7 +68,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
 }
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
-    let Born { pivoted, namespace, network } = born;
+    let Born { pivoted, beside } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -78,12 +76,8 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     }
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
-    let mut locked = Unconfined::new(prepare, namespace, network)
-        .isolate()?
-        .identify()?
-        .limit(already)?
-        .drop_privileges()?
-        .lock()?;
+    let mut locked =
+        Unconfined::new(prepare, beside).isolate()?.identify()?.limit(already)?.drop_privileges()?.lock()?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
     let parked = Instant::now();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! launcher ── Prepare, once; Make, each worker ──> template ── clones it
-//! worker <── Cloned(pidfd), by its template; Namespace ──> worker (embedded); Parked ──> launcher, who reads back
+//! worker ── Cloned(pidfd), by its template; Parked ──> launcher, who reads back
 //! launcher ── Start ──> worker ── Running or Stale ──> launcher
 //! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before Running
 //! ```
@@ -29,9 +29,6 @@ pub(crate) enum ToTemplate {
 /// To a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// A user namespace is beside this (embedded, system plan): the one that maps the owner's ids to the run's, if there is
-    /// one, then the run's own.
-    Namespace,
     /// Start this tool. Beside it: its standard input, output and error.
     Start(Box<Command>),
     /// A signal for the tool's process group.

@@ -14,60 +14,11 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{FromWorker, Prepare, ToWorker};
+use crate::messages::{FromWorker, Prepare};
+use crate::stages::identity;
 use crate::stages::placeholder::Placed;
 use crate::stages::root::{self, Pivoted};
 use crate::stages::sources::{self, Sources};
-
-/// The user namespaces of a worker of the system plan.
-#[derive(Debug)]
-pub(crate) enum Namespaces {
-    /// Made before the worker was: the one that maps the owner's ids to the run's, if there is one, and the run's own.
-    Made(Option<OwnedFd>, OwnedFd),
-    /// Its launcher makes them while it opens its sources and builds its root, and sends them in that order.
-    Coming,
-    /// It needs none: it was born in its own, or has none at all.
-    Unneeded,
-}
-
-impl Namespaces {
-    /// Those that are there.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
-        let made = match self {
-            Self::Made(mapping, own) => [mapping.as_ref(), Some(own)],
-            _ => [None, None],
-        };
-        made.into_iter().flatten()
-    }
-
-    fn mapping(&mut self, channel: &Channel) -> Staged<Option<OwnedFd>> {
-        match self {
-            Self::Made(mapping, _) => Ok(mapping.take()),
-            Self::Coming => receive(channel).map(Some),
-            Self::Unneeded => Ok(None),
-        }
-    }
-
-    /// The run's own, to be entered.
-    ///
-    /// # Errors
-    /// `UserNamespace`: the launcher has gone.
-    pub(crate) fn own(self, channel: &Channel) -> Staged<Option<OwnedFd>> {
-        match self {
-            Self::Made(_, own) => Ok(Some(own)),
-            Self::Coming => receive(channel).map(Some),
-            Self::Unneeded => Ok(None),
-        }
-    }
-}
-
-fn receive(channel: &Channel) -> Staged<OwnedFd> {
-    let gone = || failed(SetupStage::UserNamespace, libc::EPIPE, "channel");
-    match channel.receive::<ToWorker>() {
-        Ok(Some((ToWorker::Namespace, mut descriptors))) => descriptors.pop().ok_or_else(gone),
-        _ => Err(gone()),
-    }
-}
 
 /// Builds the root that the plan asks for, and steps into it.
 ///
@@ -77,25 +28,20 @@ pub(crate) fn enter_root(
     channel: &Channel,
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
-    namespaces: &mut Namespaces,
 ) -> Staged<Pivoted> {
     match prepare.plan {
-        Plan::System => system_root(channel, prepare, workspace, namespaces),
+        Plan::System => system_root(channel, prepare, workspace),
         Plan::User => user_root(channel, prepare, workspace.as_ref()),
         _ => Ok(no_root(prepare)),
     }
 }
 
-fn system_root(
-    channel: &Channel,
-    prepare: &mut Prepare,
-    workspace: Option<OwnedFd>,
-    namespaces: &mut Namespaces,
-) -> Staged<Pivoted> {
+fn system_root(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Pivoted> {
     let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace)?;
     hand_up(channel, placed)?;
     led_to.extend(&mut prepare.spec);
-    let idmap = if prepare.idmap { namespaces.mapping(channel)? } else { None };
+    let map = |()| identity::mapped_namespace(prepare.owner_map(), &identity::open_proc()?);
+    let idmap = prepare.idmap.then_some(()).map(map).transpose()?;
     let trees = root::detach(prepare, sources, idmap.as_ref())?;
     root::enter_mount_namespace()?;
     root::build(prepare, trees, &missing)

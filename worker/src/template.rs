@@ -5,18 +5,16 @@
 //! parent, and the template's own death loses no run. It stands outside of every namespace of a run's, touches no file of
 //! its owner's, and runs no code of the tool's.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::fs::Mode;
-use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::birth;
 use crate::failure::{At, Staged, failed};
 use crate::messages::{FromWorker, Prepare, ToTemplate};
-use crate::plan::Namespaces;
 use crate::stages::{identity, worker};
 use crate::sys::{self, Cloned};
 
@@ -35,19 +33,16 @@ pub(crate) fn run(channel: OwnedFd) -> ExitCode {
 fn serve(channel: &Channel) -> Staged<()> {
     const STAGE: SetupStage = SetupStage::Template;
     identity::die_with_parent()?;
-    let proc = identity::open_proc()?;
     let strange = || failed(STAGE, libc::EPROTO, "channel");
     let (message, mut beside) = channel.receive().map_err(|_| strange())?.ok_or_else(strange)?;
     let ToTemplate::Prepare(mut prepare) = message else { return Err(strange()) };
     let workspace = beside.pop();
     while let Some((message, beside)) = channel.receive().map_err(|_| strange())? {
-        // Those that held a namespace until it had a name.
-        while let Ok(Some(_)) = sys::try_wait(None) {}
         let ToTemplate::Make(ids) = message else { return Err(strange()) };
         let mut beside = beside.into_iter();
         let theirs = Channel::new(beside.next().ok_or_else(strange)?);
         prepare.ids = ids;
-        let made = make(&mut prepare, &theirs, workspace.as_ref(), &proc, beside.next().as_ref());
+        let made = make(&mut prepare, &theirs, workspace.as_ref(), beside.next().as_ref());
         if let Err(failure) = made {
             drop(theirs.send(&FromWorker::Failed(failure), &[]));
         }
@@ -60,10 +55,8 @@ fn make(
     prepare: &mut Prepare,
     channel: &Channel,
     workspace: Option<&OwnedFd>,
-    proc: &OwnedFd,
     cgroup: Option<&OwnedFd>,
 ) -> Staged<()> {
-    let namespaces = namespaces(prepare, proc)?;
     let flags = worker::namespaces(prepare.plan) | libc::CLONE_PARENT;
     let stage = worker::birth_stage(prepare.plan);
     match sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(stage, "clone")? {
@@ -72,28 +65,21 @@ fn make(
             let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
             channel.send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()]).map_err(gone)
         }
-        Cloned::Child => crate::role::leave(be(prepare, channel, workspace, namespaces)),
+        Cloned::Child => crate::role::leave(be(prepare, channel, workspace)),
     }
 }
 
 /// The worker's life: with nothing of its template's but what it needs.
-fn be(prepare: &mut Prepare, channel: &Channel, workspace: Option<&OwnedFd>, namespaces: Namespaces) -> i32 {
-    let own = |fd: &OwnedFd| fd.try_clone().ok();
-    let (Ok(channel), workspace) = (channel.as_fd().try_clone_to_owned(), workspace.and_then(own)) else {
+fn be(prepare: &mut Prepare, channel: &Channel, workspace: Option<&OwnedFd>) -> i32 {
+    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+    let (Ok(channel), Ok(workspace)) =
+        (own(channel.as_fd()), workspace.map(|workspace| own(workspace.as_fd())).transpose())
+    else {
         return 1;
     };
-    let kept = [Some(&channel), workspace.as_ref()].into_iter().flatten().chain(namespaces.descriptors());
-    match sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()) {
-        Ok(()) => birth::run(channel, prepare, workspace, namespaces),
+    let kept: Vec<_> = workspace.iter().chain([&channel]).map(AsFd::as_fd).collect();
+    match sys::close_all_but(&kept) {
+        Ok(()) => birth::run(channel, prepare, workspace),
         Err(_) => 1,
     }
-}
-
-/// The user namespaces of the next worker.
-fn namespaces(prepare: &Prepare, proc: &OwnedFd) -> Staged<Namespaces> {
-    if prepare.plan != Plan::System {
-        return Ok(Namespaces::Unneeded);
-    }
-    let mapping = prepare.idmap.then(|| identity::mapped_namespace(prepare.owner_map(), proc)).transpose()?;
-    Ok(Namespaces::Made(mapping, identity::mapped_namespace(prepare.run_map(), proc)?))
 }

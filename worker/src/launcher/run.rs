@@ -15,7 +15,6 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
 
 use super::preparation::{Order, Stdio, give_pipes, take_ids};
-use super::spawn::Lone;
 use super::templates::Template;
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
@@ -26,7 +25,7 @@ use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Sweep, ToTemp
 use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
 use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
-use crate::stages::{identity, sources};
+use crate::stages::sources;
 use crate::sys::Reaped;
 
 /// Which of a run's descriptors has something to tell: what is added to its number for their tokens.
@@ -202,34 +201,11 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
     }
 }
 
-/// Makes the user namespaces of a worker of ours, while it opens its sources and builds its root.
-fn give_namespaces(prepare: &Prepare, channel: &Channel) -> Staged<()> {
-    let proc = identity::open_proc()?;
-    let owners = prepare.idmap.then(|| prepare.owner_map());
-    for map in owners.into_iter().chain([prepare.run_map()]) {
-        let namespace = identity::mapped_namespace(map, &proc)?;
-        channel
-            .send(&ToWorker::Namespace, &[namespace.as_fd()])
-            .map_err(|_| failed(SetupStage::UserNamespace, libc::EPIPE, "channel"))?;
-    }
-    Ok(())
-}
-
 /// Has a template clone a worker. Our end of its channel.
 fn by_template(template: &Template, prepare: &Prepare, group: Option<BorrowedFd<'_>>) -> Staged<Channel> {
     let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
     template.make(&ToTemplate::Make(prepare.ids), &theirs, group)?;
     Ok(Channel::new(ours))
-}
-
-/// Clones a worker, and gives it the user namespaces it will need.
-fn by_launcher(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<(Channel, (Pid, OwnedFd))> {
-    let Lone { pid, pidfd, channel } = spawn::lone(prepare, workspace)?;
-    let channel = Channel::new(channel);
-    if prepare.plan == Plan::System {
-        give_namespaces(prepare, &channel)?;
-    }
-    Ok((channel, (pid, pidfd)))
 }
 
 /// One message from a worker. An end that was closed with something unread in it shows as a reset first, and only
@@ -270,7 +246,8 @@ impl Run {
                 by_template(template, &prepare, group).map(|channel| (channel, None, Some(template.number)))
             }
             Maker::Launcher(workspace) => {
-                by_launcher(&mut prepare, workspace).map(|(channel, init)| (channel, Some(init), None))
+                let lone = spawn::lone(&mut prepare, workspace);
+                lone.map(|lone| (Channel::new(lone.channel), Some((lone.pid, lone.pidfd)), None))
             }
         };
         let nonblocking = made.and_then(|made| {

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
-use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::socket;
@@ -15,7 +14,6 @@ use stockade_wire::socket;
 use crate::birth;
 use crate::failure::{At, Staged};
 use crate::messages::Prepare;
-use crate::plan::Namespaces;
 use crate::stages::worker;
 use crate::sys::{self, Cloned};
 
@@ -52,7 +50,7 @@ pub(crate) fn template() -> io::Result<Worker> {
     satellite("template")
 }
 
-/// A worker that was cloned here.
+/// A worker that was cloned here, and our end of its channel.
 #[derive(Debug)]
 pub(crate) struct Lone {
     pub(crate) pid: Pid,
@@ -73,10 +71,9 @@ pub(crate) fn lone(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<
         Cloned::Child => {
             // The copy must not hold this launcher's channels: their ends tell who is gone.
             let kept: Vec<_> = workspace.iter().chain([&theirs]).map(AsFd::as_fd).collect();
-            let coming = if prepare.plan == Plan::System { Namespaces::Coming } else { Namespaces::Unneeded };
             // Out of the terminal's process group, whose signals are for the command line.
             let apart = rustix::process::setpgid(None, None).is_ok() && sys::close_all_but(&kept).is_ok();
-            let code = if apart { birth::run(theirs, prepare, workspace, coming) } else { 1 };
+            let code = if apart { birth::run(theirs, prepare, workspace) } else { 1 };
             crate::role::leave(code)
         }
     }

@@ -1,7 +1,7 @@
 //! Who the run is: id maps, the drop to its uid, no capabilities, `no_new_privs`, locked securebits.
 
-use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
@@ -58,30 +58,40 @@ pub(crate) fn open_proc() -> Staged<OwnedFd> {
     rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).at(MAPS, "/proc")
 }
 
-/// A user namespace that exists only as a descriptor: for idmapped mounts, or for a worker that will enter it.
+/// A user namespace that exists only as a descriptor, for idmapped mounts. `proc`: the host's, from whose pid namespace
+/// the caller may be hidden.
 ///
 /// # Errors
 /// `Idmap`.
 pub(crate) fn mapped_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
     const STAGE: SetupStage = SetupStage::Idmap;
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(STAGE, "pipe")?;
-    let Cloned::Parent { pid, .. } = sys::clone_process(libc::CLONE_NEWUSER, None).at(STAGE, "clone")? else {
+    let Cloned::Parent { pidfd, .. } = sys::clone_process(libc::CLONE_NEWUSER, None).at(STAGE, "clone")?
+    else {
         // Holds the namespace until the parent has its descriptor, or is gone.
         drop(theirs);
-        let mut byte = [0];
-        let _ = rustix::io::read(&ours, &mut byte);
+        let _ = rustix::io::read(&ours, &mut [0]);
         crate::role::leave(0);
     };
-    drop(ours);
-    let name = pid.as_raw_nonzero().to_string();
-    let namespace = map.write(proc, &name).and_then(|()| {
-        let path = PathBuf::from(&name).join("ns/user");
-        rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "ns/user")
-    });
-    // It sees the end of the pipe and ends. The launcher, whose orphan it becomes, reaps it: waiting here would be
-    // most of what a mapping costs.
-    drop(theirs);
-    namespace
+    let number = number_in(proc, &pidfd).at(STAGE, "pidfd")?;
+    map.write(proc, &number)?;
+    let path = PathBuf::from(&number).join("ns/user");
+    // Then it sees the end of the pipe, and ends; it's reaped before the worker is parked.
+    rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "ns/user")
+}
+
+/// The number of a child in a `/proc`, which may be another pid namespace's than the caller's (proc(5), `fdinfo`).
+///
+/// # Errors
+/// Those of open(2) and read(2); `ESRCH` where the child has no number in it.
+pub(crate) fn number_in(proc: &OwnedFd, child: &OwnedFd) -> io::Result<String> {
+    let path = format!("self/fdinfo/{}", child.as_raw_fd());
+    let mut text = String::new();
+    let file = rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    std::fs::File::from(file).read_to_string(&mut text)?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+    let there = number.filter(|number| number.parse::<u32>().is_ok_and(|number| number > 0));
+    there.map(ToOwned::to_owned).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 /// Takes ids inside the user namespace, for good.

@@ -2,8 +2,9 @@
 //!
 //! | site | stage | type after it |
 //! |---|---|---|
-//! | template | open the binds as the owner | [`sources::Sources`] |
-//! | template | mount namespace, root of tmpfs and binds, masks, pivot | [`root::Pivoted`] |
+//! | beside | network and user namespaces, by a child | [`beside::Beside`] |
+//! | birth | open the binds as the owner | [`sources::Sources`] |
+//! | birth | mount namespace, root of tmpfs and binds, masks, pivot | [`root::Pivoted`] |
 //! | park | network, loopback, host name, `/proc` | [`worker::Isolated`] |
 //! | park | user namespace, ids | [`worker::Identified`] |
 //! | park | rlimits, priorities | [`worker::Limited`] |
@@ -15,6 +16,7 @@
 //! namespace, so that comes after; Landlock forbids mounting, so it follows every mount; the filter forbids what
 //! all the others needed, so it's last.
 
+pub(crate) mod beside;
 pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod landlock;

@@ -3,15 +3,14 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::sched::CloneFlags;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::NetworkMode;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
-use crate::stages::network::{self, Making};
-use crate::stages::{identity, landlock, limits, proc, sources};
+use crate::stages::beside::Beside;
+use crate::stages::{identity, landlock, limits, network, proc, sources};
 use crate::sys::{self, Program};
 
 /// The `CLONE_NEW*` flags a worker is born with, but for those of mounts and network, which a lone worker enters later.
@@ -33,15 +32,14 @@ pub(crate) fn birth_stage(plan: Plan) -> SetupStage {
 #[derive(Debug)]
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
-    namespace: Option<OwnedFd>,
-    network: Option<Making>,
+    beside: Option<Beside>,
 }
 
 /// `/proc`, loopback and host name are the run's own.
 #[derive(Debug)]
 pub(crate) struct Isolated<'a> {
     prepare: &'a Prepare,
-    namespace: Option<OwnedFd>,
+    beside: Option<Beside>,
     proc: Option<OwnedFd>,
 }
 
@@ -80,33 +78,32 @@ pub(crate) struct Locked {
 }
 
 impl<'a> Unconfined<'a> {
-    /// The first thing in a worker that stands in its root. `namespace`: the user namespace to enter, where it wasn't born
-    /// in its own; `network`: the network namespace to join.
-    pub(crate) fn new(prepare: &'a Prepare, namespace: Option<OwnedFd>, network: Option<Making>) -> Self {
-        Self { prepare, namespace, network }
+    /// The first thing in a worker that stands in its root.
+    pub(crate) fn new(prepare: &'a Prepare, beside: Option<Beside>) -> Self {
+        Self { prepare, beside }
     }
 
     /// Makes what belongs to the fresh namespaces: `/proc`, loopback, host name.
     pub(crate) fn isolate(self) -> Staged<Isolated<'a>> {
-        let Self { prepare, namespace, network } = self;
+        let Self { prepare, beside } = self;
         let spec = &prepare.spec;
         if prepare.plan == Plan::Minimal {
-            return Ok(Isolated { prepare, namespace, proc: None });
+            return Ok(Isolated { prepare, beside, proc: None });
         }
-        network.map_or(Ok(()), Making::join)?;
+        beside.as_ref().map_or(Ok(()), Beside::join_network)?;
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
         if spec.network.mode == NetworkMode::Loopback {
             network::loopback_up()?;
         }
         let proc = proc::mount()?;
-        Ok(Isolated { prepare, namespace, proc: Some(proc) })
+        Ok(Isolated { prepare, beside, proc: Some(proc) })
     }
 }
 
 impl<'a> Isolated<'a> {
     /// Enters the user namespace (system plan; the user plan was born in one) and takes the run's ids.
     pub(crate) fn identify(self) -> Staged<Identified<'a>> {
-        let Self { prepare, namespace, proc } = self;
+        let Self { prepare, beside, proc } = self;
         // A keyring of its own, before the identity changes hands. A kernel without keys shares none; where a filter
         // around us (a container's, our own) forbids the call, it forbids the tool every use of keys as well.
         match sys::join_session_keyring() {
@@ -119,8 +116,8 @@ impl<'a> Isolated<'a> {
             Plan::System => {
                 nix::unistd::setgroups(&[]).at(SetupStage::Identity, "supplementary groups")?;
                 const STAGE: SetupStage = SetupStage::UserNamespace;
-                let namespace = namespace.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
-                nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")?;
+                let beside = beside.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
+                beside.enter_user(prepare.run_map())?;
                 identity::take_ids(prepare.ids.inside_uid, prepare.ids.inside_gid, false)?;
             }
             Plan::User => identity::take_ids(prepare.ids.inside_uid, prepare.ids.inside_gid, false)?,

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -29,6 +30,7 @@ use stockade_wire::channel::Channel;
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used};
 use crate::stages::beside::Beside;
+use crate::stages::listing::{Listing, WORTH_IT};
 use crate::stages::root::Pivoted;
 use crate::stages::worker::{self, Locked, Unconfined};
 use crate::sys::{self, ExecPlan, ExecStep};
@@ -76,8 +78,11 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     }
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
-    let mut locked =
-        Unconfined::new(prepare, beside).isolate()?.identify()?.limit(already)?.drop_privileges()?.lock()?;
+    let isolated = Unconfined::new(prepare, beside).isolate()?;
+    // While it's read back how the root is, the rest is done.
+    let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
+    channel.send(&FromWorker::Rooted, &[]).map_err(gone)?;
+    let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock()?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
     let parked = Instant::now();
@@ -359,14 +364,26 @@ fn report(channel: &Channel, status: i32, wall: Duration, used: Used, missing: &
 /// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
 /// says where settings and hooks are, and what can't be looked into may hold them.
 fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
-    let mut ways: BTreeMap<&Path, Way<'_>> = BTreeMap::new();
+    let above = |path: &Bytes| path.as_path().parent().map(Path::to_owned).unwrap_or_default();
+    let mut in_each: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for path in missing {
+        *in_each.entry(above(path)).or_default() += 1;
+    }
+    let look = |(above, count): (PathBuf, usize)| {
+        let way = way(&above);
+        let worth_it = matches!(way, Way::Plain) && count >= WORTH_IT;
+        let names = if worth_it { Listing::of(CWD, &above) } else { Listing::default() };
+        (above, (way, names))
+    };
+    let ways: BTreeMap<PathBuf, (Way, Listing)> = in_each.into_iter().map(look).collect();
     let mut came = BTreeSet::new();
     for path in missing {
+        let Some((way, names)) = ways.get(&above(path)) else { continue };
         let path = path.as_path();
-        let above = path.parent().unwrap_or(path);
-        came.extend(match *ways.entry(above).or_insert_with(|| way(above)) {
+        came.extend(match way {
             Way::Nowhere => None,
-            Way::Odd(here) => Some(here),
+            Way::Odd(here) => Some(here.as_path()),
+            Way::Plain if path.file_name().is_some_and(|name| names.lacks(name.as_bytes())) => None,
             Way::Plain => match path.symlink_metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 _ => Some(path),
@@ -377,25 +394,25 @@ fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
 }
 
 /// What is on the way to a directory.
-#[derive(Debug, Clone, Copy)]
-enum Way<'a> {
+#[derive(Debug)]
+enum Way {
     /// Plain directories, and it is one.
     Plain,
     /// It isn't there.
     Nowhere,
     /// The first that exists and isn't a plain directory, or can't be passed.
-    Odd(&'a Path),
+    Odd(PathBuf),
 }
 
-fn way(directory: &Path) -> Way<'_> {
+fn way(directory: &Path) -> Way {
     let mut way: Vec<&Path> = directory.ancestors().collect();
     way.reverse();
     for (at, here) in way.iter().enumerate() {
         match here.symlink_metadata() {
             Ok(there) if there.is_dir() => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Way::Nowhere,
-            Ok(_) => return Way::Odd(here),
-            Err(_) => return Way::Odd(at.checked_sub(1).map_or(here, |above| way[above])),
+            Ok(_) => return Way::Odd((*here).to_owned()),
+            Err(_) => return Way::Odd(at.checked_sub(1).map_or(*here, |above| way[above]).to_owned()),
         }
     }
     Way::Plain

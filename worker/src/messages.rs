@@ -123,6 +123,8 @@ pub(crate) enum FromWorker {
         /// Process id as the launcher sees it.
         pid: i32,
     },
+    /// All mounts are made, and no other will be.
+    Rooted,
     /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
     Parked(Box<Parked>),
     /// What must be guarded has come to be since it was parked: no tool was started, and the worker ends.

@@ -106,6 +106,8 @@ pub(crate) struct Run {
     channel: Channel,
     init: Option<(Pid, OwnedFd)>,
     parked: Option<(Parked, Vec<OwnedFd>)>,
+    /// How its root was read back.
+    root: Option<String>,
     /// Read back when it's parked.
     confinement: Option<Box<Confinement>>,
     mountinfo: Option<File>,
@@ -270,6 +272,7 @@ impl Run {
             channel,
             init,
             parked: None,
+            root: None,
             confinement: None,
             mountinfo: None,
             cgroup,
@@ -385,6 +388,12 @@ impl Run {
                 self.parked = Some((*parked, descriptors));
                 Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
             }
+            FromWorker::Rooted => {
+                if let Some((pid, _)) = &self.init {
+                    self.root = Some(verify::root(&self.prepare, pid.as_raw_nonzero().get())?);
+                }
+                Ok(Progress::More)
+            }
             FromWorker::Stale => Ok(Progress::Stale),
             FromWorker::Running => {
                 self.started = Some(Instant::now());
@@ -413,7 +422,7 @@ impl Run {
             return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
         };
         let group = self.cgroup.as_ref().map(RunCgroup::path);
-        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces)?;
+        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, self.root.take())?;
         self.confinement = Some(Box::new(report));
         if !parked.guarded.is_empty() {
             let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());

@@ -23,7 +23,7 @@ const STAGE: SetupStage = SetupStage::Verify;
 /// The most of a `mountinfo` that is read: a thousand mounts with long paths.
 const MOUNTINFO_BOUND: u64 = 8 * 1024 * 1024;
 
-/// Compares a parked worker with what was asked, and reports each layer.
+/// Compares a parked worker with what was asked, and reports each layer. `root`: what was read of its root already.
 ///
 /// # Errors
 /// `Verify` with what doesn't hold.
@@ -33,6 +33,7 @@ pub(crate) fn read_back(
     pid: Pid,
     group: Option<&Path>,
     ours: &Namespaces,
+    root: Option<String>,
 ) -> Staged<Confinement> {
     let pid = pid.as_raw_nonzero().get();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(STAGE, "status")?;
@@ -40,7 +41,7 @@ pub(crate) fn read_back(
     let identity = identity(prepare, &status)?;
     let seccomp = seccomp(parked, &status)?;
     let namespaces = namespaces(prepare, pid, ours)?;
-    let root = root(prepare, pid)?;
+    let root = root.map_or_else(|| self::root(prepare, pid), Ok)?;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
     let resources = match group {
@@ -180,7 +181,7 @@ fn in_group(pid: i32, group: &Path) -> Staged<String> {
 
 /// The run's own mount table: its root is a sealed tmpfs and not the host's, nothing honours setuid, and what the policy
 /// doesn't let be written is read-only. `/proc` is left out: in a user namespace the host's lies covered beneath.
-fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
+pub(crate) fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
     if prepare.plan == Plan::Minimal {
         return Ok("the host's".to_owned());
     }

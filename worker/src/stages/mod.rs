@@ -21,6 +21,7 @@ pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod landlock;
 pub(crate) mod limits;
+pub(crate) mod listing;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod placeholder;

@@ -20,12 +20,13 @@ use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
-use stockade_protocol::spec::{MountKind, SandboxSpec};
+use stockade_protocol::spec::{Mount, MountKind, SandboxSpec};
 use stockade_wire::channel::Channel;
 use stockade_wire::socket;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
+use crate::stages::listing::{Listing, WORTH_IT};
 use crate::stages::mounts;
 use crate::stages::placeholder::{self, Held, Placed};
 use crate::sys::{self, Cloned};
@@ -102,11 +103,12 @@ pub(crate) fn open(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sour
     if prepare.plan == Plan::System && prepare.owner.uid != 0 {
         return through_opener(prepare, workspace);
     }
-    directly(&prepare.spec, workspace)
+    directly(prepare, workspace)
 }
 
-fn directly(spec: &SandboxSpec, workspace: Option<OwnedFd>) -> Staged<Sources> {
-    let sources = open_all(spec, workspace)?;
+fn directly(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
+    let spec = &prepare.spec;
+    let sources = open_all(prepare, workspace)?;
     let mut look = Look::new(spec, &sources);
     let led_to = look.led_to();
     let missing = look.missing;
@@ -119,6 +121,8 @@ struct Look<'a> {
     spec: &'a SandboxSpec,
     /// The workspace as it was opened, and its path: most of what is protected lies there.
     top: Option<(&'a Bytes, &'a OwnedFd)>,
+    /// What is in it.
+    names: Listing,
     missing: BTreeSet<Bytes>,
 }
 
@@ -132,7 +136,10 @@ impl<'a> Look<'a> {
         // With a link on the way to it every path beneath it leads elsewhere.
         let plain =
             |(path, _): &(&Bytes, &OwnedFd)| lookup(CWD, path.as_path(), ResolveFlags::empty()).is_ok();
-        Self { spec, top: workspace.filter(plain), missing: BTreeSet::new() }
+        let top = workspace.filter(plain);
+        let names = top.filter(|_| spec.protect.len() >= WORTH_IT);
+        let names = names.map(|(_, fd)| Listing::of(fd, Path::new("."))).unwrap_or_default();
+        Self { spec, top, names, missing: BTreeSet::new() }
     }
 
     /// What guarded paths lead to by links of the host, where that is another path and a host's file of the spec: a rule
@@ -151,6 +158,10 @@ impl<'a> Look<'a> {
             let rest = path.strip_prefix(&top.0[..])?.strip_prefix(b"/")?;
             Some((fd, Path::new(OsStr::from_bytes(rest))))
         });
+        if beneath.is_some_and(|(_, rest)| is_lacking(&self.names, rest)) {
+            self.missing.insert(path.clone());
+            return None;
+        }
         let found = match beneath {
             Some((fd, rest)) => lookup(fd.as_fd(), rest, ResolveFlags::BENEATH),
             None => lookup(CWD, path.as_path(), ResolveFlags::empty()),
@@ -174,6 +185,11 @@ impl<'a> Look<'a> {
     }
 }
 
+/// Whether a relative path certainly leads nowhere, by a listing of where it begins.
+fn is_lacking(names: &Listing, path: &Path) -> bool {
+    path.iter().next().is_some_and(|first| names.lacks(first.as_bytes()))
+}
+
 /// Looks a path up that leads over no link.
 fn lookup(from: BorrowedFd<'_>, path: &Path, how: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -190,8 +206,15 @@ fn real(path: &Path) -> Option<PathBuf> {
     })
 }
 
-fn open_all(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Vec<Source>> {
-    spec.mounts
+fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>) -> Staged<Vec<Source>> {
+    let home = prepare.home.as_path();
+    let in_home = |mount: &&Mount| mount.target.as_path().starts_with(home);
+    let many = prepare.spec.mounts.iter().filter(in_home).count() >= WORTH_IT;
+    let names = if many { Listing::of(CWD, home) } else { Listing::default() };
+    let is_lacking = |path: &Path| path.strip_prefix(home).is_ok_and(|rest| is_lacking(&names, rest));
+    prepare
+        .spec
+        .mounts
         .iter()
         .map(|mount| match &mount.kind {
             MountKind::Workspace => match workspace.take() {
@@ -201,6 +224,7 @@ fn open_all(spec: &SandboxSpec, mut workspace: Option<OwnedFd>) -> Staged<Vec<So
                     other => Ok(other),
                 },
             },
+            MountKind::Bind { create: false } if is_lacking(mount.target.as_path()) => Ok(Source::Absent),
             MountKind::Bind { create } => open_one(mount.target.as_path(), *create),
             _ => Ok(Source::Unneeded),
         })
@@ -264,7 +288,7 @@ fn through_opener(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sourc
         drop(ours);
         let channel = Channel::new(theirs);
         let outcome = become_owner(&prepare.owner)
-            .and_then(|()| directly(&prepare.spec, workspace))
+            .and_then(|()| directly(prepare, workspace))
             .and_then(|sources| answer(&channel, sources));
         if let Err(failure) = outcome {
             // If even this can't be sent, the template sees the end of the channel.

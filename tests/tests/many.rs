@@ -146,9 +146,11 @@ fn many_runs_with_64_in_flight_are_all_right_and_leave_nothing() {
     }
 }
 
-/// Waits until no run's process is on its way out any more.
+/// Waits until no run's process is on its way out any more, and no template keeps workers for another (ten seconds).
 fn settle(daemon: &Daemon) {
     let mut last = usize::MAX;
+    let is_template = |process: &left::Process| process.command.ends_with(" template");
+    wait_until(Duration::from_secs(20), || !left::tree(daemon.pid()).iter().any(is_template));
     wait_until(Duration::from_secs(3), || {
         let now = left::tree(daemon.pid()).len();
         let is_steady = now == last;

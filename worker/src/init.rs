@@ -9,7 +9,7 @@
 //! its launcher; without a pid namespace it must outlive it by the moment that killing the tree takes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -129,8 +129,7 @@ fn listen_for_children() -> Staged<SignalFd> {
 fn processes_of_owner() -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let me = rustix::process::geteuid().as_raw();
-    let is_process =
-        |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let is_process = |name: &OsStr| name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let mine = entries.flatten().filter(|e| is_process(&e.file_name()));
     let mine = mine.filter(|e| e.metadata().is_ok_and(|m| m.uid() == me));
@@ -364,33 +363,37 @@ fn report(channel: &Channel, status: i32, wall: Duration, used: Used, missing: &
 /// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
 /// says where settings and hooks are, and what can't be looked into may hold them.
 fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
-    let above = |path: &Bytes| path.as_path().parent().map(Path::to_owned).unwrap_or_default();
-    let mut in_each: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut in_each: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     for path in missing {
-        *in_each.entry(above(path)).or_default() += 1;
+        let (above, name) = parts(path);
+        in_each.entry(above).or_default().push(name);
     }
-    let look = |(above, count): (PathBuf, usize)| {
-        let way = way(&above);
-        let worth_it = matches!(way, Way::Plain) && count >= WORTH_IT;
-        let names = if worth_it { Listing::of(CWD, &above) } else { Listing::default() };
-        (above, (way, names))
-    };
-    let ways: BTreeMap<PathBuf, (Way, Listing)> = in_each.into_iter().map(look).collect();
     let mut came = BTreeSet::new();
-    for path in missing {
-        let Some((way, names)) = ways.get(&above(path)) else { continue };
-        let path = path.as_path();
-        came.extend(match way {
-            Way::Nowhere => None,
-            Way::Odd(here) => Some(here.as_path()),
-            Way::Plain if path.file_name().is_some_and(|name| names.lacks(name.as_bytes())) => None,
-            Way::Plain => match path.symlink_metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                _ => Some(path),
-            },
-        });
+    for (above, names) in in_each {
+        let above = Path::new(OsStr::from_bytes(above));
+        match way(above) {
+            Way::Nowhere => {}
+            Way::Odd(here) => drop(came.insert(here)),
+            Way::Plain => {
+                let worth_it = names.len() >= WORTH_IT;
+                let listing = if worth_it { Listing::of(CWD, above) } else { Listing::default() };
+                let paths = names.iter().filter(|name| !listing.lacks(name));
+                let paths = paths.map(|name| above.join(OsStr::from_bytes(name)));
+                let is_gone = |path: &PathBuf| {
+                    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+                };
+                came.extend(paths.filter(|path| !is_gone(path)));
+            }
+        }
     }
     came.into_iter().map(Bytes::from).collect()
+}
+
+/// An absolute path's directory and its name in it.
+fn parts(path: &[u8]) -> (&[u8], &[u8]) {
+    let at = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let (above, name) = path.split_at(at);
+    (if above.is_empty() { b"/" } else { above }, name.get(1..).unwrap_or_default())
 }
 
 /// What is on the way to a directory.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::sched::CloneFlags;
@@ -46,7 +47,7 @@ struct Skeleton<'a> {
     /// is the run's.
     own: BTreeMap<u64, bool>,
     /// Directories of them that are known: what is made next lies in one of them, and needs no look-up then.
-    known: BTreeMap<PathBuf, Known>,
+    known: BTreeMap<Vec<u8>, Known>,
     absent: Vec<Bytes>,
     tmpfs: Vec<Rc<OwnedFd>>,
 }
@@ -134,7 +135,7 @@ pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &BTreeSet<Bytes>) 
     mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
     let root = Rc::new(root);
     let top = Known { directory: Rc::clone(&root), of_run: false };
-    let known = BTreeMap::from([(PathBuf::from("/"), top)]);
+    let known = BTreeMap::from([(b"/".to_vec(), top)]);
     let mut skeleton = Skeleton { root, prepare, own, known, absent: Vec::new(), tmpfs: Vec::new() };
     let mut devices = devices.into_iter();
     for (mount, tree) in spec.mounts.iter().zip(trees.0) {
@@ -185,7 +186,7 @@ impl Skeleton<'_> {
             (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory }) => {
                 let target =
                     if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
-                self.known.remove(mount.target.as_path());
+                self.known.remove(&mount.target.0);
                 mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())
             }
             (MountKind::Workspace, _) => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
@@ -221,7 +222,7 @@ impl Skeleton<'_> {
         let device = mounts::status(&filesystem).at(STAGE, path)?.st_dev;
         let directory = Rc::new(filesystem);
         self.own.insert(device, of_run);
-        self.known.insert(path.to_owned(), Known { directory: Rc::clone(&directory), of_run });
+        self.known.insert(key(path).to_vec(), Known { directory: Rc::clone(&directory), of_run });
         Ok(directory)
     }
 
@@ -229,7 +230,7 @@ impl Skeleton<'_> {
     /// sight (`mount_too_revealing` in fs/namespace.c), so the host's stands there until the run's covers it.
     fn proc(&mut self, target: &Bytes, host_proc: Option<BorrowedFd<'_>>) -> Staged<()> {
         let point = self.directory(target)?;
-        self.known.remove(target.as_path());
+        self.known.remove(&target.0);
         if self.prepare.plan != Plan::User {
             return Ok(());
         }
@@ -277,7 +278,7 @@ impl Skeleton<'_> {
         let pts = mounts::filesystem("devpts", &options, set).at(STAGE, at("pts"))?;
         let point = self.directory(&at("pts"))?;
         mounts::attach(pts.as_fd(), point.as_fd()).at(STAGE, at("pts"))?;
-        self.known.remove(at("pts").as_path());
+        self.known.remove(&at("pts").0);
         mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
     }
 
@@ -301,11 +302,11 @@ impl Skeleton<'_> {
 
     /// `whole` is what a failure names.
     fn directory_at(&mut self, path: &Path, whole: &Bytes) -> Staged<Rc<OwnedFd>> {
-        if let Some(known) = self.known.get(path) {
+        if let Some(known) = self.known.get(key(path)) {
             return Ok(Rc::clone(&known.directory));
         }
         let (parent, name) = parts(path, whole)?;
-        if !self.known.contains_key(parent) {
+        if !self.known.contains_key(key(parent)) {
             match mounts::open_in(self.root.as_fd(), path) {
                 Ok(there) => return Ok(Rc::new(there)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -326,13 +327,13 @@ impl Skeleton<'_> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&*parent, name, flags, Mode::empty()).at(STAGE, whole.clone())?;
         let directory = Rc::new(made);
-        self.known.insert(path.to_owned(), Known { directory: Rc::clone(&directory), of_run });
+        self.known.insert(key(path).to_vec(), Known { directory: Rc::clone(&directory), of_run });
         Ok(directory)
     }
 
     /// The directory at a path, which must be one of our own: nothing is ever made on the host's disk.
     fn ours(&mut self, path: &Path, whole: &Bytes) -> Staged<Known> {
-        if let Some(known) = self.known.get(path) {
+        if let Some(known) = self.known.get(key(path)) {
             return Ok(known.clone());
         }
         let directory = self.directory_at(path, whole)?;
@@ -346,7 +347,7 @@ impl Skeleton<'_> {
     /// The file at a path inside, made empty where it doesn't exist.
     fn file(&mut self, path: &Bytes) -> Staged<Rc<OwnedFd>> {
         let (parent, name) = parts(path.as_path(), path)?;
-        if !self.known.contains_key(parent)
+        if !self.known.contains_key(key(parent))
             && let Ok(there) = mounts::open_in_nofollow(self.root.as_fd(), path.as_path())
         {
             return Ok(Rc::new(there));
@@ -371,7 +372,7 @@ impl Skeleton<'_> {
 
     fn link(&mut self, path: &Bytes, text: &[u8]) -> Staged<()> {
         let (parent, name) = parts(path.as_path(), path)?;
-        if !self.known.contains_key(parent)
+        if !self.known.contains_key(key(parent))
             && mounts::open_in_nofollow(self.root.as_fd(), path.as_path()).is_ok()
         {
             // Beneath an earlier bind: the link is there already.
@@ -383,6 +384,11 @@ impl Skeleton<'_> {
             Err(errno) => Err(errno).at(STAGE, path.clone()),
         }
     }
+}
+
+/// By what a directory is known: bytes, since comparing paths means taking them apart.
+fn key(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }
 
 /// A path's parent and its name.

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::net::Shutdown;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     ClientMessage, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome, features,
@@ -28,6 +29,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::aside::{Aside, Foreign};
 use crate::daemon::{Daemon, Pause, Sending};
 use crate::dispatcher::ConnectionId;
 use crate::outbox::{ANSWERS, Outbox};
@@ -53,38 +55,55 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
             return;
         }
     };
+    let owner = talk(&daemon, &socket).await;
+    close(&daemon.aside, owner, socket.into_inner());
+}
+
+/// Closes a connection's socket: aside if something is in it, since its descriptors are closed with it.
+fn close(aside: &Aside, owner: Option<u32>, socket: OwnedFd) {
+    // From here on nothing comes in any more.
+    let shut = rustix::net::shutdown(&socket, Shutdown::Read);
+    let is_empty = shut.is_ok() && rustix::io::ioctl_fionread(&socket) == Ok(0);
+    if !is_empty {
+        drop(aside.hold(owner, socket));
+    }
+}
+
+/// Everything between the first and the last byte. Whose connection it was, if that could be told.
+async fn talk(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>) -> Option<u32> {
     let viewer = daemon.state.borrow().viewer();
     let peer = match peer::inspect(socket.get_ref(), viewer) {
         Ok(peer) => peer,
         Err(error) => {
             let text = crate::admission::chain(&error);
             tracing::warn!(reason = text, "a peer is refused");
-            say_last(&socket, ProtocolErrorCode::NotPermitted, text).await;
-            return;
+            say_last(&daemon.aside, socket, ProtocolErrorCode::NotPermitted, text);
+            return None;
         }
     };
-    if let Some(text) = too_many(&daemon, peer.owner.uid) {
-        say_last(&socket, ProtocolErrorCode::TooMany, text).await;
-        return;
+    let uid = peer.owner.uid;
+    if let Some(text) = too_many(daemon, uid) {
+        say_last(&daemon.aside, socket, ProtocolErrorCode::TooMany, text);
+        return Some(uid);
     }
     let outbox = Outbox::new(peer.owner.clone());
     let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
     let id = daemon.state.borrow_mut().connect(outbox);
-    tracing::debug!(connection = id.0, pid = peer.pid, uid = peer.owner.uid, "connected");
-    let uid = peer.owner.uid;
-    let mut connection = Connection { daemon: &daemon, socket: &socket, id, uid, room, unsure: false };
+    tracing::debug!(connection = id.0, pid = peer.pid, uid, "connected");
+    let mut connection = Connection { daemon, socket, id, uid, room, unsure: false };
     let end = tokio::select! {
         end = connection.read() => end,
-        () = write(&daemon, &socket, id, &bell) => End::Gone,
+        () = write(daemon, socket, id, &bell) => End::Gone,
     };
     if let End::Broken(error) = end {
         tracing::info!(connection = id.0, code = ?error.code, reason = error.text, "the protocol was broken");
         daemon.state.borrow_mut().answer(id, &ServerMessage::Error(error));
-        let _late = timeout(LAST_FRAME_WITHIN, write_out(&daemon, &socket, id)).await;
-        discard(&socket);
+        let _late = timeout(LAST_FRAME_WITHIN, write_out(daemon, socket, id)).await;
+        discard(&daemon.aside, Some(uid), socket);
     }
     daemon.state.borrow_mut().disconnect(id);
     tracing::debug!(connection = id.0, "disconnected");
+    Some(uid)
 }
 
 fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
@@ -99,7 +118,7 @@ fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
 }
 
 /// Sends an error to somebody who won't be a client.
-async fn say_last(socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: String) {
+fn say_last(aside: &Aside, socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: String) {
     let mut frame = Vec::new();
     let message = ServerMessage::Error(ProtocolError { code, text });
     if crate::frames::push(&message, &mut frame).is_err() {
@@ -107,12 +126,12 @@ async fn say_last(socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: Stri
     }
     // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
     let _sent = socket::send(socket.get_ref(), &frame, &[]);
-    discard(socket);
+    discard(aside, None, socket);
 }
 
 /// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer
 /// instead of letting it read our last frame to its end.
-fn discard(socket: &AsyncFd<OwnedFd>) {
+fn discard(aside: &Aside, owner: Option<u32>, socket: &AsyncFd<OwnedFd>) {
     let mut buffer = [0; 4096];
     let mut left = DISCARDED;
     while left > 0
@@ -120,6 +139,7 @@ fn discard(socket: &AsyncFd<OwnedFd>) {
         && received.length > 0
     {
         left = left.saturating_sub(received.length);
+        received.descriptors.into_iter().for_each(|descriptor| drop(aside.hold(owner, descriptor)));
     }
 }
 
@@ -158,46 +178,49 @@ impl Connection<'_> {
     }
 
     async fn read_all(&mut self) -> Result<End, End> {
-        let mut frames = FrameBuffer::new(MAX_HELLO);
+        let mut incoming = Incoming::new(self.daemon.aside.clone(), self.uid);
+        let frames = &mut incoming;
         let settings = &self.daemon.settings;
         let until = Instant::now() + settings.hello_within;
         let hello: ClientMessage = loop {
-            if let Some(message) = next_message(&mut frames)? {
+            if let Some(message) = next_message(&mut frames.buffer)? {
                 break message;
             }
-            self.fill(&mut frames, Some(until), "the opening frame").await?;
+            self.fill(frames, Some(until), "the opening frame").await?;
         };
         self.welcome(&hello)?;
-        frames.set_limit(MAX_FRAME);
+        frames.buffer.set_limit(MAX_FRAME);
         let mut turn = Turn::default();
         loop {
             let mut since: Option<Instant> = None;
             let message = loop {
-                if let Some(message) = next_message(&mut frames)? {
+                if let Some(message) = next_message(&mut frames.buffer)? {
                     break message;
                 }
-                if frames.is_mid_frame() {
+                if frames.buffer.is_mid_frame() {
                     since.get_or_insert_with(Instant::now);
-                } else if frames.waiting_descriptors() > 0 {
+                } else if frames.buffer.waiting_descriptors() > 0 {
                     return Err(broken(
                         ProtocolErrorCode::Unexpected,
                         "descriptors came that no message names",
                     ));
                 }
                 let until = since.map(|since| since + settings.frame_within);
-                self.fill(&mut frames, until, "a frame").await?;
+                self.fill(frames, until, "a frame").await?;
             };
-            self.take(message, &mut frames).await?;
+            self.take(message, frames).await?;
             turn.took_one().await;
         }
     }
 
-    async fn take(&mut self, message: ClientMessage, frames: &mut FrameBuffer) -> Result<(), End> {
-        self.wait_for_room().await;
+    async fn take(&mut self, message: ClientMessage, frames: &mut Incoming) -> Result<(), End> {
+        // First, since it takes longest: the rest has to hold when the message has its effect.
         let home = match message {
             ClientMessage::Exec(_) => self.home().await?,
             _ => PathBuf::new(),
         };
+        self.wait_for_room().await;
+        self.wait_for_closings().await?;
         let pause =
             self.daemon.state.borrow_mut().message(self.id, message, &home, || frames.take_descriptor())?;
         if let Pause::Feed(feed) = pause {
@@ -252,13 +275,25 @@ impl Connection<'_> {
         }
     }
 
+    /// Waits until not too much of what this owner has passed waits to be closed.
+    async fn wait_for_closings(&mut self) -> Result<(), End> {
+        if !self.daemon.aside.is_behind(self.uid) {
+            return Ok(());
+        }
+        let (daemon, uid, within) = (self.daemon, self.uid, self.daemon.settings.frame_within);
+        tokio::select! {
+            caught_up = timeout(within, daemon.aside.caught_up(uid)) => caught_up.map_err(|_elapsed| {
+                let text = format!(
+                    "descriptors that user {uid} has passed can't be closed; does their filesystem answer?"
+                );
+                broken(ProtocolErrorCode::TooMany, text)
+            }),
+            () = self.hang_up() => Err(End::Gone),
+        }
+    }
+
     /// Reads once, by a deadline if there is one.
-    async fn fill(
-        &mut self,
-        frames: &mut FrameBuffer,
-        until: Option<Instant>,
-        what: &str,
-    ) -> Result<(), End> {
+    async fn fill(&mut self, frames: &mut Incoming, until: Option<Instant>, what: &str) -> Result<(), End> {
         let read = self.read_once(frames);
         match until {
             None => read.await,
@@ -268,12 +303,12 @@ impl Connection<'_> {
         }
     }
 
-    async fn read_once(&mut self, frames: &mut FrameBuffer) -> Result<(), End> {
+    async fn read_once(&mut self, frames: &mut Incoming) -> Result<(), End> {
         // One buffer for all connections: it is borrowed for the length of a system call and a copy.
         let mut receive = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
             let mut buffer = self.daemon.received.borrow_mut();
             let received = socket::receive(socket, &mut buffer)?;
-            Ok(push(frames, &buffer, received))
+            Ok(frames.push(&buffer, received))
         };
         if self.unsure {
             match receive(self.socket.get_ref()) {
@@ -306,16 +341,42 @@ impl Connection<'_> {
     }
 }
 
-fn push(frames: &mut FrameBuffer, buffer: &[u8], received: socket::Received) -> Result<(), End> {
-    if received.truncated {
-        return Err(broken(ProtocolErrorCode::Unexpected, "more descriptors than a message may carry"));
+/// The reading side of a connection. What descriptors no message has taken are closed aside.
+struct Incoming {
+    buffer: FrameBuffer,
+    aside: Aside,
+    owner: u32,
+}
+
+impl Incoming {
+    fn new(aside: Aside, owner: u32) -> Self {
+        Self { buffer: FrameBuffer::new(MAX_HELLO), aside, owner }
     }
-    if received.length == 0 {
-        return Err(End::Gone);
+
+    fn take_descriptor(&mut self) -> Option<Foreign> {
+        let descriptor = self.buffer.take_descriptor()?;
+        Some(self.aside.hold(Some(self.owner), descriptor))
     }
-    frames
-        .push(&buffer[..received.length], received.descriptors)
-        .map_err(|error| broken(ProtocolErrorCode::Unexpected, error.to_string()))
+
+    fn push(&mut self, bytes: &[u8], received: socket::Received) -> Result<(), End> {
+        // Before anything else: in the buffer they can't be closed by a return.
+        let pushed = self.buffer.push(&bytes[..received.length], received.descriptors);
+        if received.truncated {
+            return Err(broken(ProtocolErrorCode::Unexpected, "more descriptors than a message may carry"));
+        }
+        if received.length == 0 {
+            return Err(End::Gone);
+        }
+        pushed.map_err(|error| broken(ProtocolErrorCode::Unexpected, error.to_string()))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        while let Some(descriptor) = self.take_descriptor() {
+            drop(descriptor);
+        }
+    }
 }
 
 fn next_message(frames: &mut FrameBuffer) -> Result<Option<ClientMessage>, End> {

@@ -15,6 +15,9 @@ pub enum Kind {
     Pipe,
     /// A regular file.
     File,
+    /// A regular file of a filesystem that may never answer: read and closed where nobody else waits, never passed.
+    /// Only who asks for it is told of it; [`kind`] says [`Kind::File`].
+    Distant,
     /// A terminal.
     Terminal,
     /// `/dev/null`, `zero`, `full`, `random` or `urandom`.
@@ -39,7 +42,7 @@ impl Kind {
     /// Whether it can be read or written for a tool.
     #[must_use]
     pub fn can_be_relayed(self) -> bool {
-        self.can_be_passed() || self == Self::Socket
+        self.can_be_passed() || matches!(self, Self::Socket | Self::Distant)
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::aside::Foreign;
 use crate::descriptors::Kind;
 use crate::watched::watch;
 
@@ -164,9 +165,9 @@ impl Feed {
 pub(crate) enum Source {
     /// Waited for and read without blocking. A socket is read with `MSG_DONTWAIT`; anything else is a fresh
     /// description of ours, since `O_NONBLOCK` on the client's would change it for everybody who shares it.
-    Polled { descriptor: OwnedFd, socket: bool },
-    /// A file: always "ready", and may still block (a network filesystem), so another thread reads it.
-    File(OwnedFd),
+    Polled { descriptor: OwnedFd, socket: bool, passed: Foreign },
+    /// A file, always "ready", and whatever is on a filesystem that may never answer: read aside.
+    Aside(Foreign),
 }
 
 impl Source {
@@ -174,20 +175,26 @@ impl Source {
     ///
     /// # Errors
     /// Those of open(2) on `/proc/self/fd`; `EBADF` for what isn't open for reading.
-    pub(crate) fn new(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
+    pub(crate) fn new(passed: Foreign, kind: Kind) -> io::Result<Self> {
+        let descriptor = passed.get()?;
+        // Opened anew by us, it would be readable even where the client's own isn't.
+        if rustix::fs::fcntl_getfl(descriptor)? & OFlags::RWMODE == OFlags::WRONLY {
+            return Err(Errno::BADF.into());
+        }
         match kind {
-            Kind::Socket => Ok(Self::Polled { descriptor, socket: true }),
-            Kind::File | Kind::Harmless => Ok(Self::File(descriptor)),
-            _ => {
-                // Opened anew by us, it would be readable even where the client's own isn't.
-                if rustix::fs::fcntl_getfl(&descriptor)? & OFlags::RWMODE == OFlags::WRONLY {
-                    return Err(Errno::BADF.into());
-                }
+            Kind::Socket => {
+                // The watched one is closed here, and by being a second one does nothing more.
+                let descriptor = descriptor.try_clone()?;
+                Ok(Self::Polled { descriptor, socket: true, passed })
+            }
+            Kind::Pipe | Kind::Terminal if passed.is_local()? => {
                 let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
-                Ok(Self::Polled { descriptor, socket: false })
+                Ok(Self::Polled { descriptor, socket: false, passed })
             }
+            // To open a FIFO anew is to ask its filesystem.
+            _ => Ok(Self::Aside(passed)),
         }
     }
 }
@@ -205,8 +212,10 @@ pub(crate) async fn relay(source: Source, feed: Rc<Feed>, over: impl FnOnce(Over
         }
     };
     let result = match source {
-        Source::Polled { descriptor, socket } => poll_all(descriptor, socket, &feed, &mut take).await,
-        Source::File(descriptor) => read_file(descriptor, &feed, &mut take).await,
+        Source::Polled { descriptor, socket, passed: _held } => {
+            poll_all(descriptor, socket, &feed, &mut take).await
+        }
+        Source::Aside(passed) => read_aside(&passed, &feed, &mut take).await,
     };
     if let Err(error) = result {
         tracing::warn!(%error, "the client's standard input could not be read");
@@ -253,22 +262,20 @@ async fn poll_all(
     }
 }
 
-async fn read_file(
-    descriptor: OwnedFd,
-    feed: &Feed,
-    take: &mut impl FnMut(Vec<u8>) -> bool,
-) -> io::Result<()> {
-    let descriptor = std::sync::Arc::new(descriptor);
+/// A read that never ends holds one of its owner's threads, and nothing here.
+async fn read_aside(passed: &Foreign, feed: &Feed, take: &mut impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
     loop {
         feed.room().await;
-        let shared = std::sync::Arc::clone(&descriptor);
-        let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
+        let read = passed.with(|descriptor| {
             let mut chunk = vec![0; CHUNK];
-            let count = rustix::io::read(&*shared, chunk.as_mut_slice())?;
+            let count = rustix::io::retry_on_intr(|| rustix::io::read(descriptor, chunk.as_mut_slice()))?;
             chunk.truncate(count);
             Ok(chunk)
         });
-        let chunk = read.await.map_err(io::Error::other)??;
+        let chunk = tokio::select! {
+            read = read => read?,
+            () = feed.closing() => return Ok(()),
+        };
         if chunk.is_empty() || !take(chunk) {
             return Ok(());
         }

@@ -1,7 +1,9 @@
 //! The supervisor: the daemon that decides about runs, and what the embedded command line shares with it.
 //!
 //! It parses, judges, queues, relays and logs. It confines nothing and starts nothing but the launcher (and getent, for users whom
-//! no file names), and no line of it is unsafe. Everything happens on one thread, in synchronous steps between awaits.
+//! no file names), and no line of it is unsafe. Everything happens on one thread, in synchronous steps between awaits;
+//! what may wait for ever for something that a client has passed happens on others (`aside`), and so does what may
+//! wait for a directory service (`homes`).
 //!
 //! ```text
 //!  client ── frames ──> connection ──> daemon ──> dispatcher (pure)
@@ -13,12 +15,13 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `watched`, `turn`, `homes`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's ring), `link`, `launch_link`, `daemon`,
-//! `reload`, and [`serve()`], which ties them together.
+//! `mounts`, `aside`, `watched`, `turn`, `homes`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's
+//! ring), `link`, `launch_link`, `daemon`, `reload`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
 
 mod accounts;
 pub mod admission;
+mod aside;
 mod connection;
 mod daemon;
 pub mod descriptors;
@@ -30,6 +33,7 @@ mod launch_link;
 pub mod launcher;
 mod link;
 mod listener;
+mod mounts;
 mod outbox;
 mod output;
 pub mod paths;

@@ -3,7 +3,6 @@
 //! Where the run stands is the dispatcher's. Here is what its followers will be told, so that a follower that comes
 //! late gets the same events with the same numbers.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use stockade_protocol::Bytes;
@@ -13,6 +12,7 @@ use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use tracing::Span;
 
+use crate::aside::Foreign;
 use crate::dispatcher::ConnectionId;
 use crate::feed::{Feed, Source};
 use crate::output::{Ring, Wrote};
@@ -57,9 +57,9 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) launch: Launch,
-    pub(crate) workspace: Option<OwnedFd>,
+    pub(crate) workspace: Option<Foreign>,
     pub(crate) input: Input,
-    pub(crate) output: Vec<OwnedFd>,
+    pub(crate) output: Vec<Foreign>,
 }
 
 /// Where standard input will come from.
@@ -68,7 +68,7 @@ pub(crate) enum Input {
     /// Nowhere.
     Null,
     /// This descriptor becomes the tool's.
-    Passed(OwnedFd),
+    Passed(Foreign),
     /// The run's feed, which a client fills.
     Fed,
     /// The run's feed, which this descriptor fills.

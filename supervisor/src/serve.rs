@@ -127,7 +127,7 @@ pub(crate) fn serve_with(
         run(Daemon::new(settings, policies), listener, orders, starter, options).await;
         Ok(())
     });
-    // A read from a client's dead network filesystem must not keep us.
+    // A directory service that is slow to tell a home must not keep us.
     runtime.shutdown_background();
     result
 }

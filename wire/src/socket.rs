@@ -10,14 +10,19 @@ use rustix::net::{
 };
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 
+/// The most descriptors that the kernel lets one message carry (`SCM_MAX_FD`). There is room for all of them: those
+/// without room the kernel closes then and there, and the close of what a stranger sends may wait for ever.
+const KERNEL_DESCRIPTORS: usize = 253;
+
 /// What one `recvmsg` brought.
 #[derive(Debug)]
 pub struct Received {
     /// Bytes written to the buffer. 0: the other end has closed.
     pub length: usize,
-    /// Descriptors, close-on-exec.
+    /// Descriptors, close-on-exec; more than [`MAX_DESCRIPTORS`] only with `truncated`.
     pub descriptors: Vec<OwnedFd>,
-    /// The datagram was longer than the buffer, or carried more descriptors than allowed. What didn't fit is gone.
+    /// The datagram was longer than the buffer, or carried more descriptors than allowed. What of the bytes didn't fit is
+    /// gone.
     pub truncated: bool,
 }
 
@@ -45,7 +50,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 /// # Errors
 /// Those of `recvmsg(2)`, `WouldBlock` included.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let answer = loop {
         match rustix::net::recvmsg(
@@ -64,7 +69,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
             descriptors.extend(passed);
         }
     }
-    let truncated = answer.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    let truncated = answer.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        || descriptors.len() > MAX_DESCRIPTORS;
     Ok(Received { length: answer.bytes, descriptors, truncated })
 }
 

@@ -4,7 +4,6 @@
 //! Messages about a run that has just ended are no error: the client can't have known. `StdinData`, `StdinEof`,
 //! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -20,6 +19,7 @@ use stockade_protocol::{Bytes, ExecId};
 
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
+use crate::aside::Foreign;
 use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
@@ -50,9 +50,9 @@ pub(crate) enum Pause {
 
 /// What came beside a request, sorted.
 struct Descriptors {
-    workspace: Option<OwnedFd>,
-    stdin: Option<OwnedFd>,
-    output: Vec<OwnedFd>,
+    workspace: Option<Foreign>,
+    stdin: Option<Foreign>,
+    output: Vec<Foreign>,
 }
 
 impl State {
@@ -66,7 +66,7 @@ impl State {
         connection: ConnectionId,
         message: ClientMessage,
         home: &Path,
-        take: impl FnMut() -> Option<OwnedFd>,
+        take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
         let now = self.now();
         let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
@@ -358,12 +358,12 @@ fn unexpected(text: &str) -> ProtocolError {
 
 fn take_descriptors(
     request: &ExecRequest,
-    mut take: impl FnMut() -> Option<OwnedFd>,
+    mut take: impl FnMut() -> Option<Foreign>,
 ) -> Result<Descriptors, ProtocolError> {
     let named = admission::named_descriptors(request);
     let mut missing =
         || unexpected(&format!("the request names {named} descriptors, and fewer came beside it"));
-    let mut next = |wanted: bool| -> Result<Option<OwnedFd>, ProtocolError> {
+    let mut next = |wanted: bool| -> Result<Option<Foreign>, ProtocolError> {
         if wanted { take().ok_or_else(&mut missing).map(Some) } else { Ok(None) }
     };
     let workspace = next(matches!(request.workspace, Workspace::Descriptor { .. }))?;
@@ -378,10 +378,11 @@ fn take_descriptors(
 
 fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
     let look = || -> std::io::Result<Passed> {
-        let workspace = descriptors.workspace.as_ref().map(descriptors::directory_path).transpose()?;
-        let stdin = descriptors.stdin.as_ref().map(descriptors::kind).transpose()?;
+        let path = |workspace: &Foreign| descriptors::directory_path(workspace.get()?);
+        let workspace = descriptors.workspace.as_ref().map(path).transpose()?;
+        let stdin = descriptors.stdin.as_ref().map(Foreign::kind).transpose()?;
         let output = match descriptors.output.as_slice() {
-            [stdout, stderr] => Some([descriptors::kind(stdout)?, descriptors::kind(stderr)?]),
+            [stdout, stderr] => Some([stdout.kind()?, stderr.kind()?]),
             _ => None,
         };
         Ok(Passed { workspace, stdin, output })

@@ -11,6 +11,7 @@ use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 
 use super::state::State;
+use crate::aside::Foreign;
 use crate::dispatcher::Event;
 use crate::feed::{self, Feed};
 use crate::runs::{Input, Waiting};
@@ -24,7 +25,9 @@ impl State {
         let span = run.span.clone();
         let Waiting { launch, workspace, input, output } = *waiting;
         let result = input_of(input, feed).and_then(|(stdin, tasks)| {
-            let descriptors: Vec<OwnedFd> = workspace.into_iter().chain(stdin).chain(output).collect();
+            let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
+            let workspace = given(workspace.into_iter().collect());
+            let descriptors = workspace.chain(stdin).chain(given(output)).collect();
             let message = ToLauncher::Launch(Box::new(launch));
             self.link.send(&message, descriptors).map_err(io::Error::other)?;
             Ok(tasks)
@@ -66,7 +69,7 @@ struct Tasks {
 fn input_of(input: Input, feed: Option<Rc<Feed>>) -> io::Result<(Option<OwnedFd>, Option<Tasks>)> {
     let source = match input {
         Input::Null => return Ok((None, None)),
-        Input::Passed(descriptor) => return Ok((Some(descriptor), None)),
+        Input::Passed(descriptor) => return Ok((descriptor.give(), None)),
         Input::Fed => None,
         Input::Relayed(source) => Some(source),
     };

@@ -12,6 +12,7 @@ use stockade_protocol::client::{ExecEvent, ServerMessage};
 use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
+use crate::aside::Aside;
 use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
 use crate::frames;
 use crate::homes::{self, Homes, Lookup};
@@ -60,6 +61,8 @@ pub(crate) struct Daemon {
     pub(crate) homes: Homes,
     /// What every connection reads into.
     pub(crate) received: RefCell<Box<[u8]>>,
+    /// Where what clients pass is closed.
+    pub(crate) aside: Aside,
     /// Rung when the next deadline is sooner than the timer's.
     pub(crate) timer: Rc<Notify>,
     /// Rung once, when a drain has nothing left to wait for.
@@ -90,7 +93,8 @@ impl Daemon {
             };
             let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
             let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
-            Self { state: RefCell::new(state), settings, homes, received, timer, stop }
+            let aside = Aside::default();
+            Self { state: RefCell::new(state), settings, homes, received, aside, timer, stop }
         })
     }
 }

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod dead;
 mod flow;
 mod hostile;
 mod input;

@@ -211,7 +211,7 @@ async fn run(
     tracing::info!(
         socket = %listener.path.display(),
         pid = daemon.settings.pid,
-        slots = daemon.settings.bounds.slots,
+        slots = daemon.settings.bounds.slots.total,
         policies = ?daemon.state.borrow().policies.names(),
         "serving"
     );

@@ -1,5 +1,9 @@
 //! Every limit of the dispatcher, by name, with its default. Times are milliseconds.
 
+use stockade_protocol::bounds::MAX_FRAME;
+
+use super::share::Share;
+
 /// Runs that may be started and not finished. 64 in flight must be possible on two cores; most runs wait for
 /// something other than a processor, so this bounds memory and processes, not load.
 pub const SLOTS: usize = 256;
@@ -35,18 +39,12 @@ pub const DRAIN_TAIL_MS: u64 = 10_000;
 /// The limits in force.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// See [`SLOTS`].
-    pub slots: usize,
-    /// The part of the slots that one owner may hold, so that another's run starts though the first one's are long.
-    pub slots_per_owner: usize,
-    /// See [`QUEUE`].
-    pub queue: usize,
-    /// The part of the queue that one owner may fill, so that another still gets in.
-    pub queue_per_owner: usize,
-    /// See [`QUEUE_BYTES`].
-    pub queue_bytes: usize,
-    /// The part of those bytes that one owner may fill.
-    pub queue_bytes_per_owner: usize,
+    /// See [`SLOTS`]. An owner has little who has none.
+    pub slots: Share,
+    /// See [`QUEUE`]. An owner has little of whom nothing waits.
+    pub queue: Share,
+    /// See [`QUEUE_BYTES`]. One request of any size is little.
+    pub queue_bytes: Share,
     /// See [`RUNS_PER_CONNECTION`].
     pub runs_per_connection: usize,
     /// See [`RETENTION_MS`].
@@ -65,17 +63,10 @@ impl Bounds {
     /// With `slots` and `queue`, for one owner (a user's daemon) or for many (root's).
     #[must_use]
     pub fn new(slots: usize, queue: usize, many_owners: bool) -> Self {
-        let queue_per_owner = if many_owners { (queue - queue / 4).max(1) } else { queue };
-        let queue_bytes_per_owner = if many_owners { QUEUE_BYTES - QUEUE_BYTES / 4 } else { QUEUE_BYTES };
-        // Of a handful of slots none can be kept free.
-        let slots_per_owner = if many_owners { (slots - slots / 4).max(1) } else { slots };
         Self {
-            slots,
-            slots_per_owner,
-            queue,
-            queue_per_owner,
-            queue_bytes: QUEUE_BYTES,
-            queue_bytes_per_owner,
+            slots: Share::new(slots, 1, many_owners),
+            queue: Share::new(queue, 1, many_owners),
+            queue_bytes: Share::new(QUEUE_BYTES, MAX_FRAME as usize, many_owners),
             runs_per_connection: RUNS_PER_CONNECTION,
             retention_ms: RETENTION_MS,
             kept_runs: KEPT_RUNS,

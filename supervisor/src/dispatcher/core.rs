@@ -254,31 +254,53 @@ impl Dispatcher {
             let message = format!("this connection follows {} runs already", self.bounds.runs_per_connection);
             return Some(Denied::new(DenyReason::Busy, message).retry_after(self.retry_after()));
         }
-        let free = self.launcher == Launcher::Up && self.running < self.bounds.slots && self.queue.len() == 0;
-        let full = self.queue.len() >= self.bounds.queue
-            || self.queue.len_of(request.owner) >= self.bounds.queue_per_owner
-            || self.queue_bytes.total.saturating_add(request.bytes) > self.bounds.queue_bytes
-            || self.queue_bytes.of(request.owner).saturating_add(request.bytes)
-                > self.bounds.queue_bytes_per_owner;
-        (!free && full).then(|| {
+        let owner = request.owner;
+        let full = !self.bounds.queue.allows(self.queue.len(), self.queue.len_of(owner), 1)
+            || !self.bounds.queue_bytes.allows(
+                self.queue_bytes.total,
+                self.queue_bytes.of(owner),
+                request.bytes,
+            );
+        (full && !self.starts_at_once(owner)).then(|| {
             let (running, queued) = (self.running, self.queue.len());
             let message = format!("{running} runs are going on and {queued} wait: the queue is full");
             Denied::new(DenyReason::Busy, message).retry_after(self.retry_after())
         })
     }
 
+    /// Whether an owner's next request needs no place in the queue. Whoever waits there now can't start now.
+    fn starts_at_once(&self, owner: u32) -> bool {
+        self.launcher == Launcher::Up && self.queue.len_of(owner) == 0 && self.may_start(owner)
+    }
+
+    fn held_by(&self, owner: u32) -> usize {
+        self.holding.get(&owner).copied().unwrap_or(0)
+    }
+
+    fn may_start(&self, owner: u32) -> bool {
+        self.bounds.slots.allows(self.running, self.held_by(owner), 1)
+    }
+
+    /// Who is next: those who have no slot before those who have one.
+    fn next(&mut self) -> Option<ExecId> {
+        let (slots, running, holding) = (self.bounds.slots, self.running, &self.holding);
+        let held = |owner| holding.get(&owner).copied().unwrap_or(0);
+        let first = self.queue.pop(|owner| held(owner) == 0 && slots.allows(running, 0, 1));
+        first.or_else(|| self.queue.pop(|owner| slots.allows(running, held(owner), 1)))
+    }
+
     /// How long it takes, going by the mean, until what waits has been started.
     fn retry_after(&self) -> u64 {
         let waiting = self.queue.len() as u64 + 1;
-        let slots = (self.bounds.slots as u64).max(1);
+        let slots = (self.bounds.slots.total as u64).max(1);
         (self.mean_ms.saturating_mul(waiting) / slots).clamp(*RETRY_MS.start(), *RETRY_MS.end())
     }
 
     fn fill_slots(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        while self.launcher == Launcher::Up && self.drain.is_none() && self.running < self.bounds.slots {
-            let (holding, most) = (&self.holding, self.bounds.slots_per_owner);
-            let below = |owner| holding.get(&owner).is_none_or(|held| *held < most);
-            let Some(id) = self.queue.pop(below) else { return };
+        while self.launcher == Launcher::Up
+            && self.drain.is_none()
+            && let Some(id) = self.next()
+        {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             *self.holding.entry(run.owner).or_default() += 1;
             self.queue_bytes.take(run.owner, run.bytes);

@@ -5,6 +5,8 @@
 //! promises (`tests.rs`):
 //!
 //! * never more than `slots` runs have been started and not finished;
+//! * in root's daemon, an owner without a run that waits is never passed over by one with a run, and starts at once
+//!   while a slot is free; the last quarter of the slots is for such owners only;
 //! * every `Start` gets exactly one `Finish`; a run that is cancelled while it waits never starts;
 //! * per run the emitted sequence numbers rise by one, exactly one `Exited` is emitted, and nothing after it.
 //!
@@ -21,7 +23,8 @@
 //!                                                           (forgotten)
 //! ```
 //!
-//! What lives here, in reading order: [`event`], what goes in and out; [`bounds`], every limit; `queue`, who is
+//! What lives here, in reading order: [`event`], what goes in and out; [`bounds`], every limit; [`share`], how owners share
+//! what is limited; `queue`, who is
 //! next; `run`, one run's record; `timers`, who has to be looked at when; `core`, the function; `retention`, how
 //! long an ended run is kept.
 
@@ -31,6 +34,7 @@ pub mod event;
 mod queue;
 mod retention;
 mod run;
+pub mod share;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -39,3 +43,4 @@ pub use bounds::Bounds;
 pub use core::{Counts, Dispatcher};
 pub use event::{ConnectionId, Effect, Emission, Event};
 pub use run::Phase;
+pub use share::Share;

@@ -10,7 +10,7 @@ use stockade_protocol::outcome::{CancelReason, Clock, Outcome};
 
 use super::bounds::{CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, UNANSWERED_MS};
 use super::event::Request;
-use super::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, Phase};
+use super::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, Phase, Share};
 
 const OWNER: u32 = 1000;
 const CLIENT: ConnectionId = ConnectionId(1);
@@ -99,7 +99,7 @@ fn a_run_whose_set_up_fails_has_two_events() {
 #[test]
 fn one_owner_never_holds_the_last_slots_and_gets_the_next_when_his_own_end() {
     let mut dispatcher = ready(4, 8);
-    let starts = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
+    let starts = |effects: &[Effect]| !starts(effects).is_empty();
     for number in 1..=3 {
         assert!(starts(&dispatcher.handle(Event::Request(request(number)))), "{number}");
     }
@@ -109,6 +109,58 @@ fn one_owner_never_holds_the_last_slots_and_gets_the_next_when_his_own_end() {
     assert!(effects.contains(&Effect::Start { run: id(5) }), "{effects:?}");
     assert!(!starts(&dispatcher.handle(ended(id(5), 0))));
     assert!(dispatcher.handle(ended(id(1), 0)).contains(&Effect::Start { run: id(4) }));
+}
+
+/// A request of an owner's own connection.
+fn of(owner: u32, number: u16) -> Event {
+    let connection = ConnectionId(u64::from(owner));
+    Event::Request(Request { owner, connection, ..request(number) })
+}
+
+fn starts(effects: &[Effect]) -> Vec<ExecId> {
+    let start = |effect: &Effect| if let Effect::Start { run } = effect { Some(*run) } else { None };
+    effects.iter().filter_map(start).collect()
+}
+
+#[test]
+fn hogs_together_leave_first_slots_to_others_who_come_before_them_when_there_is_none() {
+    let mut dispatcher = ready(8, 64);
+    for number in 0..20 {
+        dispatcher.handle(of(1 + u32::from(number % 2), number));
+    }
+    assert_eq!(dispatcher.counts().running, 6, "two of eight are kept");
+    assert_eq!(starts(&dispatcher.handle(of(3, 30))), [id(30)]);
+    assert_eq!(starts(&dispatcher.handle(of(3, 31))), [], "it has its first");
+    assert_eq!(starts(&dispatcher.handle(of(4, 40))), [id(40)]);
+    assert_eq!(starts(&dispatcher.handle(of(5, 50))), [], "all are taken");
+    assert_eq!(starts(&dispatcher.handle(ended(id(0), 0))), [id(50)], "ahead of those who waited longer");
+    for number in 1..3 {
+        assert_eq!(
+            starts(&dispatcher.handle(ended(id(number), 0))),
+            [],
+            "the kept ones are free again first"
+        );
+    }
+    assert_eq!(starts(&dispatcher.handle(ended(id(3), 0))).len(), 1);
+}
+
+#[test]
+fn a_queue_that_hogs_have_filled_refuses_no_newcomer() {
+    let mut dispatcher = ready(4, 4);
+    for number in 0..20 {
+        dispatcher.handle(of(1 + u32::from(number % 2), number));
+    }
+    assert_eq!((dispatcher.counts().running, dispatcher.counts().queued), (3, 3));
+    assert_eq!(starts(&dispatcher.handle(of(3, 30))), [id(30)], "a slot is kept for it");
+    assert_eq!(denial(&dispatcher.handle(of(4, 40))), None, "and then a place to wait");
+    assert_eq!(dispatcher.counts().queued, 4);
+    assert_eq!(denial(&dispatcher.handle(of(5, 50))), Some(DenyReason::Busy));
+    // A slot is free for a newcomer, and the queue is full: it needs no place there.
+    dispatcher.handle(ended(id(30), 0));
+    dispatcher.handle(ended(id(40), 0));
+    assert_eq!(denial(&dispatcher.handle(of(1, 60))), Some(DenyReason::Busy));
+    dispatcher.bounds.queue.total = 0;
+    assert_eq!(starts(&dispatcher.handle(of(5, 51))), [id(51)]);
 }
 
 #[test]
@@ -127,7 +179,7 @@ fn a_full_queue_says_busy_and_when_to_try_again() {
 #[test]
 fn a_queue_of_large_requests_is_full_by_its_bytes() {
     let mut dispatcher = ready(1, 100);
-    dispatcher.bounds.queue_bytes = 10;
+    dispatcher.bounds.queue_bytes = Share { total: 10, kept: 0, little: 0 };
     for (number, bytes) in [(1, 9), (2, 9)] {
         let effects = dispatcher.handle(Event::Request(Request { bytes, ..request(number) }));
         assert_eq!(denial(&effects), None);
@@ -150,8 +202,7 @@ fn one_owner_cannot_fill_the_queue_for_another() {
 #[test]
 fn one_owner_cannot_fill_the_queue_with_bytes_for_another() {
     let mut dispatcher = ready(1, 100);
-    dispatcher.bounds.queue_bytes = 10;
-    dispatcher.bounds.queue_bytes_per_owner = 7;
+    dispatcher.bounds.queue_bytes = Share { total: 10, kept: 3, little: 3 };
     let mut ask = |number, owner, bytes| {
         let connection = ConnectionId(u64::from(owner));
         denial(&dispatcher.handle(Event::Request(Request { owner, connection, bytes, ..request(number) })))
@@ -375,11 +426,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const SLOTS: usize = 3;
+const SLOTS: usize = 8;
+/// Of those, for owners without a run.
+const KEPT: usize = 2;
+/// Connections, and so owners but one: the first two have the same.
+const CONNECTIONS: u8 = 5;
+
+fn owner_of(connection: ConnectionId) -> u32 {
+    u32::try_from(connection.0).unwrap().max(1)
+}
 
 /// What an observer of the effects alone can say.
 #[derive(Debug, Default)]
 struct Model {
+    owners: BTreeMap<ExecId, u32>,
     holding: BTreeSet<ExecId>,
     started: BTreeSet<ExecId>,
     finished: BTreeSet<ExecId>,
@@ -401,6 +461,10 @@ impl Model {
                     assert!(self.started.insert(*run), "started twice");
                     assert!(!self.exited.contains(run), "started after its end");
                     assert!(!self.cancelled_in_queue.contains(run), "started though cancelled");
+                    if self.held_by(self.owners[run]) > 0 {
+                        assert!(self.holding.len() < SLOTS - KEPT, "a kept slot for one who has a slot");
+                        assert_eq!(self.newcomers(), 0, "one without a slot is passed over");
+                    }
                     self.holding.insert(*run);
                     assert!(self.holding.len() <= SLOTS, "more than the slots run");
                 }
@@ -449,6 +513,17 @@ impl Model {
         }
     }
 
+    fn held_by(&self, owner: u32) -> usize {
+        self.holding.iter().filter(|run| self.owners[run] == owner).count()
+    }
+
+    /// Runs that wait, of owners without a slot.
+    fn newcomers(&self) -> usize {
+        let waits = |run: &&ExecId| !self.started.contains(run) && !self.exited.contains(run);
+        let waiting = self.seqs.keys().filter(waits);
+        waiting.filter(|run| self.held_by(self.owners[run]) == 0).count()
+    }
+
     fn nth(&self, number: u8) -> Option<ExecId> {
         let known: Vec<ExecId> = self.seqs.keys().copied().collect();
         (!known.is_empty()).then(|| known[usize::from(number) % known.len()])
@@ -461,36 +536,41 @@ struct World {
     now: u64,
     next: u16,
     up: bool,
+    draining: bool,
 }
 
 impl World {
     fn new() -> Self {
-        let mut bounds = Bounds::new(SLOTS, 4, true);
+        let mut bounds = Bounds::new(SLOTS, 8, true);
         bounds.kept_runs = 6;
         bounds.kept_runs_per_owner = 4;
         bounds.kept_output = 50;
         bounds.kept_output_per_owner = 30;
         bounds.runs_per_connection = 5;
         let dispatcher = Dispatcher::new(bounds);
-        Self { dispatcher, model: Model::default(), now: 0, next: 0, up: false }
+        Self { dispatcher, model: Model::default(), now: 0, next: 0, up: false, draining: false }
     }
 
     fn handle(&mut self, event: Event) {
         let effects = self.dispatcher.handle(event);
         self.model.observe(&effects);
         assert_eq!(self.dispatcher.counts().running, self.model.holding.len());
+        if self.up && !self.draining && self.model.holding.len() < SLOTS {
+            assert_eq!(self.model.newcomers(), 0, "one without a slot waits though a slot is free");
+        }
     }
 
     fn take(&mut self, step: Step) {
         let now = self.now;
-        let client = |number: u8| ConnectionId(u64::from(number % 3));
-        let owner = |connection: ConnectionId| if connection.0 == 2 { 2 } else { 1 };
+        let client = |number: u8| ConnectionId(u64::from(number % CONNECTIONS));
+        let owner = owner_of;
         let event = match step {
             Step::Request { connection, detach, relayed, wall } => {
                 self.next += 1;
                 let connection = client(connection);
                 let run = id(self.next);
                 self.model.ring.insert(run, 3);
+                self.model.owners.insert(run, owner(connection));
                 Event::Request(Request {
                     now,
                     connection,
@@ -515,7 +595,10 @@ impl World {
             }
             Step::Unavailable if !self.up => Event::LauncherUnavailable { now, reason: "x".into() },
             Step::Unavailable => return,
-            Step::Drain => Event::Drain { now, grace: 50_000 },
+            Step::Drain => {
+                self.draining = true;
+                Event::Drain { now, grace: 50_000 }
+            }
             Step::Disconnected(connection) => Event::Disconnected { now, connection: client(connection) },
             about_a_run => match self.about_a_run(&about_a_run, client, owner) {
                 Some(event) => event,
@@ -584,6 +667,7 @@ proptest! {
             world.take(step);
         }
         // Whatever happened, a stop ends every run that was accepted, once.
+        world.draining = true;
         world.handle(Event::Kill { now: world.now });
         let running: Vec<ExecId> = world.model.holding.iter().copied().collect();
         for run in running {
@@ -598,7 +682,7 @@ proptest! {
         let held: BTreeSet<ExecId> = accepted.difference(&world.model.exited).copied().collect();
         for run in &held {
             // Only a run whose output a client holds up may still be without its Exited; it has no slot.
-            let phase = world.dispatcher.phase(*run, 1).or(world.dispatcher.phase(*run, 2));
+            let phase = world.dispatcher.phase(*run, world.model.owners[run]);
             let closing = matches!(phase, Some(Phase::Closing { .. }));
             prop_assert!(closing, "{:?}", phase);
         }

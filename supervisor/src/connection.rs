@@ -32,7 +32,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::aside::{Aside, Foreign};
 use crate::daemon::{Daemon, Pause, Sending};
 use crate::dispatcher::ConnectionId;
-use crate::outbox::{ANSWERS, Outbox};
+use crate::ledger::Entry;
+use crate::outbox::Outbox;
 use crate::peer;
 use crate::turn::Turn;
 use crate::watched::{both, watch};
@@ -86,7 +87,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>) -> Option<u32> {
         say_last(&daemon.aside, socket, ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
-    let outbox = Outbox::new(peer.owner.clone());
+    let outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
     let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
     let id = daemon.state.borrow_mut().connect(outbox);
     tracing::debug!(connection = id.0, pid = peer.pid, uid, "connected");
@@ -178,7 +179,8 @@ impl Connection<'_> {
     }
 
     async fn read_all(&mut self) -> Result<End, End> {
-        let mut incoming = Incoming::new(self.daemon.aside.clone(), self.uid);
+        let entry = self.daemon.state.borrow().ledger.entry(self.uid);
+        let mut incoming = Incoming::new(self.daemon.aside.clone(), self.uid, entry);
         let frames = &mut incoming;
         let settings = &self.daemon.settings;
         let until = Instant::now() + settings.hello_within;
@@ -223,6 +225,12 @@ impl Connection<'_> {
         self.wait_for_closings().await?;
         let pause =
             self.daemon.state.borrow_mut().message(self.id, message, &home, || frames.take_descriptor())?;
+        frames.count();
+        if let Some(outbox) = self.daemon.state.borrow().connections.get(&self.id)
+            && outbox.is_overdrawn
+        {
+            return Err(broken(ProtocolErrorCode::TooMany, outbox.entry.refusal()));
+        }
         if let Pause::Feed(feed) = pause {
             tokio::select! {
                 () = feed.room() => {}
@@ -264,8 +272,11 @@ impl Connection<'_> {
         loop {
             let (answers, queue) = {
                 let state = self.daemon.state.borrow();
-                let waiting = state.connections.get(&self.id).map_or(0, Outbox::waiting);
-                (waiting >= ANSWERS, state.link.is_full().then(|| Rc::clone(&state.link.room)))
+                let is_full = |outbox: &Outbox| outbox.waiting() >= outbox.answers();
+                (
+                    state.connections.get(&self.id).is_some_and(is_full),
+                    state.link.is_full().then(|| Rc::clone(&state.link.room)),
+                )
             };
             match queue {
                 Some(queue) => queue.notified().await,
@@ -346,11 +357,17 @@ struct Incoming {
     buffer: FrameBuffer,
     aside: Aside,
     owner: u32,
+    /// What the bytes take.
+    entry: Entry,
 }
 
 impl Incoming {
-    fn new(aside: Aside, owner: u32) -> Self {
-        Self { buffer: FrameBuffer::new(MAX_HELLO), aside, owner }
+    fn new(aside: Aside, owner: u32, entry: Entry) -> Self {
+        Self { buffer: FrameBuffer::new(MAX_HELLO), aside, owner, entry }
+    }
+
+    fn count(&self) {
+        self.entry.set(self.buffer.held_with(0));
     }
 
     fn take_descriptor(&mut self) -> Option<Foreign> {
@@ -359,6 +376,7 @@ impl Incoming {
     }
 
     fn push(&mut self, bytes: &[u8], received: socket::Received) -> Result<(), End> {
+        let memory = self.entry.allows(self.buffer.held_with(received.length));
         // Before anything else: in the buffer they can't be closed by a return.
         let pushed = self.buffer.push(&bytes[..received.length], received.descriptors);
         if received.truncated {
@@ -367,6 +385,10 @@ impl Incoming {
         if received.length == 0 {
             return Err(End::Gone);
         }
+        if !memory {
+            return Err(broken(ProtocolErrorCode::TooMany, self.entry.refusal()));
+        }
+        self.count();
         pushed.map_err(|error| broken(ProtocolErrorCode::Unexpected, error.to_string()))
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::aside::Foreign;
 use crate::descriptors::Kind;
+use crate::ledger::Entry;
 use crate::watched::watch;
 
 /// Bytes that may wait in one feed, before those of the message that fills it.
@@ -28,7 +29,7 @@ const BOUND: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 /// A run's standard input on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Feed {
     queue: RefCell<VecDeque<Bytes>>,
     queued: Cell<usize>,
@@ -37,6 +38,8 @@ pub(crate) struct Feed {
     taken: Cell<u64>,
     written: Cell<u64>,
     limit: Option<u64>,
+    /// What the queue takes.
+    entry: Entry,
     changed: Notify,
     room: Notify,
 }
@@ -47,8 +50,19 @@ pub(crate) struct OverLimit(pub(crate) u64);
 
 impl Feed {
     /// For at most `limit` bytes.
-    pub(crate) fn new(limit: Option<u64>) -> Rc<Self> {
-        Rc::new(Self { limit, ..Self::default() })
+    pub(crate) fn new(limit: Option<u64>, entry: Entry) -> Rc<Self> {
+        let (queue, queued, ended, closed, taken, written, changed, room) = Default::default();
+        Rc::new(Self { queue, queued, ended, closed, taken, written, limit, entry, changed, room })
+    }
+
+    /// Whether there is memory for so many bytes more.
+    pub(crate) fn has_memory_for(&self, bytes: usize) -> bool {
+        self.closed.get() || self.ended.get() || self.entry.allows(self.queued.get() + bytes)
+    }
+
+    fn set_queued(&self, bytes: usize) {
+        self.queued.set(bytes);
+        self.entry.set(bytes);
     }
 
     /// Takes bytes, whether there is room or not: wait for [`Feed::room`] before the next.
@@ -61,7 +75,7 @@ impl Feed {
             return Err(OverLimit(limit));
         }
         self.taken.set(taken);
-        self.queued.set(self.queued.get() + bytes.len());
+        self.set_queued(self.queued.get() + bytes.len());
         self.queue.borrow_mut().push_back(bytes);
         self.changed.notify_one();
         Ok(())
@@ -77,7 +91,7 @@ impl Feed {
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.queue.borrow_mut().clear();
-        self.queued.set(0);
+        self.set_queued(0);
         self.changed.notify_one();
         self.room.notify_waiters();
     }
@@ -106,7 +120,7 @@ impl Feed {
     }
 
     fn took(&self, bytes: usize) {
-        self.queued.set(self.queued.get().saturating_sub(bytes));
+        self.set_queued(self.queued.get().saturating_sub(bytes));
         self.room.notify_waiters();
     }
 

@@ -15,7 +15,7 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `mounts`, `aside`, `watched`, `turn`, `homes`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's
+//! `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's
 //! ring), `link`, `launch_link`, `daemon`, `reload`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,7 @@ mod frames;
 mod homes;
 mod launch_link;
 pub mod launcher;
+mod ledger;
 mod link;
 mod listener;
 mod mounts;

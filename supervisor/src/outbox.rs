@@ -14,12 +14,18 @@ use stockade_protocol::ExecId;
 use stockade_protocol::launch::Owner;
 use tokio::sync::Notify;
 
-use crate::output::Place;
+use crate::ledger::Entry;
+use crate::output::{BATCH, Place};
 
 /// Bytes a connection's buffer is filled up to with events.
 pub(crate) const HIGH: usize = 256 * 1024;
 /// Bytes of answers that may wait before the client's next message is read.
 pub(crate) const ANSWERS: usize = 1024 * 1024;
+
+/// An answer of so many bytes is never refused: without memory they come one at a time.
+const SMALL: usize = 4 * 1024;
+/// Bytes that a followed run takes here and in its record, roughly.
+const FOLLOWING: usize = 128;
 
 /// One connection's outgoing side.
 #[derive(Debug)]
@@ -38,6 +44,10 @@ pub(crate) struct Outbox {
     pub(crate) bell: Rc<Notify>,
     /// Rung when there is room for answers.
     pub(crate) room: Rc<Notify>,
+    /// What all this takes.
+    pub(crate) entry: Entry,
+    /// Something was refused for want of memory: the connection is to be closed.
+    pub(crate) is_overdrawn: bool,
 }
 
 /// What it means that the bytes before a mark have gone.
@@ -62,7 +72,7 @@ pub(crate) struct Following {
 }
 
 impl Outbox {
-    pub(crate) fn new(owner: Owner) -> Self {
+    pub(crate) fn new(owner: Owner, entry: Entry) -> Self {
         Self {
             owner,
             buffer: Vec::new(),
@@ -73,6 +83,8 @@ impl Outbox {
             ready: VecDeque::new(),
             bell: Rc::default(),
             room: Rc::default(),
+            entry,
+            is_overdrawn: false,
         }
     }
 
@@ -98,8 +110,40 @@ impl Outbox {
         let before = self.buffer.len();
         let result = fill(&mut self.buffer);
         self.put += (self.buffer.len() - before) as u64;
+        self.count();
         self.bell.notify_one();
         result
+    }
+
+    /// Puts an answer, unless there is no memory for it.
+    pub(crate) fn answer<T>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut answer = Vec::new();
+        let result = fill(&mut answer);
+        if answer.len() <= SMALL || self.entry.allows(self.held() + answer.len()) {
+            self.put(|buffer| buffer.extend_from_slice(&answer));
+        } else {
+            self.is_overdrawn = true;
+        }
+        result
+    }
+
+    /// Bytes that this takes.
+    fn held(&self) -> usize {
+        self.buffer.capacity() + self.following.len() * FOLLOWING
+    }
+
+    fn count(&self) {
+        self.entry.set(self.held());
+    }
+
+    /// Whether another run may be followed.
+    pub(crate) fn may_follow(&self) -> bool {
+        self.entry.allows(self.held() + FOLLOWING)
+    }
+
+    /// Bytes of answers that may wait before the next message is read.
+    pub(crate) fn answers(&self) -> usize {
+        if self.entry.allows(self.held() + ANSWERS) { ANSWERS } else { 1 }
     }
 
     /// Marks what has been put so far.
@@ -115,7 +159,8 @@ impl Outbox {
             self.buffer = Vec::new();
             self.sent = 0;
         }
-        if self.waiting() < ANSWERS {
+        self.count();
+        if self.waiting() < self.answers() {
             self.room.notify_waiters();
         }
     }
@@ -134,6 +179,7 @@ impl Outbox {
     /// Follows a run from a place.
     pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
         self.following.insert(run, Following { place, taken, queued: false, complete: false });
+        self.count();
         self.make_ready(run);
     }
 
@@ -150,7 +196,11 @@ impl Outbox {
 
     /// Takes the run whose turn it is, while there is room.
     pub(crate) fn next_ready(&mut self) -> Option<ExecId> {
-        if self.waiting() >= HIGH {
+        if self.waiting() >= HIGH || self.ready.is_empty() {
+            return None;
+        }
+        if !self.entry.allows(self.waiting() + BATCH + self.following.len() * FOLLOWING) {
+            self.entry.ring_when_freed(&self.bell);
             return None;
         }
         let run = self.ready.pop_front()?;
@@ -164,9 +214,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatcher::Share;
+    use crate::ledger::{Ledger, Memory};
 
     fn outbox() -> Outbox {
-        Outbox::new(Owner { uid: 1, gid: 1, groups: Vec::new() })
+        let memory = Memory { share: Share::new(2 * HIGH, 0, false), per_owner: 2 * HIGH };
+        Outbox::new(Owner { uid: 1, gid: 1, groups: Vec::new() }, Ledger::new(memory).entry(1))
     }
 
     #[test]

@@ -20,8 +20,9 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::daemon::{Daemon, Settings};
-use crate::dispatcher::{Bounds, Event, bounds};
+use crate::dispatcher::{Bounds, Event, Share, bounds};
 use crate::launch_link::{self, Starter};
+use crate::ledger::Memory;
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
@@ -31,6 +32,12 @@ use crate::{connection, launcher, paths, reload};
 const CONNECTIONS: usize = 4096;
 /// Connections of one user, in root's daemon.
 const CONNECTIONS_PER_OWNER: usize = 2048;
+/// Bytes that may wait in connections, beside what is free in each.
+const CONNECTION_MEMORY: usize = 512 * 1024 * 1024;
+/// Those of one user, in root's daemon.
+const CONNECTION_MEMORY_PER_OWNER: usize = 128 * 1024 * 1024;
+/// With so many bytes in them an owner has little: the largest frame, and as much that waits for him.
+const LITTLE_CONNECTION_MEMORY: usize = 4 * 1024 * 1024;
 /// How long the opening frame may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// How long any frame may take from its first byte to its last.
@@ -150,6 +157,10 @@ pub(crate) fn settings(options: &ServeOptions, uid: u32) -> Result<Settings, Ser
         grace_ms: milliseconds(options.grace),
         connections: CONNECTIONS,
         connections_per_owner: if uid == 0 { CONNECTIONS_PER_OWNER } else { CONNECTIONS },
+        memory: Memory {
+            share: Share::new(CONNECTION_MEMORY, LITTLE_CONNECTION_MEMORY, uid == 0),
+            per_owner: if uid == 0 { CONNECTION_MEMORY_PER_OWNER } else { CONNECTION_MEMORY },
+        },
         hello_within: HELLO_WITHIN,
         frame_within: FRAME_WITHIN,
         home_of: paths::home_of,

@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use stockade_protocol::bounds::MAX_DESCRIPTORS;
 use stockade_protocol::codec::{self, CodecError, HEADER};
 
+/// Bytes of room that are kept when nothing waits.
+const KEPT: usize = 64 * 1024;
+
 /// The reading side of one connection.
 #[derive(Debug)]
 pub struct FrameBuffer {
@@ -61,7 +64,18 @@ impl FrameBuffer {
         let Some(payload) = waiting.get(HEADER..HEADER + length) else { return Ok(None) };
         let message = codec::decode_payload(payload);
         self.start += HEADER + length;
+        if self.start == self.bytes.len() && self.bytes.capacity() > KEPT {
+            // Who has sent one large frame doesn't keep its room for ever.
+            self.bytes = Vec::new();
+            self.start = 0;
+        }
         message.map(Some)
+    }
+
+    /// Bytes of memory that this takes, with so many bytes more at least.
+    #[must_use]
+    pub fn held_with(&self, more: usize) -> usize {
+        self.bytes.capacity().max(self.bytes.len() - self.start + more)
     }
 
     /// Takes the oldest waiting descriptor.

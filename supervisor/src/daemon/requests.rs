@@ -81,7 +81,9 @@ impl State {
                     self.answer(connection, &ServerMessage::Denied { request_id, exec_id: None, denied });
                 }
             }
-            ClientMessage::StdinData { exec_id, bytes } => return Ok(self.stdin(owner, exec_id, bytes)),
+            ClientMessage::StdinData { exec_id, bytes } => {
+                return Ok(self.stdin(connection, owner, exec_id, bytes));
+            }
             ClientMessage::StdinEof { exec_id } => {
                 if let Some(feed) = self.stream_of(owner, exec_id) {
                     feed.end();
@@ -164,7 +166,8 @@ impl State {
         streams_input: bool,
     ) -> Result<Run, Denied> {
         let Admitted { launch, stdin } = admitted;
-        let feed = || Some(Feed::new(launch.spec.limits.stdin));
+        let entry = || self.ledger.entry(launch.owner.uid);
+        let feed = || Some(Feed::new(launch.spec.limits.stdin, entry()));
         let (input, feed) = match (stdin, descriptors.stdin) {
             (StdinPlan::Passed, Some(descriptor)) => (Input::Passed(descriptor), None),
             (StdinPlan::Relayed(kind), Some(descriptor)) => {
@@ -226,8 +229,14 @@ impl State {
         run.feed.clone()
     }
 
-    fn stdin(&mut self, owner: u32, id: ExecId, bytes: Bytes) -> Pause {
+    fn stdin(&mut self, connection: ConnectionId, owner: u32, id: ExecId, bytes: Bytes) -> Pause {
         let Some(feed) = self.stream_of(owner, id) else { return Pause::None };
+        if !feed.has_memory_for(bytes.len()) {
+            if let Some(outbox) = self.connections.get_mut(&connection) {
+                outbox.is_overdrawn = true;
+            }
+            return Pause::None;
+        }
         match feed.push(bytes) {
             Ok(()) => Pause::Feed(feed),
             Err(over) => {
@@ -277,6 +286,10 @@ impl State {
         if followed {
             let denied = Denied::new(DenyReason::BadRequest, "this connection follows the run already");
             self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: Some(run), denied });
+            return;
+        }
+        if let Some(outbox) = self.connections.get_mut(&connection).filter(|outbox| !outbox.may_follow()) {
+            outbox.is_overdrawn = true;
             return;
         }
         self.handle(Event::Attach { connection, owner, run, after_seq });

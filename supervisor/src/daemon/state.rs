@@ -16,6 +16,7 @@ use crate::aside::Aside;
 use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
 use crate::frames;
 use crate::homes::{self, Homes, Lookup};
+use crate::ledger::{Ledger, Memory};
 use crate::link::Link;
 use crate::outbox::Outbox;
 use crate::output::Place;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     /// Most connections at once, in total and of one user.
     pub(crate) connections: usize,
     pub(crate) connections_per_owner: usize,
+    /// Bytes that may wait in them.
+    pub(crate) memory: Memory,
     /// How long the opening frame may take, and any other.
     pub(crate) hello_within: Duration,
     pub(crate) frame_within: Duration,
@@ -81,6 +84,7 @@ impl Daemon {
                 runs: HashMap::new(),
                 connections: HashMap::new(),
                 next_connection: 0,
+                ledger: Ledger::new(settings.memory),
                 link: Link::default(),
                 policies: Arc::new(policies),
                 scratch: Vec::new(),
@@ -109,6 +113,8 @@ pub(crate) struct State {
     pub(crate) runs: HashMap<ExecId, Run>,
     pub(crate) connections: HashMap<ConnectionId, Outbox>,
     next_connection: u64,
+    /// What connections hold.
+    pub(crate) ledger: Ledger,
     pub(crate) link: Link,
     pub(crate) policies: Arc<PolicySet>,
     /// Reused by every read of a ring.
@@ -199,7 +205,10 @@ impl State {
     /// Sends an answer to a client, if it is still there.
     pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
-        if let Err(error) = outbox.put(|buffer| frames::push(message, buffer)) {
+        let fill = |buffer: &mut Vec<u8>| frames::push(message, buffer);
+        // The reason why a connection ends has to get through.
+        let is_last = matches!(message, ServerMessage::Error(_));
+        if let Err(error) = if is_last { outbox.put(fill) } else { outbox.answer(fill) } {
             tracing::error!(%error, "an answer can't be sent");
         }
     }

@@ -9,7 +9,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::denied::DenyReason;
 
-use super::stage::{Changes, Client, Stage, open};
+use super::stage::{Changes, Client, LONG, Stage, open};
 
 /// What the daemon says before it closes.
 fn closed_with(client: &mut Client) -> ProtocolErrorCode {
@@ -258,4 +258,68 @@ fn a_flood_of_messages_that_need_no_answer_starves_nobody() {
         // Without turns an answer took more than a second here.
         assert!(longest < Duration::from_millis(500), "an answer took {longest:?}");
     });
+}
+
+/// The first part of a frame of 1 MiB.
+fn part(bytes: usize) -> Vec<u8> {
+    let mut part = (1_u32 << 20).to_le_bytes().to_vec();
+    part.resize(bytes, 0);
+    part
+}
+
+#[test]
+fn the_memory_of_an_owner_is_bounded_and_who_asks_for_little_is_still_served() {
+    const EACH: usize = 900 << 10;
+    let stage = Stage::new(Changes { memory: Some(8 << 20), frame_within: LONG, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut early = stage.client();
+    let mut holding = Vec::new();
+    let mut refused = 0;
+    for _ in 0..32 {
+        let mut client = stage.client();
+        // Refused, it closes while we write.
+        let _closed = client.say_bytes(&part(EACH));
+        client.socket.set_nonblocking(true).unwrap();
+        holding.push(client);
+    }
+    super::stage::until("no more is held than may be", || {
+        (early.status().connections as usize - 1) * EACH <= 8 << 20
+    });
+    // Who holds is silent, and who is refused was told.
+    for client in &mut holding {
+        if !client.hears_nothing() {
+            assert_eq!(closed_with(client), ProtocolErrorCode::TooMany);
+            refused += 1;
+        }
+    }
+    let held = holding.len() - refused;
+    assert!(held >= 3, "only {held} are held");
+    let run = early.exec(stage.request());
+    assert_eq!(launcher.play(b"x"), run);
+    assert_eq!(early.read_to_end(run, 2).0, b"x");
+    assert_eq!(stage.client().status().connections as usize, held + 2);
+}
+
+#[test]
+fn output_waits_for_memory_and_comes_when_there_is_some() {
+    let stage = Stage::new(Changes { memory: Some(1 << 20), frame_within: LONG, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    let (launch, _) = launcher.launch();
+    launcher.started(&launch);
+    client.event(run, 2);
+    let mut hog = stage.client();
+    hog.say_bytes(&part(900 << 10));
+    super::stage::until("it is held", || {
+        let mut other = stage.client();
+        // Too much beside what the first holds, and no more than there is.
+        other.say_bytes(&part(300 << 10)) && !other.hears_nothing()
+    });
+    launcher.write(run, &[b'x'; 50_000]);
+    assert!(client.hears_nothing(), "sent, though there is no memory for it");
+    drop(hog);
+    launcher.end_output(run);
+    launcher.ended(run, stockade_protocol::outcome::Outcome::Exited { code: 0 });
+    assert_eq!(client.read_to_end(run, 3).0.len(), 50_000);
 }

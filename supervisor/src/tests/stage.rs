@@ -51,6 +51,8 @@ pub(super) struct Changes {
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
     pub(super) home_of: Lookup,
+    /// Bytes that may wait in an owner's connections.
+    pub(super) memory: Option<usize>,
 }
 
 impl Default for Changes {
@@ -64,6 +66,7 @@ impl Default for Changes {
             frame_within: Duration::from_secs(5),
             policy: None,
             home_of: crate::paths::home_of,
+            memory: None,
         }
     }
 }
@@ -93,6 +96,7 @@ impl Stage {
         settings.hello_within = changes.hello_within;
         settings.frame_within = changes.frame_within;
         settings.home_of = changes.home_of;
+        settings.memory.per_owner = changes.memory.unwrap_or(settings.memory.per_owner);
         let (orders, received) = tokio::sync::mpsc::unbounded_channel();
         let (launcher, launchers) = channel();
         let thread = std::thread::spawn(move || {

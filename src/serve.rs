@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stockade_policies::Trust;
-use stockade_supervisor::ServeOptions;
+use stockade_supervisor::{Log, ServeOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::CliError;
@@ -51,10 +51,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
     let filter = EnvFilter::try_from_env("STOCKADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let (log, _last_lines) = Log::to(std::io::stderr()).map_err(CliError::io("start the log's thread"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(color::wanted(&std::io::stderr()))
-        .with_writer(std::io::stderr)
+        .with_writer(move || log.clone())
         .init();
     stockade_supervisor::serve(options(arguments))?;
     Ok(0)

@@ -15,8 +15,8 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard input), `output` (a run's
-//! ring), `link`, `launch_link`, `daemon`, `reload`, and [`serve()`], which ties them together.
+//! `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard input),
+//! `output` (a run's ring), `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them together.
 #![forbid(unsafe_code)]
 
 mod accounts;
@@ -34,6 +34,7 @@ pub mod launcher;
 mod ledger;
 mod link;
 mod listener;
+mod log;
 mod mounts;
 mod outbox;
 mod output;
@@ -49,5 +50,6 @@ mod watched;
 pub mod words;
 
 pub use listener::ListenError;
+pub use log::{LastLines, Log};
 pub use peer::NotAClient;
 pub use serve::{ServeError, ServeOptions, serve};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -227,6 +228,38 @@ fn killed_launcher_ends_its_runs_as_lost_and_is_replaced() {
     running.finish().expect_code(125);
     assert!(wait_until(Duration::from_secs(1), || left::with_word(&word).is_empty()));
     run("echo again").finish().expect_code(0).expect_text("again");
+}
+
+/// A reader of the log who has stopped, from the first line on.
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    let person = Mode::a_daemon().server();
+    let ground = Ground::new(person);
+    let socket = ground.base().join("daemon/stockade.sock");
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+    writer.write_all(&vec![b'x'; room]).unwrap();
+    let mut command = stockade_tests::daemon::serve(&ground, &socket);
+    let mut daemon = command.env("STOCKADE_LOG", "debug").stderr(writer).spawn().unwrap();
+    let patience = Duration::from_secs(20);
+    let up = wait_until(patience, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let mut ends = Vec::new();
+    for number in 0..3 {
+        let mut command = ground.stockade();
+        command.args(["run", "--policy", "default", "--socket"]).arg(&socket);
+        command.args(["--", "echo", &number.to_string()]);
+        ends.push(stockade_tests::setting::Started::of(command, None, patience, "a run").finish());
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let ended = wait_until(patience, || daemon.try_wait().unwrap().is_some());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(up, "it doesn't serve");
+    for (number, end) in ends.iter().enumerate() {
+        end.expect_code(0).expect_text(&number.to_string());
+    }
+    assert!(ended, "it doesn't end");
 }
 
 #[test]

@@ -14,13 +14,15 @@
 //! ```
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
-//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `listener`, `connection`,
-//! `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard input),
-//! `output` (a run's ring), `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them together.
+//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
+//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard
+//! input), `output` (a run's ring), `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! together.
 #![forbid(unsafe_code)]
 
 mod accounts;
 pub mod admission;
+mod ancestors;
 mod aside;
 mod connection;
 mod daemon;

@@ -1,7 +1,7 @@
 //! The socket that clients connect to, and the lock that makes us the only supervisor of a state directory.
 //!
-//! The socket's directory is ours, no symbolic link, and nobody else may write to it (a user's: nor enter it);
-//! otherwise somebody could put a socket of their own in the place of ours. A stale socket is replaced; a live one
+//! The socket's directory is ours, no symbolic link, and nobody else may write to it (a user's: nor enter it), nor
+//! replace one of those above it; otherwise somebody could put a socket of their own in the place of ours. A stale socket is replaced; a live one
 //! is refused with its server's process id. Looking, removing and binding happen under a lock, so two daemons that
 //! start at once can't remove each other's socket. It is on a file that only we may open: root's directory itself
 //! can be opened, and so locked for good, by anybody.
@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::accounts;
+use crate::ancestors::{self, Unsafe};
 
 /// The longest path of a socket: `sun_path` without its NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -190,10 +191,13 @@ fn group_named(name: &str) -> Result<Gid, ListenError> {
 fn make_directory(path: &Path, access: Access<'_>) -> Result<OwnedFd, ListenError> {
     let failed = |source: io::Error| ListenError::Directory { path: path.to_owned(), source };
     let mode = access.directory_mode();
+    check_ancestors(path, access)?;
     if !path.exists() {
         DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
         // Whatever the umask was.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        // Somebody may have been faster, where everybody may make directories.
+        check_ancestors(path, access)?;
     }
     let not_safe =
         |reason: String, remedy: String| ListenError::Unsafe { path: path.to_owned(), reason, remedy };
@@ -216,6 +220,14 @@ fn make_directory(path: &Path, access: Access<'_>) -> Result<OwnedFd, ListenErro
         return Err(not_safe(reason, format!("chmod {mode:o} {}, or use another", path.display())));
     }
     Ok(directory.into())
+}
+
+/// Checks the directories above one.
+fn check_ancestors(path: &Path, access: Access<'_>) -> Result<(), ListenError> {
+    ancestors::check(path, access.uid).map_err(|error| match error {
+        Unsafe::Place { path, reason, remedy } => ListenError::Unsafe { path, reason, remedy },
+        Unsafe::Io { path, source } => ListenError::Directory { path, source },
+    })
 }
 
 /// The lock that starting daemons take turns by: `NAME.lock` beside the socket. It stays, for whoever waits on it.
@@ -378,6 +390,18 @@ mod tests {
             let error = Listener::bind(&link.join("s"), access()).err().unwrap();
             assert!(matches!(error, ListenError::Unsafe { .. }), "{error}");
         });
+    }
+
+    #[test]
+    fn a_directory_below_one_that_others_may_change_is_refused_by_that_one() {
+        let top = private();
+        let open = top.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = StateLock::take(&open.join("a/state"), access().uid).unwrap_err();
+        assert!(matches!(&error, ListenError::Unsafe { path, .. } if *path == open), "{error}");
+        assert!(error.to_string().contains("chmod go-w"), "{error}");
+        assert!(!open.join("a").exists(), "nothing is made there");
     }
 
     #[test]

@@ -587,3 +587,29 @@ fn queue_that_is_full_answers_busy_with_a_time() {
     }
     assert!(busy);
 }
+
+/// Frames of 1 MiB that never come to their end, on 250 connections of root's; somebody else asks for little.
+#[test]
+fn what_waits_in_one_owners_connections_is_bounded_and_another_owner_is_served() {
+    if !Person::me().is_root() {
+        not_tested("two owners of one daemon", "that takes root");
+        return;
+    }
+    let daemon = Daemon::start(Person::me(), &[]);
+    let mut part = (1_u32 << 20).to_le_bytes().to_vec();
+    part.resize(1 << 20, 0);
+    let mut hogs: Vec<Wire> = (0..250).map(|_| Wire::greeted(&daemon, Person::me())).collect();
+    for hog in &mut hogs {
+        // Refused, it is closed while we write.
+        let _closed = hog.send_bytes(&part);
+    }
+    let mut other = Wire::greeted(&daemon, Person::user());
+    other.send(&ClientMessage::Status, &[]);
+    let Came::Message(message) = other.receive(Duration::from_secs(20)) else { panic!("not served") };
+    assert!(matches!(*message, ServerMessage::Status(_)), "{message:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kibibytes < 192 << 10, "the daemon has had {kibibytes} KiB");
+    expect_error(hogs.last_mut().unwrap(), ProtocolErrorCode::TooMany);
+}

@@ -5,7 +5,15 @@
 //! is refused with its server's process id. Looking, removing and binding happen under a lock, so two daemons that
 //! start at once can't remove each other's socket. It is on a file that only we may open: root's directory itself
 //! can be opened, and so locked for good, by anybody.
+//!
+//! The socket appears when nothing is missing: it is bound under a name of its own, gets its group and mode, and
+//! listens, before it is renamed. Who finds it may connect.
+//!
+//! ```text
+//! lock ──> stale ones removed ──> NAME.new bound, listening ──> group, mode ──> NAME ── drop ──> removed
+//! ```
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -27,8 +35,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::accounts;
 use crate::ancestors::{self, Unsafe};
 
-/// The longest path of a socket: `sun_path` without its NUL.
-const MAX_SOCKET_PATH: usize = 107;
+/// What follows a socket's name until it has its group and mode. The kernel goes on telling that name to whoever asks
+/// for the socket's address; nothing of ours does.
+const UNFINISHED: &str = ".new";
+/// The longest path of a socket: `sun_path` without its NUL and [`UNFINISHED`].
+const MAX_SOCKET_PATH: usize = 107 - UNFINISHED.len();
 const LOCK: &str = "supervisor.lock";
 
 /// Why there is no socket to serve.
@@ -144,20 +155,26 @@ impl Listener {
         // Held until the end of this function; let go of by the close.
         let _lock = lock_for(path, &held)
             .map_err(|errno| ListenError::Directory { path: directory.to_owned(), source: errno.into() })?;
+        let unfinished = &path.with_file_name(name_with(path, UNFINISHED));
         remove_stale(path)?;
+        // A daemon that was killed may have left it; whoever makes it has the lock.
+        remove_stale(unfinished)?;
         let failed = |source: io::Error| ListenError::Bind { path: path.to_owned(), source };
-        let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
-        let accepting = ListenerOptions::new()
+        let name = unfinished.as_path().to_fs_name::<GenericFilePath>().map_err(failed)?;
+        // Removes the unfinished name if we don't get to the end.
+        let mut accepting = ListenerOptions::new()
             .name(name)
             .mode(access.socket_mode())
             .create_tokio_as::<Accepting>()
             .map_err(failed)?;
         if let Some(group) = group {
-            nix::unistd::chown(path, None, Some(group)).map_err(|errno| failed(errno.into()))?;
+            nix::unistd::chown(unfinished, None, Some(group)).map_err(|errno| failed(errno.into()))?;
         }
         // Whatever the umask took from it; the group is the right one by now.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.socket_mode()))
+        std::fs::set_permissions(unfinished, std::fs::Permissions::from_mode(access.socket_mode()))
             .map_err(failed)?;
+        std::fs::rename(unfinished, path).map_err(failed)?;
+        accepting.do_not_reclaim_name_on_drop();
         Ok(Self { accepting, path: path.to_owned() })
     }
 
@@ -170,13 +187,22 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    /// While we still listen, so nobody can have taken the name for a stale one and put another socket there.
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the socket can't be removed");
+        }
+    }
+}
+
 fn check_path(path: &Path) -> Result<(), ListenError> {
     let reason = if !path.is_absolute() {
         "it isn't absolute"
     } else if path.file_name().is_none() {
         "it has no name"
     } else if path.as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
-        "it is longer than the 107 bytes that the kernel allows"
+        "it is longer than 103 bytes (the kernel allows 107, and until it is ready its name has 4 more)"
     } else {
         return Ok(());
     };
@@ -230,10 +256,16 @@ fn check_ancestors(path: &Path, access: Access<'_>) -> Result<(), ListenError> {
     })
 }
 
+/// A socket's name with something after it.
+fn name_with(socket: &Path, suffix: &str) -> OsString {
+    let mut name = socket.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    name
+}
+
 /// The lock that starting daemons take turns by: `NAME.lock` beside the socket. It stays, for whoever waits on it.
 fn lock_for(socket: &Path, directory: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let mut name = socket.file_name().unwrap_or_default().to_owned();
-    name.push(".lock");
+    let name = name_with(socket, ".lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
@@ -344,7 +376,101 @@ mod tests {
             let client = UnixStream::connect(&path).unwrap();
             let accepted = listener.accept().await.unwrap();
             drop((client, accepted, listener));
+            assert_eq!(names(path.parent().unwrap()), ["stockade.sock.lock"]);
+        });
+    }
+
+    /// The names in a directory.
+    fn names(directory: &Path) -> Vec<OsString> {
+        directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    /// A group that isn't our own, which only root can give a socket to.
+    fn other_group() -> Option<(String, u32)> {
+        let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        let name =
+            groups.lines().filter(|line| !line.contains(":0:")).find_map(|line| line.split(':').next());
+        let found = name.and_then(|name| Some((name.to_owned(), accounts::group(name)?)));
+        found.filter(|_| access().uid == 0)
+    }
+
+    #[test]
+    fn a_socket_appears_with_its_owner_group_and_mode() {
+        use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+        within(async {
+            let top = private();
+            let directory = ours(&top);
+            let path = directory.join("s");
+            let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+            add_watch(&inotify, &directory, WatchFlags::ALL_EVENTS).unwrap();
+            let other = other_group();
+            let group = other.as_ref().map(|(name, _)| name.as_str());
+            let _listener = Listener::bind(&path, Access { group, ..access() }).unwrap();
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut reader = Reader::new(&inotify, &mut buffer);
+            let mut happened = Vec::new();
+            while let Ok(event) = reader.next() {
+                if event.file_name().is_some_and(|name| name.to_bytes() == b"s") {
+                    happened.push(event.events());
+                }
+            }
+            // Not made there, and nothing changed once it was there.
+            assert_eq!(happened, [ReadFlags::MOVED_TO]);
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            assert_eq!(found.mode() & 0o777, access().socket_mode());
+            assert_eq!(found.uid(), access().uid);
+            match other {
+                Some((_, id)) => assert_eq!(found.gid(), id),
+                None => eprintln!("not tested: the socket's group: that takes root, and a group"),
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_unfinished_is_replaced_and_what_is_served_there_is_not() {
+        within(async {
+            let top = private();
+            let path = ours(&top).join("s");
+            let unfinished = path.with_extension("new");
+            drop(UnixListener::bind(&unfinished).unwrap());
+            drop(Listener::bind(&path, access()).unwrap());
+            assert!(!unfinished.exists());
+            let served = UnixListener::bind(&unfinished).unwrap();
+            let error = Listener::bind(&path, access()).err().unwrap();
+            assert!(matches!(&error, ListenError::Live { path, .. } if *path == unfinished), "{error}");
+            assert!(UnixStream::connect(&unfinished).is_ok());
+            drop(served);
+            std::fs::remove_file(&unfinished).unwrap();
+            std::fs::write(&unfinished, "precious").unwrap();
+            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
             assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_finished_leaves_nothing() {
+        within(async {
+            let top = private();
+            let directory = ours(&top);
+            // Only a directory could have this name.
+            let error = Listener::bind(&directory.join("s/"), access()).err().unwrap();
+            assert!(matches!(error, ListenError::Bind { .. }), "{error}");
+            assert_eq!(names(&directory), ["s.lock"]);
+        });
+    }
+
+    #[test]
+    fn the_longest_path_can_be_bound_and_one_byte_more_is_refused() {
+        within(async {
+            let top = private();
+            let directory = ours(&top);
+            let room = MAX_SOCKET_PATH - directory.as_os_str().len() - 1;
+            let path = directory.join("s".repeat(room));
+            let listener = Listener::bind(&path, access()).unwrap();
+            assert!(UnixStream::connect(&path).is_ok());
+            drop(listener);
+            let path = directory.join("s".repeat(room + 1));
+            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
         });
     }
 

@@ -22,7 +22,8 @@ use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutp
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
 use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
-use stockade_supervisor::{descriptors, launcher};
+use stockade_supervisor::descriptors;
+use stockade_supervisor::launcher::{self, Purpose};
 use stockade_wire::channel::{Channel, ChannelError};
 use stockade_worker::Embedded;
 
@@ -72,7 +73,8 @@ impl Link {
             let socket = stockade_worker::copy_as_launcher(launch, passing).map_err(failed)?;
             return Ok(Self { channel: Channel::new(socket), inside: None });
         }
-        let (channel, _launcher) = launcher::start(true).map_err(|error| CliError::Embedded(error.into()))?;
+        let (channel, _launcher) =
+            launcher::start(Purpose::Embedded).map_err(|error| CliError::Embedded(error.into()))?;
         channel
             .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
             .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), passing))

@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Requests that may wait
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     queue: Option<u32>,
+    /// The most workers kept ready for one user, policy and workspace; 0: none is made before its run
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=64))]
+    parked: Option<u32>,
     /// How long running commands have when it is told to stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::time)]
     grace: u64,
@@ -74,6 +77,7 @@ fn options(arguments: &Arguments) -> ServeOptions {
         group: arguments.group.clone(),
         slots: count(arguments.slots),
         queue: count(arguments.queue),
+        parked: arguments.parked,
         grace: Duration::from_millis(arguments.grace),
         retention: Duration::from_millis(arguments.retention),
     }

@@ -31,11 +31,11 @@ pub(crate) struct StartUp {
     pub(crate) environment: &'static [(&'static str, &'static str)],
 }
 
-/// Flags that leave nothing parked but keep templates. Empty while there is no pool: such a daemon then does what
-/// the default one does.
-const NOTHING_PARKED: &[&str] = &[];
-/// Flags that prepare nothing at all before a request. Empty while there is no pool.
-const NOTHING_PREPARED: &[&str] = &[];
+/// Flags that leave nothing parked but keep templates.
+const NOTHING_PARKED: &[&str] = &["--parked", "0"];
+/// Flags that prepare nothing before a request. The first request of a daemon makes its template all the same, so only
+/// that one is cold.
+const NOTHING_PREPARED: &[&str] = NOTHING_PARKED;
 
 /// As it comes.
 pub(crate) const DEFAULT: StartUp = StartUp { name: "default", arguments: &[], environment: &[] };

@@ -30,24 +30,36 @@ pub enum LauncherError {
     Spawn(#[source] io::Error),
 }
 
-/// Starts a launcher and returns the supervisor's end of its channel (blocking, close-on-exec). `embedded`: it
-/// dies with its channel and passes descriptors only, without a relay.
+/// What a launcher is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// One run: it passes descriptors only, without a relay.
+    Embedded,
+    /// A daemon's runs.
+    Daemon {
+        /// The most workers parked for one user, policy and workspace.
+        parked: u32,
+    },
+}
+
+/// Starts a launcher and returns the supervisor's end of its channel (blocking, close-on-exec), with which it ends.
 ///
 /// # Errors
 /// [`LauncherError`]; nothing is left running then.
-pub fn start(embedded: bool) -> Result<(Channel, Child), LauncherError> {
+pub fn start(purpose: Purpose) -> Result<(Channel, Child), LauncherError> {
     let (ours, theirs) = socket::seqpacket_pair().map_err(LauncherError::Channel)?;
-    let child = spawn(embedded, theirs).map_err(LauncherError::Spawn)?;
+    let child = spawn(purpose, theirs).map_err(LauncherError::Spawn)?;
     Ok((Channel::new(ours), child))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the place where a process is started")]
-fn spawn(embedded: bool, channel: OwnedFd) -> io::Result<Child> {
+fn spawn(purpose: Purpose, channel: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new(OURSELVES);
     command.arg0("stockade").arg("launcher");
-    if embedded {
-        command.arg("--embedded");
-    }
+    match purpose {
+        Purpose::Embedded => command.arg("--embedded"),
+        Purpose::Daemon { parked } => command.arg(format!("--parked={parked}")),
+    };
     command
         .env_clear()
         .current_dir("/")

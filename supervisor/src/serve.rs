@@ -22,11 +22,12 @@ use tokio::time::{sleep, sleep_until, timeout};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::{Bounds, Event, Share, bounds};
 use crate::launch_link::{self, Starter};
+use crate::launcher::{self, Purpose};
 use crate::ledger::Memory;
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
-use crate::{connection, launcher, paths, reload};
+use crate::{connection, paths, reload};
 
 /// Connections at once.
 const CONNECTIONS: usize = 4096;
@@ -62,6 +63,8 @@ pub struct ServeOptions {
     pub slots: Option<usize>,
     /// Requests that may wait; by default [`bounds::QUEUE`].
     pub queue: Option<usize>,
+    /// The most workers parked for one user, policy and workspace; by default [`bounds::PARKED`].
+    pub parked: Option<u32>,
     /// How long runs may go on when the daemon is asked to stop.
     pub grace: Duration,
     /// How long ended runs are kept for a client that comes back.
@@ -77,6 +80,7 @@ impl Default for ServeOptions {
             group: None,
             slots: None,
             queue: None,
+            parked: None,
             grace: Duration::from_secs(10),
             retention: Duration::from_millis(bounds::RETENTION_MS),
         }
@@ -107,7 +111,9 @@ pub enum ServeError {
 /// [`ServeError`], before anything was served.
 #[allow(clippy::needless_pass_by_value, reason = "a daemon's options are its own")]
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let starter: Starter = Box::new(|| launcher::start(false).map(|(channel, child)| (channel, Some(child))));
+    let purpose = Purpose::Daemon { parked: options.parked.unwrap_or(bounds::PARKED) };
+    let starter: Starter =
+        Box::new(move || launcher::start(purpose).map(|(channel, child)| (channel, Some(child))));
     let settings = settings(&options, rustix::process::geteuid().as_raw())?;
     serve_with(&options, settings, starter, None)
 }

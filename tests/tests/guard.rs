@@ -294,8 +294,9 @@ fn run_leaves_no_ghost_of_guarded_names_in_an_empty_workspace() {
 fn rename_on_the_host_does_not_open_a_guarded_file_to_a_live_run() {
     for setting in Setting::each() {
         furnish(&setting);
-        let line = "for i in $(seq 40); do (echo theirs > kept.txt) 2>/dev/null; cat secret.txt 2>/dev/null; \
-                    sleep 0.05; done; true";
+        // It tries before the rename and long after it: the moment between the rename and the end is the named gap.
+        let line = "for i in 1 2 3; do (echo theirs > kept.txt) 2>/dev/null; cat secret.txt 2>/dev/null; \
+                    sleep 2; done; true";
         let started = setting.run("test-deny").words(["bash", "-c", line]).start();
         std::thread::sleep(std::time::Duration::from_millis(600));
         // What an editor or `git config` does: a new file renamed over the old one.

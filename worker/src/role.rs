@@ -13,7 +13,7 @@ use crate::{launcher, monitor, relay, template};
 /// Every role there is.
 const ROLES: [&str; 6] = ["launcher", "template", "sweep", "relay", "monitor", "survey"];
 
-/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`,
+/// Runs the role of this name, if it is one: `launcher --embedded | --parked=COUNT`, `template`, `sweep`, `relay`,
 /// `monitor`. A role's
 /// channel to its parent is its file descriptor 0.
 #[must_use]
@@ -24,8 +24,10 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
         let _ = rustix::thread::set_name(&title);
     }
     let embedded = arguments.iter().any(|argument| argument == "--embedded");
+    let parked =
+        arguments.iter().find_map(|argument| argument.to_str()?.strip_prefix("--parked=")?.parse().ok());
     let ended = match role {
-        "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
+        "launcher" => channel().map(|channel| launcher::run(channel, embedded, parked.unwrap_or(0))),
         "template" => channel().map(template::run),
         "sweep" => channel().map(placeholder::sweep),
         "relay" => {

@@ -7,6 +7,8 @@ use super::share::Share;
 /// Runs that may be started and not finished. 64 in flight must be possible on two cores; most runs wait for
 /// something other than a processor, so this bounds memory and processes, not load.
 pub const SLOTS: usize = 256;
+/// Workers parked for one owner, policy and workspace. How many of them there are goes by how often runs come.
+pub const PARKED: u32 = 8;
 /// Runs that may wait for a slot.
 pub const QUEUE: usize = 1024;
 /// Bytes of requests that may wait for a slot, together. A queue of the largest requests would be 768 MiB.

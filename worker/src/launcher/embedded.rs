@@ -45,7 +45,7 @@ impl Embedded {
     /// Those of the system calls; what is wrong with the run is told by the channel.
     pub fn start(launch: Launch, descriptors: Vec<OwnedFd>) -> io::Result<(Self, Channel)> {
         let (ours, theirs) = socket::seqpacket_pair()?;
-        let mut launcher = Launcher::new(theirs, true)?;
+        let mut launcher = Launcher::new(theirs, true, 0)?;
         launcher.launch(launch, descriptors);
         Ok((Self { launcher }, Channel::new(ours)))
     }

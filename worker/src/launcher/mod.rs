@@ -62,9 +62,11 @@ const FIRST_RUN: u64 = Source::COUNT;
 /// Messages taken from one socket before the others have their turn.
 const MESSAGES_A_TURN: usize = 32;
 
-/// The launcher's life. `embedded`: one run of the CLI's, without relay, made by a lone worker.
-pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
-    match alone().and_then(|()| Launcher::new(channel, embedded)).and_then(|mut launcher| launcher.serve()) {
+/// The launcher's life. `embedded`: one run of the CLI's, without relay and template; `parked`: the most workers that wait
+/// for one template's next runs.
+pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
+    let launcher = alone().and_then(|()| Launcher::new(channel, embedded, parked));
+    match launcher.and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -73,7 +75,7 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
 /// The life of an embedded launcher that is born with its run.
 pub(crate) fn run_one(channel: OwnedFd, launch: Launch, descriptors: Vec<OwnedFd>) {
     // Whoever started it sees the end of its channel, whatever ends it.
-    drop(alone().and_then(|()| Launcher::new(channel, true)).and_then(|mut launcher| {
+    drop(alone().and_then(|()| Launcher::new(channel, true, 0)).and_then(|mut launcher| {
         launcher.launch(launch, descriptors);
         launcher.serve()
     }));
@@ -115,7 +117,7 @@ struct Launcher {
 }
 
 impl Launcher {
-    fn new(channel: OwnedFd, embedded: bool) -> io::Result<Self> {
+    fn new(channel: OwnedFd, embedded: bool, parked: usize) -> io::Result<Self> {
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
@@ -136,7 +138,7 @@ impl Launcher {
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,
-            templates: Templates::default(),
+            templates: Templates::new(parked),
             refill_at: None,
             warmth: (Warmth::default(), None),
             uids: Uids::default(),

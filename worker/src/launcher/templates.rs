@@ -34,8 +34,6 @@ const TEMPLATES: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
 /// How old a spare may be when it's given out: what a policy names and wasn't there then isn't there for it.
 const SPARE_AGE: Duration = Duration::from_secs(10);
-/// The most spares of one template.
-const SPARES: usize = 8;
 /// The most spares of all templates.
 const ALL_SPARES: usize = 64;
 /// How long making one takes, generously: so much demand is met from spares.
@@ -89,6 +87,8 @@ pub(crate) struct Template {
 #[derive(Debug, Default)]
 pub(crate) struct Templates {
     all: Vec<Template>,
+    /// The most spares of one of them.
+    most: usize,
     next: u64,
     warmth: Warmth,
 }
@@ -123,14 +123,13 @@ impl Template {
         self.keeps_spares && known && !places && self.prepare.plan != Plan::Minimal
     }
 
-    fn wanted(&self) -> usize {
-        if !self.may_keep_spares() {
+    /// How many spares its demand asks for: those of the time that making one takes, and one.
+    fn wanted(&self, most: usize) -> usize {
+        if most == 0 || !self.may_keep_spares() {
             return 0;
         }
-        let ahead = MAKING.as_secs_f64() / self.interval.max(1e-6);
-        // Truncation is what is wanted, of a small positive number.
-        let ahead = (1..SPARES).take_while(|count| (*count as f64) < ahead).count();
-        ahead + 1
+        let in_time = MAKING.as_secs_f64() / self.interval.max(1e-6);
+        1 + (1..most).take_while(|count| (*count as f64) <= in_time).count()
     }
 }
 
@@ -142,6 +141,11 @@ fn errno(error: &ChannelError) -> i32 {
 }
 
 impl Templates {
+    /// None yet. `most`: spares of one template.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// The one for these workers, started if there is none: `prepare`'s ids don't matter.
     ///
     /// # Errors
@@ -229,7 +233,7 @@ impl Templates {
         if there >= ALL_SPARES {
             return None;
         }
-        let lacks = |template: &&Template| template.wanted() > template.spares.len();
+        let lacks = |template: &&Template| template.wanted(self.most) > template.spares.len();
         self.all.iter().filter(lacks).max_by_key(|template| template.used).map(|template| template.number)
     }
 

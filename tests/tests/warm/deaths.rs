@@ -1,0 +1,73 @@
+//! What dies or stops while nobody looks costs no run, and nothing of it stays.
+
+use rustix::process::Signal;
+use stockade_tests::wait_until;
+
+use crate::stage::{PATIENCE, Warm, expect_gone, signal};
+
+#[track_caller]
+fn expect_warm_again(warm: &Warm) {
+    warm.recount();
+    warm.heat("default");
+    warm.hit(warm.line("default", "echo warm")).expect_code(0).expect_text("warm");
+}
+
+#[test]
+fn spare_that_was_killed_is_given_to_nobody() {
+    for warm in Warm::each() {
+        warm.heat("default");
+        for _ in 0..3 {
+            warm.heat("default");
+            let spares = warm.spares();
+            signal(&spares, Signal::KILL);
+            expect_gone(&spares);
+            warm.finish(warm.line("default", "echo whole")).expect_code(0).expect_text("whole");
+            warm.recount();
+        }
+        expect_warm_again(&warm);
+    }
+}
+
+#[test]
+fn run_goes_on_when_its_template_dies() {
+    for warm in Warm::each() {
+        warm.heat("default");
+        let line = ": > left; while [ ! -e go ]; do sleep 0.02; done; echo whole; exit 3";
+        let started = warm.start_hit(warm.line("default", line));
+        assert!(wait_until(PATIENCE, || warm.ground().work().join("left").exists()));
+        let templates = warm.templates();
+        assert_eq!(templates.len(), 1);
+        signal(&templates, Signal::KILL);
+        expect_gone(&templates);
+        warm.ground().put("go", "");
+        started.finish().expect_code(3).expect_text("whole");
+        expect_warm_again(&warm);
+    }
+}
+
+#[test]
+fn template_that_was_killed_takes_its_spares_along_and_is_replaced() {
+    for warm in Warm::each() {
+        warm.heat("default");
+        let (templates, spares) = (warm.templates(), warm.spares());
+        assert!(!templates.is_empty() && !spares.is_empty());
+        signal(&templates, Signal::KILL);
+        expect_gone(&templates);
+        expect_gone(&spares);
+        warm.finish(warm.line("default", "echo whole")).expect_code(0).expect_text("whole");
+        expect_warm_again(&warm);
+        assert!(warm.templates().iter().all(|template| !templates.contains(template)));
+    }
+}
+
+#[test]
+fn template_and_spares_killed_together_leave_nothing() {
+    for warm in Warm::each() {
+        warm.heat("default");
+        let all = [warm.templates(), warm.spares()].concat();
+        signal(&all, Signal::KILL);
+        expect_gone(&all);
+        warm.finish(warm.line("default", "echo whole")).expect_code(0).expect_text("whole");
+        expect_warm_again(&warm);
+    }
+}

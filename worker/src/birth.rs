@@ -22,12 +22,12 @@ use crate::stages::beside::Beside;
 use crate::stages::identity::{self, IdMap};
 use crate::sys;
 
-/// The life of a worker. Gives its exit code, which nobody reads.
-pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> i32 {
+/// The life of a worker. Gives its exit code, which nobody reads. `ahead`: its run may be asked for later than it's made.
+pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<OwnedFd>, ahead: bool) -> i32 {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel, prepare, workspace) {
+    match make(&channel, prepare, workspace, ahead) {
         Ok(born) => init::run(&channel, prepare, born),
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -36,7 +36,7 @@ pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<Own
     }
 }
 
-fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Born> {
+fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>, ahead: bool) -> Staged<Born> {
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
@@ -46,5 +46,5 @@ fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) ->
         identity::die_with_parent()?;
     }
     let pivoted = plan::enter_root(channel, prepare, workspace)?;
-    Ok(Born { pivoted, beside })
+    Ok(Born { pivoted, beside, ahead })
 }

@@ -40,9 +40,6 @@ const MAX_PATH_DIRECTORIES: usize = 128;
 /// Where a tool is looked for when its environment has no `PATH` (as execvp(3) does).
 const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 
-/// For so long what was looked up while the root was built counts as what is there when the run starts.
-const FRESH: Duration = Duration::from_millis(5);
-
 /// How much later than its launcher an init ends a run at its wall time.
 const STOPPED: Duration = Duration::from_secs(2);
 
@@ -56,6 +53,8 @@ pub(crate) struct Born {
     pub(crate) pivoted: Pivoted,
     /// The namespaces that were made beside the root.
     pub(crate) beside: Option<Beside>,
+    /// Whether its run may be asked for after it was made: then what it looked up counts for nothing.
+    pub(crate) ahead: bool,
 }
 
 /// The life of an init. Gives its exit code, which nobody reads.
@@ -70,7 +69,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
 }
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
-    let Born { pivoted, beside } = born;
+    let Born { pivoted, beside, ahead } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -85,9 +84,9 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock()?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
-    let parked = Instant::now();
     let Some((command, stdio)) = wait_for_start(channel)? else { return Ok(()) };
-    if parked.elapsed() > FRESH && !came_to_be(&pivoted.missing).is_empty() {
+    // However short it waited: a repository may be made between the look and the request, and a run right after.
+    if ahead && !came_to_be(&pivoted.missing).is_empty() {
         drop(channel.send(&FromWorker::Stale, &[]));
         return Ok(());
     }

@@ -1,7 +1,9 @@
 //! What the host changes while a spare waits is what the next run finds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use stockade_tests::wire::{self, Wire};
 use stockade_tests::{left, wait_until};
 
 use crate::stage::{PATIENCE, Warm};
@@ -167,5 +169,34 @@ fn run_of_a_workspace_that_is_gone_fails_and_leaves_nothing() {
         std::fs::rename(&away, warm.ground().work()).unwrap();
         warm.recount();
         assert!(wait_until(PATIENCE, || !warm.spares().is_empty()) || warm.templates().is_empty());
+    }
+}
+
+#[test]
+fn repository_that_came_to_be_just_before_a_run_was_asked_for_is_protected() {
+    // The spare is made while the first run of a round goes on and after it: whatever it had looked up by then counts
+    // for nothing, since the repository is there before the second is asked for.
+    const ROUNDS: u32 = 60;
+    for warm in Warm::each() {
+        let ground = warm.ground();
+        let (git, away) = (ground.work().join(".git"), ground.base().join("away"));
+        std::fs::create_dir(&away).unwrap();
+        std::fs::write(away.join("config"), "[core]\n").unwrap();
+        ground.person.own_all(&away);
+        let mut wire = Wire::greeted(warm.daemon(), ground.person);
+        let work = wire::workspace(ground);
+        let before = warm.counts();
+        for round in 0..ROUNDS {
+            let _ = wire.run(wire::request(ground, "default", &["true"]), &work);
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 100));
+            std::fs::rename(&away, &git).unwrap();
+            let line = "echo theirs > .git/config";
+            let _ = wire.run(wire::request(ground, "default", &["sh", "-c", line]), &work);
+            let config = std::fs::read_to_string(git.join("config")).unwrap();
+            assert_eq!(config, "[core]\n", "{:?}, round {round}", warm.setting.mode);
+            std::fs::rename(&git, &away).unwrap();
+        }
+        let after = warm.recount();
+        assert!(after.hits >= before.hits + u64::from(ROUNDS) / 2, "hardly a run was warm: {after:?}");
     }
 }

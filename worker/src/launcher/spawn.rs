@@ -73,7 +73,7 @@ pub(crate) fn lone(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<
             let kept: Vec<_> = workspace.iter().chain([&theirs]).map(AsFd::as_fd).collect();
             // Out of the terminal's process group, whose signals are for the command line.
             let apart = rustix::process::setpgid(None, None).is_ok() && sys::close_all_but(&kept).is_ok();
-            let code = if apart { birth::run(theirs, prepare, workspace) } else { 1 };
+            let code = if apart { birth::run(theirs, prepare, workspace, false) } else { 1 };
             crate::role::leave(code)
         }
     }

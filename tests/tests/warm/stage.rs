@@ -14,7 +14,7 @@ use stockade_tests::{Daemon, Ended, Ground, Mode, Run, Setting, wait_until};
 /// Of what may take long on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a spare is made anew that grew old while a busy machine kept the test waiting.
-const TRIES: usize = 3;
+const TRIES: u32 = 6;
 
 /// What a daemon says of its templates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Warm {
     pub(crate) fn heat(&self, policy: &str) {
         for _ in 0..TRIES {
             self.finish(self.setting.run(policy).words(["true"])).expect_code(0);
-            if wait_until(PATIENCE / 3, || !self.spares().is_empty()) {
+            if wait_until(PATIENCE / TRIES, || !self.spares().is_empty()) {
                 return;
             }
         }

@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const SPARE_AGE: Duration = Duration::from_secs(10);
 /// The most spares of all templates.
 const ALL_SPARES: usize = 64;
+/// How long after one couldn't be made the next is tried: what the host renames while one is made makes that one fail.
+const REST: Duration = Duration::from_millis(100);
 /// How long making one takes, generously: so much demand is met from spares.
 const MAKING: Duration = Duration::from_millis(6);
 /// The weight of the newest interval between two runs in their mean.
@@ -76,8 +78,8 @@ pub(crate) struct Template {
     identity: Option<Identity>,
     /// Runs that wait for their command, the oldest first.
     spares: VecDeque<(u64, Instant)>,
-    /// Whether making a spare never failed.
-    keeps_spares: bool,
+    /// Making a spare failed not long ago.
+    rests_until: Option<Instant>,
     used: Instant,
     /// The mean interval between its runs, in seconds.
     interval: f64,
@@ -116,11 +118,12 @@ impl Template {
     }
 
     fn may_keep_spares(&self) -> bool {
+        let rests = self.rests_until.is_some_and(|until| until > Instant::now());
         // A placeholder would lie on the host's disk for as long as a spare waits.
         let places = !(self.prepare.spec.deny.is_empty() && self.prepare.spec.deny_elsewhere.is_empty());
         // Without a descriptor nobody can tell whether the directory is still the same.
         let known = self.identity.is_some();
-        self.keeps_spares && known && !places && self.prepare.plan != Plan::Minimal
+        !rests && known && !places && self.prepare.plan != Plan::Minimal
     }
 
     /// How many spares its demand asks for: those of the time that making one takes, and one.
@@ -201,7 +204,7 @@ impl Templates {
             prepare,
             identity,
             spares,
-            keeps_spares: true,
+            rests_until: None,
             used: now,
             interval,
         })
@@ -281,10 +284,10 @@ impl Templates {
         self.all.swap_remove(at).spares.into_iter().map(|(run, _)| run).collect()
     }
 
-    /// A template whose spares can't be made keeps none.
+    /// A template whose spares can't be made keeps none for a while.
     pub(crate) fn give_up(&mut self, number: u64) {
         if let Some(template) = self.all.iter_mut().find(|template| template.number == number) {
-            template.keeps_spares = false;
+            template.rests_until = Some(Instant::now() + REST);
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) struct Born {
     /// The root it stands in.
     pub(crate) pivoted: Pivoted,
     /// The namespaces that were made beside the root.
-    pub(crate) beside: Option<Beside>,
+    pub(crate) beside: Beside,
     /// Whether its run may be asked for after it was made: then what it looked up counts for nothing.
     pub(crate) ahead: bool,
 }

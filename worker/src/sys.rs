@@ -478,6 +478,73 @@ pub(crate) fn landlock_abi() -> u8 {
     u8::try_from(answer).unwrap_or(0)
 }
 
+/// What a holder does, in memory that it shares with us.
+struct HolderPlan {
+    /// Our end of its socket: in its table of descriptors it's a copy, which must not keep it from seeing our end's end.
+    ours: RawFd,
+    theirs: RawFd,
+    unshare: c_int,
+}
+
+/// Bytes of a holder's stack. It makes five system calls.
+const HOLDER_STACK: usize = 16 * 1024;
+
+/// Starts a process that is born in fresh namespaces (`CLONE_NEW*` of `born`), enters others (`unshare`; no user namespace,
+/// which needs memory of its own), says so over its socket (an errno as four bytes, 0 for none), and holds them until the
+/// socket's other end, `ours`, is closed. It shares our memory: a copy would cost more than all it does. Gives its pidfd.
+///
+/// # Errors
+/// Those of clone(2).
+pub(crate) fn hold(
+    born: c_int,
+    unshare: c_int,
+    ours: BorrowedFd<'_>,
+    theirs: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let plan = HolderPlan { ours: ours.as_raw_fd(), theirs: theirs.as_raw_fd(), unshare };
+    // Neither is ever given back: it may still use them when we have forgotten it. A worker has three of them at most,
+    // and ends with its run.
+    let plan: &'static mut HolderPlan = Box::leak(Box::new(plan));
+    let stack: &'static mut [u128] = Vec::leak(vec![0_u128; HOLDER_STACK / size_of::<u128>()]);
+    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | born;
+    // SAFETY: the child runs `holder` on a stack of its own, whose top `top` is, with `plan`; both live for ever and
+    // nobody else uses them. The kernel writes one int through the pointer to `pidfd` before the call returns. The child
+    // allocates nothing, takes no lock, and makes its system calls without the C library, whose errno is ours.
+    let answer = unsafe {
+        libc::clone(holder, top, flags, ptr::from_mut(plan).cast::<c_void>(), ptr::from_mut(&mut pidfd))
+    };
+    check(answer.into())?;
+    Ok(own(pidfd))
+}
+
+/// The life of a holder: system calls only.
+extern "C" fn holder(plan: *mut c_void) -> c_int {
+    // SAFETY: `hold` passes a leaked `HolderPlan` that only this process uses from then on.
+    let plan = unsafe { &*plan.cast::<HolderPlan>() };
+    // SAFETY: a descriptor of this process's own table, a copy that `hold`'s clone made, in which nothing else uses it; its
+    // copies elsewhere aren't touched.
+    let ours = unsafe { OwnedFd::from_raw_fd(plan.ours) };
+    // SAFETY: as above.
+    let theirs = unsafe { OwnedFd::from_raw_fd(plan.theirs) };
+    drop(ours);
+    let errno = if plan.unshare == 0 { 0 } else { unshare_alone(plan.unshare) };
+    let told = rustix::io::write(&theirs, &errno.to_ne_bytes());
+    let _ = rustix::io::read(&theirs, &mut [0]);
+    c_int::from(told.is_err())
+}
+
+/// `unshare(2)` without the C library's errno: 0, or what went wrong.
+fn unshare_alone(flags: c_int) -> c_int {
+    let flags = rustix::thread::UnshareFlags::from_bits_retain(flags.cast_unsigned());
+    // SAFETY: no flag that would take the descriptors of another thread away: callers pass `CLONE_NEW*` only.
+    match unsafe { rustix::thread::unshare_unsafe(flags) } {
+        Ok(()) => 0,
+        Err(errno) => errno.raw_os_error(),
+    }
+}
+
 /// Closes every descriptor above 2 but these.
 ///
 /// # Errors

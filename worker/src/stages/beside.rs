@@ -1,13 +1,15 @@
-//! What a child of the worker makes while the worker builds its root: the run's network namespace, which takes longest of
-//! all (0.3 ms and more), and in the system plan its user namespace, both owned by root's.
+//! What holders make while the worker builds its root: the run's network namespace, which takes longest of all (0.3 ms and
+//! more), and in the system plan its user namespace, both owned by root's.
 //!
 //! ```text
-//! child: network ── user namespace ── tells, holds them, ends
-//! worker:   root … ── joins the network ── maps the ids ── enters the user namespace
+//! holders: network ─────────────── held     user namespace ────── held
+//! worker:      root … ── joins the network ── maps its ids, enters it ── lets both go
 //! ```
+//!
+//! A holder shares the worker's memory and makes system calls only ([`sys::hold`]).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use stockade_protocol::confinement::Plan;
@@ -18,88 +20,94 @@ use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
 use crate::stages::identity::{self, IdMap};
 use crate::stages::network;
-use crate::sys::{self, Cloned};
+use crate::sys;
 
-/// Namespaces that are being made. Dropped, they're gone again.
+/// A process that holds namespaces. Dropped, it ends, and they with it unless somebody has entered them.
 #[derive(Debug)]
-pub(crate) struct Beside {
-    /// The child, which holds them until they're entered.
-    child: OwnedFd,
-    /// The host's `/proc`, and the child's number in it.
-    proc: OwnedFd,
-    number: String,
-    /// Up: which step failed and why, or that none did. Its end: the child may go.
+pub(crate) struct Holder {
+    pidfd: OwnedFd,
     socket: OwnedFd,
-    own_network: bool,
 }
 
-/// What the child may fail at.
-const NETWORK: i32 = 1;
-const USER: i32 = 2;
+impl Holder {
+    /// Starts one. `born` and `unshare`: see [`sys::hold`].
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and clone(2).
+    pub(crate) fn start(born: i32, unshare: i32) -> io::Result<Self> {
+        let (ours, theirs) = socket::seqpacket_pair()?;
+        let pidfd = sys::hold(born, unshare, ours.as_fd(), theirs.as_fd())?;
+        Ok(Self { pidfd, socket: ours })
+    }
+
+    /// Its number in a `/proc`.
+    ///
+    /// # Errors
+    /// As [`identity::number_in`].
+    pub(crate) fn number_in(&self, proc: &OwnedFd) -> io::Result<String> {
+        identity::number_in(proc, &self.pidfd)
+    }
+
+    /// Waits until its namespaces are there.
+    fn wait(&self) -> io::Result<()> {
+        let mut told = [0; size_of::<i32>()];
+        let read = rustix::io::read(&self.socket, &mut told)?;
+        match i32::from_ne_bytes(told) {
+            0 if read == told.len() => Ok(()),
+            0 => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// Namespaces that are being made.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    network: Option<Holder>,
+    /// Its holder, the host's `/proc`, and its number in it.
+    user: Option<(Holder, OwnedFd, String)>,
+}
 
 impl Beside {
-    /// Has a child begin, if the spec wants anything of what it makes. While the host's `/proc` is still in sight.
+    /// Begins to make what the spec wants. While the host's `/proc` is still in sight.
     ///
     /// # Errors
     /// `UserNamespace`, `Network`.
-    pub(crate) fn begin(prepare: &Prepare) -> Staged<Option<Self>> {
+    pub(crate) fn begin(prepare: &Prepare) -> Staged<Self> {
         let own_network = prepare.plan != Plan::Minimal && network::is_own(&prepare.spec);
-        let system = prepare.plan == Plan::System;
-        if !system && !own_network {
-            return Ok(None);
-        }
-        let stage = if system { SetupStage::UserNamespace } else { SetupStage::Network };
-        let (ours, theirs) = socket::seqpacket_pair().at(stage, "socketpair")?;
-        let Cloned::Parent { pidfd, .. } = sys::clone_process(0, None).at(stage, "clone")? else {
-            drop(ours);
-            crate::role::leave(i32::from(make(&theirs, own_network, system).is_err()));
-        };
-        let proc = identity::open_proc()?;
-        let number = identity::number_in(&proc, &pidfd).at(stage, "pidfd")?;
-        Ok(Some(Self { child: pidfd, proc, number, socket: ours, own_network }))
+        let network = own_network.then(|| Holder::start(0, libc::CLONE_NEWNET));
+        let network = network.transpose().at(SetupStage::Network, "clone")?;
+        let user = if prepare.plan == Plan::System { Some(user_namespace()?) } else { None };
+        Ok(Self { network, user })
     }
 
-    /// Waits until all is made, and joins the network.
+    /// Joins the network, when it's there.
     ///
     /// # Errors
-    /// `Network`, `UserNamespace` with the child's errno, or that of setns(2).
-    pub(crate) fn join_network(&self) -> Staged<()> {
-        let mut told = [0; 2 * size_of::<i32>()];
-        let read = rustix::io::read(&self.socket, &mut told).at(SetupStage::Network, "child")?;
-        if read != told.len() {
-            return Err(failed(SetupStage::Network, libc::EPIPE, "child"));
-        }
-        let (step, errno) = told.split_at(size_of::<i32>());
-        let number = |bytes: &[u8]| bytes.try_into().map_or(libc::EIO, i32::from_ne_bytes);
-        match number(step) {
-            0 if self.own_network => {
-                nix::sched::setns(&self.child, CloneFlags::CLONE_NEWNET).at(SetupStage::Network, "setns")
-            }
-            0 => Ok(()),
-            USER => Err(failed(SetupStage::UserNamespace, number(errno), "unshare")),
-            _ => Err(failed(SetupStage::Network, number(errno), "unshare")),
-        }
+    /// `Network` with the errno of unshare(2) or setns(2).
+    pub(crate) fn join_network(&mut self) -> Staged<()> {
+        const STAGE: SetupStage = SetupStage::Network;
+        let Some(holder) = self.network.take() else { return Ok(()) };
+        holder.wait().at(STAGE, "unshare")?;
+        nix::sched::setns(&holder.pidfd, CloneFlags::CLONE_NEWNET).at(STAGE, "setns")
     }
 
-    /// Maps the run's user namespace and enters it. After [`join_network`](Self::join_network).
+    /// Maps the run's user namespace and enters it.
     ///
     /// # Errors
     /// `UserNamespace`.
     pub(crate) fn enter_user(self, map: IdMap) -> Staged<()> {
-        map.write(&self.proc, &self.number)?;
-        nix::sched::setns(&self.child, CloneFlags::CLONE_NEWUSER).at(SetupStage::UserNamespace, "setns")
+        const STAGE: SetupStage = SetupStage::UserNamespace;
+        let (holder, proc, number) = self.user.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
+        map.write(&proc, &number)?;
+        nix::sched::setns(&holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
     }
 }
 
-/// The child's life.
-fn make(socket: &OwnedFd, own_network: bool, system: bool) -> io::Result<()> {
-    let unshare =
-        |step: i32, flags: CloneFlags| nix::sched::unshare(flags).map_err(|errno| (step, errno as i32));
-    let network = if own_network { unshare(NETWORK, CloneFlags::CLONE_NEWNET) } else { Ok(()) };
-    let user = |()| if system { unshare(USER, CloneFlags::CLONE_NEWUSER) } else { Ok(()) };
-    let (step, errno) = network.and_then(user).err().unwrap_or((0, 0));
-    rustix::io::write(socket, &[step.to_ne_bytes(), errno.to_ne_bytes()].concat())?;
-    // Until they're entered, or the worker is gone.
-    rustix::io::read(socket, &mut [0; 1])?;
-    Ok(())
+fn user_namespace() -> Staged<(Holder, OwnedFd, String)> {
+    const STAGE: SetupStage = SetupStage::UserNamespace;
+    let holder = Holder::start(libc::CLONE_NEWUSER, 0).at(STAGE, "clone")?;
+    let proc = identity::open_proc()?;
+    let number = holder.number_in(&proc).at(STAGE, "pidfd")?;
+    Ok((holder, proc, number))
 }

@@ -11,7 +11,7 @@ use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupStage;
 
 use crate::failure::{At, Staged};
-use crate::sys::{self, Cloned};
+use crate::stages::beside::Holder;
 
 const MAPS: SetupStage = SetupStage::UserNamespace;
 /// Capabilities beyond this number don't exist yet; dropping stops at the first the kernel doesn't know.
@@ -65,18 +65,11 @@ pub(crate) fn open_proc() -> Staged<OwnedFd> {
 /// `Idmap`.
 pub(crate) fn mapped_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
     const STAGE: SetupStage = SetupStage::Idmap;
-    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(STAGE, "pipe")?;
-    let Cloned::Parent { pidfd, .. } = sys::clone_process(libc::CLONE_NEWUSER, None).at(STAGE, "clone")?
-    else {
-        // Holds the namespace until the parent has its descriptor, or is gone.
-        drop(theirs);
-        let _ = rustix::io::read(&ours, &mut [0]);
-        crate::role::leave(0);
-    };
-    let number = number_in(proc, &pidfd).at(STAGE, "pidfd")?;
+    // Holds the namespace until there is a descriptor of it.
+    let holder = Holder::start(libc::CLONE_NEWUSER, 0).at(STAGE, "clone")?;
+    let number = holder.number_in(proc).at(STAGE, "pidfd")?;
     map.write(proc, &number)?;
     let path = PathBuf::from(&number).join("ns/user");
-    // Then it sees the end of the pipe, and ends; it's reaped before the worker is parked.
     rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "ns/user")
 }
 

@@ -32,14 +32,14 @@ pub(crate) fn birth_stage(plan: Plan) -> SetupStage {
 #[derive(Debug)]
 pub(crate) struct Unconfined<'a> {
     prepare: &'a Prepare,
-    beside: Option<Beside>,
+    beside: Beside,
 }
 
 /// `/proc`, loopback and host name are the run's own.
 #[derive(Debug)]
 pub(crate) struct Isolated<'a> {
     prepare: &'a Prepare,
-    beside: Option<Beside>,
+    beside: Beside,
     proc: Option<OwnedFd>,
 }
 
@@ -79,18 +79,18 @@ pub(crate) struct Locked {
 
 impl<'a> Unconfined<'a> {
     /// The first thing in a worker that stands in its root.
-    pub(crate) fn new(prepare: &'a Prepare, beside: Option<Beside>) -> Self {
+    pub(crate) fn new(prepare: &'a Prepare, beside: Beside) -> Self {
         Self { prepare, beside }
     }
 
     /// Makes what belongs to the fresh namespaces: `/proc`, loopback, host name.
     pub(crate) fn isolate(self) -> Staged<Isolated<'a>> {
-        let Self { prepare, beside } = self;
+        let Self { prepare, mut beside } = self;
         let spec = &prepare.spec;
         if prepare.plan == Plan::Minimal {
             return Ok(Isolated { prepare, beside, proc: None });
         }
-        beside.as_ref().map_or(Ok(()), Beside::join_network)?;
+        beside.join_network()?;
         rustix::system::sethostname(spec.hostname.as_bytes()).at(SetupStage::Namespaces, "host name")?;
         if spec.network.mode == NetworkMode::Loopback {
             network::loopback_up()?;
@@ -115,8 +115,6 @@ impl<'a> Isolated<'a> {
         match prepare.plan {
             Plan::System => {
                 nix::unistd::setgroups(&[]).at(SetupStage::Identity, "supplementary groups")?;
-                const STAGE: SetupStage = SetupStage::UserNamespace;
-                let beside = beside.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
                 beside.enter_user(prepare.run_map())?;
                 identity::take_ids(prepare.ids.inside_uid, prepare.ids.inside_gid, false)?;
             }

@@ -71,3 +71,27 @@ fn template_and_spares_killed_together_leave_nothing() {
         expect_warm_again(&warm);
     }
 }
+#[test]
+fn template_that_was_stopped_is_replaced_within_its_bound() {
+    let all: Vec<Warm> = Warm::each().collect();
+    let stopped: Vec<_> = all
+        .iter()
+        .map(|warm| {
+            warm.heat("default");
+            let templates = warm.templates();
+            signal(&templates, Signal::STOP);
+            // The spare that waits needs it no more.
+            warm.hit(warm.line("default", "echo whole")).expect_code(0).expect_text("whole");
+            (templates, warm.start(warm.line("default", "echo whole")))
+        })
+        .collect();
+    for (warm, (templates, started)) in all.iter().zip(stopped) {
+        // A run whose worker it doesn't make any more ends with a reason, and the template after it.
+        let ended = started.finish();
+        if ended.code != Some(0) {
+            ended.expect_code(125).expect_errors(&["set-up"]);
+        }
+        expect_gone(&templates);
+        expect_warm_again(warm);
+    }
+}

@@ -32,6 +32,9 @@ use crate::messages::{Prepare, ToTemplate};
 const TEMPLATES: usize = 32;
 /// How long a template stays without a run. Meanwhile it holds the workspace's directory open.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long a template that was let go may take to end: one that is stopped wouldn't, and whoever waits for a worker of its
+/// would wait for ever.
+const LEAVING: Duration = Duration::from_secs(5);
 /// How old a spare may be when it's given out: what a policy names and wasn't there then isn't there for it.
 const SPARE_AGE: Duration = Duration::from_secs(10);
 /// The most spares of all templates.
@@ -91,6 +94,8 @@ pub(crate) struct Templates {
     all: Vec<Template>,
     /// The most spares of one of them.
     most: usize,
+    /// Those that were let go and have not ended, and when they are killed.
+    leaving: Vec<(Pid, Instant)>,
     next: u64,
     warmth: Warmth,
 }
@@ -257,6 +262,14 @@ impl Templates {
     /// Lets templates go that nobody has used for long; gives the spares that nobody will use.
     pub(crate) fn expired(&mut self, now: Instant) -> Vec<u64> {
         let mut old = Vec::new();
+        for (pid, until) in &mut self.leaving {
+            if *until <= now {
+                // Our own child, and not reaped yet: the pid is still its.
+                let _ = rustix::process::kill_process(*pid, Signal::KILL);
+                *until = now + LEAVING;
+            }
+        }
+        let leaving = &mut self.leaving;
         self.all.retain_mut(|template| {
             let idle = now.saturating_duration_since(template.used) >= IDLE;
             template.spares.retain(|(run, made)| {
@@ -266,7 +279,10 @@ impl Templates {
                 }
                 keep
             });
-            // It sees the end of its channel, and ends.
+            if idle {
+                // It sees the end of its channel, and ends.
+                leaving.push((template.pid, now + LEAVING));
+            }
             !idle
         });
         old
@@ -275,11 +291,13 @@ impl Templates {
     /// When the next one expires.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let spares = self.all.iter().flat_map(|template| &template.spares).map(|(_, made)| *made + SPARE_AGE);
-        self.all.iter().map(|template| template.used + IDLE).chain(spares).min()
+        let leaving = self.leaving.iter().map(|(_, until)| *until);
+        self.all.iter().map(|template| template.used + IDLE).chain(spares).chain(leaving).min()
     }
 
     /// A process that died: if it was a template, it makes no more workers. Gives its spares.
     pub(crate) fn died(&mut self, pid: Pid) -> Vec<u64> {
+        self.leaving.retain(|(leaving, _)| *leaving != pid);
         let Some(at) = self.all.iter().position(|template| template.pid == pid) else { return Vec::new() };
         self.all.swap_remove(at).spares.into_iter().map(|(run, _)| run).collect()
     }

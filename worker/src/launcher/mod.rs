@@ -360,6 +360,9 @@ impl Launcher {
         match self.begin(template) {
             Ok(number) => {
                 self.templates.add_spare(template, number);
+                if let Some(run) = self.runs.get_mut(&number) {
+                    run.ahead = true;
+                }
                 self.refill_at = Some(now + REFILL_AFTER);
             }
             // Whoever asks for a run is told why there is none.
@@ -391,6 +394,7 @@ impl Launcher {
                     run.stop_listening(&self.poller);
                     return self.settle(number);
                 }
+                Err(_) if run.may_be_replaced() => return self.stale(number),
                 Err(failure) => {
                     let template = run.template.filter(|_| run.is_spare());
                     self.condemn(number, Outcome::SetupFailed { failure });
@@ -430,7 +434,8 @@ impl Launcher {
         run.start();
     }
 
-    /// A spare was given out, and what must be guarded has come to be since: another worker, made now, guards it.
+    /// A spare was given out and is of no use: what must be guarded has come to be since, or it died. Another worker takes its
+    /// place.
     fn stale(&mut self, number: u64) {
         let order = self.runs.get_mut(&number).and_then(Run::take_back);
         self.dismiss(number);
@@ -504,6 +509,7 @@ impl Launcher {
                     self.finish(number, true);
                 }
             }
+            Stand::Over if self.runs.get(&number).is_some_and(Run::may_be_replaced) => self.stale(number),
             Stand::Over => self.finish(number, true),
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Stdio {
     pub(super) ends: Vec<OwnedFd>,
     pub(super) paths: [StdioPath; 3],
     pub(super) relayed: Option<Relayed>,
+    /// Whose our pipes among them are, where they were given to a run already.
+    pub(super) given_to: Option<u32>,
 }
 
 /// Takes a launch apart.
@@ -85,7 +87,7 @@ pub(super) fn order(launch: Launch, plan: Plan, descriptors: Vec<OwnedFd>) -> St
     let prepare =
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
     let command = Command { argv, environment, cwd };
-    let stdio = Stdio { ends: vec![stdin, stdout, stderr], paths, relayed };
+    let stdio = Stdio { ends: vec![stdin, stdout, stderr], paths, relayed, given_to: None };
     Ok(Order { exec_id, prepare, workspace, command, stdio })
 }
 
@@ -107,25 +109,31 @@ pub(super) fn take_ids(prepare: &Prepare, uids: &mut Uids) -> Staged<Ids> {
     Ok(Ids { host_uid, host_gid, inside_uid: inside(owner.uid), inside_gid: inside(owner.gid) })
 }
 
-/// Pipes that are ours become the run's, which may be another user: else it couldn't open them again by their names
-/// (`/dev/stdout`). Named pipes and terminals are the host's and stay as they are.
-pub(super) fn give_pipes(stdio: &[OwnedFd], host_uid: u32) -> io::Result<()> {
-    /// `PIPEFS_MAGIC` of linux/magic.h.
-    const PIPEFS: i64 = 0x5049_5045;
-    let us = rustix::process::geteuid().as_raw();
-    for fd in stdio {
-        // A file's filesystem may be dead, and is asked nothing.
-        if host_uid != us && is_our_fifo(fd, us)? && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
-            rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
+impl Stdio {
+    /// Pipes that are ours become the run's, which may be another user: else it couldn't open them again by their names
+    /// (`/dev/stdout`). Named pipes and terminals are the host's and stay as they are.
+    ///
+    /// # Errors
+    /// Those of fchown(2).
+    pub(super) fn give_pipes(&mut self, host_uid: u32) -> io::Result<()> {
+        /// `PIPEFS_MAGIC` of linux/magic.h.
+        const PIPEFS: i64 = 0x5049_5045;
+        let ours = self.given_to.unwrap_or(rustix::process::geteuid().as_raw());
+        for fd in &self.ends {
+            // A file's filesystem may be dead, and is asked nothing.
+            if host_uid != ours && is_fifo_of(fd, ours)? && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
+                rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
+            }
         }
+        self.given_to = Some(host_uid);
+        Ok(())
     }
-    Ok(())
 }
 
-fn is_our_fifo(fd: &OwnedFd, us: u32) -> io::Result<bool> {
+fn is_fifo_of(fd: &OwnedFd, uid: u32) -> io::Result<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let status = rustix::fs::statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::UID)?;
-    Ok(FileType::from_raw_mode(status.stx_mode.into()) == FileType::Fifo && status.stx_uid == us)
+    Ok(FileType::from_raw_mode(status.stx_mode.into()) == FileType::Fifo && status.stx_uid == uid)
 }
 
 fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {

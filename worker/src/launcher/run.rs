@@ -14,7 +14,7 @@ use stockade_protocol::spec::Limits;
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
 
-use super::preparation::{Order, Stdio, give_pipes, take_ids};
+use super::preparation::{Order, Stdio, take_ids};
 use super::templates::Template;
 use super::uids::Uids;
 use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
@@ -135,6 +135,12 @@ pub(crate) struct Run {
     warned: bool,
     told: bool,
     unreaped: bool,
+    /// Whether it was made before its run was asked for.
+    pub(crate) ahead: bool,
+    /// Whether its worker was told its command.
+    commanded: bool,
+    /// Whether it was condemned before it was cloned, and its template was asked in vain.
+    stuck: bool,
 }
 
 /// How a run stands.
@@ -297,6 +303,9 @@ impl Run {
             warned: false,
             told: false,
             unreaped: false,
+            ahead: false,
+            commanded: false,
+            stuck: false,
         })
     }
 
@@ -304,12 +313,17 @@ impl Run {
     ///
     /// # Errors
     /// `Check`: its pipes can't be made the run's.
-    pub(crate) fn assign(&mut self, exec_id: ExecId, assigned: Assigned) -> Staged<()> {
-        give_pipes(&assigned.stdio.ends, self.prepare.ids.host_uid).at(SetupStage::Check, "pipes")?;
+    pub(crate) fn assign(&mut self, exec_id: ExecId, mut assigned: Assigned) -> Staged<()> {
+        assigned.stdio.give_pipes(self.prepare.ids.host_uid).at(SetupStage::Check, "pipes")?;
         self.exec_id = exec_id;
         self.assigned = Some(assigned);
         self.begun = Instant::now();
         Ok(())
+    }
+
+    /// Whether another worker may take its place: made ahead, it came to nothing, and was told nothing that it could have begun.
+    pub(crate) fn may_be_replaced(&self) -> bool {
+        self.ahead && self.assigned.is_some() && !self.commanded && !self.is_condemned()
     }
 
     /// Whether it has been told nothing yet.
@@ -517,6 +531,7 @@ impl Run {
         let message = ToWorker::Start(Box::new(command.clone()));
         let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
         drop(self.channel.send(&message, &ends));
+        self.commanded = true;
     }
 
     /// The message that the tool runs. Its descriptors are its own alone from now on.
@@ -627,7 +642,7 @@ impl Run {
             let bound = since + REAP_BOUND;
             let sweep = self.killed_at.map_or(since, |at| at + SWEEP);
             // One that was never cloned ends with its channel.
-            let waits = self.init.is_some() || bound > Instant::now();
+            let waits = self.init.is_some() || !self.stuck;
             return waits.then(|| if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
         }
         match self.started {
@@ -657,7 +672,10 @@ impl Run {
             let late = now >= since + REAP_BOUND;
             return match (late, self.init.is_some()) {
                 (true, true) => Due::Unreaped,
-                (true, false) => Due::Stuck,
+                (true, false) => {
+                    self.stuck = true;
+                    Due::Stuck
+                }
                 _ => Due::Settle,
             };
         }

@@ -12,27 +12,42 @@ use crate::stage::{PATIENCE, Warm};
 /// Read at once.
 const PIECE: usize = 1 << 20;
 
-/// Whether a process's memory holds some bytes anywhere.
-fn holds(process: &Process, wanted: &[u8]) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.pid)).unwrap();
-    let memory = File::open(format!("/proc/{}/mem", process.pid)).unwrap();
-    let mut read = 0;
-    let mut found = false;
-    for line in maps.lines() {
-        let mut fields = line.split_whitespace();
-        let (Some(range), Some(access)) = (fields.next(), fields.next()) else { continue };
-        // What the kernel lends to everybody can't be read this way.
-        if !access.starts_with('r') || line.contains("[v") {
-            continue;
+/// A process's memory as it was when it was read. Searching takes long, and a spare doesn't wait for ever.
+struct Memory {
+    of: Process,
+    bytes: Vec<u8>,
+}
+
+impl Memory {
+    /// All that a process could have written to.
+    fn of(of: Process) -> Self {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", of.pid)).unwrap();
+        let memory = File::open(format!("/proc/{}/mem", of.pid)).unwrap();
+        let mut bytes = Vec::new();
+        for line in maps.lines() {
+            let mut fields = line.split_whitespace();
+            let (Some(range), Some(access)) = (fields.next(), fields.next()) else { continue };
+            if !access.starts_with("rw") {
+                continue;
+            }
+            let bound = |text: &str| u64::from_str_radix(text, 16).unwrap();
+            let (from, to) = range.split_once('-').map(|(from, to)| (bound(from), bound(to))).unwrap();
+            bytes.extend(region(&memory, from, to));
         }
-        let bound = |text: &str| u64::from_str_radix(text, 16).unwrap();
-        let (from, to) = range.split_once('-').map(|(from, to)| (bound(from), bound(to))).unwrap();
-        let bytes = region(&memory, from, to);
-        read += bytes.len();
-        found |= bytes.windows(wanted.len()).any(|window| window == wanted);
+        Self { of, bytes }
     }
-    assert!(read > PIECE, "only {read} bytes of {process:?} could be read");
-    found
+
+    fn holds(&self, wanted: &[u8]) -> bool {
+        let mut rest = &self.bytes[..];
+        while let Some(at) = rest.iter().position(|byte| *byte == wanted[0]) {
+            rest = &rest[at..];
+            if rest.starts_with(wanted) {
+                return true;
+            }
+            rest = &rest[1..];
+        }
+        false
+    }
 }
 
 fn region(memory: &File, from: u64, to: u64) -> Vec<u8> {
@@ -50,13 +65,8 @@ fn region(memory: &File, from: u64, to: u64) -> Vec<u8> {
     bytes
 }
 
-/// The template of a client among those of its daemon: it holds the workspace's path.
-fn template_of(warm: &Warm) -> Process {
-    let work = warm.ground().work();
-    let mut all = warm.templates();
-    all.retain(|template| holds(template, work.as_os_str().as_encoded_bytes()));
-    assert_eq!(all.len(), 1, "{all:?}");
-    all.remove(0)
+fn memories(of: Vec<Process>) -> Vec<Memory> {
+    of.into_iter().map(Memory::of).collect()
 }
 
 /// A run that has a word in its environment, its arguments and its input, and lives until it's told to end.
@@ -87,22 +97,19 @@ fn word_of_one_owner_is_in_no_memory_of_anothers_template_or_spare() {
         other.hit(other.line("default", "true")).expect_code(0);
         other.heat("loopback");
         assert!(wait_until(PATIENCE, || other.spares().len() >= 2), "{:?}", other.spares());
-        let launcher = stockade_tests::left::process(first.launcher()).unwrap();
-        assert!(holds(&launcher, word.as_bytes()), "the word would be found nowhere");
+        let launcher = Memory::of(stockade_tests::left::process(first.launcher()).unwrap());
+        let (templates, spares) = (memories(other.templates()), memories(other.spares()));
         let (mine, theirs) = (first.ground().work(), other.ground().work());
         let (mine, theirs) = (mine.as_os_str().as_encoded_bytes(), theirs.as_os_str().as_encoded_bytes());
-        let own = template_of(&first);
-        let of_other: Vec<_> = other
-            .templates()
-            .into_iter()
-            .filter(|template| template.pid != own.pid)
-            .chain(other.spares())
-            .collect();
-        assert!(of_other.len() >= 4, "{of_other:?}");
-        for process in &of_other {
-            assert!(holds(process, theirs), "its own path isn't found in {process:?}");
-            assert!(!holds(process, word.as_bytes()), "the word is in {process:?}");
-            assert!(!holds(process, mine), "the path is in {process:?}");
+        assert!(launcher.holds(word.as_bytes()), "the word would be found nowhere");
+        // A template holds its workspace's path. Two are the other's, one a policy, and one is the first's.
+        let (of_first, of_other): (Vec<_>, Vec<_>) =
+            templates.into_iter().partition(|template| template.holds(mine));
+        assert_eq!((of_first.len(), of_other.len()), (1, 2));
+        for memory in of_other.iter().chain(&spares) {
+            assert!(memory.holds(theirs), "its own path isn't found in {:?}", memory.of);
+            assert!(!memory.holds(word.as_bytes()), "the word is in {:?}", memory.of);
+            assert!(!memory.holds(mine), "the path is in {:?}", memory.of);
         }
         first.ground().put("go", "");
         started.finish().expect_code(0).expect_text(&format!("{word} {word}"));
@@ -118,14 +125,25 @@ fn word_of_one_run_is_in_no_memory_of_its_own_template_or_of_the_next_spare() {
         warm.heat("default");
         let word = marker("word");
         let started = start_with(&warm, &word);
-        let worker = warm.named("stockade-init").into_iter().find(|worker| holds(worker, word.as_bytes()));
-        assert!(worker.is_some(), "the word would be found nowhere");
+        let workers = memories(warm.named("stockade-init"));
         assert!(wait_until(PATIENCE, || !warm.spares().is_empty()));
         warm.ground().put("go", "");
         started.finish().expect_code(0).expect_text(&format!("{word} {word}"));
         warm.heat("default");
-        for process in warm.templates().iter().chain(&warm.spares()) {
-            assert!(!holds(process, word.as_bytes()), "the word is in {process:?}");
+        let waiting = memories([warm.templates(), warm.spares()].concat());
+        assert!(
+            workers.iter().any(|worker| worker.holds(word.as_bytes())),
+            "the word would be found nowhere"
+        );
+        assert!(waiting.len() >= 2);
+        for memory in &waiting {
+            let work = warm.ground().work();
+            assert!(
+                memory.holds(work.as_os_str().as_encoded_bytes()),
+                "its own path isn't found in {:?}",
+                memory.of
+            );
+            assert!(!memory.holds(word.as_bytes()), "the word is in {:?}", memory.of);
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn command() -> clap::Command {
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let running = words.first().is_some_and(|word| word == "run");
     let parsed = if running {
-        run::Arguments::try_parse_from(words).map(Subcommand::Run)
+        run::Arguments::parse_quickly(words).map(Subcommand::Run)
     } else {
         let words = std::iter::once(OsString::from("stockade")).chain(words);
         Arguments::try_parse_from(words).map(|arguments| arguments.subcommand)

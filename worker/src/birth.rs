@@ -15,20 +15,26 @@ use stockade_protocol::confinement::Plan;
 use stockade_wire::channel::Channel;
 
 use crate::failure::Staged;
-use crate::init::{self, Born};
+use crate::init::{self, Born, Told};
 use crate::messages::{FromWorker, Prepare};
 use crate::plan;
 use crate::stages::beside::Beside;
 use crate::stages::identity::{self, IdMap};
 use crate::sys;
 
-/// The life of a worker. Gives its exit code, which nobody reads. `ahead`: its run may be asked for later than it's made.
-pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<OwnedFd>, ahead: bool) -> i32 {
+/// The life of a worker. Gives its exit code, which nobody reads. `told`: what
+/// it will run, with its standard descriptors, where that is known when it's made.
+pub(crate) fn run(
+    channel: OwnedFd,
+    prepare: &mut Prepare,
+    workspace: Option<OwnedFd>,
+    told: Told<'_>,
+) -> i32 {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel, prepare, workspace, ahead) {
-        Ok(born) => init::run(&channel, prepare, born),
+    match make(&channel, prepare, workspace) {
+        Ok(born) => init::run(&channel, prepare, born, told),
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
             1
@@ -36,7 +42,7 @@ pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, workspace: Option<Own
     }
 }
 
-fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>, ahead: bool) -> Staged<Born> {
+fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Born> {
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
@@ -46,5 +52,5 @@ fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>, ah
         identity::die_with_parent()?;
     }
     let pivoted = plan::enter_root(channel, prepare, workspace)?;
-    Ok(Born { pivoted, beside, ahead })
+    Ok(Born { pivoted, beside })
 }

@@ -8,6 +8,7 @@
 //! channel (the launcher is gone) is the end of the run. As pid 1 its death is the death of the tree, so it dies with
 //! its launcher; without a pid namespace it must outlive it by the moment that killing the tree takes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -53,13 +54,15 @@ pub(crate) struct Born {
     pub(crate) pivoted: Pivoted,
     /// The namespaces that were made beside the root.
     pub(crate) beside: Beside,
-    /// Whether its run may be asked for after it was made: then what it looked up counts for nothing.
-    pub(crate) ahead: bool,
 }
 
+/// What a worker that was made for one run will run, and the tool's standard descriptors. `None`: it will be told, perhaps
+/// long after it was made.
+pub(crate) type Told<'a> = Option<(&'a Command, [OwnedFd; 3])>;
+
 /// The life of an init. Gives its exit code, which nobody reads.
-pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
-    match live(channel, prepare, born) {
+pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> i32 {
+    match live(channel, prepare, born, told) {
         Ok(()) => 0,
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -68,8 +71,8 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born) -> i32 {
     }
 }
 
-fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
-    let Born { pivoted, beside, ahead } = born;
+fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Staged<()> {
+    let Born { pivoted, beside } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -84,14 +87,7 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born) -> Staged<()> {
     let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock()?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
-    let Some((command, stdio)) = wait_for_start(channel)? else { return Ok(()) };
-    // However short it waited: a repository may be made between the look and the request, and a run right after.
-    if ahead && !came_to_be(&pivoted.missing).is_empty() {
-        drop(channel.send(&FromWorker::Stale, &[]));
-        return Ok(());
-    }
-    rustix::process::chdir(command.cwd.as_path()).at(SetupStage::Cwd, command.cwd.clone())?;
-    let plan = exec_plan(&command, stdio, &mut locked)?;
+    let Some(Start { plan, command }) = ready(channel, &pivoted, &mut locked, told)? else { return Ok(()) };
     drop(locked);
     worker::dumpable(false)?;
     let began = Instant::now();
@@ -158,16 +154,46 @@ fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
         .map_err(|_| failed(SetupStage::Template, libc::EPIPE, "channel"))
 }
 
-/// `None`: the launcher has gone, or needs it no more.
-fn wait_for_start(channel: &Channel) -> Staged<Option<(Box<Command>, [OwnedFd; 3])>> {
+/// Makes everything ready for the tool, and waits until it may be started. `None`: the launcher has gone, or needs this
+/// worker no more, or it's stale, which it has said.
+fn ready<'a>(
+    channel: &Channel,
+    pivoted: &Pivoted,
+    locked: &mut Locked,
+    told: Told<'a>,
+) -> Staged<Option<Start<'a>>> {
     let strange = || failed(SetupStage::Template, libc::EPROTO, "channel");
+    let mut prepare = |command: &Command, stdio| {
+        rustix::process::chdir(command.cwd.as_path()).at(SetupStage::Cwd, command.cwd.clone())?;
+        exec_plan(command, stdio, locked)
+    };
+    if let Some((command, stdio)) = told {
+        let plan = prepare(command, stdio)?;
+        return match channel.receive::<ToWorker>() {
+            Ok(Some((ToWorker::Go, _))) => Ok(Some(Start { plan, command: Cow::Borrowed(command) })),
+            Ok(None) => Ok(None),
+            _ => Err(strange()),
+        };
+    }
     match channel.receive::<ToWorker>() {
         Ok(Some((ToWorker::Start(command), stdio))) => {
-            Ok(Some((command, stdio.try_into().map_err(|_| strange())?)))
+            // However short it waited: a repository may be made between the look and the request, and a run right after.
+            if !came_to_be(&pivoted.missing).is_empty() {
+                drop(channel.send(&FromWorker::Stale, &[]));
+                return Ok(None);
+            }
+            let plan = prepare(&command, stdio.try_into().map_err(|_| strange())?)?;
+            Ok(Some(Start { plan, command: Cow::Owned(*command) }))
         }
         Ok(None) => Ok(None),
         _ => Err(strange()),
     }
+}
+
+/// A tool that can be started at once.
+struct Start<'a> {
+    plan: ExecPlan,
+    command: Cow<'a, Command>,
 }
 
 fn exec_plan(command: &Command, stdio: [OwnedFd; 3], locked: &mut Locked) -> Staged<ExecPlan> {

@@ -31,6 +31,8 @@ pub(crate) enum ToTemplate {
 pub(crate) enum ToWorker {
     /// Start this tool. Beside it: its standard input, output and error.
     Start(Box<Command>),
+    /// Start the tool that it was born with (embedded).
+    Go,
     /// A signal for the tool's process group.
     Signal(u8),
 }

@@ -79,7 +79,7 @@ fn be(prepare: &mut Prepare, channel: &Channel, workspace: Option<&OwnedFd>) -> 
     };
     let kept: Vec<_> = workspace.iter().chain([&channel]).map(AsFd::as_fd).collect();
     match sys::close_all_but(&kept) {
-        Ok(()) => birth::run(channel, prepare, workspace, true),
+        Ok(()) => birth::run(channel, prepare, workspace, None),
         Err(_) => 1,
     }
 }

@@ -294,7 +294,7 @@ impl Launcher {
     fn carry_out(&mut self, order: Order) -> Staged<()> {
         let Order { exec_id, prepare, mut workspace, command, stdio } = order;
         let number = if self.embedded {
-            self.begin_with(prepare, None, workspace.take())?
+            self.begin_with(prepare, Maker::Launcher(workspace.take(), &command, &stdio))?
         } else {
             let template = self.templates.find(&prepare, workspace.as_ref())?;
             self.refill_at.get_or_insert_with(|| Instant::now() + REFILL_AFTER);
@@ -327,23 +327,20 @@ impl Launcher {
     /// Has a template make a worker: a spare, until it's assigned.
     fn begin(&mut self, template: u64) -> Staged<u64> {
         let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
-        let prepare = self.templates.get(template).ok_or_else(gone)?.prepare().clone();
-        self.begin_with(prepare, Some(template), None)
+        let template = self.templates.get(template).ok_or_else(gone)?;
+        let prepare = template.prepare().clone();
+        let run = Run::begin(prepare, Maker::Template(template), &mut self.uids, self.cgroups.as_ref())?;
+        self.add(run)
     }
 
-    fn begin_with(
-        &mut self,
-        prepare: Prepare,
-        template: Option<u64>,
-        workspace: Option<OwnedFd>,
-    ) -> Staged<u64> {
-        let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
-        let maker = match template {
-            Some(number) => Maker::Template(self.templates.get(number).ok_or_else(gone)?),
-            None => Maker::Launcher(workspace),
-        };
-        let number = self.next_run;
+    /// Makes a worker for the one run there is.
+    fn begin_with(&mut self, prepare: Prepare, maker: Maker<'_>) -> Staged<u64> {
         let run = Run::begin(prepare, maker, &mut self.uids, self.cgroups.as_ref())?;
+        self.add(run)
+    }
+
+    fn add(&mut self, run: Run) -> Staged<u64> {
+        let number = self.next_run;
         let run = run.listen(&self.poller, number)?;
         self.next_run += Source::COUNT;
         self.runs.insert(number, run);

@@ -81,8 +81,8 @@ pub(crate) enum Progress {
 pub(crate) enum Maker<'a> {
     /// A template.
     Template(&'a Template),
-    /// The launcher itself (embedded), with the workspace if it was passed.
-    Launcher(Option<OwnedFd>),
+    /// The launcher itself (embedded), with the workspace if it was passed, and what it will run.
+    Launcher(Option<OwnedFd>, &'a Command, &'a Stdio),
 }
 
 /// What a worker is told when it's parked. Until the tool runs, so that another can be told if this one is stale.
@@ -253,8 +253,8 @@ impl Run {
                 let group = cgroup.as_ref().map(RunCgroup::directory);
                 by_template(template, &prepare, group).map(|channel| (channel, None, Some(template.number)))
             }
-            Maker::Launcher(workspace) => {
-                let lone = spawn::lone(&mut prepare, workspace);
+            Maker::Launcher(workspace, command, stdio) => {
+                let lone = spawn::lone(&mut prepare, workspace, (command, &stdio.ends));
                 lone.map(|lone| (Channel::new(lone.channel), Some((lone.pid, lone.pidfd)), None))
             }
         };
@@ -528,9 +528,13 @@ impl Run {
         if let Some(confinement) = &mut self.confinement {
             verify::complete(confinement, command, stdio.paths);
         }
-        let message = ToWorker::Start(Box::new(command.clone()));
-        let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
-        drop(self.channel.send(&message, &ends));
+        if self.template.is_none() {
+            drop(self.channel.send(&ToWorker::Go, &[]));
+        } else {
+            let message = ToWorker::Start(Box::new(command.clone()));
+            let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
+            drop(self.channel.send(&message, &ends));
+        }
         self.commanded = true;
     }
 

@@ -13,7 +13,7 @@ use stockade_wire::socket;
 
 use crate::birth;
 use crate::failure::{At, Staged};
-use crate::messages::Prepare;
+use crate::messages::{self, Prepare};
 use crate::stages::worker;
 use crate::sys::{self, Cloned};
 
@@ -63,20 +63,33 @@ pub(crate) struct Lone {
 ///
 /// # Errors
 /// `Namespaces` or `UserNamespace`: the kernel doesn't let us have them.
-pub(crate) fn lone(prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Lone> {
+pub(crate) fn lone(
+    prepare: &mut Prepare,
+    workspace: Option<OwnedFd>,
+    assigned: (&messages::Command, &[OwnedFd]),
+) -> Staged<Lone> {
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
     let flags = worker::namespaces(prepare.plan);
     match sys::clone_process(flags, None).at(worker::birth_stage(prepare.plan), "clone")? {
         Cloned::Parent { pid, pidfd } => Ok(Lone { pid, pidfd, channel: ours }),
-        Cloned::Child => {
-            // The copy must not hold this launcher's channels: their ends tell who is gone.
-            let kept: Vec<_> = workspace.iter().chain([&theirs]).map(AsFd::as_fd).collect();
-            // Out of the terminal's process group, whose signals are for the command line.
-            let apart = rustix::process::setpgid(None, None).is_ok() && sys::close_all_but(&kept).is_ok();
-            let code = if apart { birth::run(theirs, prepare, workspace, false) } else { 1 };
-            crate::role::leave(code)
-        }
+        Cloned::Child => crate::role::leave(be(prepare, workspace, theirs, assigned).unwrap_or(1)),
     }
+}
+
+/// A worker's life in its fresh copy of this process: out of the terminal's process group, whose signals are for the command
+/// line, and without the launcher's channels, whose ends tell who is gone.
+fn be(
+    prepare: &mut Prepare,
+    workspace: Option<OwnedFd>,
+    channel: OwnedFd,
+    (command, ends): (&messages::Command, &[OwnedFd]),
+) -> io::Result<i32> {
+    rustix::process::setpgid(None, None)?;
+    let ends = ends.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+    let kept: Vec<_> = workspace.iter().chain(&ends).chain([&channel]).map(AsFd::as_fd).collect();
+    sys::close_all_but(&kept)?;
+    let ends = ends.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    Ok(birth::run(channel, prepare, workspace, Some((command, ends))))
 }
 
 /// Whether this process has one thread, and may be copied.

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use stockade_tests::wait_until;
+use stockade_tests::wire::{self, Wire};
 
 use crate::stage::{PATIENCE, Warm, expect_gone, signal};
 
@@ -93,5 +94,23 @@ fn template_that_was_stopped_is_replaced_within_its_bound() {
         }
         expect_gone(&templates);
         expect_warm_again(warm);
+    }
+}
+
+#[test]
+fn spare_that_is_dying_is_given_to_nobody() {
+    for warm in Warm::each() {
+        let ground = warm.ground();
+        let mut wire = Wire::greeted(warm.daemon(), ground.person);
+        let work = wire::workspace(ground);
+        for round in 0..20 {
+            warm.heat("default");
+            let spares = warm.spares();
+            signal(&spares, Signal::KILL);
+            let events = wire.run(wire::request(ground, "default", &["sh", "-c", "exit 7"]), &work);
+            let last = format!("{:?}", events.last());
+            assert!(last.contains("code: 7"), "{:?}, round {round}: {last}", warm.setting.mode);
+            warm.recount();
+        }
     }
 }

@@ -202,3 +202,40 @@ fn repository_that_came_to_be_just_before_a_run_was_asked_for_is_protected() {
         warm.heat("default");
     }
 }
+
+#[test]
+fn protected_file_that_was_replaced_just_before_a_run_was_asked_for_is_protected() {
+    const ROUNDS: u32 = 60;
+    for warm in Warm::each() {
+        let ground = warm.ground();
+        ground.put(".bashrc", "old\n");
+        let mut wire = Wire::greeted(warm.daemon(), ground.person);
+        let work = wire::workspace(ground);
+        for round in 0..ROUNDS {
+            let swap = ground.put("swap", "mine\n");
+            let _ = wire.run(wire::request(ground, "default", &["true"]), &work);
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 100));
+            std::fs::rename(&swap, ground.work().join(".bashrc")).unwrap();
+            let line = "(echo theirs > .bashrc) 2>/dev/null; exit 7";
+            let events = wire.run(wire::request(ground, "default", &["sh", "-c", line]), &work);
+            let found = std::fs::read_to_string(ground.work().join(".bashrc")).unwrap();
+            assert_eq!(found, "mine\n", "{:?}, round {round}", warm.setting.mode);
+            let last = format!("{:?}", events.last());
+            assert!(last.contains("code: 7"), "{:?}, round {round}: {last}", warm.setting.mode);
+        }
+        warm.recount();
+    }
+}
+
+#[test]
+fn tool_whose_spare_was_stale_has_its_output_its_input_and_its_status() {
+    for (warm, _) in parked("default") {
+        warm.ground().put(".git/config", "[core]\n");
+        // By its name, too: the pipes have to be the worker's that runs it in the end.
+        let line = "cat; echo out; echo named > /dev/stdout; echo err >&2; echo named > /dev/stderr; exit 7";
+        let ended = warm.finish(warm.line("default", line).input("in\n"));
+        ended.expect_code(7).expect_text("in\nout\nnamed");
+        assert_eq!(ended.errors(), "err\nnamed", "{}", ended.story());
+        warm.recount();
+    }
+}

@@ -298,7 +298,9 @@ impl Launcher {
         } else {
             let template = self.templates.find(&prepare, workspace.as_ref())?;
             self.refill_at.get_or_insert_with(|| Instant::now() + REFILL_AFTER);
-            match self.spare(template) {
+            let spare = self.spare(template);
+            self.templates.count(spare.is_some());
+            match spare {
                 Some(number) => number,
                 None => self.begin(template)?,
             }
@@ -410,6 +412,9 @@ impl Launcher {
             return;
         }
         if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
+            if run.may_be_replaced() {
+                return self.stale(number);
+            }
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
         if run.is_spare() {
@@ -616,6 +621,9 @@ impl Launcher {
     fn check_guard(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
         if let Some(path) = run.dissolved_guard() {
+            if run.may_be_replaced() {
+                return self.stale(number);
+            }
             self.condemn(number, Outcome::Cancelled { reason: CancelReason::GuardDissolved { path } });
         }
     }

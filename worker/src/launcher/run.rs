@@ -216,15 +216,6 @@ fn by_template(template: &Template, prepare: &Prepare, group: Option<BorrowedFd<
     Ok(Channel::new(ours))
 }
 
-/// One message from a worker. An end that was closed with something unread in it shows as a reset first, and only
-/// then what it had said.
-fn hear(channel: &Channel) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError> {
-    match channel.receive() {
-        Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => channel.receive(),
-        other => other,
-    }
-}
-
 impl Run {
     /// Has a worker made. It's a spare until it's [assigned](Self::assign).
     ///
@@ -323,7 +314,8 @@ impl Run {
 
     /// Whether another worker may take its place: made ahead, it came to nothing, and was told nothing that it could have begun.
     pub(crate) fn may_be_replaced(&self) -> bool {
-        self.ahead && self.assigned.is_some() && !self.commanded && !self.is_condemned()
+        let begun = self.started.is_some() || self.ended.is_some();
+        self.ahead && self.assigned.is_some() && !self.commanded && !begun && !self.is_condemned()
     }
 
     /// Whether it has been told nothing yet.
@@ -379,7 +371,15 @@ impl Run {
         if !self.listening {
             return Ok(Progress::Nothing);
         }
-        let (message, mut descriptors) = match hear(&self.channel) {
+        let heard = match self.channel.receive() {
+            // Closed with something unread in it: what it was told last, it never heard. What it had said comes next.
+            Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.commanded = false;
+                self.channel.receive()
+            }
+            other => other,
+        };
+        let (message, mut descriptors) = match heard {
             Ok(Some(received)) => received,
             Err(error) if error.would_block() => return Ok(Progress::Nothing),
             Ok(None) | Err(_) => return Ok(Progress::Closed),
@@ -530,12 +530,12 @@ impl Run {
         }
         if self.template.is_none() {
             drop(self.channel.send(&ToWorker::Go, &[]));
+            self.commanded = true;
         } else {
             let message = ToWorker::Start(Box::new(command.clone()));
             let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
-            drop(self.channel.send(&message, &ends));
+            self.commanded = self.channel.send(&message, &ends).is_ok();
         }
-        self.commanded = true;
     }
 
     /// The message that the tool runs. Its descriptors are its own alone from now on.

@@ -226,13 +226,16 @@ impl Templates {
         let template = self.all.iter_mut().find(|template| template.number == number)?;
         let at =
             template.spares.iter().position(|(_, made)| now.saturating_duration_since(*made) < SPARE_AGE);
-        let taken = at.and_then(|at| template.spares.remove(at)).map(|(run, _)| run);
-        if taken.is_some() {
+        at.and_then(|at| template.spares.remove(at)).map(|(run, _)| run)
+    }
+
+    /// Counts a run that got a spare, or got none.
+    pub(crate) fn count(&mut self, is_hit: bool) {
+        if is_hit {
             self.warmth.hits += 1;
         } else {
             self.warmth.misses += 1;
         }
-        taken
     }
 
     /// The template that wants another spare most, if one does.

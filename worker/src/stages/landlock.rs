@@ -142,14 +142,15 @@ fn grants(mount: &Mount, level: Level, abi: ABI) -> Vec<(std::path::PathBuf, Bit
     let target = mount.target.as_path();
     match &mount.kind {
         MountKind::Dev { nodes, .. } => {
-            let mut all = vec![(target.to_owned(), AccessFs::ReadDir.into())];
             let node = AccessFs::ReadFile | AccessFs::WriteFile | device(abi);
-            all.extend(nodes.iter().map(|name| (target.join(name.as_path()), node)));
-            // Without mounts these are the host's: other programs' shared memory and its user's terminals.
             if level != Level::Minimal {
-                all.push((target.join("shm"), tree(mount, abi, true) | writing(abi, true) | reading()));
-                all.push((target.join("pts"), reading() | AccessFs::WriteFile | device(abi)));
+                // A sealed tmpfs with these nodes, the run's own terminals and its shared memory in it, and nothing else.
+                let shm = tree(mount, abi, true) | writing(abi, true) | reading();
+                return vec![(target.to_owned(), node | AccessFs::ReadDir), (target.join("shm"), shm)];
             }
+            // The host's, with other programs' shared memory and its user's terminals.
+            let mut all = vec![(target.to_owned(), AccessFs::ReadDir.into())];
+            all.extend(nodes.iter().map(|name| (target.join(name.as_path()), node)));
             all
         }
         MountKind::Tmpfs { .. } => vec![(target.to_owned(), tree(mount, abi, true))],

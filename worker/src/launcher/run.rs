@@ -1,4 +1,10 @@
-//! One run as the launcher sees it: its processes, its deadlines, and the one outcome it will have.
+//! One run as the launcher sees it: its processes, what they say and what they are told. Its deadlines are in `clock`, the
+//! one outcome it will have in `report`.
+
+mod clock;
+mod report;
+
+pub(crate) use report::failed_to_begin;
 
 use std::fs::File;
 use std::io;
@@ -9,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 use stockade_protocol::confinement::{Confinement, Plan};
 use stockade_protocol::launch::FromLauncher;
-use stockade_protocol::outcome::{Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage};
+use stockade_protocol::outcome::{Clock, Outcome, SetupFailure, SetupStage};
 use stockade_protocol::spec::Limits;
 use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::{Channel, ChannelError};
@@ -17,7 +23,7 @@ use stockade_wire::channel::{Channel, ChannelError};
 use super::preparation::{Order, Stdio, take_ids};
 use super::templates::Template;
 use super::uids::Uids;
-use super::{REAP_BOUND, SETUP_BOUND, SWEEP, SWEEP_BOUND, WATCH_AFTER, WORD_BOUND, spawn, verify};
+use super::{SWEEP_BOUND, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
 use crate::failure::{At, Staged, failed};
 use crate::init;
@@ -165,17 +171,6 @@ pub(crate) enum Due {
     Unreaped,
     /// It was condemned before it was cloned, and its template has said nothing.
     Stuck,
-}
-
-/// The message that a run never began.
-pub(crate) fn failed_to_begin(exec_id: ExecId, failure: SetupFailure) -> FromLauncher {
-    FromLauncher::Ended {
-        exec_id,
-        outcome: Outcome::SetupFailed { failure },
-        usage: Usage::default(),
-        trusted_files: Vec::new(),
-        reaped: true,
-    }
 }
 
 fn cgroup_failed(error: &CgroupError) -> SetupFailure {
@@ -628,112 +623,6 @@ impl Run {
         }
     }
 
-    /// When this run wants to be looked at next.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        if let Some((_, next)) = self.astray {
-            return Some(next);
-        }
-        if self.told {
-            return if self.is_reaped() { Some(self.begun) } else { None };
-        }
-        if let Some((_, until)) = self.sweeper {
-            return Some(until);
-        }
-        if let Some(since) = self.unexplained_since {
-            return Some(since + WORD_BOUND);
-        }
-        if let Some(since) = self.condemned_at {
-            let bound = since + REAP_BOUND;
-            let sweep = self.killed_at.map_or(since, |at| at + SWEEP);
-            // One that was never cloned ends with its channel.
-            let waits = self.init.is_some() || !self.stuck;
-            return waits.then(|| if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
-        }
-        match self.started {
-            // A spare's age is its template's business.
-            None if self.is_spare() && self.is_ready() => None,
-            None => Some(self.begun + SETUP_BOUND),
-            Some(started) if !self.watched => Some(started + WATCH_AFTER),
-            Some(started) => self.wall_deadline(started),
-        }
-    }
-
-    fn wall_deadline(&self, started: Instant) -> Option<Instant> {
-        self.limits.wall_ms.map(|ms| started + Duration::from_millis(ms))
-    }
-
-    /// A deadline has come.
-    pub(crate) fn expire(&mut self, now: Instant) -> Due {
-        if let Some((since, _)) = self.astray {
-            let late = !self.told && now >= since + REAP_BOUND;
-            return if late { Due::Unreaped } else { Due::Settle };
-        }
-        if self.told || self.unexplained_since.is_some() || self.sweeper.is_some() {
-            return Due::Settle;
-        }
-        if let Some(since) = self.condemned_at {
-            self.kill();
-            let late = now >= since + REAP_BOUND;
-            return match (late, self.init.is_some()) {
-                (true, true) => Due::Unreaped,
-                (true, false) => {
-                    self.stuck = true;
-                    Due::Stuck
-                }
-                _ => Due::Settle,
-            };
-        }
-        let Some(started) = self.started else {
-            let failure = failed(SetupStage::Template, libc::ETIMEDOUT, "set-up");
-            self.condemn(Outcome::SetupFailed { failure });
-            return Due::Settle;
-        };
-        if let (Some(at), Some(limit_ms)) = (self.wall_deadline(started), self.limits.wall_ms)
-            && now >= at
-        {
-            self.condemn(Outcome::TimedOut { clock: Clock::Wall, limit_ms });
-            return Due::Settle;
-        }
-        if core::mem::replace(&mut self.watched, true) { Due::Settle } else { Due::Watch }
-    }
-
-    /// Whether it can have left orphans: no pid namespace died with its init, and that didn't see its last child end.
-    pub(crate) fn may_leave_strays(&self) -> bool {
-        self.prepare.plan == Plan::Minimal && self.init_end.is_some() && self.ended.is_none()
-    }
-
-    /// Whether orphans were found just now. It isn't over before there are none.
-    pub(crate) fn set_astray(&mut self, found: bool) {
-        let now = Instant::now();
-        let since = self.astray.map_or(now, |(since, _)| since);
-        self.astray = found.then(|| (since, now + SWEEP));
-    }
-
-    /// How a run stands that may be over.
-    pub(crate) fn stand(&mut self) -> Stand {
-        if self.told {
-            return Stand::Over;
-        }
-        let placed = !(self.placed.is_empty() && self.made.is_empty());
-        if self.ended.is_some() && !placed && self.sweeper.is_none() {
-            return Stand::Over;
-        }
-        if !self.is_reaped() {
-            return Stand::Alive;
-        }
-        match self.sweeper {
-            Some((_, until)) if until > Instant::now() => return Stand::Alive,
-            None if placed => return Stand::Sweep,
-            _ => {}
-        }
-        if self.ended.is_some() || self.is_condemned() || !self.watched || self.killed_for_memory().is_some()
-        {
-            return Stand::Over;
-        }
-        let since = *self.unexplained_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= WORD_BOUND { Stand::Over } else { Stand::Alive }
-    }
-
     /// Has the run's placeholders removed, by a process with the owner's identity. The end waits for it, so that
     /// nobody sees a ghost afterwards, but no longer than [`SWEEP_BOUND`]: the owner's mount may be dead.
     pub(crate) fn sweep(&mut self) {
@@ -751,89 +640,6 @@ impl Run {
         }
         let message = Sweep { owner: owner.clone(), held: Vec::new(), made: core::mem::take(&mut made) };
         drop(channel.send(&message, &[]));
-    }
-
-    /// The message of the run's end; `None` if it was sent before.
-    pub(crate) fn end(&mut self, reaped: bool) -> Option<FromLauncher> {
-        if core::mem::replace(&mut self.told, true) || self.is_spare() {
-            return None;
-        }
-        self.unreaped = !reaped;
-        self.counters = self.cgroup.as_ref().and_then(|group| group.counters().ok());
-        let trusted_files =
-            self.ended.as_mut().map(|e| core::mem::take(&mut e.trusted_files)).unwrap_or_default();
-        let (exec_id, outcome, usage) = (self.exec_id, self.outcome(), self.usage());
-        Some(FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped })
-    }
-
-    fn outcome(&self) -> Outcome {
-        if let Some(ended) = &self.ended {
-            // Without a pid namespace our kill reaches the tool before its init, which may still tell of it.
-            return match &self.verdict {
-                Some(verdict) if is_kill(ended.status) => verdict.clone(),
-                _ => from_status(ended.status),
-            };
-        }
-        if let Some(verdict) = &self.verdict {
-            return verdict.clone();
-        }
-        if let Some(outcome) = self.killed_for_memory() {
-            return outcome;
-        }
-        let reason = match self.init_end {
-            Some((status, _)) if libc::WIFSIGNALED(status) => {
-                format!("its init was killed by signal {} from outside", libc::WTERMSIG(status))
-            }
-            _ if self.started.is_none() => "its template or init ended before the tool began".to_owned(),
-            _ => "its init ended without a word".to_owned(),
-        };
-        Outcome::Lost { reason }
-    }
-
-    /// `memory.oom.group` takes init with the rest, so this is how such an end looks.
-    fn killed_for_memory(&self) -> Option<Outcome> {
-        let limit = self.limits.memory?;
-        let events = self.cgroup.as_ref()?.events().ok()?;
-        let seen = self.counters.map_or(limit, |counters| counters.memory_peak);
-        (events.oom_kill > 0).then_some(Outcome::MemoryExceeded { limit, seen })
-    }
-
-    fn usage(&self) -> Usage {
-        let used = self.ended.as_ref().map(|ended| ended.used).or(self.init_end.map(|(_, used)| used));
-        let used = used.unwrap_or_default();
-        // An init that told its tool's end told it exactly; else what was seen from here.
-        let told = self.ended.as_ref().map(|ended| Duration::from_micros(ended.wall_us));
-        let seen = || match (self.started, self.ended_at) {
-            (Some(from), Some(to)) => to.saturating_duration_since(from),
-            (Some(from), None) => from.elapsed(),
-            _ => Duration::ZERO,
-        };
-        let wall = told.unwrap_or_else(seen);
-        let (memory, processes) = self.sampled;
-        let mechanism = match (&self.counters, memory > used.largest) {
-            (Some(_), _) => MemoryMechanism::Cgroup,
-            (None, true) => MemoryMechanism::Monitor,
-            (None, false) => MemoryMechanism::Rusage,
-        };
-        let counted = self.counters.unwrap_or(Counters {
-            memory_peak: memory.max(used.largest),
-            processes_peak: processes,
-            user_us: used.user_us,
-            system_us: used.system_us,
-            ..Counters::default()
-        });
-        Usage {
-            wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
-            user_us: counted.user_us,
-            system_us: counted.system_us,
-            memory_peak: counted.memory_peak,
-            memory_mechanism: mechanism,
-            bytes_in: 0,
-            bytes_out: 0,
-            processes_peak: counted.processes_peak.max(u64::from(self.started.is_some())),
-            context_switches_voluntary: used.voluntary,
-            context_switches_involuntary: used.involuntary,
-        }
     }
 
     pub(crate) fn is_relayed(&self) -> bool {
@@ -857,16 +663,4 @@ impl Run {
         uids.give_back(self.prepare.ids.host_uid);
         self.cgroup.take()
     }
-}
-
-fn is_kill(status: i32) -> bool {
-    libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL
-}
-
-fn from_status(status: i32) -> Outcome {
-    if libc::WIFSIGNALED(status) {
-        let signal = u8::try_from(libc::WTERMSIG(status)).unwrap_or(0);
-        return Outcome::Signaled { signal, core_dumped: libc::WCOREDUMP(status) };
-    }
-    Outcome::Exited { code: u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX) }
 }

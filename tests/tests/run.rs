@@ -248,6 +248,26 @@ fn second_interrupt_cancels_a_command_that_ignores_the_first() {
 }
 
 #[test]
+fn run_ends_at_its_time_limit_though_the_command_line_is_stopped() {
+    for setting in Setting::each().filter(|setting| !setting.mode.has_daemon()) {
+        let word = marker("stopped");
+        let run = setting.run("default").option(&["--timeout", "700ms"]);
+        let line = format!("echo > up; setsid sleep 50 & sleep 50; echo {word}");
+        let started = run.words(["bash", "-c", &line]).start();
+        let up = setting.ground.work().join("up");
+        assert!(wait_until(Duration::from_secs(10), || up.exists()), "{:?}", setting.mode);
+        started.signal(Signal::STOP);
+        let inside = || left::with_word(&word).len() > 1;
+        assert!(inside(), "{:?}: it ended before it was stopped", setting.mode);
+        // What has the word is then the command line alone.
+        let gone = wait_until(Duration::from_secs(10), || !inside());
+        assert!(gone, "{:?}: {:?}", setting.mode, left::with_word(&word));
+        started.signal(Signal::CONT);
+        started.finish().expect_code(124).expect_errors(&["time limit"]);
+    }
+}
+
+#[test]
 fn killed_client_takes_its_run_with_it() {
     for setting in Setting::each() {
         let word = marker("orphan");

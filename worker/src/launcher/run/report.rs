@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::FromLauncher;
-use stockade_protocol::outcome::{MemoryMechanism, Outcome, SetupFailure, Usage};
+use stockade_protocol::outcome::{Clock, MemoryMechanism, Outcome, SetupFailure, Usage};
 
 use super::Run;
 use crate::cgroup::Counters;
@@ -47,6 +47,14 @@ impl Run {
         }
         if let Some(outcome) = self.killed_for_memory() {
             return outcome;
+        }
+        // We were stopped, perhaps before we heard that the tool runs, and its init kept the clock.
+        if let (Some((status, _)), Some(limit_ms)) = (&self.init_end, self.limits.wall_ms)
+            && libc::WIFEXITED(*status)
+            && self.started.is_some()
+            && self.begun.elapsed() >= Duration::from_millis(limit_ms)
+        {
+            return Outcome::TimedOut { clock: Clock::Wall, limit_ms };
         }
         let reason = match self.init_end {
             Some((status, _)) if libc::WIFSIGNALED(status) => {

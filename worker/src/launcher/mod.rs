@@ -292,7 +292,7 @@ impl Launcher {
 
     /// Gives an order to a spare, else to a new worker.
     fn carry_out(&mut self, order: Order) -> Staged<()> {
-        let Order { exec_id, prepare, mut workspace, command, stdio } = order;
+        let Order { exec_id, prepare, mut workspace, command, stdio, in_vain } = order;
         let number = if self.embedded {
             self.begin_with(prepare, Maker::Launcher(workspace.take(), &command, &stdio))?
         } else {
@@ -307,7 +307,7 @@ impl Launcher {
         };
         let Some(run) = self.runs.get_mut(&number) else { return Ok(()) };
         self.by_id.insert(exec_id, number);
-        if let Err(failure) = run.assign(exec_id, Assigned { command, workspace, stdio }) {
+        if let Err(failure) = run.assign(exec_id, Assigned { command, workspace, stdio, in_vain }) {
             self.condemn(number, Outcome::SetupFailed { failure });
         } else if run.is_ready() {
             self.start(number);
@@ -439,9 +439,13 @@ impl Launcher {
     /// A spare was given out and is of no use: what must be guarded has come to be since, or it died. Another worker takes its
     /// place.
     fn stale(&mut self, number: u64) {
-        let order = self.runs.get_mut(&number).and_then(Run::take_back);
+        let Some(order) = self.runs.get_mut(&number).and_then(Run::take_back) else {
+            let failure = failed(SetupStage::Guard, libc::ESTALE, "guarded names that come and go");
+            // Of one that was cancelled, that's what is told.
+            self.condemn(number, Outcome::SetupFailed { failure });
+            return self.settle(number);
+        };
         self.dismiss(number);
-        let Some(order) = order else { return };
         let exec_id = order.exec_id;
         self.by_id.remove(&exec_id);
         if let Err(failure) = self.carry_out(order) {
@@ -712,6 +716,8 @@ fn closed<T>(received: &Result<Option<T>, ChannelError>) -> bool {
 const TELL_AFTER: Duration = Duration::from_millis(100);
 /// How long after a run took a spare another is made.
 const REFILL_AFTER: Duration = Duration::from_micros(500);
+/// How many workers may be of no use to a run before it fails.
+const WORKERS_IN_VAIN: u8 = 16;
 /// How long a set-up may take before it's given up: a dead mount stops it for ever.
 const SETUP_BOUND: Duration = Duration::from_secs(15);
 /// How long after the kill a run may take to be reaped before it's reported as not reaped.

@@ -35,6 +35,8 @@ pub(super) struct Order {
     pub(super) workspace: Option<OwnedFd>,
     pub(super) command: Command,
     pub(super) stdio: Stdio,
+    /// How many workers were of no use to it.
+    pub(super) in_vain: u8,
 }
 
 /// The tool's standard descriptors, and what of its output stays here.
@@ -88,7 +90,7 @@ pub(super) fn order(launch: Launch, plan: Plan, descriptors: Vec<OwnedFd>) -> St
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
     let command = Command { argv, environment, cwd };
     let stdio = Stdio { ends: vec![stdin, stdout, stderr], paths, relayed, given_to: None };
-    Ok(Order { exec_id, prepare, workspace, command, stdio })
+    Ok(Order { exec_id, prepare, workspace, command, stdio, in_vain: 0 })
 }
 
 /// Who a run is.

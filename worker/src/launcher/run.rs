@@ -23,7 +23,7 @@ use stockade_wire::channel::{Channel, ChannelError};
 use super::preparation::{Order, Stdio, take_ids};
 use super::templates::Template;
 use super::uids::Uids;
-use super::{SWEEP_BOUND, spawn, verify};
+use super::{SWEEP_BOUND, WORKERS_IN_VAIN, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
 use crate::failure::{At, Staged, failed};
 use crate::init;
@@ -97,6 +97,8 @@ pub(crate) struct Assigned {
     pub(crate) command: Command,
     pub(crate) workspace: Option<OwnedFd>,
     pub(crate) stdio: Stdio,
+    /// How many workers were of no use to it before this one.
+    pub(crate) in_vain: u8,
 }
 
 /// One run.
@@ -310,7 +312,8 @@ impl Run {
     /// Whether another worker may take its place: made ahead, it came to nothing, and was told nothing that it could have begun.
     pub(crate) fn may_be_replaced(&self) -> bool {
         let begun = self.started.is_some() || self.ended.is_some();
-        self.ahead && self.assigned.is_some() && !self.commanded && !begun && !self.is_condemned()
+        let may = self.assigned.as_ref().is_some_and(|assigned| assigned.in_vain < WORKERS_IN_VAIN);
+        self.ahead && may && !self.commanded && !begun && !self.is_condemned()
     }
 
     /// Whether it has been told nothing yet.
@@ -338,10 +341,16 @@ impl Run {
         self.is_spare() && holds && !self.is_condemned() && self.init_end.is_none()
     }
 
-    /// What it was to run, for another worker: this one is stale.
+    /// What it was to run, for another worker: this one is stale. `None`: it was cancelled, or so many were of no use that
+    /// another won't be: somebody makes and removes guarded names all the time.
     pub(crate) fn take_back(&mut self) -> Option<Order> {
-        let Assigned { command, workspace, stdio } = self.assigned.take()?;
-        Some(Order { exec_id: self.exec_id, prepare: self.prepare.clone(), workspace, command, stdio })
+        let may_go_on = |assigned: &mut Assigned| assigned.in_vain < WORKERS_IN_VAIN;
+        if self.is_condemned() {
+            return None;
+        }
+        let Assigned { command, workspace, stdio, in_vain } = self.assigned.take_if(may_go_on)?;
+        let (exec_id, prepare, in_vain) = (self.exec_id, self.prepare.clone(), in_vain + 1);
+        Some(Order { exec_id, prepare, workspace, command, stdio, in_vain })
     }
 
     /// Listens to its worker under `token`.

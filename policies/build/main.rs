@@ -10,6 +10,7 @@ mod calls;
 mod listing;
 mod profiles;
 mod rules;
+mod shorten;
 
 use std::error::Error;
 use std::io::Write as _;

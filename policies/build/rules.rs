@@ -1,7 +1,7 @@
 //! The rules on arguments, compiled by seccompiler: `src/syscalls/table.rs` includes what is made here.
 //!
-//! A rule is the same on every architecture, because arguments are at the same places. Each is compiled once and says
-//! in which variants of a filter it stands; a filter is then put together by copying.
+//! A rule is the same on every architecture, because arguments are at the same places. A call's are compiled together for
+//! each variant of a filter that has other ones, and shortened (`shorten`); a filter is then put together by copying.
 
 use std::fmt::Write as _;
 
@@ -9,12 +9,14 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
 };
 
-use crate::arguments::{Refusal, Rule, Test, Variant, rules};
+use crate::arguments::{Refusal, Rule, Site, Test, Variant, rules};
+use crate::shorten::shorten;
 
 // linux/bpf_common.h and linux/seccomp.h
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
 // asm-generic/errno-base.h and asm-generic/errno.h
 const EPERM: u32 = 1;
 const EAFNOSUPPORT: u32 = 97;
@@ -24,30 +26,78 @@ pub(crate) fn compiled(names: &[&str]) -> Result<String, String> {
     let mut all = all()?;
     // A call's together, and of these first the families that aren't there.
     all.sort_by_key(|(rule, _)| (rule.call, rule.refusal == Refusal::NotPermitted));
-    let (mut table, mut code, mut start) = (String::new(), String::new(), 0);
-    for (rule, variants) in &all {
-        let call = names.binary_search(&rule.call).map_err(|_| format!("no call is named {}", rule.call))?;
-        let program = program(rule).map_err(|error| format!("a rule of {}: {error}", rule.call))?;
-        for sock_filter { code: operation, jt, jf, k } in &program {
-            let _ = writeln!(code, "    BpfInstruction {{ code: {operation}, jt: {jt}, jf: {jf}, k: {k} }},");
+    let (mut table, mut code) = (String::new(), Vec::new());
+    let mut count = 0;
+    for site in [Site::Base, Site::Delta] {
+        for of_one in all.chunk_by(|(one, _), (other, _)| one.call == other.call) {
+            let name = of_one.first().map_or("", |(rule, _)| rule.call);
+            let call = names.binary_search(&name).map_err(|_| format!("no call is named {name}"))?;
+            for (check, variants) in checks(of_one, site).map_err(|error| format!("{name}: {error}"))? {
+                let (start, end) = place(&mut code, check);
+                let _ = writeln!(
+                    table,
+                    "    Check {{ call: Call({call}), variants: {variants}, site: Site::{site:?}, start: {start}, end: {end} }},"
+                );
+                count += 1;
+            }
         }
-        let (site, end) = (rule.site, start + program.len());
-        let _ = writeln!(
-            table,
-            "    Compiled {{ call: Call({call}), variants: {variants}, site: Site::{site:?}, start: {start}, end: {end} }},"
-        );
-        start = end;
     }
-    let count = all.len();
+    let counts: Vec<usize> = (0..VARIANTS)
+        .map(|bit| all.iter().filter(|(_, variants)| variants & (1 << bit) != 0).count())
+        .collect();
+    let mut lines = String::new();
+    for sock_filter { code, jt, jf, k } in &code {
+        let _ = writeln!(lines, "    BpfInstruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},");
+    }
     Ok(format!(
-        "static RULES: [Compiled; {count}] = [\n{table}];\nstatic CODE: [BpfInstruction; {start}] = [\n{code}];\n"
+        "static CHECKS: [Check; {count}] = [\n{table}];\n\
+         static CODE: [BpfInstruction; {}] = [\n{lines}];\n\
+         const RULE_COUNTS: [u16; {VARIANTS}] = {counts:?};\n",
+        code.len()
     ))
+}
+
+/// How many variants there are: each has a bit.
+const VARIANTS: u16 = 16;
+
+/// The checks of one call at one site, each with the bits of the variants that have it: a variant has one at most.
+fn checks(rules: &[(Rule, u16)], site: Site) -> Result<Vec<(Vec<sock_filter>, u16)>, String> {
+    let mut checks: Vec<(Vec<sock_filter>, u16)> = Vec::new();
+    for variant in (0..VARIANTS).map(|bit| 1 << bit) {
+        let mine: Vec<_> =
+            rules.iter().filter(|(rule, variants)| rule.site == site && variants & variant != 0).collect();
+        if mine.is_empty() {
+            continue;
+        }
+        let mut whole = Vec::new();
+        for (rule, _) in mine {
+            whole.extend(program(rule).map_err(|error| error.to_string())?);
+        }
+        // What no rule refuses is allowed.
+        whole.push(sock_filter { code: RETURN, jt: 0, jf: 0, k: RET_ALLOW });
+        let check = shorten(&whole)?;
+        match checks.iter_mut().find(|(known, _)| *known == check) {
+            Some((_, variants)) => *variants |= variant,
+            None => checks.push((check, variant)),
+        }
+    }
+    Ok(checks)
+}
+
+/// Where a check stands in `code`: at its end, if it isn't there already (many calls have the same).
+fn place(code: &mut Vec<sock_filter>, check: Vec<sock_filter>) -> (usize, usize) {
+    let start = code.windows(check.len()).position(|there| there == check).unwrap_or(code.len());
+    let end = start + check.len();
+    if start == code.len() {
+        code.extend(check);
+    }
+    (start, end)
 }
 
 /// Every rule of every variant, with the bits of the variants that have it.
 fn all() -> Result<Vec<(Rule, u16)>, String> {
     let mut all: Vec<(Rule, u16)> = Vec::new();
-    for number in 0..16_u8 {
+    for number in 0..VARIANTS {
         let [minimal, network, internet, plain_tcp] = [8, 4, 2, 1].map(|bit| number & bit != 0);
         let variant = Variant { minimal, network, internet, plain_tcp };
         for rule in rules(variant) {

@@ -3,9 +3,13 @@
 //!
 //! ```text
 //! architecture? ── another: kill
-//! number: tree ──┬─ leaf: allow, or an errno
-//!                └─ leaf: jump ──> rule: conditions hold: its errno ── not ──> next rule ──> allow
+//! number: tree ──┬─> allow, or an errno: each stands once, as long as it is near
+//!                └─> rules: an errno, or allow
 //! ```
+//!
+//! What it costs to install a program is by its length, so nothing stands twice that can be jumped to.
+
+use core::ops::Range;
 
 use stockade_protocol::spec::BpfInstruction;
 
@@ -26,10 +30,6 @@ const ARCH_OFFSET: u32 = 4;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
-/// How many instructions stand before the tree.
-const HEAD: usize = 4;
-/// So many ranges make a tree of at most 255 instructions, over which a conditional jump reaches.
-const NEAR: usize = 128;
 /// Room for the ranges of any policy of today; not a bound.
 const RANGES: usize = 256;
 
@@ -77,15 +77,17 @@ fn assembled(
     ranges: &[(u32, Leaf)],
     checks: &[BpfInstruction],
 ) -> Result<Vec<BpfInstruction>, String> {
-    let mut program = Vec::with_capacity(HEAD + tree_length(ranges.len()) + checks.len());
-    program.extend([
-        statement(LOAD_WORD, ARCH_OFFSET),
-        BpfInstruction { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k: arch.audit() },
-        statement(RETURN, RET_KILL_PROCESS),
+    let mut backwards = Backwards::new(checks, ranges.len());
+    backwards.tree(ranges);
+    // What is to be met first is put down last.
+    backwards.code.extend([
         statement(LOAD_WORD, NUMBER_OFFSET),
+        statement(RETURN, RET_KILL_PROCESS),
+        BpfInstruction { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k: arch.audit() },
+        statement(LOAD_WORD, ARCH_OFFSET),
     ]);
-    tree(&mut program, ranges, HEAD + tree_length(ranges.len()));
-    program.extend_from_slice(checks);
+    let mut program = backwards.code;
+    program.reverse();
     if program.len() > MAX_INSTRUCTIONS {
         return Err(format!("{} instructions are over the kernel's {MAX_INSTRUCTIONS}", program.len()));
     }
@@ -112,42 +114,93 @@ fn ranges(leaves: impl Iterator<Item = (u32, Leaf)>, otherwise: Leaf) -> Vec<(u3
     ranges
 }
 
-/// Appends a balanced tree of comparisons over ranges. `checks`: where in the program the rules will begin.
-fn tree(program: &mut Vec<BpfInstruction>, ranges: &[(u32, Leaf)], checks: usize) {
-    let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let Some((start, leaf)) = upper.first().copied() else { return };
-    if lower.is_empty() {
-        program.push(match leaf {
-            Leaf::Answer(answer) => answer.returned(),
-            Leaf::Check(at) => jump(checks + at - (program.len() + 1)),
-        });
-        return;
+/// How many instructions there are from one to the program's end, itself included: what it's called by while it's not
+/// known yet what will stand before it.
+type Height = usize;
+
+/// A program that is written from its end to its beginning: jumps lead forward only, so where each leads is there already.
+struct Backwards {
+    /// The last instruction first.
+    code: Vec<BpfInstruction>,
+    checks: usize,
+    /// Where each leaf was put down last.
+    leaves: Vec<(Leaf, Height)>,
+}
+
+impl Backwards {
+    /// Behind it the checks. `ranges`: how many the tree will have.
+    fn new(checks: &[BpfInstruction], ranges: usize) -> Self {
+        let mut code = Vec::with_capacity(checks.len() + 2 * ranges);
+        code.extend(checks.iter().rev());
+        Self { code, checks: checks.len(), leaves: Vec::new() }
     }
-    let distance = tree_length(lower.len());
-    match u8::try_from(distance) {
-        Ok(jt) => program.push(BpfInstruction { code: JUMP_IF_AT_LEAST, jt, jf: 0, k: start }),
-        Err(_) => {
-            // A conditional jump reaches 255 instructions; an unconditional one reaches all.
-            program.push(BpfInstruction { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: start });
-            program.push(jump(distance));
+
+    fn put(&mut self, instruction: BpfInstruction) -> Height {
+        self.code.push(instruction);
+        self.code.len()
+    }
+
+    /// Over how many instructions the next to be put down would jump to get there.
+    fn distance(&self, target: Height) -> usize {
+        self.code.len() - target
+    }
+
+    /// Whether a conditional jump gets there, also if another instruction comes before it.
+    fn is_near(&self, target: Height) -> bool {
+        self.distance(target) < u8::MAX.into()
+    }
+
+    /// The target, or a jump to it where it's too far for a conditional jump.
+    fn near(&mut self, target: Height) -> Height {
+        if self.is_near(target) { target } else { self.put(jump(self.distance(target))) }
+    }
+
+    /// A leaf that is near.
+    fn leaf(&mut self, leaf: Leaf) -> Height {
+        let known = self.leaves.iter().position(|(known, _)| *known == leaf);
+        let there = known.map(|at| self.leaves[at].1);
+        let height = match (leaf, there) {
+            (_, Some(there)) if self.is_near(there) => there,
+            (Leaf::Answer(answer), _) => self.put(answer.returned()),
+            (Leaf::Check(at), there) => self.near(there.unwrap_or(self.checks - at)),
+        };
+        match known {
+            Some(at) => self.leaves[at].1 = height,
+            None => self.leaves.push((leaf, height)),
+        }
+        height
+    }
+
+    /// A balanced tree of comparisons over ranges: its first instruction is what was put down last.
+    fn tree(&mut self, ranges: &[(u32, Leaf)]) {
+        let root = self.branch(ranges);
+        if root != self.code.len() {
+            self.put(jump(self.distance(root)));
         }
     }
-    tree(program, lower, checks);
-    tree(program, upper, checks);
-}
 
-/// How many instructions [`tree`] makes of so many ranges.
-fn tree_length(ranges: usize) -> usize {
-    // One for each range and one between two, as long as every jump is near.
-    if ranges <= NEAR {
-        return (2 * ranges).saturating_sub(1);
+    fn branch(&mut self, ranges: &[(u32, Leaf)]) -> Height {
+        let (lower, upper) = ranges.split_at(ranges.len() / 2);
+        let Some((start, leaf)) = upper.first().copied() else { return self.code.len() };
+        if lower.is_empty() {
+            return self.leaf(leaf);
+        }
+        // What was put down last costs no jump, so a leaf comes before a branch.
+        let (below, above) = if lower.len() == 1 {
+            let below = self.branch(lower);
+            (below, self.branch(upper))
+        } else {
+            let above = self.branch(upper);
+            (self.branch(lower), above)
+        };
+        let (below, above) = (self.near(below), self.near(above));
+        let distance = |target| u8::try_from(self.distance(target)).unwrap_or(u8::MAX);
+        let (jt, jf) = (distance(above), distance(below));
+        self.put(BpfInstruction { code: JUMP_IF_AT_LEAST, jt, jf, k: start })
     }
-    let lower = tree_length(ranges / 2);
-    let far = usize::from(u8::try_from(lower).is_err());
-    1 + far + lower + tree_length(ranges - ranges / 2)
 }
 
-/// Rules on arguments, compiled: for each call that has some, one after another, and then allow.
+/// Rules on arguments, compiled.
 pub(super) struct Checks {
     code: Vec<BpfInstruction>,
     /// The calls that have some, and by number where each one's begin.
@@ -159,27 +212,21 @@ impl Checks {
     /// The rules of one filter that are about these calls.
     pub(super) fn new(arch: Arch, variant: Variant, site: Site, calls: &Calls) -> Self {
         let mut checks = Self { code: Vec::new(), calls: Calls::default(), starts: Vec::new() };
-        let mut last = None;
-        for (call, code) in compiled_rules(variant, site).filter(|(call, _)| calls.has(*call)) {
+        // Many calls have the same.
+        let mut there: Vec<(Range<u16>, usize)> = Vec::new();
+        for (call, range, code) in compiled_rules(variant, site).filter(|(call, ..)| calls.has(*call)) {
             let Some(number) = arch.number_of(call) else { continue };
-            if last != Some(call) {
-                checks.end();
-                checks.calls.insert(call);
-                checks.starts.push((number, checks.code.len()));
-                last = Some(call);
+            let known = there.iter().find(|(known, _)| *known == range).map(|(_, start)| *start);
+            let start = known.unwrap_or(checks.code.len());
+            if known.is_none() {
+                checks.code.extend_from_slice(code);
+                there.push((range, start));
             }
-            checks.code.extend_from_slice(code);
+            checks.calls.insert(call);
+            checks.starts.push((number, start));
         }
-        checks.end();
         checks.starts.sort_unstable();
         checks
-    }
-
-    /// What no rule of a call refuses is allowed.
-    fn end(&mut self) {
-        if !self.starts.is_empty() {
-            self.code.push(Answer::Allow.returned());
-        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -2,6 +2,8 @@
 //! from the `syscalls` crate and the data files `syscalls/*.txt`. Nothing of them is read or hashed at run time. And the
 //! rules of `arguments`, compiled (`build/rules.rs`).
 
+use core::ops::Range;
+
 use stockade_protocol::spec::BpfInstruction;
 
 use super::arguments::{Site, Variant};
@@ -42,8 +44,9 @@ struct Line {
     end: u16,
 }
 
-/// A rule of `arguments`: of which call, in which variants (by their bits), and where in [`CODE`] its instructions stand.
-struct Compiled {
+/// The rules of `arguments` on one call at one site: in which variants (by their bits) they are these, and where in
+/// [`CODE`] their instructions stand. Several checks may be the same ones.
+struct Check {
     call: Call,
     variants: u16,
     site: Site,
@@ -51,20 +54,22 @@ struct Compiled {
     end: u16,
 }
 
-/// The rules of a policy at one site, compiled: a call's stand together. Each ends in its refusal, and goes on behind it
-/// where its conditions don't hold.
-pub(super) fn compiled_rules(
-    variant: Variant,
-    site: Site,
-) -> impl Iterator<Item = (Call, &'static [BpfInstruction])> {
+/// A call's rules, compiled: which instructions of the table they are, and they. They end in an answer on every way.
+pub(super) type Compiled = (Call, Range<u16>, &'static [BpfInstruction]);
+
+/// The rules of a policy at one site, one check a call.
+pub(super) fn compiled_rules(variant: Variant, site: Site) -> impl Iterator<Item = Compiled> {
     let bit = variant.bit();
-    let mine = RULES.iter().filter(move |rule| rule.site == site && rule.variants & bit != 0);
-    mine.filter_map(|rule| Some((rule.call, CODE.get(usize::from(rule.start)..usize::from(rule.end))?)))
+    let mine = CHECKS.iter().filter(move |check| check.site == site && check.variants & bit != 0);
+    mine.filter_map(|check| {
+        let code = CODE.get(usize::from(check.start)..usize::from(check.end))?;
+        Some((check.call, check.start..check.end, code))
+    })
 }
 
 /// How many rules a policy has.
 pub(super) fn rule_count(variant: Variant) -> usize {
-    RULES.iter().filter(|rule| rule.variants & variant.bit() != 0).count()
+    RULE_COUNTS.get(variant.bit().trailing_zeros() as usize).copied().unwrap_or(0).into()
 }
 
 /// Where a list has a call, and why.

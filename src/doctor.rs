@@ -363,7 +363,7 @@ impl Ground {
             .variable(canary::VARIABLE, "1")
             .workspace(&self.place.work)
             .map_err(CliError::io("open the doctor's workspace"))?;
-        match trial::attempt(policies, &request) {
+        match trial::attempt(policies, request) {
             Err(CliError::Embedded(error)) => {
                 let outcome = Outcome::Lost { reason: chain(error.as_ref()) };
                 Ok(Trial::Ended { outcome, confinement: None, output: Vec::new() })

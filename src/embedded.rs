@@ -9,6 +9,7 @@
 //! our own. A limit on output and the idle clock are kept here, because only whoever reads the pipes can; every
 //! other limit is the launcher's. The launcher dies with us, and with it the run.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -41,11 +42,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 const PIPE: usize = 256 * 1024;
 
 /// Runs the command; the status to exit with.
-pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow) -> Result<u8, CliError> {
+pub(crate) fn run(arguments: &Arguments, request: Request, follow: &mut Follow) -> Result<u8, CliError> {
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
     match launch(arguments, request)? {
-        Ok((link, plan)) => Run::new(link, follow, plan)?.serve(),
+        // The run is the end of this process, which gives everything back at once. To give it back piece by piece is to
+        // write to pages that were shared with the worker, each of which is copied for that.
+        Ok((link, plan)) => ManuallyDrop::new(Run::new(link, follow, plan)?).serve(),
         Err(denied) => {
             follow.denied(&denied);
             Ok(follow.finish(exit::OURS))
@@ -55,46 +58,53 @@ pub(crate) fn run(arguments: &Arguments, request: &Request, follow: &mut Follow)
 
 /// The launcher of one run: within this process where that may be, else a copy of it, else a process started anew.
 #[derive(Debug)]
-pub(crate) struct Link {
-    channel: Channel,
-    inside: Option<Embedded>,
+pub(crate) enum Link {
+    /// Within this process.
+    Inside(Embedded),
+    /// A process of its own, at the other end of this.
+    Apart(Channel),
+}
+
+/// What a launcher says next.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// This.
+    Said(FromLauncher),
+    /// Nothing now.
+    Nothing,
+    /// Nothing ever: it is gone.
+    Gone,
 }
 
 impl Link {
     /// Starts a launcher with its run.
-    fn start(launch: Launch, passing: &[BorrowedFd<'_>]) -> Result<Self, CliError> {
+    fn start(launch: Launch, passing: Vec<OwnedFd>) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Embedded(error.into());
         if Embedded::may_launch(&launch) {
-            let own = passing.iter().map(BorrowedFd::try_clone_to_owned).collect::<Result<_, _>>();
-            let (inside, channel) = own.and_then(|own| Embedded::start(launch, own)).map_err(failed)?;
-            return Ok(Self { channel, inside: Some(inside) });
+            return Embedded::start(launch, passing).map(Self::Inside).map_err(failed);
         }
-        if stockade_worker::may_copy() {
-            let socket = stockade_worker::copy_as_launcher(launch, passing).map_err(failed)?;
-            return Ok(Self { channel: Channel::new(socket), inside: None });
-        }
-        let (channel, _launcher) =
-            launcher::start(Purpose::Embedded).map_err(|error| CliError::Embedded(error.into()))?;
-        channel
-            .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
-            .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), passing))
-            .map_err(|error| CliError::Embedded(error.into()))?;
-        Ok(Self { channel, inside: None })
-    }
-
-    /// What it's heard by.
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
-    }
-
-    /// Readable when it wants to be turned.
-    pub(crate) fn inside(&self) -> Option<BorrowedFd<'_>> {
-        self.inside.as_ref().map(AsFd::as_fd)
+        let passing: Vec<_> = passing.iter().map(AsFd::as_fd).collect();
+        let channel = if stockade_worker::may_copy() {
+            Channel::new(stockade_worker::copy_as_launcher(launch, &passing).map_err(failed)?)
+        } else {
+            let (channel, _launcher) =
+                launcher::start(Purpose::Embedded).map_err(|error| CliError::Embedded(error.into()))?;
+            channel
+                .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
+                .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), &passing))
+                .map_err(|error| CliError::Embedded(error.into()))?;
+            channel
+        };
+        rustix::io::ioctl_fionbio(&channel, true).map_err(|errno| failed(errno.into()))?;
+        Ok(Self::Apart(channel))
     }
 
     /// When it wants to be turned though nothing has happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.inside.as_ref().and_then(Embedded::deadline)
+        match self {
+            Self::Inside(launcher) => launcher.deadline(),
+            Self::Apart(_) => None,
+        }
     }
 
     /// Lets it do what is to be done now.
@@ -102,18 +112,47 @@ impl Link {
     /// # Errors
     /// [`CliError::Io`].
     pub(crate) fn turn(&mut self) -> Result<(), CliError> {
-        self.inside.as_mut().map_or(Ok(()), Embedded::turn).map_err(CliError::io("wait for the run"))
+        match self {
+            Self::Inside(launcher) => launcher.turn().map_err(CliError::io("wait for the run")),
+            Self::Apart(_) => Ok(()),
+        }
+    }
+
+    /// Takes one thing that it has said.
+    ///
+    /// # Errors
+    /// [`CliError::Embedded`]: it speaks another language.
+    pub(crate) fn hear(&mut self) -> Result<Heard, CliError> {
+        match self {
+            Self::Inside(launcher) => Ok(launcher.take().map_or(Heard::Nothing, Heard::Said)),
+            Self::Apart(channel) => match channel.receive() {
+                Ok(Some((message, _))) => Ok(Heard::Said(message)),
+                Ok(None) => Ok(Heard::Gone),
+                Err(error) if error.would_block() => Ok(Heard::Nothing),
+                Err(error) => Err(CliError::Embedded(error.into())),
+            },
+        }
     }
 
     fn tell(&mut self, message: ToLauncher) -> Result<(), CliError> {
-        if let Some(inside) = &mut self.inside {
-            inside.tell(message);
-            return Ok(());
+        match self {
+            Self::Inside(launcher) => launcher.tell(message),
+            Self::Apart(channel) => match channel.send(&message, &[]) {
+                // A launcher that died is told by its channel's end, with what became of the run.
+                Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                other => other.map_err(|error| CliError::Embedded(error.into()))?,
+            },
         }
-        match self.channel.send(&message, &[]) {
-            // A launcher that died is told by its channel's end, with what became of the run.
-            Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| CliError::Embedded(error.into())),
+        Ok(())
+    }
+}
+
+impl AsFd for Link {
+    /// Readable when it wants to be turned, or has said something.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Inside(launcher) => launcher.as_fd(),
+            Self::Apart(channel) => channel.as_fd(),
         }
     }
 }
@@ -136,25 +175,25 @@ pub(crate) struct Plan {
 pub(crate) type Launched = Result<(Link, Plan), Denied>;
 
 /// Admits the request and starts it.
-fn launch(arguments: &Arguments, request: &Request) -> Result<Launched, CliError> {
+fn launch(arguments: &Arguments, request: Request) -> Result<Launched, CliError> {
     let (policies, name) = match arguments.policy_file() {
         Some(file) => sources::with_file(file)?,
         None => (sources::named(&arguments.policy)?, arguments.policy.clone()),
     };
-    let mut exec = request.exec().clone();
+    let (mut exec, descriptors) = request.into_parts();
     exec.policy = name;
     let demanded = demanded(arguments, &exec.environment);
-    admit_and_start(&policies, exec, request, &demanded)
+    // Kept to the end, as the run is.
+    admit_and_start(&ManuallyDrop::new(policies), exec, descriptors, &demanded)
 }
 
 /// Judges a request and starts it. `demanded` are variables that must arrive.
 pub(crate) fn admit_and_start(
     policies: &PolicySet,
     exec: ExecRequest,
-    request: &Request,
+    beside: Vec<OwnedFd>,
     demanded: &[(Bytes, Bytes)],
 ) -> Result<Launched, CliError> {
-    let beside = request.descriptors();
     let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
     let caller = caller().map_err(CliError::io("tell who we are"))?;
     let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed) {
@@ -164,11 +203,11 @@ pub(crate) fn admit_and_start(
     if let Some(denied) = missing(demanded, &admitted.launch) {
         return Ok(Err(denied));
     }
-    start(admitted.launch, &admitted.stdin, &beside).map(Ok)
+    start(admitted.launch, &admitted.stdin, beside).map(Ok)
 }
 
 /// What the descriptors beside a request are.
-fn passed(request: &ExecRequest, beside: &[BorrowedFd<'_>]) -> std::io::Result<Passed> {
+fn passed(request: &ExecRequest, beside: &[OwnedFd]) -> std::io::Result<Passed> {
     let mut rest = beside.iter();
     let mut passed = Passed::default();
     if matches!(request.workspace, Workspace::Descriptor { .. })
@@ -226,7 +265,7 @@ fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
 }
 
 /// Starts the launch with its descriptors: ours where they are passed through, else ends of pipes.
-fn start(mut launch: Launch, stdin: &StdinPlan, beside: &[BorrowedFd<'_>]) -> Result<(Link, Plan), CliError> {
+fn start(mut launch: Launch, stdin: &StdinPlan, beside: Vec<OwnedFd>) -> Result<(Link, Plan), CliError> {
     let relayed = launch.output != LaunchOutput::Passed;
     launch.output = LaunchOutput::Passed;
     let mut plan = Plan {
@@ -243,28 +282,29 @@ fn start(mut launch: Launch, stdin: &StdinPlan, beside: &[BorrowedFd<'_>]) -> Re
             .map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)))
             .map_err(CliError::io("make a pipe"))
     };
-    let mut rest = beside.iter().copied();
+    let mut rest = beside.into_iter();
     let mut passing: Vec<_> = if launch.workspace_passed { rest.next() } else { None }.into_iter().collect();
-    let input = match stdin {
-        StdinPlan::Null => None,
-        StdinPlan::Relayed(_) => Some(pipe()?),
-        _ => None,
-    };
     let own_input = if matches!(stdin, StdinPlan::Null) { None } else { rest.next() };
-    passing.extend(input.as_ref().map(|(read, _)| read.as_fd()).or(own_input));
-    let outputs = if relayed { Some([pipe()?, pipe()?]) } else { None };
-    match &outputs {
-        Some(pairs) => passing.extend(pairs.iter().map(|(_, write)| write.as_fd())),
-        None => passing.extend(rest),
+    passing.extend(if let StdinPlan::Relayed(_) = stdin {
+        let (theirs, ours) = pipe()?;
+        plan.stdin = Some(ours);
+        Some(theirs)
+    } else {
+        own_input
+    });
+    if relayed {
+        for ours in &mut plan.pipes {
+            let (read, theirs) = pipe()?;
+            *ours = Some(read);
+            passing.push(theirs);
+        }
+    } else {
+        passing.extend(rest);
     }
-    let link = Link::start(launch, &passing)?;
-    plan.stdin = input.map(|(_, write)| write);
-    if let Some(pairs) = outputs {
-        plan.pipes = pairs.map(|(read, _)| {
-            // A pipe of the usual size does as well, only slower.
-            let _ = rustix::pipe::fcntl_setpipe_size(&read, PIPE);
-            Some(read)
-        });
+    let link = Link::start(launch, passing)?;
+    for pipe in plan.pipes.iter().flatten() {
+        // One of the usual size does as well, only slower.
+        let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
     }
     Ok((link, plan))
 }
@@ -303,8 +343,6 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(link: Link, follow: &'a mut Follow, mut plan: Plan) -> Result<Self, CliError> {
         // After the launcher is started: a blocked signal would be inherited.
-        rustix::io::ioctl_fionbio(link.channel(), true)
-            .map_err(|errno| CliError::Embedded(std::io::Error::from(errno).into()))?;
         let signals = Signals::take().map_err(CliError::io("take the signals"))?;
         let stdin = plan.stdin.take().map(Sink::new);
         let mut run = Self {
@@ -361,8 +399,7 @@ impl<'a> Run<'a> {
         let stdin_room = self.stdin.as_ref().filter(|sink| !sink.pending());
         let wanted = [
             Some((self.signals.as_fd(), PollFlags::IN)),
-            self.end.is_none().then(|| (self.link.channel().as_fd(), PollFlags::IN)),
-            self.link.inside().map(|inside| (inside, PollFlags::IN)),
+            self.end.is_none().then(|| (self.link.as_fd(), PollFlags::IN)),
             pipe(0),
             pipe(1),
             stdin_room.map(|_| (own_input, PollFlags::IN)),
@@ -372,7 +409,7 @@ impl<'a> Run<'a> {
         ];
         let deadline = self.deadline();
         let ready = wait(wanted, deadline).map_err(CliError::io("wait for the launcher"))?;
-        let [signal, _, _, out, err, input, input_out, ..] = ready;
+        let [signal, _, out, err, input, input_out, ..] = ready;
         self.link.turn()?;
         self.flush();
         if out {
@@ -480,10 +517,10 @@ impl<'a> Run<'a> {
     /// Takes what the launcher has said.
     fn receive(&mut self) -> Result<(), CliError> {
         while self.end.is_none() {
-            match self.link.channel().receive::<FromLauncher>() {
-                Ok(received) => self.heard(received.map(|(message, _)| message)),
-                Err(error) if error.would_block() => break,
-                Err(error) => return Err(CliError::Embedded(error.into())),
+            match self.link.hear()? {
+                Heard::Said(message) => self.heard(Some(message)),
+                Heard::Gone => self.heard(None),
+                Heard::Nothing => break,
             }
         }
         Ok(())

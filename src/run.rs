@@ -147,7 +147,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         }
         Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
-            embedded::run(arguments, &request, &mut follow)
+            embedded::run(arguments, request, &mut follow)
         }
     }
 }

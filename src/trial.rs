@@ -11,7 +11,7 @@ use stockade_protocol::denied::Denied;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::Outcome;
 
-use crate::embedded::{self, Link};
+use crate::embedded::{self, Heard, Link};
 use crate::error::CliError;
 use crate::wait::wait;
 
@@ -40,8 +40,9 @@ pub(crate) enum Trial {
 ///
 /// # Errors
 /// Where there is no launcher, or no word from it.
-pub(crate) fn attempt(policies: &PolicySet, request: &Request) -> Result<Trial, CliError> {
-    match embedded::admit_and_start(policies, request.exec().clone(), request, &[])? {
+pub(crate) fn attempt(policies: &PolicySet, request: Request) -> Result<Trial, CliError> {
+    let (exec, descriptors) = request.into_parts();
+    match embedded::admit_and_start(policies, exec, descriptors, &[])? {
         // The launcher leaves when its channel closes.
         Ok((mut link, mut plan)) => follow(&mut link, &mut plan.pipes),
         Err(denied) => Ok(Trial::Denied(denied)),
@@ -62,11 +63,10 @@ fn follow(link: &mut Link, pipes: &mut [Option<OwnedFd>; 2]) -> Result<Trial, Cl
             return Ok(Trial::Ended { outcome: Outcome::Lost { reason }, confinement, output });
         }
         let pipe = |at: usize| pipes[at].as_ref().map(|pipe| (pipe.as_fd(), PollFlags::IN));
-        let channel = end.is_none().then(|| (link.channel().as_fd(), PollFlags::IN));
-        let inside = link.inside().map(|inside| (inside, PollFlags::IN));
+        let launcher = end.is_none().then(|| (link.as_fd(), PollFlags::IN));
         let until = link.deadline().map_or(by, |at| at.min(by));
-        let [message, _, out, err] = wait([channel, inside, pipe(0), pipe(1)], Some(until))
-            .map_err(CliError::io("wait for the launcher"))?;
+        let [_, out, err] =
+            wait([launcher, pipe(0), pipe(1)], Some(until)).map_err(CliError::io("wait for the launcher"))?;
         for (at, ready) in [out, err].into_iter().enumerate() {
             let mut buffer = [0; 4096];
             let Some(pipe) = pipes[at].as_ref().filter(|_| ready) else { continue };
@@ -77,14 +77,13 @@ fn follow(link: &mut Link, pipes: &mut [Option<OwnedFd>; 2]) -> Result<Trial, Cl
             }
         }
         link.turn()?;
-        if message {
-            let received =
-                link.channel().receive::<FromLauncher>().map_err(|error| CliError::Embedded(error.into()))?;
-            match received.map(|(message, _)| message) {
-                Some(FromLauncher::Started { confinement: held, .. }) => confinement = Some(held),
-                Some(FromLauncher::Ended { outcome, .. }) => end = Some(outcome),
-                Some(_) => {}
-                None => end = Some(Outcome::Lost { reason: "the launcher died".into() }),
+        while end.is_none() {
+            match link.hear()? {
+                Heard::Said(FromLauncher::Started { confinement: held, .. }) => confinement = Some(held),
+                Heard::Said(FromLauncher::Ended { outcome, .. }) => end = Some(outcome),
+                Heard::Said(_) => {}
+                Heard::Gone => end = Some(Outcome::Lost { reason: "the launcher died".into() }),
+                Heard::Nothing => break,
             }
         }
     }

@@ -159,6 +159,13 @@ impl Request {
         &self.exec
     }
 
+    /// The message and the descriptors beside it, in the wire's order: for who sends it another way than over a connection.
+    #[must_use]
+    pub fn into_parts(self) -> (ExecRequest, Vec<OwnedFd>) {
+        let output = self.output.into_iter().flat_map(|(stdout, stderr)| [stdout, stderr]);
+        (self.exec, self.workspace.into_iter().chain(self.stdin).chain(output).collect())
+    }
+
     /// The descriptors beside it, in the wire's order: workspace, stdin, stdout, stderr.
     #[must_use]
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
@@ -199,6 +206,8 @@ mod tests {
         assert_eq!(passed[1..], raw);
         assert_eq!(passed.len(), 4);
         assert_eq!(request.exec().workspace, Workspace::Descriptor { path: Bytes::from("/") });
+        let (_, parts) = request.into_parts();
+        assert_eq!(parts.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>(), passed);
     }
 
     #[test]

@@ -9,10 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use stockade_protocol::launch::{Launch, ToLauncher};
+use stockade_protocol::launch::{FromLauncher, Launch, ToLauncher};
 use stockade_protocol::spec::Level;
-use stockade_wire::channel::Channel;
-use stockade_wire::socket;
 
 use super::Launcher;
 
@@ -38,19 +36,23 @@ impl Embedded {
             && super::may_copy()
     }
 
-    /// Starts the run. Gives the launcher and the channel it's heard by; `descriptors` are as beside `ToLauncher::Launch`.
-    /// The caller blocks `SIGCHLD` from now on, and must [`turn`](Self::turn) it.
+    /// Starts the run; `descriptors` are as beside `ToLauncher::Launch`. The caller blocks `SIGCHLD` from now on, and must
+    /// [`turn`](Self::turn) it.
     ///
     /// # Errors
-    /// Those of the system calls; what is wrong with the run is told by the channel.
-    pub fn start(launch: Launch, descriptors: Vec<OwnedFd>) -> io::Result<(Self, Channel)> {
-        let (ours, theirs) = socket::seqpacket_pair()?;
-        let mut launcher = Launcher::new(theirs, true, 0)?;
+    /// Those of the system calls; what is wrong with the run is [said](Self::take).
+    pub fn start(launch: Launch, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut launcher = Launcher::new(None, true, 0)?;
         launcher.launch(launch, descriptors);
-        Ok((Self { launcher }, Channel::new(ours)))
+        Ok(Self { launcher })
     }
 
-    /// Says something to it, without the channel.
+    /// The first thing that it has said and that wasn't taken yet.
+    pub fn take(&mut self) -> Option<FromLauncher> {
+        self.launcher.supervisor.take()
+    }
+
+    /// Says something to it.
     pub fn tell(&mut self, message: ToLauncher) {
         self.launcher.command(message, Vec::new());
     }
@@ -63,10 +65,10 @@ impl Embedded {
         self.launcher.turn(Some(Duration::ZERO))
     }
 
-    /// When it wants to be turned though nothing has happened.
+    /// When it wants to be turned though nothing has happened: at once, where it has said something.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.launcher.next_deadline()
+        if self.launcher.supervisor.waits() { Some(Instant::now()) } else { self.launcher.next_deadline() }
     }
 }
 

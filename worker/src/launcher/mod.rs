@@ -23,9 +23,10 @@ pub(crate) mod spawn;
 mod strays;
 mod templates;
 mod uids;
+mod upward;
 mod verify;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ use preparation::Order;
 use run::{Assigned, Due, Maker, Progress, Run, Source, Stand};
 use templates::Templates;
 use uids::Uids;
+use upward::Upward;
 
 const SUPERVISOR: u64 = 0;
 const SIGNALS: u64 = 1;
@@ -65,7 +67,7 @@ const MESSAGES_A_TURN: usize = 32;
 /// The launcher's life. `embedded`: one run of the CLI's, without relay and template; `parked`: the most workers that wait
 /// for one template's next runs.
 pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
-    let launcher = alone().and_then(|()| Launcher::new(channel, embedded, parked));
+    let launcher = alone().and_then(|()| Launcher::new(Some(channel), embedded, parked));
     match launcher.and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -75,7 +77,7 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
 /// The life of an embedded launcher that is born with its run.
 pub(crate) fn run_one(channel: OwnedFd, launch: Launch, descriptors: Vec<OwnedFd>) {
     // Whoever started it sees the end of its channel, whatever ends it.
-    drop(alone().and_then(|()| Launcher::new(channel, true, 0)).and_then(|mut launcher| {
+    drop(alone().and_then(|()| Launcher::new(Some(channel), true, 0)).and_then(|mut launcher| {
         launcher.launch(launch, descriptors);
         launcher.serve()
     }));
@@ -94,7 +96,7 @@ struct Launcher {
     plan: Plan,
     poller: Poller,
     signals: SignalFd,
-    supervisor: Outbox,
+    supervisor: Upward,
     monitor: Option<Outbox>,
     relay: Option<Outbox>,
     satellites: Vec<Pid>,
@@ -117,14 +119,18 @@ struct Launcher {
 }
 
 impl Launcher {
-    fn new(channel: OwnedFd, embedded: bool, parked: usize) -> io::Result<Self> {
+    /// `channel`: to the supervisor; `None`: within its process.
+    fn new(channel: Option<OwnedFd>, embedded: bool, parked: usize) -> io::Result<Self> {
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
         let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::Read)?;
-        let supervisor = Outbox::new(channel, SUPERVISOR, &poller)?;
+        let supervisor = match channel {
+            Some(channel) => Upward::apart(channel, SUPERVISOR, &poller)?,
+            None => Upward::Here(VecDeque::new()),
+        };
         let plan = if rustix::process::geteuid().is_root() { Plan::System } else { Plan::User };
         Ok(Self {
             embedded,
@@ -145,7 +151,7 @@ impl Launcher {
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
-            namespaces: verify::Namespaces::ours(),
+            namespaces: verify::Namespaces::default(),
             closing: false,
         })
     }
@@ -188,7 +194,8 @@ impl Launcher {
             self.supervisor.flush(&self.poller);
         }
         for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
-            match self.supervisor.channel().receive::<ToLauncher>() {
+            let Some(channel) = self.supervisor.channel() else { return };
+            match channel.receive::<ToLauncher>() {
                 Ok(Some((message, descriptors))) => self.command(message, descriptors),
                 Err(error) if error.would_block() => return,
                 // A message we can't read is one we can't answer: the two aren't of one version.
@@ -234,13 +241,13 @@ impl Launcher {
             plan: self.plan,
             memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
         };
-        self.supervisor.send(&hello, beside, &self.poller);
+        self.supervisor.send(hello, beside, &self.poller);
     }
 
     /// Ends every run, and the launcher after them.
     fn close(&mut self) {
         self.closing = true;
-        drop(self.poller.remove(self.supervisor.channel()));
+        self.supervisor.stop_listening(&self.poller);
         self.templates.clear();
         let all: Vec<u64> = self.runs.keys().copied().collect();
         for number in all {
@@ -286,7 +293,7 @@ impl Launcher {
             .and_then(|plan| preparation::order(launch, plan, descriptors));
         if let Err(failure) = ordered.and_then(|order| self.carry_out(order)) {
             let ended = run::failed_to_begin(exec_id, failure);
-            self.supervisor.send(&ended, Vec::new(), &self.poller);
+            self.supervisor.send(ended, Vec::new(), &self.poller);
         }
     }
 
@@ -382,7 +389,7 @@ impl Launcher {
     fn hear_worker(&mut self, number: u64) {
         for _ in 0..MESSAGES_A_TURN {
             let Some(run) = self.runs.get_mut(&number) else { return };
-            match run.receive() {
+            match run.receive(&self.namespaces) {
                 Ok(Progress::Nothing) => return,
                 Ok(Progress::More) => {}
                 Ok(Progress::Parked) => self.parked(number),
@@ -450,14 +457,14 @@ impl Launcher {
         self.by_id.remove(&exec_id);
         if let Err(failure) = self.carry_out(order) {
             let ended = run::failed_to_begin(exec_id, failure);
-            self.supervisor.send(&ended, Vec::new(), &self.poller);
+            self.supervisor.send(ended, Vec::new(), &self.poller);
         }
     }
 
     fn running(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
         let (message, descriptors) = run.started();
-        self.supervisor.send(&message, descriptors, &self.poller);
+        self.supervisor.send(message, descriptors, &self.poller);
     }
 
     fn condemn_id(&mut self, exec_id: ExecId, outcome: Outcome) {
@@ -525,7 +532,7 @@ impl Launcher {
         let Some(run) = self.runs.get_mut(&number) else { return };
         let exec_id = run.exec_id;
         if let Some(message) = run.end(reaped) {
-            self.supervisor.send(&message, Vec::new(), &self.poller);
+            self.supervisor.send(message, Vec::new(), &self.poller);
             if let Some(monitor) = self.monitor.as_mut() {
                 monitor.send(&MonitorCommand::Unwatch { exec_id }, Vec::new(), &self.poller);
             }
@@ -535,7 +542,7 @@ impl Launcher {
         }
         if run.is_reaped() {
             if run.was_unreaped() {
-                self.supervisor.send(&FromLauncher::Reaped { exec_id }, Vec::new(), &self.poller);
+                self.supervisor.send(FromLauncher::Reaped { exec_id }, Vec::new(), &self.poller);
             }
             self.forget(number);
         }
@@ -582,7 +589,7 @@ impl Launcher {
         if let MonitorReport::Warning { limit, value, bound, .. } = report {
             let (limit, value, bound) = (run::limit_name(*limit).to_owned(), *value, *bound);
             let message = FromLauncher::Warning { exec_id, limit, value, bound };
-            self.supervisor.send(&message, Vec::new(), &self.poller);
+            self.supervisor.send(message, Vec::new(), &self.poller);
         }
     }
 
@@ -639,7 +646,7 @@ impl Launcher {
         let (outcome, warning) = run.group_event(source);
         if let Some((value, bound)) = warning {
             let message = FromLauncher::Warning { exec_id, limit: "memory".to_owned(), value, bound };
-            self.supervisor.send(&message, Vec::new(), &self.poller);
+            self.supervisor.send(message, Vec::new(), &self.poller);
         }
         if let Some(outcome) = outcome {
             self.condemn(number, outcome);
@@ -686,7 +693,7 @@ impl Launcher {
         let warmth = self.templates.warmth();
         self.warmth = match at {
             Some(at) if at <= now => {
-                self.supervisor.send(&FromLauncher::Warmth { warmth }, Vec::new(), &self.poller);
+                self.supervisor.send(FromLauncher::Warmth { warmth }, Vec::new(), &self.poller);
                 (warmth, None)
             }
             None if warmth != told && !self.closing => (told, Some(now + TELL_AFTER)),

@@ -114,8 +114,8 @@ pub(crate) struct Run {
     channel: Channel,
     init: Option<(Pid, OwnedFd)>,
     parked: Option<(Parked, Vec<OwnedFd>)>,
-    /// How its root was read back.
-    root: Option<String>,
+    /// What was read back of it before it was parked.
+    rooted: Option<verify::Rooted>,
     /// Read back when it's parked.
     confinement: Option<Box<Confinement>>,
     mountinfo: Option<File>,
@@ -266,7 +266,7 @@ impl Run {
             channel,
             init,
             parked: None,
-            root: None,
+            rooted: None,
             confinement: None,
             mountinfo: None,
             cgroup,
@@ -367,11 +367,11 @@ impl Run {
         }
     }
 
-    /// Takes one message of the worker's.
+    /// Takes one message of the worker's. `namespaces`: ours.
     ///
     /// # Errors
-    /// The worker's own failure.
-    pub(crate) fn receive(&mut self) -> Staged<Progress> {
+    /// The worker's own failure, or `Verify`: what doesn't hold of it.
+    pub(crate) fn receive(&mut self, namespaces: &verify::Namespaces) -> Staged<Progress> {
         if !self.listening {
             return Ok(Progress::Nothing);
         }
@@ -408,7 +408,7 @@ impl Run {
             }
             FromWorker::Rooted => {
                 if let Some((pid, _)) = &self.init {
-                    self.root = Some(verify::root(&self.prepare, pid.as_raw_nonzero().get())?);
+                    self.rooted = Some(verify::Rooted::read(&self.prepare, *pid, namespaces)?);
                 }
                 Ok(Progress::More)
             }
@@ -440,7 +440,7 @@ impl Run {
             return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
         };
         let group = self.cgroup.as_ref().map(RunCgroup::path);
-        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, self.root.take())?;
+        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, self.rooted.take())?;
         self.confinement = Some(Box::new(report));
         if !parked.guarded.is_empty() {
             let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -95,7 +96,8 @@ fn be(
 /// Whether this process has one thread, and may be copied.
 #[must_use]
 pub fn may_copy() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+    // A directory for each thread, beside `.` and `..`.
+    std::fs::symlink_metadata("/proc/self/task").is_ok_and(|task| task.nlink() == 3)
 }
 
 /// Starts an embedded launcher with its one run as a copy of this process, and gives our end of its channel. For a caller
@@ -132,4 +134,19 @@ fn settle(channel: &OwnedFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<(Owne
     rustix::stdio::dup2_stdout(&null)?;
     rustix::process::chdir("/")?;
     Ok((channel, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test runner has threads, and this one makes another.
+    #[test]
+    fn a_process_with_threads_is_not_copied() {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv());
+        assert!(!may_copy());
+        drop(go);
+        assert!(thread.join().is_ok_and(|received| received.is_err()));
+    }
 }

@@ -4,11 +4,16 @@
 //! Landlock doesn't show in `/proc`; its report is the worker's until a canary in the same domain proves it
 //! (`stockade doctor`).
 
+use core::ops::Range;
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use rlimit::Resource;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath};
@@ -23,25 +28,46 @@ const STAGE: SetupStage = SetupStage::Verify;
 /// The most of a `mountinfo` that is read: a thousand mounts with long paths.
 const MOUNTINFO_BOUND: u64 = 8 * 1024 * 1024;
 
-/// Compares a parked worker with what was asked, and reports each layer. `root`: what was read of its root already.
+/// What is read back as soon as the worker says that it won't change any more, while it does the rest.
+#[derive(Debug)]
+pub(crate) struct Rooted {
+    namespaces: String,
+    mounts: String,
+}
+
+impl Rooted {
+    /// Reads it of a worker that has said so. Its user namespace comes last.
+    ///
+    /// # Errors
+    /// `Verify` with what doesn't hold.
+    pub(crate) fn read(prepare: &Prepare, pid: Pid, ours: &Namespaces) -> Staged<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        let count = KINDS.len() - usize::from(!network::is_own(&prepare.spec));
+        let namespaces = namespaces(prepare, pid, ours, 1..count)?;
+        Ok(Self { namespaces, mounts: mounts(prepare, pid)? })
+    }
+}
+
+/// Compares a parked worker with what was asked, and reports each layer. `rooted`: what was read back already.
 ///
 /// # Errors
 /// `Verify` with what doesn't hold.
 pub(crate) fn read_back(
     prepare: &Prepare,
     parked: &Parked,
-    pid: Pid,
+    init: Pid,
     group: Option<&Path>,
     ours: &Namespaces,
-    root: Option<String>,
+    rooted: Option<Rooted>,
 ) -> Staged<Confinement> {
-    let pid = pid.as_raw_nonzero().get();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).at(STAGE, "status")?;
+    let Rooted { namespaces: others, mounts: root } =
+        rooted.map_or_else(|| Rooted::read(prepare, init, ours), Ok)?;
+    let pid = init.as_raw_nonzero().get();
+    let status = read(&format!("/proc/{pid}/status"), "status")?;
     let status = Status(&status);
     let identity = identity(prepare, &status)?;
     let seccomp = seccomp(parked, &status)?;
-    let namespaces = namespaces(prepare, pid, ours)?;
-    let root = root.map_or_else(|| self::root(prepare, pid), Ok)?;
+    let namespaces = namespaces(prepare, pid, ours, 0..1)? + &others;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
     let resources = match group {
@@ -100,23 +126,37 @@ pub(crate) fn empty(prepare: &Prepare) -> Confinement {
     }
 }
 
+/// A text of proc(5): read in pieces that the kernel fills, and not in ones that grow.
+fn read(path: &str, what: &str) -> Staged<Vec<u8>> {
+    const PIECE: usize = 8 * 1024;
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, what)?;
+    let mut text = Vec::with_capacity(PIECE);
+    while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)).at(STAGE, what)? > 0 {
+        text.reserve(PIECE);
+    }
+    Ok(text)
+}
+
 /// `/proc/PID/status`: one `Name:\tvalue` a line.
-struct Status<'a>(&'a str);
+struct Status<'a>(&'a [u8]);
 
 impl<'a> Status<'a> {
-    fn value(&self, name: &str) -> Staged<&'a str> {
-        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.map(str::trim).ok_or_else(|| failed(STAGE, libc::ENODATA, name))
+    fn value(&self, name: &str) -> Staged<&'a [u8]> {
+        let is_it =
+            |line: &&[u8]| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':'));
+        let line = self.0.split(|byte| *byte == b'\n').find(is_it);
+        let value = line.and_then(|line| line.get(name.len() + 1..)).map(<[u8]>::trim_ascii);
+        value.ok_or_else(|| failed(STAGE, libc::ENODATA, name))
     }
 
     fn must_be(&self, name: &str, wanted: &str) -> Staged<()> {
-        if self.value(name)? == wanted { Ok(()) } else { Err(failed(STAGE, libc::EPERM, name)) }
+        if self.value(name)? == wanted.as_bytes() { Ok(()) } else { Err(failed(STAGE, libc::EPERM, name)) }
     }
 }
 
 fn identity(prepare: &Prepare, status: &Status<'_>) -> Staged<String> {
     let uid = prepare.ids.host_uid.to_string();
-    if !status.value("Uid")?.split_ascii_whitespace().all(|word| word == uid) {
+    if !status.value("Uid")?.split(|byte| *byte == b'\t').all(|word| word == uid.as_bytes()) {
         return Err(failed(STAGE, libc::EPERM, "Uid"));
     }
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
@@ -132,7 +172,8 @@ fn identity(prepare: &Prepare, status: &Status<'_>) -> Staged<String> {
 fn seccomp(parked: &Parked, status: &Status<'_>) -> Staged<String> {
     const FILTER: &str = "2";
     status.must_be("Seccomp", FILTER)?;
-    let installed = status.value("Seccomp_filters")?.parse().unwrap_or(0_u32);
+    let installed = core::str::from_utf8(status.value("Seccomp_filters")?).ok();
+    let installed = installed.and_then(|text| text.parse().ok()).unwrap_or(0_u32);
     // The launcher's own surroundings may have put filters on all of us.
     if installed < parked.filters_installed {
         return Err(failed(STAGE, libc::EPERM, "Seccomp_filters"));
@@ -143,31 +184,35 @@ fn seccomp(parked: &Parked, status: &Status<'_>) -> Staged<String> {
 /// What a run has of its own; the last one only some.
 const KINDS: [&str; 7] = ["user", "mnt", "pid", "ipc", "uts", "cgroup", "net"];
 
-/// The launcher's own namespaces, by kind, as `/proc/PID/ns` names them. A process's don't change unless it says so.
-#[derive(Debug)]
-pub(crate) struct Namespaces([PathBuf; KINDS.len()]);
+/// The launcher's own namespaces, by kind, as `/proc/PID/ns` names them: read when they are first asked for. A process's
+/// don't change unless it says so.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces(OnceCell<[PathBuf; KINDS.len()]>);
 
 impl Namespaces {
-    /// The calling process's. Of a kind that the kernel doesn't have there is none, and no run in one either.
-    pub(crate) fn ours() -> Self {
-        Self(KINDS.map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default()))
+    /// Of a kind that the kernel doesn't have there is none, and no run in one either.
+    fn all(&self) -> &[PathBuf; KINDS.len()] {
+        let ours = |kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
+        self.0.get_or_init(|| KINDS.map(ours))
     }
 }
 
-fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces) -> Staged<String> {
+/// A process's namespaces of some of [`KINDS`], none of which may be ours.
+fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces, which: Range<usize>) -> Staged<String> {
     if prepare.plan == Plan::Minimal {
-        return Ok("none".to_owned());
+        return Ok(if which.start == 0 { "none".to_owned() } else { String::new() });
     }
-    let count = KINDS.len() - usize::from(!network::is_own(&prepare.spec));
-    let mut detail = Vec::with_capacity(count);
-    for (kind, ours) in KINDS.iter().zip(&ours.0).take(count) {
+    let mut detail = String::new();
+    for (kind, ours) in KINDS.iter().zip(ours.all()).take(which.end).skip(which.start) {
         let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).at(STAGE, *kind)?;
         if theirs == *ours {
             return Err(failed(STAGE, libc::EPERM, *kind));
         }
-        detail.push(theirs.display().to_string());
+        // The first is `user`, and read last.
+        detail.extend((which.start > 0).then_some(' '));
+        detail.push_str(&theirs.to_string_lossy());
     }
-    Ok(detail.join(" "))
+    Ok(detail)
 }
 
 /// The worker was born into its control group: `/proc/PID/cgroup` says which.
@@ -181,29 +226,30 @@ fn in_group(pid: i32, group: &Path) -> Staged<String> {
 
 /// The run's own mount table: its root is a sealed tmpfs and not the host's, nothing honours setuid, and what the policy
 /// doesn't let be written is read-only. `/proc` is left out: in a user namespace the host's lies covered beneath.
-pub(crate) fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
+fn mounts(prepare: &Prepare, pid: i32) -> Staged<String> {
     if prepare.plan == Plan::Minimal {
         return Ok("the host's".to_owned());
     }
-    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).at(STAGE, "mountinfo")?;
+    let text = read(&format!("/proc/{pid}/mountinfo"), "mountinfo")?;
     let binds = prepare.spec.mounts.iter().filter(|mount| {
         !mount.access.write && matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. })
     });
     let sealed: HashSet<&[u8]> = binds.map(|mount| &mount.target.0[..]).collect();
     let (mut roots, mut mounts) = (0, 0);
-    for line in text.lines() {
-        let mut fields = line.split(' ').skip(4);
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let mut fields = line.split(|byte| *byte == b' ').skip(4);
         let (point, options) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
-        if kind == "proc" {
+        // Behind as many optional fields as there are.
+        let kind = fields.skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
+        if kind == b"proc" {
             continue;
         }
-        let point = unescape(point.as_bytes());
-        let has = |option: &str| options.split(',').any(|one| one == option);
-        let is_root = point == b"/";
-        let holds = has("nosuid") && (has("ro") || !(is_root || sealed.contains(&point[..])));
-        if !holds || (is_root && kind != "tmpfs") {
-            return Err(failed(STAGE, libc::EPERM, point));
+        let point = unescape(point);
+        let has = |option: &[u8]| options.split(|byte| *byte == b',').any(|one| one == option);
+        let is_root = *point == *b"/";
+        let holds = has(b"nosuid") && (has(b"ro") || !(is_root || sealed.contains(&*point)));
+        if !holds || (is_root && kind != b"tmpfs") {
+            return Err(failed(STAGE, libc::EPERM, point.into_owned()));
         }
         roots += u32::from(is_root);
         mounts += 1;
@@ -215,16 +261,12 @@ pub(crate) fn root(prepare: &Prepare, pid: i32) -> Staged<String> {
 }
 
 fn rlimits(limits: &Limits, pid: i32) -> Staged<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).at(STAGE, "limits")?;
-    let soft_and_hard = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let mut words = line.split_ascii_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
-        Some((words.next()?, words.next()?))
-    };
-    for (name, bound) in [("Max open files", limits.open_files), ("Max core file size", limits.core)] {
-        match soft_and_hard(name) {
-            Some((soft, hard)) if soft <= bound && hard <= bound => {}
-            _ => return Err(failed(STAGE, libc::EPERM, name)),
+    let bounds = [("open files", Resource::NOFILE, limits.open_files), ("core", Resource::CORE, limits.core)];
+    for (name, resource, bound) in bounds {
+        let (mut soft, mut hard) = (u64::MAX, u64::MAX);
+        rlimit::prlimit(pid, resource, None, Some((&mut soft, &mut hard))).at(STAGE, name)?;
+        if soft > bound || hard > bound {
+            return Err(failed(STAGE, libc::EPERM, name));
         }
     }
     Ok(format!("{} open files, core {}", limits.open_files, limits.core))
@@ -240,16 +282,19 @@ pub(crate) fn first_unmounted(mountinfo: &mut File, paths: &[Bytes]) -> Option<B
         // The process is gone: nothing runs that a mask could fail.
         return None;
     }
-    let points: HashSet<Vec<u8>> = text
+    let points: HashSet<Cow<'_, [u8]>> = text
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|b| *b == b' ').nth(4))
         .map(unescape)
         .collect();
-    paths.iter().find(|path| !points.contains(&path.0)).cloned()
+    paths.iter().find(|path| !points.contains(&path.0[..])).cloned()
 }
 
 /// Undoes the octal escapes of proc(5)'s mountinfo (`\040` for a space).
-fn unescape(field: &[u8]) -> Vec<u8> {
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    if !field.contains(&b'\\') {
+        return Cow::Borrowed(field);
+    }
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, after)) = rest.split_first() {
@@ -267,7 +312,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             }
         }
     }
-    plain
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]
@@ -276,7 +321,8 @@ mod tests {
 
     #[test]
     fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape(br"/a\040b\134c"), b"/a b\\c");
-        assert_eq!(unescape(br"/trailing\04"), br"/trailing\04");
+        assert_eq!(*unescape(br"/a\040b\134c"), *b"/a b\\c");
+        assert_eq!(*unescape(br"/trailing\04"), *br"/trailing\04");
+        assert_eq!(*unescape(b"/plain"), *b"/plain");
     }
 }

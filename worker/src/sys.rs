@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "this is the one file where system calls without a safe wrapper are made")]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
+use core::mem::MaybeUninit;
 use core::ptr;
 use std::ffi::CString;
 use std::io;
@@ -277,7 +278,7 @@ pub(crate) struct ExecPlan {
     stdio: [OwnedFd; 3],
     landlock: Option<OwnedFd>,
     filters: Vec<Program>,
-    stack: Vec<u128>,
+    stack: Box<[MaybeUninit<u128>]>,
 }
 
 /// C strings and the null-terminated array that points to them.
@@ -332,7 +333,7 @@ impl ExecPlan {
             stdio,
             landlock,
             filters,
-            stack: vec![0; CHILD_STACK / size_of::<u128>()],
+            stack: Box::new_uninit_slice(CHILD_STACK / size_of::<u128>()),
         }
     }
 
@@ -505,7 +506,7 @@ pub(crate) fn hold(
     // Neither is ever given back: it may still use them when we have forgotten it. A worker has three of them at most,
     // and ends with its run.
     let plan: &'static mut HolderPlan = Box::leak(Box::new(plan));
-    let stack: &'static mut [u128] = Vec::leak(vec![0_u128; HOLDER_STACK / size_of::<u128>()]);
+    let stack = Box::leak(Box::<[u128]>::new_uninit_slice(HOLDER_STACK / size_of::<u128>()));
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | born;

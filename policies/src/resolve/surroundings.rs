@@ -73,8 +73,8 @@ pub(super) fn variables(
 
 /// The rule that lets a variable of the caller's through.
 pub(crate) fn allowing(policy: &Policy, name: &[u8]) -> Option<Rule> {
-    let mut allow = policy.document.environment.allow.iter().flatten();
-    let pattern = allow.find(|pattern| pattern.value.matches(name) && !odd(name))?;
+    let allow = policy.document.environment.allow.as_deref().unwrap_or_default();
+    let pattern = allow.iter().find(|pattern| pattern.value.matches(name) && !odd(name))?;
     Some(Rule::allowed(pattern))
 }
 

@@ -11,6 +11,8 @@
 //!
 //! Sorted parents first: a later mount covers an earlier one, so the deepest mount above a path decides.
 
+use std::collections::HashSet;
+
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_PATH;
 use stockade_protocol::spec::{Access, Level, Mount, MountKind};
@@ -198,11 +200,13 @@ fn guard(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Gu
 /// Parents first; what lies beneath another of the same list is held by it.
 fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
     guards.sort_by_cached_key(|guard| depth(&guard.path));
+    let mut seen = HashSet::with_capacity(guards.len());
+    let firsts: Vec<bool> = guards.iter().map(|guard| seen.insert(&guard.path)).collect();
     let mut kept: Vec<Guard> = Vec::with_capacity(guards.len());
     // What holds the folder of the last one. By their order, everything that can hold a folder stands before what it
     // has in it.
     let mut last: Option<(Vec<u8>, bool)> = None;
-    for guard in guards {
+    for (guard, _) in guards.into_iter().zip(firsts).filter(|(_, is_first)| *is_first) {
         let folder = folder(&guard.path);
         let known = last.as_ref().filter(|(last, _)| last == folder).map(|(_, held)| *held);
         let held = known.unwrap_or_else(|| {
@@ -210,7 +214,7 @@ fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
             last = Some((folder.to_vec(), held));
             held
         });
-        if !held && !kept.iter().any(|above| above.path == guard.path) {
+        if !held {
             kept.push(guard);
         }
     }

@@ -6,7 +6,7 @@
 //! program on the host, which detaches the mount (the launcher watches the run's mountinfo), and another hard link
 //! to the same file elsewhere in the tree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -40,10 +40,10 @@ pub(crate) struct Guards {
 ///
 /// # Errors
 /// `Guard` with the path.
-pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec, missing: &BTreeSet<Bytes>) -> Staged<Guards> {
+pub(crate) fn mask(root: BorrowedFd<'_>, spec: &SandboxSpec, missing: &HashSet<Bytes>) -> Staged<Guards> {
     let mut guards = Guards::default();
     let (nothing, protected) =
-        writable(spec, &spec.protect).into_iter().partition::<Vec<_>, _>(|path| missing.contains(path));
+        writable(spec, &spec.protect).cloned().partition::<Vec<_>, _>(|path| missing.contains(path));
     guards.missing = nothing;
     let Existing { there: mut protect, stems } = existing(root, &protected, &mut guards.missing)?;
     // `.git` of a work tree is a file that says where hooks and settings are: it's as good as they.
@@ -97,12 +97,11 @@ fn attach(tree: &OwnedFd, target: &OwnedFd, path: &Path) -> Staged<()> {
 }
 
 /// Protected paths matter where something can be changed at all.
-fn writable(spec: &SandboxSpec, paths: &[Bytes]) -> Vec<Bytes> {
-    let is_writable = |path: &&Bytes| {
+fn writable<'a>(spec: &SandboxSpec, paths: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
+    paths.iter().filter(|path| {
         let holder = spec.mounts.iter().rev().find(|mount| is_beneath(path, &mount.target));
         holder.is_some_and(|mount| mount.access.write)
-    };
-    paths.iter().filter(is_writable).cloned().collect()
+    })
 }
 
 /// What there is of some paths, parents first.
@@ -165,9 +164,11 @@ fn ancestors<'a>(spec: &SandboxSpec, paths: impl Iterator<Item = &'a PathBuf>) -
 
 /// Whether a normalised path is `top` or lies beneath it. Bytes, since it is asked for every path and mount.
 pub(crate) fn is_beneath(path: &[u8], top: &[u8]) -> bool {
-    match path.strip_prefix(top) {
-        Some(rest) => rest.is_empty() || rest.starts_with(b"/") || top == b"/",
-        None => false,
+    match path.get(top.len()) {
+        // Looked at first, because most paths differ here already.
+        Some(b'/') => path.starts_with(top),
+        None => path == top,
+        Some(_) => top == b"/",
     }
 }
 

@@ -43,8 +43,8 @@ impl Listing {
 
     /// Whether a name is certainly not there.
     pub(crate) fn lacks(&self, name: &[u8]) -> bool {
-        let lower = name.to_ascii_lowercase();
-        name.is_ascii() && self.0.as_ref().is_some_and(|names| names.binary_search(&lower).is_err())
+        let order = |listed: &Vec<u8>| listed.iter().copied().cmp(name.iter().map(u8::to_ascii_lowercase));
+        name.is_ascii() && self.0.as_ref().is_some_and(|names| names.binary_search_by(order).is_err())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Builds the run's root: a fresh tmpfs with binds, small filesystems and masks, then pivots into it and lets the
 //! old root go. Runs in the template, which holds the privilege to mount and executes nothing of the tool's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -123,7 +123,7 @@ pub(crate) fn cut_propagation() -> Staged<()> {
 ///
 /// # Errors
 /// `Mount` or `Guard` with the path that failed. The process must end then: it stands in a half-built root.
-pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &BTreeSet<Bytes>) -> Staged<Pivoted> {
+pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &HashSet<Bytes>) -> Staged<Pivoted> {
     let spec = &prepare.spec;
     let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
     let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);

@@ -5,7 +5,7 @@
 //! NFS mount stops that child and its template, which the launcher can kill, and nobody else. In the user plan the
 //! template already is the owner.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -54,7 +54,7 @@ pub(crate) struct Sources {
     /// What is to be guarded beside what the spec names.
     pub(crate) led_to: LedTo,
     /// Guarded paths in the workspace where nothing is, and that no link leads to.
-    pub(crate) missing: BTreeSet<Bytes>,
+    pub(crate) missing: HashSet<Bytes>,
 }
 
 /// What guarded paths lead to by links of the host: guarded like them.
@@ -90,7 +90,7 @@ enum Batch {
     Made {
         made: Vec<Bytes>,
         led_to: LedTo,
-        missing: BTreeSet<Bytes>,
+        missing: HashSet<Bytes>,
     },
     Failed(SetupFailure),
 }
@@ -123,7 +123,7 @@ struct Look<'a> {
     top: Option<(&'a Bytes, &'a OwnedFd)>,
     /// What is in it.
     names: Listing,
-    missing: BTreeSet<Bytes>,
+    missing: HashSet<Bytes>,
 }
 
 impl<'a> Look<'a> {
@@ -139,7 +139,7 @@ impl<'a> Look<'a> {
         let top = workspace.filter(plain);
         let names = top.filter(|_| spec.protect.len() >= WORTH_IT);
         let names = names.map(|(_, fd)| Listing::of(fd, Path::new("."))).unwrap_or_default();
-        Self { spec, top, names, missing: BTreeSet::new() }
+        Self { spec, top, names, missing: HashSet::with_capacity(spec.protect.len()) }
     }
 
     /// What guarded paths lead to by links of the host, where that is another path and a host's file of the spec: a rule

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, request: Request, follow: &mut Follow) 
 #[derive(Debug)]
 pub(crate) enum Link {
     /// Within this process.
-    Inside(Embedded),
+    Inside(Box<Embedded>),
     /// A process of its own, at the other end of this.
     Apart(Channel),
 }
@@ -81,7 +81,9 @@ impl Link {
     fn start(launch: Launch, passing: Vec<OwnedFd>) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Embedded(error.into());
         if Embedded::may_launch(&launch) {
-            return Embedded::start(launch, passing).map(Self::Inside).map_err(failed);
+            return Embedded::start(launch, passing)
+                .map(|launcher| Self::Inside(Box::new(launcher)))
+                .map_err(failed);
         }
         let passing: Vec<_> = passing.iter().map(AsFd::as_fd).collect();
         let channel = if stockade_worker::may_copy() {

@@ -10,9 +10,11 @@
 //! cancels.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::event::PollFlags;
-use stockade_client::{Client, ClientError, Request};
+use stockade_client::{Client, ClientError, ConnectError, Request};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
 
@@ -30,6 +32,8 @@ pub(crate) struct Session<'a> {
     client: Client,
     follow: &'a mut Follow,
     signals: Signals,
+    /// By when the daemon must have answered our greeting.
+    greeted_by: Instant,
     request_id: Option<u64>,
     exec_id: Option<ExecId>,
     started: bool,
@@ -46,6 +50,7 @@ impl<'a> Session<'a> {
             client,
             follow,
             signals,
+            greeted_by: Instant::now() + Client::ANSWER_WITHIN,
             request_id: None,
             exec_id: None,
             started: false,
@@ -55,11 +60,22 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Asks for a run and follows it to its end. The status to exit with.
-    pub(crate) fn run(client: Client, request: &Request, follow: &'a mut Follow) -> Result<u8, CliError> {
+    /// Asks for a run and follows it to its end. The status to exit with. `path`: where the daemon is, which may not have
+    /// answered our greeting yet.
+    pub(crate) fn run(
+        mut client: Client,
+        path: PathBuf,
+        request: &Request,
+        follow: &'a mut Follow,
+    ) -> Result<u8, CliError> {
+        // First of all: what is left to do here is done while the daemon is at it.
+        let request_id = match client.begin(request) {
+            Ok(request_id) => request_id,
+            Err(error) => return Err(of_greeting(error.into(), client.is_greeted(), path)),
+        };
         let mut session = Self::new(client, follow)?;
-        session.request_id = Some(session.client.begin(request)?);
-        session.serve()
+        session.request_id = Some(request_id);
+        session.serve().map_err(|error| of_greeting(error, session.client.is_greeted(), path))
     }
 
     /// Follows a run that is there already, from its first event that is kept.
@@ -99,7 +115,11 @@ impl<'a> Session<'a> {
             stdout.pending().then(|| (stdout.as_fd(), PollFlags::OUT)),
             stderr.pending().then(|| (stderr.as_fd(), PollFlags::OUT)),
         ];
-        let [signal, socket, ..] = wait(wanted, None).map_err(CliError::io("wait for the daemon"))?;
+        let deadline = (!self.client.is_greeted()).then_some(self.greeted_by);
+        let [signal, socket, ..] = wait(wanted, deadline).map_err(CliError::io("wait for the daemon"))?;
+        if deadline.is_some_and(|deadline| !socket && Instant::now() >= deadline) {
+            return Err(ClientError::Silent(Client::ANSWER_WITHIN).into());
+        }
         self.follow.stdout.flush();
         self.follow.stderr.flush();
         if socket {
@@ -179,6 +199,14 @@ impl<'a> Session<'a> {
             self.client.signal(exec_id, SIGPIPE)?;
         }
         Ok(())
+    }
+}
+
+/// An error of a conversation, which is one of the greeting as long as that wasn't answered.
+fn of_greeting(error: CliError, greeted: bool, path: PathBuf) -> CliError {
+    match error {
+        CliError::Client(source) if !greeted => ConnectError::Handshake { path, source }.into(),
+        error => error,
     }
 }
 

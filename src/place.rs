@@ -14,8 +14,8 @@ use crate::sources;
 /// What looking for a daemon found.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// It.
-    Daemon(Client),
+    /// It, and at which socket. It was greeted, and may not want us yet.
+    Daemon(Client, PathBuf),
     /// Nothing at any of these.
     Nobody(Vec<PathBuf>),
 }
@@ -26,12 +26,12 @@ pub(crate) enum Found {
 /// [`CliError::Connect`]: a socket is there, or was named, and can't be used.
 pub(crate) fn look(named: Option<&Path>) -> Result<Found, CliError> {
     if let Some(path) = named {
-        return Ok(Found::Daemon(Client::connect(path)?));
+        return Ok(Found::Daemon(Client::open(path)?, path.to_owned()));
     }
     let candidates = sources::surroundings().sockets();
     for path in &candidates {
-        match Client::connect(path) {
-            Ok(client) => return Ok(Found::Daemon(client)),
+        match Client::open(path) {
+            Ok(client) => return Ok(Found::Daemon(client, path.clone())),
             Err(ConnectError::Socket { source, .. })
                 if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error.into()),
@@ -46,7 +46,18 @@ pub(crate) fn look(named: Option<&Path>) -> Result<Found, CliError> {
 /// As [`look`], and [`CliError::NoDaemon`].
 pub(crate) fn need(what: &'static str, named: Option<&Path>) -> Result<Client, CliError> {
     match look(named)? {
-        Found::Daemon(client) => Ok(client),
+        Found::Daemon(client, path) => greeted(client, path),
         Found::Nobody(tried) => Err(CliError::NoDaemon { what, tried }),
+    }
+}
+
+/// The client, once the daemon has answered it.
+///
+/// # Errors
+/// [`CliError::Connect`]: it doesn't want us.
+pub(crate) fn greeted(mut client: Client, path: PathBuf) -> Result<Client, CliError> {
+    match client.wait_for_welcome() {
+        Ok(()) => Ok(client),
+        Err(source) => Err(ConnectError::Handshake { path, source }.into()),
     }
 }

@@ -130,7 +130,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let request = request(arguments)?;
     let mut follow = Follow::new(arguments.json, arguments.verbose);
     match way {
-        Way::Daemon(mut client) if arguments.detach => {
+        Way::Daemon(client, path) if arguments.detach => {
+            let mut client = place::greeted(client, path)?;
             let exec_id = daemon::detach(&mut client, &request)?;
             let line = match arguments.json {
                 true => json::line(&serde_json::json!({ "exec_id": exec_id })),
@@ -138,12 +139,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             };
             out::print(&line)
         }
-        Way::Daemon(client) => {
+        Way::Daemon(client, path) => {
             for note in left_away(arguments, &request) {
                 follow.note(&note);
             }
-            follow.detail(&format!("through the daemon, release {}", client.welcome().server));
-            Session::run(client, &request, &mut follow)
+            if arguments.verbose {
+                let client = place::greeted(client, path.clone())?;
+                follow.detail(&format!("through the daemon, release {}", client.welcome().server));
+                return Session::run(client, path, &request, &mut follow);
+            }
+            Session::run(client, path, &request, &mut follow)
         }
         Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
@@ -177,7 +182,7 @@ fn left_away(arguments: &Arguments, request: &Request) -> Vec<String> {
 
 /// How the command is run.
 enum Way {
-    Daemon(Client),
+    Daemon(Client, PathBuf),
     Embedded(&'static str),
 }
 
@@ -194,7 +199,7 @@ fn way(arguments: &Arguments) -> Result<Way, CliError> {
         return Ok(Way::Embedded("asked for"));
     }
     match place::look(arguments.socket.as_deref())? {
-        Found::Daemon(client) => Ok(Way::Daemon(client)),
+        Found::Daemon(client, path) => Ok(Way::Daemon(client, path)),
         Found::Nobody(tried) if arguments.detach => Err(CliError::NoDaemon { what: "--detach", tried }),
         Found::Nobody(_) => Ok(Way::Embedded("none is there")),
     }

@@ -49,6 +49,8 @@ pub struct Client {
     waiting: VecDeque<ServerMessage>,
     read: Box<[u8]>,
     welcome: Welcome,
+    /// Whether the supervisor has answered our greeting.
+    greeted: bool,
     last_request: u64,
     closed: bool,
 }
@@ -63,6 +65,17 @@ impl Client {
     /// [`ConnectError::Socket`] when nobody can be reached, [`ConnectError::Handshake`] when somebody is there but
     /// doesn't want this client, or doesn't speak its version.
     pub fn connect(path: &Path) -> Result<Self, ConnectError> {
+        let mut client = Self::open(path)?;
+        let greeted = client.wait_for_welcome();
+        greeted.map(|()| client).map_err(|source| ConnectError::Handshake { path: path.into(), source })
+    }
+
+    /// As [`Client::connect`], but doesn't wait for the answer: what is asked meanwhile is on its way already. That the
+    /// supervisor doesn't want this client is the error of the first thing that is received.
+    ///
+    /// # Errors
+    /// [`ConnectError::Socket`]; [`ConnectError::Handshake`] when it closes at once.
+    pub fn open(path: &Path) -> Result<Self, ConnectError> {
         let open = || -> rustix::io::Result<OwnedFd> {
             let socket = rustix::net::socket_with(
                 AddressFamily::UNIX,
@@ -81,7 +94,7 @@ impl Client {
         };
         let socket =
             open().map_err(|errno| ConnectError::Socket { path: path.into(), source: errno.into() })?;
-        Self::over(socket).map_err(|source| ConnectError::Handshake { path: path.into(), source })
+        Self::greeting(socket).map_err(|source| ConnectError::Handshake { path: path.into(), source })
     }
 
     /// Greets the supervisor over a socket that is connected already.
@@ -89,6 +102,12 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; nothing but a `Welcome` of this version counts as an answer.
     pub fn over(socket: OwnedFd) -> Result<Self, ClientError> {
+        let mut client = Self::greeting(socket)?;
+        client.wait_for_welcome()?;
+        Ok(client)
+    }
+
+    fn greeting(socket: OwnedFd) -> Result<Self, ClientError> {
         rustix::io::ioctl_fionbio(&socket, true).map_err(ClientError::io("make the socket non-blocking"))?;
         let welcome = Welcome { version: VERSION, features: 0, max_frame: MAX_FRAME, server: String::new() };
         let mut client = Self {
@@ -97,22 +116,54 @@ impl Client {
             waiting: VecDeque::new(),
             read: vec![0; READ].into_boxed_slice(),
             welcome,
+            greeted: false,
             last_request: 0,
             closed: false,
         };
         let hello = Hello { magic: MAGIC, version: VERSION, features: features::DESCRIPTORS };
         client.send(&ClientMessage::Hello(hello), &[])?;
-        match client.receive(Some(Self::ANSWER_WITHIN))? {
-            ServerMessage::Welcome(welcome) if welcome.version == VERSION => client.welcome = welcome,
-            ServerMessage::Welcome(welcome) => {
-                return Err(ClientError::Version { theirs: welcome.version, ours: VERSION });
-            }
-            _ => return Err(ClientError::Unexpected("something else before its welcome")),
-        }
         Ok(client)
     }
 
-    /// What the supervisor said when greeted: its release, version and limits.
+    /// Waits for the answer to our greeting, if it isn't there yet.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing but a `Welcome` of this version counts as an answer.
+    pub fn wait_for_welcome(&mut self) -> Result<(), ClientError> {
+        let deadline = Some((Instant::now() + Self::ANSWER_WITHIN, Self::ANSWER_WITHIN));
+        while !self.greeted {
+            if let Some(message) = self.next_waiting() {
+                message?;
+            }
+            self.wait_readable(deadline)?;
+            self.pump()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the first message there is: the answer to our greeting, or why there is none.
+    fn greet(&mut self, message: ServerMessage) -> Result<(), ClientError> {
+        match message {
+            ServerMessage::Welcome(welcome) if welcome.version == VERSION => {
+                self.greeted = true;
+                self.welcome = welcome;
+                Ok(())
+            }
+            ServerMessage::Welcome(welcome) => {
+                Err(ClientError::Version { theirs: welcome.version, ours: VERSION })
+            }
+            ServerMessage::Error(error) => Err(ClientError::Refused(error)),
+            _ => Err(ClientError::Unexpected("something else before its welcome")),
+        }
+    }
+
+    /// Whether the supervisor has answered our greeting: until then an error is one of the greeting.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// What the supervisor said when greeted: its release, version and limits. Before that, what this client can take.
     #[must_use]
     pub fn welcome(&self) -> &Welcome {
         &self.welcome
@@ -283,7 +334,7 @@ impl Client {
             let pushed = self.frames.push(&self.read[..received.length], Vec::new());
             pushed.map_err(|_| ClientError::Unexpected("descriptors"))?;
             while let Some(message) = self.frames.next_message()? {
-                self.waiting.push_back(message);
+                if self.greeted { self.waiting.push_back(message) } else { self.greet(message)? }
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use stockade_client::{
@@ -151,6 +152,66 @@ fn another_version_is_refused_and_both_are_named() {
     script.join().unwrap();
 }
 
+/// A supervisor behind a socket of a name, for one connection.
+fn listening(script: impl FnOnce(Script) + Send + 'static) -> (tempfile::TempDir, PathBuf, JoinHandle<()>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let script = std::thread::spawn(move || script(Script(listener.accept().unwrap().0)));
+    (directory, path, script)
+}
+
+#[test]
+fn a_request_is_on_its_way_before_the_greeting_is_answered() {
+    let (_directory, path, script) = listening(|mut script| {
+        assert!(matches!(script.read(), Some(ClientMessage::Hello(_))));
+        let Some(ClientMessage::Exec(request)) = script.read() else { panic!("expected a request") };
+        let server = "script".to_owned();
+        script.say(&ServerMessage::Welcome(Welcome {
+            version: VERSION,
+            features: 1,
+            max_frame: MAX_FRAME,
+            server,
+        }));
+        script.event(id(1), 1, ExecEvent::Accepted { request_id: request.request_id });
+    });
+    let mut client = Client::open(&path).unwrap();
+    assert!(!client.is_greeted());
+    assert_eq!(client.exec(&Request::new(["true"]).workspace_path("/srv")).unwrap(), id(1));
+    assert!(client.is_greeted());
+    assert_eq!(client.welcome().server, "script");
+    script.join().unwrap();
+}
+
+#[test]
+fn who_is_not_wanted_hears_it_though_he_has_asked_already() {
+    let (_directory, path, script) = listening(|mut script| {
+        assert!(matches!(script.read(), Some(ClientMessage::Hello(_))));
+        let text = "this peer may not be a client".to_owned();
+        script.say(&ServerMessage::Error(ProtocolError { code: ProtocolErrorCode::NotPermitted, text }));
+    });
+    let mut client = Client::open(&path).unwrap();
+    let Err(ClientError::Refused(error)) = client.exec(&Request::new(["true"]).workspace_path("/srv")) else {
+        panic!("expected a refusal")
+    };
+    assert_eq!(error.code, ProtocolErrorCode::NotPermitted);
+    assert!(!client.is_greeted());
+    script.join().unwrap();
+}
+
+#[test]
+fn an_event_before_the_welcome_is_no_answer() {
+    let (_directory, path, script) = listening(|mut script| {
+        script.read();
+        script.event(id(1), 1, ExecEvent::Accepted { request_id: 1 });
+    });
+    let error = Client::connect(&path).unwrap_err();
+    let ConnectError::Handshake { source: ClientError::Unexpected(_), .. } = error else {
+        panic!("{error:?}")
+    };
+    script.join().unwrap();
+}
+
 #[test]
 fn a_large_standard_input_crosses_while_the_supervisor_floods_with_output() {
     const BYTES: usize = 5 * MAX_STDIN_CHUNK + 7;
@@ -202,6 +263,6 @@ fn a_socket_that_is_not_there_and_one_nobody_listens_on_are_told_apart() {
         other => panic!("unexpected {other:?}"),
     };
     assert_eq!(kind(Client::connect(&path)), std::io::ErrorKind::NotFound);
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(UnixListener::bind(&path).unwrap());
     assert_eq!(kind(Client::connect(&path)), std::io::ErrorKind::ConnectionRefused);
 }

@@ -13,12 +13,17 @@ use stockade_client::Client;
 
 use crate::error::BenchError;
 use crate::ground::Ground;
+use crate::process;
 use crate::spawn;
 
 /// Of what may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a template's process is called (the kernel cuts names at 15 bytes).
+const TEMPLATE_NAME: &str = "stockade-templa";
 /// Between two looks whether the socket is there: the resolution of the start's time.
 const LOOK: Duration = Duration::from_micros(100);
+/// Between two looks whether a template that was ended is gone.
+const REAPED: Duration = Duration::from_millis(1);
 
 /// How a daemon is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +38,17 @@ pub(crate) struct StartUp {
 
 /// Flags that leave nothing parked but keep templates.
 const NOTHING_PARKED: &[&str] = &["--parked", "0"];
-/// Flags that prepare nothing before a request. The first request of a daemon makes its template all the same, so only
-/// that one is cold.
-const NOTHING_PREPARED: &[&str] = NOTHING_PARKED;
-
 /// As it comes.
 pub(crate) const DEFAULT: StartUp = StartUp { name: "default", arguments: &[], environment: &[] };
 /// Templates, and no parked workers.
 pub(crate) const TEMPLATE: StartUp =
     StartUp { name: "template", arguments: NOTHING_PARKED, environment: &[] };
-/// Nothing prepared.
-pub(crate) const COLD: StartUp = StartUp { name: "cold", arguments: NOTHING_PREPARED, environment: &[] };
+/// The same, for who ends the template of each run before the next: see [`Daemon::end_templates`].
+pub(crate) const COLD: StartUp = StartUp { name: "cold", arguments: NOTHING_PARKED, environment: &[] };
+/// As many parked workers as a daemon keeps; few runs at once, since what many at once leave in the kernel's memory isn't
+/// a parked worker's.
+pub(crate) const ALL_PARKED: StartUp =
+    StartUp { name: "all-parked", arguments: &["--parked", "64", "--slots", "2"], environment: &[] };
 /// Slots for a thousand runs of one owner, who in root's daemon may hold three quarters of them.
 pub(crate) const MANY_SLOTS: StartUp =
     StartUp { name: "many-slots", arguments: &["--slots", "1400"], environment: &[] };
@@ -104,6 +109,26 @@ impl Daemon {
     /// The supervisor's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends its templates, as a fault of theirs would, and waits until none is there. Asked for by no client: a template
+    /// stays for ten seconds, and thirty-two of them would stand beside whatever is measured next.
+    pub(crate) fn end_templates(&self) -> Result<(), BenchError> {
+        let began = Instant::now();
+        loop {
+            let tree = process::tree(self.pid())?;
+            let mut templates = tree.iter().filter(|process| process.name == TEMPLATE_NAME).peekable();
+            if templates.peek().is_none() {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(BenchError::Wrong(format!("a template is still there after {PATIENCE:?}")));
+            }
+            for template in templates {
+                process::kill(template)?;
+            }
+            spawn::moment(REAPED);
+        }
     }
 
     /// Stops it and waits for its end.

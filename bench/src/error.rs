@@ -73,6 +73,12 @@ impl BenchError {
         move |errno| Self::Io { doing, source: errno.into() }
     }
 
+    /// As [`BenchError::io`], of a system call that only nix has.
+    pub(crate) fn nix(doing: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
+        let doing = doing.into();
+        move |errno| Self::Io { doing, source: errno.into() }
+    }
+
     /// What would help.
     pub(crate) fn remedy(&self) -> Option<&'static str> {
         match self {

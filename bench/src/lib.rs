@@ -21,6 +21,7 @@ mod others;
 mod ours;
 mod out;
 mod process;
+mod progress;
 mod report;
 mod results;
 mod role;
@@ -99,7 +100,7 @@ fn words_of_cargo_bench(mut words: Vec<OsString>) -> Option<Vec<OsString>> {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, BenchError> {
     let directory = arguments.options.results.clone().unwrap_or_else(results_directory);
-    let measures = match arguments.subcommand {
+    let measured = match arguments.subcommand {
         Subcommand::List => {
             out::print(&variants::list())?;
             return Ok(ExitCode::SUCCESS);
@@ -108,9 +109,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BenchError> {
         axis => axes::of(axis),
     };
     let mut session = Session::new(&arguments.options)?;
+    out::say(&axes::announcement(&measured, arguments.options.rounds));
     let mut all = Vec::new();
-    for measure in measures {
-        let results = measure(&mut session)?;
+    for axis in measured {
+        let results = (axis.measure)(&mut session)?;
         if !arguments.options.json {
             out::print(&report::text(&results))?;
         }

@@ -1,6 +1,7 @@
 //! Runs over the socket with the client library, from this process.
 
 use std::io::PipeReader;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stockade_client::{Client, Denied, ExecEvent, Outcome, Overrides, Request};
@@ -12,10 +13,15 @@ use crate::spawn::{PATH, micros};
 
 /// A request in the ground's workspace, its output as events.
 pub(crate) fn request(ground: &Ground, policy: &str, words: &[&str]) -> Result<Request, BenchError> {
+    request_in(&ground.workspace, policy, words)
+}
+
+/// A request in this workspace, its output as events.
+pub(crate) fn request_in(workspace: &Path, policy: &str, words: &[&str]) -> Result<Request, BenchError> {
     Request::new(words.iter().copied())
         .policy(policy)
         .variable("PATH", PATH)
-        .workspace(&ground.workspace)
+        .workspace(workspace)
         .map_err(BenchError::io("open the workspace"))
 }
 

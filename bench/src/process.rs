@@ -2,8 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::BenchError;
+use crate::spawn;
+
+/// When the kernel's memory hasn't fallen by more than that for so long, it has settled; and how long we wait for it.
+const NOTHING: u64 = 64;
+const STEADY: Duration = Duration::from_millis(600);
+const SETTLING: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +50,15 @@ pub(crate) fn tree(root: u32) -> Result<Vec<Process>, BenchError> {
     Ok(found)
 }
 
+/// Kills a process of a tree that was just read. One that is gone by now is no error.
+pub(crate) fn kill(process: &Process) -> Result<(), BenchError> {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| kill_process(pid, Signal::KILL)) {
+        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(errno)) => Err(BenchError::errno(format!("kill {} ({})", process.name, process.pid))(errno)),
+    }
+}
+
 /// Of `/proc/PID/stat`; the name stands in parentheses and may hold anything.
 fn name_and_parent(stat: &str) -> Option<(String, u32)> {
     let open = stat.find('(')?;
@@ -61,6 +81,21 @@ pub(crate) fn kernel_memory() -> Result<u64, BenchError> {
     let text = std::fs::read_to_string("/proc/meminfo").map_err(BenchError::io("read /proc/meminfo"))?;
     let parts = ["SUnreclaim:", "KernelStack:", "PageTables:", "Percpu:"];
     Ok(parts.iter().filter_map(|part| kib(&text, part)).sum())
+}
+
+/// The same once it falls no more: what ended namespaces held is given back long after their last process.
+pub(crate) fn settled_kernel_memory() -> Result<u64, BenchError> {
+    let began = Instant::now();
+    let mut least = kernel_memory()?;
+    let mut since = Instant::now();
+    while since.elapsed() < STEADY && began.elapsed() < SETTLING {
+        spawn::moment(LOOK);
+        let now = kernel_memory()?;
+        if now + NOTHING < least {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    Ok(least)
 }
 
 fn kib(text: &str, key: &str) -> Option<u64> {

@@ -1,27 +1,33 @@
 //! Processes of the benchmark's own, which it starts from its own binary. Each ends with its parent.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Instant;
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::error::BenchError;
+use crate::process::{kernel_memory, settled_kernel_memory};
 use crate::spawn::{self, Null, micros};
 
 /// Spawns its arguments whenever a byte comes over descriptor 0, and answers with one when they have ended.
 const SPAWNER: &str = "role-spawner";
 /// Keeps a processor busy.
 const BURNER: &str = "role-burner";
+/// Makes so many network namespaces and prints how much the kernel's memory grew with each, in KiB.
+const NETWORK_NAMESPACES: &str = "role-network-namespaces";
 
 /// Runs the role of this name, if it is one.
 pub(crate) fn run(name: &OsString, arguments: &[OsString]) -> Option<ExitCode> {
     let ended = match name.to_str()? {
         SPAWNER => spawn_on_request(arguments),
         BURNER => burn(),
+        NETWORK_NAMESPACES => hold_network_namespaces(arguments),
         _ => return None,
     };
     Some(match ended {
@@ -58,6 +64,30 @@ fn burn() -> Result<(), BenchError> {
     loop {
         number = std::hint::black_box(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number >> 7));
     }
+}
+
+fn hold_network_namespaces(words: &[OsString]) -> Result<(), BenchError> {
+    let count = words.first().and_then(|word| word.to_str()?.parse::<u32>().ok());
+    let count = count.ok_or_else(|| BenchError::Wrong("how many network namespaces wasn't said".into()))?;
+    if !rustix::process::geteuid().is_root() {
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(BenchError::nix("make a user namespace"))?;
+    }
+    let before = settled_kernel_memory()?;
+    let mut held = Vec::new();
+    for _ in 0..count {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(BenchError::nix("make a network namespace"))?;
+        // The descriptor keeps it when the next takes its place.
+        held.push(File::open("/proc/self/ns/net").map_err(BenchError::io("open a network namespace"))?);
+    }
+    let grown = u32::try_from(kernel_memory()?.saturating_sub(before)).unwrap_or(u32::MAX);
+    crate::out::print(&format!("{}\n", f64::from(grown) / f64::from(count.max(1))))
+}
+
+/// What one network namespace takes of the kernel's memory in KiB, by so many of them.
+pub(crate) fn network_namespace_kib(count: u32) -> Result<f64, BenchError> {
+    let said = spawn::tried(own_role(NETWORK_NAMESPACES)?.arg(count.to_string()))?;
+    let said = String::from_utf8_lossy(&said);
+    said.trim().parse().map_err(|_| BenchError::Wrong(format!("{NETWORK_NAMESPACES} said {said:?}")))
 }
 
 fn own_role(role: &str) -> Result<std::process::Command, BenchError> {

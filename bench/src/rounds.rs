@@ -4,9 +4,8 @@
 //! A variant that fails is out from there on: its first error is the reason why it wasn't measured. Nothing that
 //! failed is ever a sample.
 
-use std::io::Write as _;
-
 use crate::error::{BenchError, chain};
+use crate::progress::Progress;
 use crate::results::{Better, Results, Sampled};
 use crate::shuffle::Shuffle;
 
@@ -95,10 +94,12 @@ pub(crate) fn interleave<'a>(
             samples: Vec::new(),
         })
         .collect();
+    let mut progress = Progress::begin(&results.axis, case.name, case.rounds);
     let mut reasons: Vec<Option<String>> =
         variants.iter_mut().map(|variant| try_unmeasured(variant).err().map(|error| chain(&error))).collect();
+    progress.warmed_up();
     for round in 0..case.rounds {
-        progress(case, round);
+        progress.over(round);
         for index in shuffle.order(variants.len()) {
             let sample = match reasons[index] {
                 Some(_) => None,
@@ -113,7 +114,7 @@ pub(crate) fn interleave<'a>(
             taken[index].samples.push(sample);
         }
     }
-    progress(case, case.rounds);
+    drop(progress);
     results.samples(case.name, case.unit, case.better, &taken);
     for (variant, reason) in variants.iter().zip(reasons) {
         if let Some(reason) = reason {
@@ -128,16 +129,6 @@ pub(crate) fn interleave<'a>(
 
 fn try_unmeasured(variant: &mut Variant<'_>) -> Result<(), BenchError> {
     (0..variant.unmeasured.max(1)).try_for_each(|_| (variant.sample)().map(drop))
-}
-
-/// On a terminal: where we are.
-fn progress(case: Case<'_>, round: u32) {
-    use std::io::IsTerminal as _;
-    let mut stderr = std::io::stderr();
-    if stderr.is_terminal() && (round.is_multiple_of(10) || round == case.rounds) {
-        let end = if round == case.rounds { "\n" } else { "" };
-        let _ = write!(stderr, "\r{}: round {round} of {}{end}", case.name, case.rounds);
-    }
 }
 
 #[cfg(test)]

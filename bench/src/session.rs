@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::arguments::Options;
+use crate::axes::Axis;
 use crate::error::BenchError;
 use crate::ground::Ground;
 use crate::process::machine;
@@ -41,18 +42,19 @@ impl Session {
         })
     }
 
-    /// How many rounds an axis takes that would take so many.
-    pub(crate) fn rounds(&self, usual: u32) -> u32 {
-        self.rounds.unwrap_or(usual)
+    /// How many rounds an axis takes.
+    pub(crate) fn rounds(&self, axis: &Axis) -> u32 {
+        self.rounds.unwrap_or(axis.rounds)
     }
 
     /// Fresh results with what must be known to repeat them, and the order of their rounds.
-    pub(crate) fn begin(&self, axis: &str, rounds: u32) -> (Results, Shuffle) {
-        let mut results = Results::new(axis);
+    pub(crate) fn begin(&self, axis: &Axis) -> (Results, Shuffle) {
+        let rounds = self.rounds(axis);
+        let mut results = Results::new(axis.name);
         results.about("seed", self.seed.to_string());
         results.about("rounds", rounds.to_string());
         results.about("machine", machine());
-        crate::out::say(&format!("{axis}: seed {}, {rounds} rounds", self.seed));
+        crate::out::say(&format!("{}: seed {}, {rounds} rounds", axis.name, self.seed));
         (results, Shuffle::new(self.seed))
     }
 }

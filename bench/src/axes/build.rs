@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use stockade_client::Request;
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon};
 use crate::error::BenchError;
 use crate::ground::{Ground, write};
@@ -17,16 +19,22 @@ use crate::session::Session;
 use crate::spawn;
 use crate::variants::BARE;
 
-const ROUNDS: u32 = 5;
+pub(crate) const AXIS: Axis = Axis {
+    name: "build",
+    rounds: 3,
+    round: Duration::from_millis(30_000),
+    besides: Duration::from_secs(15),
+    measure,
+};
 /// Sources, and functions in each: about what a small library has.
 const FILES: u32 = 24;
 const FUNCTIONS: u32 = 40;
 const MAKE: [&str; 3] = ["/usr/bin/make", "-s", "-j2"];
 const CASE: &str = "make -j2";
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("build", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     if let Some(missing) = ["make", "gcc"].into_iter().find(|program| installed(program).is_none()) {
         results.not_measured(CASE, "all", format!("{missing} is not installed"));
         return Ok(results);

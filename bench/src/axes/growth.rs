@@ -2,9 +2,11 @@
 //! daemon of its own; the runs that are timed go round and round between them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use stockade_client::Client;
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon, StartUp};
 use crate::error::{BenchError, chain};
 use crate::ground::write_policy;
@@ -16,7 +18,13 @@ use crate::session::{Session, times};
 use crate::shuffle::Shuffle;
 use crate::spawn::millis;
 
-const ROUNDS: u32 = 100;
+pub(crate) const AXIS: Axis = Axis {
+    name: "growth",
+    rounds: 100,
+    round: Duration::from_millis(100),
+    besides: Duration::from_secs(30),
+    measure,
+};
 
 /// A size with the names of its variant and its daemon.
 struct Size {
@@ -41,9 +49,8 @@ const CONNECTIONS: [Size; 3] = [
     size(1_000, "1,000 connections", "connections-1000"),
 ];
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("growth", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     let with_policies = |size: &Size| -> Result<Grown, BenchError> {
         let directory = policies(session, size)?;
         let daemon = Daemon::start_with(&session.ground, size.daemon, &directory)?;
@@ -101,7 +108,7 @@ fn compare(
         };
         entrants.add(size.variant, prepare());
     }
-    interleave(results, shuffle, times(&format!("{case}: a run"), session.rounds(ROUNDS)), entrants);
+    interleave(results, shuffle, times(&format!("{case}: a run"), session.rounds(&AXIS)), entrants);
 }
 
 /// So many policies in a directory: `p0`, `p1` and so on, each on top of a shipped one.

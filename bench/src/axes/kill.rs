@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use stockade_client::{Client, ExecEvent, ExecId, Outcome, Request};
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon};
 use crate::error::BenchError;
 use crate::ours;
@@ -21,7 +22,13 @@ use crate::session::Session;
 use crate::spawn::{self, millis};
 use crate::variants::BARE;
 
-const ROUNDS: u32 = 20;
+pub(crate) const AXIS: Axis = Axis {
+    name: "kill",
+    rounds: 12,
+    round: Duration::from_millis(4_000),
+    besides: Duration::from_secs(4),
+    measure,
+};
 /// The wall time: long enough for the tree to stand before it, or the round doesn't count.
 const WALL: Duration = Duration::from_secs(1);
 /// Fifty processes, the shell among them; `up` once they are there.
@@ -29,9 +36,9 @@ const TREE: &str = "i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; 
 /// How long the end may take before the round fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("kill", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
     let mut entrants = Entrants::default();
     entrants.add(BARE, Ok(Variant::new(BARE, bare)));

@@ -5,7 +5,9 @@
 //! whole process.
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::Axis;
 use crate::daemon::{COLD, DEFAULT, Daemon, StartUp, TEMPLATE};
 use crate::error::BenchError;
 use crate::others::JAILS;
@@ -17,39 +19,49 @@ use crate::session::{Session, times};
 use crate::spawn::{self, whole};
 use crate::variants::{BARE, BARE_SOCKET};
 
-const ROUNDS: u32 = 300;
+/// With nothing else going on.
+pub(crate) const IDLE: Axis = Axis {
+    name: "latency",
+    rounds: 300,
+    round: Duration::from_millis(200),
+    besides: Duration::from_secs(10),
+    measure: |session| measure(session, &IDLE),
+};
+/// With every processor kept busy.
+pub(crate) const LOADED: Axis = Axis {
+    name: "latency-load",
+    rounds: 150,
+    round: Duration::from_millis(600),
+    besides: Duration::from_secs(20),
+    measure: |session| {
+        let _load = Load::start()?;
+        measure(session, &LOADED)
+    },
+};
+/// Of that many rounds of `/bin/true`, one of `python3 -c pass`, which takes long and scatters little.
+const PYTHON_OF: u32 = 5;
 /// Runs before the first that counts: what warms up has done so by then.
 const UNMEASURED: u32 = 20;
 
 /// The variants over the socket: name, start-up, policy.
-const OVER_SOCKET: [(&str, StartUp, &str); 6] = [
+const OVER_SOCKET: [(&str, StartUp, &str); 5] = [
     ("warm", DEFAULT, "default"),
     ("template", TEMPLATE, "default"),
-    ("cold", COLD, "default"),
     ("strict", DEFAULT, "strict"),
     ("moderate", DEFAULT, "moderate"),
     ("minimal", DEFAULT, "minimal"),
 ];
 
-/// With nothing else going on.
-pub(crate) fn idle(session: &mut Session) -> Result<Results, BenchError> {
-    measure(session, "latency")
-}
-
-/// With every processor kept busy.
-pub(crate) fn loaded(session: &mut Session) -> Result<Results, BenchError> {
-    let _load = Load::start()?;
-    measure(session, "latency-load")
-}
-
-fn measure(session: &mut Session, axis: &str) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin(axis, rounds);
+fn measure(session: &mut Session, axis: &Axis) -> Result<Results, BenchError> {
+    let rounds = session.rounds(axis);
+    let (mut results, mut shuffle) = session.begin(axis);
     let daemons = Daemons::start(session);
     let python =
         ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| Path::new(path).exists());
     let interpreter = python.map(|python| vec![python, "-c", "pass"]);
-    for (case, command) in [("true", Some(vec!["/bin/true"])), ("python", interpreter)] {
+    let cases =
+        [("true", Some(vec!["/bin/true"]), rounds), ("python", interpreter, rounds.div_ceil(PYTHON_OF))];
+    for (case, command, rounds) in cases {
         match command {
             Some(command) => {
                 let entrants = entrants(session, &daemons, &command);
@@ -92,6 +104,9 @@ fn entrants<'a>(session: &'a Session, daemons: &'a Daemons, command: &'a [&'a st
             name,
             daemons.get(how).and_then(|daemon| over_socket(session, daemon, name, policy, command)),
         );
+    }
+    if session.only.wants("cold") {
+        entrants.add("cold", daemons.get(COLD).and_then(|daemon| cold(session, daemon, command)));
     }
     if session.only.wants("passed") {
         entrants.add("passed", daemons.get(DEFAULT).and_then(|daemon| passed(session, daemon, command)));
@@ -136,9 +151,27 @@ fn over_socket<'a>(
     let mut client = daemon.connect()?;
     let request = ours::request(&session.ground, policy, words)?;
     let variant = Variant::new(name, move || ours::timed(&mut client, &request));
-    // The daemon that prepares nothing has nothing to warm up.
-    let unmeasured = if name == "cold" { 1 } else { UNMEASURED };
-    Ok(variant.against(BARE_SOCKET).after(unmeasured))
+    Ok(variant.against(BARE_SOCKET).after(UNMEASURED))
+}
+
+/// Every run in a workspace that the daemon hasn't seen, so that there is no template for it, and its template ended after
+/// it, so that the next finds the machine as this one did. Only the run itself is timed.
+fn cold<'a>(
+    session: &'a Session,
+    daemon: &'a Daemon,
+    words: &'a [&'a str],
+) -> Result<Variant<'a>, BenchError> {
+    let mut client = daemon.connect()?;
+    let mut samples = 0_u64;
+    let sample = move || {
+        samples += 1;
+        let workspace = session.ground.directory(&format!("cold/{samples}"))?;
+        let request = ours::request_in(&workspace, "default", words)?;
+        let took = ours::timed(&mut client, &request);
+        daemon.end_templates()?;
+        took
+    };
+    Ok(Variant::new("cold", sample).against(BARE_SOCKET).after(UNMEASURED))
 }
 
 fn passed<'a>(session: &Session, daemon: &Daemon, words: &[&str]) -> Result<Variant<'a>, BenchError> {

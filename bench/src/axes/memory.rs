@@ -1,7 +1,9 @@
-//! Memory of the daemon's processes, and of a run's (PSS): fresh, after a thousand runs, with parked workers, and with many runs going
-//! on; how long all of those took to start; and how much the kernel's own memory grew with each.
+//! Memory of the daemon's processes, and of a run's (PSS): fresh, after a thousand runs, with parked workers (`parked`),
+//! and with many runs going on; how long all of those took to start; and how much the kernel's own memory grew with each.
 //!
 //! Measured once, not in rounds: nothing here is a time that another program could disturb but the starts of all runs.
+
+mod parked;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,18 +11,23 @@ use std::time::{Duration, Instant};
 use stockade_client::ExecEvent;
 use stockade_protocol::client::ServerMessage;
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon, MANY_SLOTS};
 use crate::error::{BenchError, chain};
 use crate::ours;
-use crate::process::{self, Process, kernel_memory, pss};
+use crate::process::{self, Process, kernel_memory, pss, settled_kernel_memory};
 use crate::results::Results;
 use crate::session::Session;
 use crate::spawn::{self, millis};
 
-/// Runs before the daemon's memory is looked at again.
-const RUNS_BEFORE: u32 = 1_000;
-/// How many parked workers are looked at.
-const PARKED: [u32; 2] = [100, 1_000];
+/// Rounds are the runs before the daemon's memory is looked at again.
+pub(crate) const AXIS: Axis = Axis {
+    name: "memory",
+    rounds: 1_000,
+    round: Duration::from_millis(3),
+    besides: Duration::from_secs(20),
+    measure,
+};
 /// How many runs at once.
 const RUNNING: [u32; 2] = [100, 1_000];
 
@@ -36,22 +43,21 @@ const OURS: [(&str, &str); 4] = [
     ("stockade-monito", "monitor"),
 ];
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let (mut results, _) = session.begin("memory", 1);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let (mut results, _) = session.begin(&AXIS);
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
     let mut client = daemon.connect()?;
     let request = ours::request(&session.ground, "default", &["/bin/true"])?;
     ours::timed(&mut client, &request)?;
     look(&mut results, "idle", &daemon, false);
-    for _ in 0..session.rounds(RUNS_BEFORE) {
+    let rounds = session.rounds(&AXIS);
+    for _ in 0..rounds {
         ours::timed(&mut client, &request)?;
     }
-    look(&mut results, &format!("idle, after {} runs", session.rounds(RUNS_BEFORE)), &daemon, false);
+    look(&mut results, &format!("idle, after {rounds} runs"), &daemon, false);
     drop(client);
     daemon.stop()?;
-    for parked in PARKED {
-        results.not_measured(&format!("{parked} parked"), "worker", "there is no pool of parked workers");
-    }
+    parked::measure(session, &mut results);
     for running in RUNNING {
         let case = format!("{running} running");
         if let Err(error) = with_running(session, &mut results, &case, running) {
@@ -70,7 +76,7 @@ fn with_running(
     let daemon = Daemon::start(&session.ground, MANY_SLOTS)?;
     let mut client = daemon.connect()?;
     let request = ours::request(&session.ground, "bench-long", &["/bin/sleep", "3600"])?;
-    let kernel = kernel_memory()?;
+    let kernel = settled_kernel_memory()?;
     let began = Instant::now();
     for _ in 0..running {
         client.begin(&request)?;
@@ -91,8 +97,7 @@ fn with_running(
     results.number(case, "all", "started within", millis(began.elapsed()), "ms");
     let grown = kernel_memory()?.saturating_sub(kernel);
     look(results, case, &daemon, true);
-    let each = f64::from(u32::try_from(grown).unwrap_or(u32::MAX)) / f64::from(running);
-    results.number(case, "kernel, a run", "grown", each, "KiB");
+    results.number(case, "kernel, a run", "grown", kib(grown) / f64::from(running), "KiB");
     drop(client);
     daemon.stop()
 }
@@ -156,10 +161,13 @@ impl Kind {
             let why = format!("{closed} of {} can't be looked at; the first: {why}", self.count);
             return results.not_measured(case, name, why);
         }
-        let kib = f64::from(u32::try_from(self.kib).unwrap_or(u32::MAX));
-        let kib = if self.in_whole { kib } else { kib / f64::from(self.count) };
+        let kib = if self.in_whole { kib(self.kib) } else { kib(self.kib) / f64::from(self.count) };
         results.number(case, name, "pss", kib, "KiB");
     }
+}
+
+fn kib(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

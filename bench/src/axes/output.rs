@@ -4,10 +4,11 @@
 
 use std::io::Read;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stockade_client::{Client, ExecEvent, Request};
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon};
 use crate::error::BenchError;
 use crate::ours;
@@ -17,16 +18,22 @@ use crate::session::Session;
 use crate::spawn;
 use crate::variants::PIPE;
 
-const ROUNDS: u32 = 10;
+pub(crate) const AXIS: Axis = Axis {
+    name: "output",
+    rounds: 10,
+    round: Duration::from_millis(4_000),
+    besides: Duration::from_secs(3),
+    measure,
+};
 /// Blocks of output, of 64 KiB.
 const BLOCKS: usize = 16 * 1024;
 const BLOCK: usize = 64 * 1024;
 /// Bytes a reader asks for at once.
 const READ: usize = 128 * 1024;
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("output", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
     let count = format!("count={BLOCKS}");
     let words = ["/bin/dd", "if=/dev/zero", "bs=64K", &count, "status=none"];

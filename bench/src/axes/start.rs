@@ -1,7 +1,8 @@
 //! The daemon's start: until its socket accepts, and until its first run has ended.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon};
 use crate::error::BenchError;
 use crate::ours;
@@ -10,11 +11,17 @@ use crate::rounds::{Case, Entrants, Variant, interleave};
 use crate::session::Session;
 use crate::spawn::millis;
 
-const ROUNDS: u32 = 30;
+pub(crate) const AXIS: Axis = Axis {
+    name: "start",
+    rounds: 30,
+    round: Duration::from_millis(120),
+    besides: Duration::from_secs(1),
+    measure,
+};
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("start", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     let case = Case { name: "start", unit: "ms", better: Better::Less, rounds };
     let session = &*session;
     let mut entrants = Entrants::default();

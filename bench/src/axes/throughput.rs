@@ -1,7 +1,8 @@
 //! Runs a second with 1, 2, 8 and 64 in flight, whole bursts interleaved; and whether two clients are served alike.
 //!
-//! A burst of `/bin/true` goes on for two seconds, and only what ends in the later part of it counts: by then whatever
-//! was prepared is used up, and what the runs leave behind is being cleared away beside them. A variant keeps so many
+//! A burst of `/bin/true` goes on for a second, and only what ends in the later part of it counts: by then whatever was
+//! prepared is used up (the sixty-four workers that may be parked last a fraction of the ramp), and what the runs leave
+//! behind is being cleared away beside them. A variant keeps so many
 //! in flight by as many threads, each with a connection of its own; `pipelined` by one connection. In `fair` two
 //! clients ask for the same, with slots for all; in `fair, few slots` one asks for three times as much as the other,
 //! for slots that neither could be content with.
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use stockade_client::{Client, Request};
 
+use super::Axis;
 use crate::daemon::{DEFAULT, Daemon, FEW_SLOTS};
 use crate::error::BenchError;
 use crate::ours;
@@ -21,16 +23,29 @@ use crate::session::Session;
 use crate::spawn::{self, millis, timed};
 use crate::variants::BARE;
 
-const ROUNDS: u32 = 5;
+pub(crate) const AXIS: Axis = Axis {
+    name: "throughput",
+    rounds: 5,
+    round: Duration::from_millis(19_000),
+    besides: Duration::from_secs(20),
+    measure,
+};
 /// Between two bursts, so that what one leaves to be cleared away isn't the next one's.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Of a burst, what doesn't count.
-const RAMP: Duration = Duration::from_millis(500);
+const RAMP: Duration = Duration::from_millis(400);
 /// Of a burst, what counts.
-const COUNTED: Duration = Duration::from_millis(1_500);
-/// In flight, with the name of the case.
-const IN_FLIGHT: [(u32, &str); 4] =
-    [(1, "1 in flight"), (2, "2 in flight"), (8, "8 in flight"), (64, "64 in flight")];
+const COUNTED: Duration = Duration::from_millis(600);
+/// In flight, with the name of the case and who takes part beside `bare`: with few in flight the levels differ as they do
+/// in latency, and one connection for all differs from one for each only where there are many.
+const IN_FLIGHT: [(u32, &str, &[&str]); 4] = [
+    (1, "1 in flight", &["warm"]),
+    (2, "2 in flight", &["warm"]),
+    (8, "8 in flight", &["warm", "strict", "moderate", "minimal", PIPELINED]),
+    (64, "64 in flight", &["warm", PIPELINED]),
+];
+/// Over one connection.
+const PIPELINED: &str = "pipelined";
 /// The variants that show whether 64 in flight are served at the rate of 8.
 const FEW: &str = "warm-8";
 const MANY: &str = "warm-64";
@@ -103,14 +118,14 @@ impl Pauses {
     }
 }
 
-pub(crate) fn measure(session: &mut Session) -> Result<Results, BenchError> {
-    let rounds = session.rounds(ROUNDS);
-    let (mut results, mut shuffle) = session.begin("throughput", rounds);
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
     results.about("counted of a burst", format!("{} ms after {} ms", COUNTED.as_millis(), RAMP.as_millis()));
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
-    for (in_flight, name) in IN_FLIGHT {
+    for (in_flight, name, who) in IN_FLIGHT {
         let pauses = Pauses::default();
-        let entrants = entrants(session, &daemon, &pauses, in_flight);
+        let entrants = entrants(session, &daemon, &pauses, in_flight, who);
         let case = Case { name, unit: "runs/s", better: Better::More, rounds };
         interleave(&mut results, &mut shuffle, case, entrants);
         pauses.write(&mut results, name);
@@ -134,24 +149,26 @@ fn entrants<'a>(
     daemon: &'a Daemon,
     pauses: &'a Pauses,
     in_flight: u32,
+    who: &[&str],
 ) -> Entrants<'a> {
+    let wants = |name: &str| who.contains(&name) && session.only.wants(name);
     let mut entrants = Entrants::default();
     let bare = move || Ok(pauses.keep(BARE, bare_burst(session, in_flight)?));
     entrants.add(BARE, Ok(Variant::new(BARE, bare)));
-    for (name, policy) in OVER_SOCKET.into_iter().filter(|(name, _)| session.only.wants(name)) {
+    for (name, policy) in OVER_SOCKET.into_iter().filter(|(name, _)| wants(name)) {
         entrants.add(name, over_socket(session, daemon, pauses, (name, policy), in_flight));
     }
-    if session.only.wants("pipelined") {
+    if wants(PIPELINED) {
         let prepare = || -> Result<Variant<'a>, BenchError> {
             let (mut client, request) = (daemon.connect()?, true_under(session, "default")?);
             let sample = move || {
                 let window = Window::open();
                 let ends = pipelined(&mut client, &request, in_flight, window)?;
-                Ok(pauses.keep("pipelined", window.burst(vec![ends])))
+                Ok(pauses.keep(PIPELINED, window.burst(vec![ends])))
             };
-            Ok(Variant::new("pipelined", sample).against(BARE))
+            Ok(Variant::new(PIPELINED, sample).against(BARE))
         };
-        entrants.add("pipelined", prepare());
+        entrants.add(PIPELINED, prepare());
     }
     entrants
 }
@@ -291,11 +308,11 @@ mod tests {
         let window = Window { from, to: from + COUNTED };
         let at = |ms| from + Duration::from_millis(ms);
         let before = from.checked_sub(Duration::from_millis(1)).unwrap();
-        let ends = vec![vec![before, at(0), at(700)], vec![at(300), at(1_400), at(1_500), at(1_501)]];
+        let ends = vec![vec![before, at(0), at(280)], vec![at(120), at(560), at(600), at(601)]];
         let burst = window.burst(ends);
-        assert!((burst.rate - 4.0 / 1.5).abs() < 1e-9, "{burst:?}");
-        assert_eq!(burst.pause, Duration::from_millis(700));
-        assert_eq!(window.burst(vec![vec![at(100)]]).pause, Duration::from_millis(1_400), "up to the end");
+        assert!((burst.rate - 4.0 / 0.6).abs() < 1e-9, "{burst:?}");
+        assert_eq!(burst.pause, Duration::from_millis(280));
+        assert_eq!(window.burst(vec![vec![at(40)]]).pause, Duration::from_millis(560), "up to the end");
         assert_eq!(window.burst(Vec::new()), Burst { rate: 0.0, pause: COUNTED });
     }
 

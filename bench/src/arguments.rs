@@ -14,7 +14,8 @@ const EXAMPLES: &str = "Examples:
   cargo bench -p bench                                    the same as `all`
 
 Ratios are to the bare spawn of the same round. Results of a part (--only) are printed, and written only where
---results says. As root it measures the system's spawn plan, as anybody else the user's.";
+--results says. As root it measures the system's spawn plan, as anybody else the user's: results lie in the directory
+`system` or `user` of bench/results, and `check` reads both.";
 
 /// Measures what a confined run costs.
 #[derive(Debug, Parser)]
@@ -76,10 +77,10 @@ pub(crate) struct Options {
     /// Seed of the order within rounds [default: another each time; it is printed]
     #[arg(long, global = true, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
-    /// The binary under test [default: built like this one]
+    /// The binary under test [default: built like this one]; with `check` the one that results should be of
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) stockade: Option<PathBuf>,
-    /// Where results are written, and read by `check` [default: bench/results]
+    /// Where results are written, in `system` or `user`, and read by `check` [default: bench/results]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) results: Option<PathBuf>,
 }

@@ -93,16 +93,21 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     std::fs::write(path, text).map_err(BenchError::io(format!("write {}", path.display())))
 }
 
-/// The binary of the same build as this one: built by the cargo that runs us, else whatever lies beside us.
-fn built() -> Result<PathBuf, BenchError> {
+/// Where the binaries of our own build lie.
+pub(crate) fn beside_us() -> Result<PathBuf, BenchError> {
     let me = std::env::current_exe().map_err(BenchError::io("tell where this binary is"))?;
     let above = me.parent().unwrap_or(Path::new("/"));
-    let directory = if above.ends_with("deps") { above.parent().unwrap_or(above) } else { above };
+    Ok(if above.ends_with("deps") { above.parent().unwrap_or(above) } else { above }.to_owned())
+}
+
+/// The binary of the same build as this one: built by the cargo that runs us, else whatever lies beside us.
+fn built() -> Result<PathBuf, BenchError> {
+    let directory = beside_us()?;
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(directory.join("stockade")) };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let mut command = spawn::with_our_environment(cargo);
     command.current_dir(root).args(["build", "--quiet", "-p", "stockade"]);
-    command.arg("--target-dir").arg(directory.parent().unwrap_or(directory));
+    command.arg("--target-dir").arg(directory.parent().unwrap_or(&directory));
     if directory.ends_with("release") {
         command.arg("--release");
     } else {

@@ -1,7 +1,7 @@
 //! What a confined run costs: beside a bare spawn, beside other jails, round by round in one process.
 //!
 //! Reading order: `rounds` (how everything is compared), `stats` and `results` (what is made of the samples),
-//! `axes` (what is measured, one file an axis), `check` (the bounds). `ground`, `daemon`, `ours`, `others` and `role`
+//! `axes` (what is measured, one file an axis), `check` (the bounds) with `provenance` (whose results they are). `ground`, `daemon`, `ours`, `others` and `role`
 //! are what is compared.
 //!
 //! Nothing here is a test of anything but its own arithmetic: a machine has its moods, so no time is ever asserted.
@@ -22,6 +22,7 @@ mod ours;
 mod out;
 mod process;
 mod progress;
+mod provenance;
 mod report;
 mod results;
 mod role;
@@ -40,6 +41,7 @@ use clap::Parser;
 
 use crate::arguments::{Arguments, Options, Subcommand};
 use crate::error::{BenchError, chain};
+use crate::provenance::{Plan, Provenance};
 use crate::results::Results;
 use crate::session::Session;
 
@@ -105,7 +107,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BenchError> {
             out::print(&variants::list())?;
             return Ok(ExitCode::SUCCESS);
         }
-        Subcommand::Check { strict } => return check::run(&directory, strict),
+        Subcommand::Check { strict } => {
+            let binary = provenance::binary(arguments.options.stockade.as_deref())?;
+            return check::run(&directory, &Provenance::of(&binary), strict);
+        }
         axis => axes::of(axis),
     };
     let mut session = Session::new(&arguments.options)?;
@@ -130,11 +135,12 @@ fn results_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
-/// Writes `AXIS.csv` and `AXIS.svg`. A part never replaces the whole unless asked to.
+/// Writes `AXIS.csv` and `AXIS.svg` into the directory of our spawn plan. A part never replaces the whole unless asked to.
 fn keep(results: &Results, directory: &Path, options: &Options) -> Result<(), BenchError> {
     if !options.only.is_empty() && options.results.is_none() {
         return Ok(());
     }
+    let directory = &Plan::ours().directory(directory);
     std::fs::create_dir_all(directory).map_err(BenchError::io(format!("make {}", directory.display())))?;
     let file = |extension: &str| directory.join(format!("{}.{extension}", results.axis));
     ground::write(&file("csv"), &csv::text(results))?;
@@ -173,8 +179,12 @@ mod tests {
         keep(&results, &directory, &part).unwrap();
         assert!(!directory.exists());
         keep(&results, &directory, &Options::default()).unwrap();
-        let read = std::fs::read_to_string(directory.join("latency.csv")).unwrap();
+        let read = std::fs::read_to_string(Plan::ours().directory(&directory).join("latency.csv")).unwrap();
         assert!(csv::parse("latency.csv".as_ref(), &read).unwrap().find("true", "bare", "median").is_some());
-        assert!(std::fs::read_to_string(directory.join("latency.svg")).unwrap().starts_with("<svg "));
+        assert!(
+            std::fs::read_to_string(Plan::ours().directory(&directory).join("latency.svg"))
+                .unwrap()
+                .starts_with("<svg ")
+        );
     }
 }

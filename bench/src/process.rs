@@ -1,7 +1,6 @@
 //! What `/proc` says of a daemon's processes: who they are, and the memory each has to itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -101,14 +100,6 @@ pub(crate) fn settled_kernel_memory() -> Result<u64, BenchError> {
 fn kib(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
-}
-
-/// The kernel's release, and how many processors there are.
-pub(crate) fn machine() -> String {
-    let release = std::fs::read_to_string(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let who = if rustix::process::geteuid().is_root() { "root" } else { "a user" };
-    format!("kernel {}, {processors} processors, as {who}", release.trim())
 }
 
 #[cfg(test)]

@@ -143,6 +143,14 @@ impl Results {
         })
     }
 
+    /// Words about the measurement, if they were kept.
+    pub(crate) fn words(&self, what: &str) -> Option<&str> {
+        self.rows.iter().find_map(|row| match &row.value {
+            Value::Text(words) if row.case == ABOUT && row.measure == what => Some(words.as_str()),
+            _ => None,
+        })
+    }
+
     /// Why a variant wasn't measured, where that is known.
     pub(crate) fn why_not(&self, case: &str, variant: &str) -> Option<&str> {
         self.rows.iter().find_map(|row| match &row.value {

@@ -6,7 +6,7 @@ use crate::arguments::Options;
 use crate::axes::Axis;
 use crate::error::BenchError;
 use crate::ground::Ground;
-use crate::process::machine;
+use crate::provenance::Provenance;
 use crate::results::{Better, Results};
 use crate::rounds::Case;
 use crate::shuffle::Shuffle;
@@ -24,6 +24,7 @@ pub(crate) struct Session {
     pub(crate) only: Only,
     rounds: Option<u32>,
     seed: u64,
+    provenance: Provenance,
 }
 
 impl Session {
@@ -33,8 +34,10 @@ impl Session {
         let only = Only::of(&options.only)?;
         let clock =
             || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos()));
+        let ground = Ground::new(options.stockade.as_deref())?;
         Ok(Self {
-            ground: Ground::new(options.stockade.as_deref())?,
+            provenance: Provenance::of(&ground.stockade),
+            ground,
             null: Null::open()?,
             only,
             rounds: options.rounds,
@@ -53,7 +56,7 @@ impl Session {
         let mut results = Results::new(axis.name);
         results.about("seed", self.seed.to_string());
         results.about("rounds", rounds.to_string());
-        results.about("machine", machine());
+        self.provenance.write(&mut results);
         crate::out::say(&format!("{}: seed {}, {rounds} rounds", axis.name, self.seed));
         (results, Shuffle::new(self.seed))
     }

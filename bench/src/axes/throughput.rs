@@ -26,8 +26,8 @@ use crate::variants::BARE;
 pub(crate) const AXIS: Axis = Axis {
     name: "throughput",
     rounds: 5,
-    round: Duration::from_millis(19_000),
-    besides: Duration::from_secs(20),
+    round: Duration::from_millis(20_700),
+    besides: Duration::from_secs(21),
     measure,
 };
 /// Between two bursts, so that what one leaves to be cleared away isn't the next one's.
@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RAMP: Duration = Duration::from_millis(400);
 /// Of a burst, what counts.
 const COUNTED: Duration = Duration::from_millis(600);
+/// The same where what two clients got is compared: of few runs, chance alone would give one a tenth more.
+const COUNTED_APART: Duration = Duration::from_millis(1_500);
 /// In flight, with the name of the case and who takes part beside `bare`: with few in flight the levels differ as they do
 /// in latency, and one connection for all differs from one for each only where there are many.
 const IN_FLIGHT: [(u32, &str, &[&str]); 4] = [
@@ -62,10 +64,10 @@ struct Window {
 
 impl Window {
     /// Opens after a pause and the ramp.
-    fn open() -> Self {
+    fn open(counted: Duration) -> Self {
         spawn::moment(PAUSE);
         let from = Instant::now() + RAMP;
-        Self { from, to: from + COUNTED }
+        Self { from, to: from + counted }
     }
 
     fn is_over(self) -> bool {
@@ -85,7 +87,7 @@ impl Window {
         let before = [self.from].into_iter().chain(ends.iter().copied());
         let after = ends.iter().copied().chain([self.to]);
         let pause = before.zip(after).map(|(before, after)| after - before).max().unwrap_or_default();
-        Burst { rate: f64::from(count) / COUNTED.as_secs_f64(), pause }
+        Burst { rate: f64::from(count) / (self.to - self.from).as_secs_f64(), pause }
     }
 }
 
@@ -162,7 +164,7 @@ fn entrants<'a>(
         let prepare = || -> Result<Variant<'a>, BenchError> {
             let (mut client, request) = (daemon.connect()?, true_under(session, "default")?);
             let sample = move || {
-                let window = Window::open();
+                let window = Window::open(COUNTED);
                 let ends = pipelined(&mut client, &request, in_flight, window)?;
                 Ok(pauses.keep(PIPELINED, window.burst(vec![ends])))
             };
@@ -218,7 +220,7 @@ fn burst<W: Send>(
     workers: impl Iterator<Item = W>,
     once: impl Fn(&mut W) -> Result<(), BenchError> + Sync,
 ) -> Result<Burst, BenchError> {
-    let window = Window::open();
+    let window = Window::open(COUNTED);
     let work = |mut worker: W| -> Result<Vec<Instant>, BenchError> {
         let mut ends = Vec::new();
         while !window.is_over() {
@@ -274,7 +276,7 @@ fn two_clients<'a>(session: &Session, daemon: &Daemon, demands: [u32; 2]) -> Res
         clients.push((daemon.connect()?, true_under(session, "default")?, demand));
     }
     Ok(Variant::new("warm", move || {
-        let window = Window::open();
+        let window = Window::open(COUNTED_APART);
         let served =
             all(clients.iter_mut(), |(client, request, demand)| pipelined(client, request, *demand, window))?;
         let served = served.iter().map(|ends| ends.iter().filter(|end| window.counts(**end)).count());

@@ -52,6 +52,8 @@ pub(crate) enum Subcommand {
     Start,
     /// What ten thousand policies and a thousand connections cost
     Growth,
+    /// What the layers cost at the least, asked of the kernel without a daemon
+    Floor,
     /// The variants' names
     List,
     /// The results against the bounds

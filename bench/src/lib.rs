@@ -1,8 +1,8 @@
 //! What a confined run costs: beside a bare spawn, beside other jails, round by round in one process.
 //!
 //! Reading order: `rounds` (how everything is compared), `stats` and `results` (what is made of the samples),
-//! `axes` (what is measured, one file an axis), `check` (the bounds) with `provenance` (whose results they are). `ground`, `daemon`, `ours`, `others` and `role`
-//! are what is compared.
+//! `axes` (what is measured, one file an axis), `check` (the bounds) with `provenance` (whose results they are). `ground`, `daemon`, `ours`, `others`, `floor`
+//! and `role` are what is compared.
 //!
 //! Nothing here is a test of anything but its own arithmetic: a machine has its moods, so no time is ever asserted.
 //! `bench check` says which bounds are met.
@@ -16,6 +16,7 @@ mod check;
 mod csv;
 mod daemon;
 mod error;
+mod floor;
 mod ground;
 mod others;
 mod ours;

@@ -84,7 +84,7 @@ fn words(text: &str) -> Vec<OsString> {
 }
 
 /// What of the system's top a command needs: directories to bind, and links with their targets.
-fn system() -> (Vec<&'static str>, Vec<(&'static str, PathBuf)>) {
+pub(crate) fn system() -> (Vec<&'static str>, Vec<(&'static str, PathBuf)>) {
     let (mut directories, mut links) = (vec!["/usr", "/etc"], Vec::new());
     for path in ["/bin", "/sbin", "/lib", "/lib64"] {
         match std::fs::read_link(path) {

@@ -24,7 +24,7 @@ pub(crate) const BARE_SOCKET: &str = "bare-socket";
 pub(crate) const PIPE: &str = "pipe";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 27] = [
+pub(crate) const ALL: [Named; 40] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -50,6 +50,22 @@ pub(crate) const ALL: [Named; 27] = [
     named("deadline-closed", "from there until no process of the run holds its pipe open"),
     named("deadline-minimal", "as deadline, policy `minimal`: no pid namespace that takes the tree with it"),
     named("cancel", "from a cancel until `Exited` is here"),
+    named(
+        "floor-system",
+        "a worker of all layers that waits for one command, by root's plan, without a daemon",
+    ),
+    named("floor-user", "the same by a user's plan"),
+    named("user-ns", "a user namespace, with maps"),
+    named("other-ns", "mount, pid, ipc, uts and cgroup namespaces together"),
+    named("net-ns", "a network namespace, made"),
+    named("net-ns-gone", "a network namespace, made and cleared away, in the long run"),
+    named("root", "a tmpfs with the system's directories bound, and pivoted"),
+    named("filter", "the programs of policy `default`, loaded"),
+    named("cgroup", "a control group (v2), made and removed"),
+    named("cgroup-joined", "one joined by a write"),
+    named("fresh", "the command in new namespaces of every kind, from making them until its end"),
+    named("made", "a worker of ours, policy `default`, from its order until it's read back"),
+    named("made-moderate", "the same by policy `moderate`: no network namespace"),
     named("ready", "from before the daemon's process is made until its socket accepts"),
     named("first-run", "from there until its first run of `/bin/true` has ended"),
 ];

@@ -1,6 +1,7 @@
 //! What is measured, one file an axis.
 
 mod build;
+mod floor;
 mod growth;
 mod kill;
 mod latency;
@@ -39,7 +40,8 @@ impl Axis {
 }
 
 /// All of them, in the order of measuring. The idle machine first: a start and a kill say most when nothing else ran.
-pub(crate) const ALL: [Axis; 9] = [
+pub(crate) const ALL: [Axis; 10] = [
+    floor::AXIS,
     latency::IDLE,
     latency::LOADED,
     throughput::AXIS,
@@ -64,6 +66,7 @@ pub(crate) fn of(subcommand: Subcommand) -> Vec<Axis> {
         Subcommand::Build => vec![build::AXIS],
         Subcommand::Start => vec![start::AXIS],
         Subcommand::Growth => vec![growth::AXIS],
+        Subcommand::Floor => vec![floor::AXIS],
         Subcommand::List | Subcommand::Check { .. } => Vec::new(),
     }
 }

@@ -21,8 +21,8 @@ use crate::variants::BARE;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "build",
-    rounds: 3,
-    round: Duration::from_millis(30_000),
+    rounds: 5,
+    round: Duration::from_millis(12_000),
     besides: Duration::from_secs(15),
     measure,
 };

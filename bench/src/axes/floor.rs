@@ -21,7 +21,7 @@ use crate::variants::{BARE, BARE_SOCKET};
 pub(crate) const AXIS: Axis = Axis {
     name: "floor",
     rounds: 100,
-    round: Duration::from_millis(250),
+    round: Duration::from_millis(300),
     besides: Duration::from_secs(5),
     measure,
 };

@@ -20,9 +20,9 @@ use crate::spawn::millis;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "growth",
-    rounds: 100,
-    round: Duration::from_millis(100),
-    besides: Duration::from_secs(30),
+    rounds: 300,
+    round: Duration::from_millis(20),
+    besides: Duration::from_secs(5),
     measure,
 };
 

@@ -24,8 +24,8 @@ use crate::variants::BARE;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "kill",
-    rounds: 12,
-    round: Duration::from_millis(4_000),
+    rounds: 15,
+    round: Duration::from_millis(3_100),
     besides: Duration::from_secs(4),
     measure,
 };

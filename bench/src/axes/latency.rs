@@ -22,17 +22,17 @@ use crate::variants::{BARE, BARE_SOCKET};
 /// With nothing else going on.
 pub(crate) const IDLE: Axis = Axis {
     name: "latency",
-    rounds: 300,
-    round: Duration::from_millis(200),
+    rounds: 500,
+    round: Duration::from_millis(100),
     besides: Duration::from_secs(10),
     measure: |session| measure(session, &IDLE),
 };
 /// With every processor kept busy.
 pub(crate) const LOADED: Axis = Axis {
     name: "latency-load",
-    rounds: 150,
-    round: Duration::from_millis(600),
-    besides: Duration::from_secs(20),
+    rounds: 300,
+    round: Duration::from_millis(320),
+    besides: Duration::from_secs(15),
     measure: |session| {
         let _load = Load::start()?;
         measure(session, &LOADED)

@@ -24,8 +24,8 @@ use crate::spawn::{self, millis};
 pub(crate) const AXIS: Axis = Axis {
     name: "memory",
     rounds: 1_000,
-    round: Duration::from_millis(3),
-    besides: Duration::from_secs(20),
+    round: Duration::from_millis(2),
+    besides: Duration::from_secs(18),
     measure,
 };
 /// How many runs at once.

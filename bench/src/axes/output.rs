@@ -20,8 +20,8 @@ use crate::variants::PIPE;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "output",
-    rounds: 10,
-    round: Duration::from_millis(4_000),
+    rounds: 20,
+    round: Duration::from_millis(1_000),
     besides: Duration::from_secs(3),
     measure,
 };

@@ -13,8 +13,8 @@ use crate::spawn::millis;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "start",
-    rounds: 30,
-    round: Duration::from_millis(120),
+    rounds: 100,
+    round: Duration::from_millis(40),
     besides: Duration::from_secs(1),
     measure,
 };

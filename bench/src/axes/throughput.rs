@@ -25,7 +25,7 @@ use crate::variants::BARE;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "throughput",
-    rounds: 5,
+    rounds: 7,
     round: Duration::from_millis(20_700),
     besides: Duration::from_secs(21),
     measure,

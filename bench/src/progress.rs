@@ -27,7 +27,7 @@ impl Progress {
             shown: None,
             is_terminal,
         };
-        progress.show("warming up");
+        progress.show("begins");
         progress
     }
 

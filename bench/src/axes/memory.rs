@@ -16,6 +16,7 @@ use crate::daemon::{DEFAULT, Daemon, MANY_SLOTS};
 use crate::error::{BenchError, chain};
 use crate::ours;
 use crate::process::{self, Process, kernel_memory, pss, settled_kernel_memory};
+use crate::progress::Progress;
 use crate::results::Results;
 use crate::session::Session;
 use crate::spawn::{self, millis};
@@ -51,15 +52,19 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     ours::timed(&mut client, &request)?;
     look(&mut results, "idle", &daemon, false);
     let rounds = session.rounds(&AXIS);
-    for _ in 0..rounds {
+    let mut progress = Progress::begin(AXIS.name, "idle", rounds);
+    for round in 0..rounds {
+        progress.over(round);
         ours::timed(&mut client, &request)?;
     }
+    drop(progress);
     look(&mut results, &format!("idle, after {rounds} runs"), &daemon, false);
     drop(client);
     daemon.stop()?;
     parked::measure(session, &mut results);
     for running in RUNNING {
         let case = format!("{running} running");
+        let _progress = Progress::begin(AXIS.name, &case, 1);
         if let Err(error) = with_running(session, &mut results, &case, running) {
             results.not_measured(&case, "all", chain(&error));
         }

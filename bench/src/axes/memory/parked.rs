@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use stockade_client::Request;
 
-use super::{kib, look};
+use super::{AXIS, kib, look};
 use crate::daemon::{ALL_PARKED, Daemon, TEMPLATE};
 use crate::error::{BenchError, chain};
 use crate::ours;
 use crate::process::{self, settled_kernel_memory};
+use crate::progress::Progress;
 use crate::results::Results;
 use crate::role;
 use crate::session::Session;
@@ -36,6 +37,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) fn measure(session: &Session, results: &mut Results) {
     for (case, measure) in [("0 parked", none as fn(&Session, &mut Results, &str) -> _), (MOST, most)] {
+        let _progress = Progress::begin(AXIS.name, case, 1);
         if let Err(error) = measure(session, results, case) {
             results.not_measured(case, "worker", chain(&error));
         }

@@ -23,6 +23,8 @@ const MOST: &str = "most parked";
 const MORE: (&str, &str) = ("1000 parked", "a daemon keeps 64 at the most: see `most parked`");
 /// What a parked worker's process is called.
 const WORKER: &str = "stockade-init";
+/// What the bound is on.
+const BUT_NETWORK: &str = "worker but for its network";
 /// Workspaces in use at once, each with a template: each asks for as many workers as its runs come fast, so that many
 /// ask for the most together though no single one comes so fast.
 const WORKSPACES: u32 = 24;
@@ -77,13 +79,16 @@ fn most(session: &Session, results: &mut Results, case: &str) -> Result<(), Benc
     daemon.stop()?;
     let network = role::network_namespace_kib(many)?;
     results.number(case, "kernel, a network namespace", "grown", network, "KiB");
-    match results.find(case, &format!("{WORKER}, each"), "pss") {
-        Some(own) => {
-            results.number(case, "worker but for its network", "pss and kernel", own + each - network, "KiB");
-        }
-        None => results.not_measured(case, "worker but for its network", "a user may not look at it"),
-    }
+    but_network(results, case, each, network);
     Ok(())
+}
+
+/// What the bound is on: a worker's own memory and the kernel's for it, less its network namespace's.
+fn but_network(results: &mut Results, case: &str, kernel: f64, network: f64) {
+    match results.find(case, &format!("{WORKER}, each"), "pss") {
+        Some(own) => results.number(case, BUT_NETWORK, "pss and kernel", own + kernel - network, "KiB"),
+        None => results.not_measured(case, BUT_NETWORK, "its own memory can't be looked at"),
+    }
 }
 
 /// So many runs at once in each workspace, one workspace after the other.
@@ -122,4 +127,25 @@ fn steady(daemon: &Daemon) -> Result<u32, BenchError> {
 fn workers(daemon: &Daemon) -> Result<u32, BenchError> {
     let tree = process::tree(daemon.pid())?;
     Ok(u32::try_from(tree.iter().filter(|process| process.name == WORKER).count()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bounds::{self, Verdict};
+
+    #[test]
+    fn the_bound_on_a_parked_worker_is_on_what_is_its_own_and_the_kernels_less_its_network() {
+        let bounds = bounds::all().unwrap();
+        let bound = bounds.iter().find(|bound| bound.what.starts_with("a parked worker")).unwrap();
+        let mut results = Results::new("memory");
+        but_network(&mut results, MOST, 300.0, 150.0);
+        assert!(
+            matches!(bound.judge(&results), Verdict::NotMeasured(why) if why.contains("can't be looked at"))
+        );
+        let mut results = Results::new("memory");
+        results.number(MOST, &format!("{WORKER}, each"), "pss", 30.0, "KiB");
+        but_network(&mut results, MOST, 240.0, 150.0);
+        assert_eq!(bound.judge(&results), Verdict::Measured { value: 120.0, limit: 120.0, met: true });
+    }
 }

@@ -75,19 +75,21 @@ fn height_of(panel: &Panel) -> i32 {
     PANEL_HEAD + BAR * i32::try_from(panel.bars.len()).unwrap_or(0) + 12
 }
 
-/// Ratios where the case has any, else medians, else the measure that most variants have.
+/// Ratios where the case has any, else medians, else everything in the unit that most numbers have: sizes, not counts.
 fn panel(results: &Results, case: &str) -> Option<Panel> {
-    let rows = || results.rows.iter().filter(|row| row.case == case);
-    let count = |measure: &str| rows().filter(|row| row.measure == measure).count();
-    let is_number = |row: &&Row| matches!(row.value, Value::Number(_));
-    let measures = rows().filter(is_number).map(|row| row.measure.as_str());
-    let measure = ["ratio", "median"].into_iter().find(|measure| count(measure) > 0).or_else(|| {
-        // Of those that as many have, the first.
-        measures.rev().max_by_key(|measure| count(measure))
-    })?;
-    let is_ratio = measure == "ratio";
-    let bars = rows().filter(|row| row.measure == measure).filter_map(|row| {
-        let value = results.find(case, &row.variant, measure)?;
+    let rows = || results.rows.iter().filter(|row| row.case == case && matches!(row.value, Value::Number(_)));
+    let measure = ["ratio", "median"].into_iter().find(|measure| rows().any(|row| row.measure == *measure));
+    let drawn: Vec<&Row> = match measure {
+        Some(measure) => rows().filter(|row| row.measure == measure).collect(),
+        None => {
+            let unit = most_common_unit(rows())?;
+            rows().filter(|row| row.unit == unit).collect()
+        }
+    };
+    let what = measure.or_else(|| drawn.first().map(|row| row.unit.as_str()))?;
+    let is_ratio = measure == Some("ratio");
+    let bars = drawn.iter().filter_map(|row| {
+        let value = results.find(case, &row.variant, &row.measure)?;
         let tail = results.find(case, &row.variant, "p99").and_then(|end| {
             // On the scale of a ratio: as far above the bar as p99 is above the median.
             let scale = if is_ratio { value / results.find(case, &row.variant, "median")? } else { 1.0 };
@@ -96,7 +98,14 @@ fn panel(results: &Results, case: &str) -> Option<Panel> {
         let shown = format!("{} {}", number(value), row.unit);
         Some(Bar { name: row.variant.clone(), value, tail, shown })
     });
-    Some(Panel { title: format!("{case}: {measure}"), bars: bars.collect(), is_ratio })
+    Some(Panel { title: format!("{case}: {what}"), bars: bars.collect(), is_ratio })
+}
+
+/// Of units that as many numbers have, the first.
+fn most_common_unit<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<&'a str> {
+    let units: Vec<&str> = rows.map(|row| row.unit.as_str()).filter(|unit| !unit.is_empty()).collect();
+    let count = |wanted: &str| units.iter().filter(|unit| **unit == wanted).count();
+    units.iter().rev().copied().max_by_key(|unit| count(unit))
 }
 
 fn paint<B: DrawingBackend>(
@@ -188,15 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn without_medians_the_measure_that_most_variants_have_is_drawn() {
+    fn without_medians_what_is_in_the_unit_of_most_numbers_is_drawn_and_counts_are_not() {
         let mut results = Results::new("memory");
         results.number("idle", "all", "started within", 3.0, "ms");
         for (variant, kib) in [("supervisor", 3000.0), ("relay", 900.0)] {
+            results.number("idle", variant, "processes", 1.0, "");
             results.number("idle", variant, "pss", kib, "KiB");
         }
+        results.number("idle", "kernel, a worker", "grown", 150.0, "KiB");
         let drawn = panel(&results, "idle").unwrap();
-        assert_eq!(drawn.title, "idle: pss");
-        assert_eq!(drawn.bars.len(), 2);
+        assert_eq!(drawn.title, "idle: KiB");
+        let names: Vec<&str> = drawn.bars.iter().map(|bar| bar.name.as_str()).collect();
+        assert_eq!(names, ["supervisor", "relay", "kernel, a worker"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::Axis;
 use crate::daemon::{DEFAULT, Daemon, StartUp};
 use crate::error::BenchError;
 use crate::floor::parked::Parked;
-use crate::floor::steps::STEPS;
+use crate::floor::steps::{LONG, STEPS};
 use crate::ours;
 use crate::provenance::Plan;
 use crate::results::Results;
@@ -21,7 +21,7 @@ use crate::variants::{BARE, BARE_SOCKET};
 pub(crate) const AXIS: Axis = Axis {
     name: "floor",
     rounds: 100,
-    round: Duration::from_millis(300),
+    round: Duration::from_millis(320),
     besides: Duration::from_secs(5),
     measure,
 };
@@ -38,6 +38,8 @@ const MADE: [(&str, &str, StartUp); 2] = [
 const IDMAP: (&str, &str) = ("idmap", "no crate that this one may use has mount_setattr(2)");
 /// Of so many rounds of the steps one of workers, which are asked for and waited for.
 const MADE_OF: u32 = 4;
+/// The same, of the step that takes long.
+const LONG_OF: u32 = 10;
 /// A daemon tells a tenth of a second later.
 const TOLD: Duration = Duration::from_millis(130);
 
@@ -49,6 +51,8 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     interleave(&mut results, &mut shuffle, times("true, parked", rounds), parked(session, &place));
     interleave(&mut results, &mut shuffle, times("one step", rounds), steps(session, &place));
     results.not_measured("one step", IDMAP.0, IDMAP.1);
+    let case = times("one step, many times over", rounds.div_ceil(LONG_OF));
+    interleave(&mut results, &mut shuffle, case, long(session, &place));
     let mut entrants = Entrants::default();
     for (name, policy, how) in MADE.into_iter().filter(|(name, ..)| session.only.wants(name)) {
         entrants.add(name, made(session, name, policy, how));
@@ -86,6 +90,15 @@ fn steps<'a>(session: &'a Session, place: &'a Path) -> Entrants<'a> {
     entrants.add(BARE, Ok(bare(session)));
     for step in STEPS.into_iter().filter(|step| session.only.wants(step.name)) {
         entrants.add(step.name, Ok(Variant::new(step.name, move || step.take(place)).against(BARE)));
+    }
+    entrants
+}
+
+/// By itself: what it leaves for the kernel to clear away would hit a bare spawn beside it.
+fn long<'a>(session: &Session, place: &'a Path) -> Entrants<'a> {
+    let mut entrants = Entrants::default();
+    if session.only.wants(LONG.name) {
+        entrants.add(LONG.name, Ok(Variant::new(LONG.name, move || LONG.take(place))));
     }
     entrants
 }

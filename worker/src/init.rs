@@ -84,7 +84,7 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
     // While it's read back how the root is, the rest is done.
     let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
     channel.send(&FromWorker::Rooted, &[]).map_err(gone)?;
-    let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock()?;
+    let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock(&pivoted.absent)?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
     let Some(Start { plan, command }) = ready(channel, &pivoted, &mut locked, told)? else { return Ok(()) };

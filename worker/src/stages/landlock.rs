@@ -9,6 +9,7 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
 use rustix::fs::{CWD, Mode, OFlags};
+use stockade_protocol::Bytes;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::{Level, Mount, MountKind, NetworkMode, Ports, SandboxSpec};
 
@@ -29,11 +30,11 @@ pub(crate) struct Prepared {
     pub(crate) rules: u32,
 }
 
-/// Builds the ruleset from everything the spec makes visible.
+/// Builds the ruleset from everything the spec makes visible. `absent`: of its binds, what isn't there to be granted.
 ///
 /// # Errors
 /// `Landlock`, with the ABI that would be needed where no other enforced layer covers the same.
-pub(crate) fn prepare(spec: &SandboxSpec) -> Staged<Prepared> {
+pub(crate) fn prepare(spec: &SandboxSpec, absent: &[Bytes]) -> Staged<Prepared> {
     let number = sys::landlock_abi();
     let needed = needed_abi(spec);
     if number < needed {
@@ -44,7 +45,7 @@ pub(crate) fn prepare(spec: &SandboxSpec) -> Staged<Prepared> {
     };
     let mut ruleset = create(spec, abi)?;
     let mut rules = 0;
-    for mount in &spec.mounts {
+    for mount in spec.mounts.iter().filter(|mount| !absent.contains(&mount.target)) {
         for (path, access) in grants(mount, spec.level, abi) {
             let Some((fd, access)) = openable(&path, access, abi)? else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(|e| rule(&e, &path))?;

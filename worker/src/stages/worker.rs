@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::NetworkMode;
@@ -155,11 +156,11 @@ impl<'a> Limited<'a> {
 }
 
 impl Unprivileged<'_> {
-    /// Builds the Landlock ruleset and installs the base filters.
-    pub(crate) fn lock(self) -> Staged<Locked> {
+    /// Builds the Landlock ruleset and installs the base filters. `absent`: binds that aren't in the root.
+    pub(crate) fn lock(self, absent: &[Bytes]) -> Staged<Locked> {
         const STAGE: SetupStage = SetupStage::Seccomp;
         let spec = &self.prepare.spec;
-        let landlock = landlock::prepare(spec)?;
+        let landlock = landlock::prepare(spec, absent)?;
         let program = |instructions: &Vec<_>| {
             Program::new(instructions).ok_or_else(|| failed(STAGE, libc::EINVAL, "program length"))
         };

@@ -11,6 +11,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -21,6 +22,7 @@ use stockade_protocol::confinement::StdioPath;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
+use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
@@ -78,21 +80,22 @@ pub(crate) enum Heard {
 
 impl Link {
     /// Starts a launcher with its run.
-    fn start(launch: Launch, passing: Vec<OwnedFd>) -> Result<Self, CliError> {
+    fn start(launch: Launch, spec: Arc<SandboxSpec>, passing: Vec<OwnedFd>) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Embedded(error.into());
-        if Embedded::may_launch(&launch) {
-            return Embedded::start(launch, passing)
+        if Embedded::may_launch(&spec) {
+            return Embedded::start(launch, spec, passing)
                 .map(|launcher| Self::Inside(Box::new(launcher)))
                 .map_err(failed);
         }
         let passing: Vec<_> = passing.iter().map(AsFd::as_fd).collect();
         let channel = if stockade_worker::may_copy() {
-            Channel::new(stockade_worker::copy_as_launcher(launch, &passing).map_err(failed)?)
+            Channel::new(stockade_worker::copy_as_launcher(launch, spec, &passing).map_err(failed)?)
         } else {
             let (channel, _launcher) =
                 launcher::start(Purpose::Embedded).map_err(|error| CliError::Embedded(error.into()))?;
             channel
                 .send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[])
+                .and_then(|()| channel.send(&ToLauncher::Spec { number: launch.spec, spec }, &[]))
                 .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), &passing))
                 .map_err(|error| CliError::Embedded(error.into()))?;
             channel
@@ -202,10 +205,10 @@ pub(crate) fn admit_and_start(
         Ok(admitted) => admitted,
         Err(denied) => return Ok(Err(denied)),
     };
-    if let Some(denied) = missing(demanded, &admitted.launch) {
+    if let Some(denied) = missing(demanded, &admitted.launch, &admitted.spec) {
         return Ok(Err(denied));
     }
-    start(admitted.launch, &admitted.stdin, beside).map(Ok)
+    start(admitted.launch, admitted.spec, &admitted.stdin, beside).map(Ok)
 }
 
 /// What the descriptors beside a request are.
@@ -250,9 +253,9 @@ fn demanded(arguments: &Arguments, environment: &[(Bytes, Bytes)]) -> Vec<(Bytes
 }
 
 /// The first demanded variable that the policy keeps away or sets otherwise.
-fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
+fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch, spec: &SandboxSpec) -> Option<Denied> {
     let (name, _) = demanded.iter().find(|pair| !launch.environment.contains(pair))?;
-    let policy = escape::line(launch.spec.policy.as_bytes());
+    let policy = escape::line(spec.policy.as_bytes());
     let shown = escape::line(name);
     let is_set = launch.environment.iter().any(|(known, _)| known == name);
     let message = if is_set {
@@ -267,16 +270,21 @@ fn missing(demanded: &[(Bytes, Bytes)], launch: &Launch) -> Option<Denied> {
 }
 
 /// Starts the launch with its descriptors: ours where they are passed through, else ends of pipes.
-fn start(mut launch: Launch, stdin: &StdinPlan, beside: Vec<OwnedFd>) -> Result<(Link, Plan), CliError> {
+fn start(
+    mut launch: Launch,
+    spec: Arc<SandboxSpec>,
+    stdin: &StdinPlan,
+    beside: Vec<OwnedFd>,
+) -> Result<(Link, Plan), CliError> {
     let relayed = launch.output != LaunchOutput::Passed;
     launch.output = LaunchOutput::Passed;
     let mut plan = Plan {
         exec_id: launch.exec_id,
         pipes: [None, None],
         stdin: None,
-        stdin_limit: launch.spec.limits.stdin,
-        output_limit: launch.spec.limits.output,
-        idle: launch.spec.limits.idle_ms.map(Duration::from_millis),
+        stdin_limit: spec.limits.stdin,
+        output_limit: spec.limits.output,
+        idle: spec.limits.idle_ms.map(Duration::from_millis),
         relayed,
     };
     let pipe = || {
@@ -303,7 +311,7 @@ fn start(mut launch: Launch, stdin: &StdinPlan, beside: Vec<OwnedFd>) -> Result<
     } else {
         passing.extend(rest);
     }
-    let link = Link::start(launch, passing)?;
+    let link = Link::start(launch, spec, passing)?;
     for pipe in plan.pipes.iter().flatten() {
         // One of the usual size does as well, only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use stockade_policies::{Answer, Policy, PolicySet, Question, ResolveRequest, Resolved, resolve};
+use stockade_policies::{Answer, Policy, PolicySet, Question, ResolveRequest, Resolved, Subject, resolve};
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
@@ -257,16 +257,16 @@ fn home_of(thing: &str) -> PathBuf {
 /// Resolved as an embedded run of ours in this workspace would be.
 pub(crate) fn resolved(policy: &Policy, workspace: PathBuf) -> Result<Resolved, CliError> {
     let uid = rustix::process::geteuid().as_raw();
-    let request = ResolveRequest {
+    let subject = Subject {
         owner_uid: uid,
         owner_gid: rustix::process::getegid().as_raw(),
         home: sources::home().to_owned(),
         workspace,
-        cwd: None,
-        environment: std::env::vars_os().map(|(name, value)| (name.into(), value.into())).collect(),
         overrides: stockade_client::Overrides::default(),
         user_mode: uid != 0,
     };
+    let environment = std::env::vars_os().map(|(name, value)| (name.into(), value.into())).collect();
+    let request = ResolveRequest { subject, cwd: None, environment };
     resolve(policy, &request).map_err(|error| CliError::Policies(error.into()))
 }
 

@@ -88,12 +88,12 @@ impl Resolved {
             let note = "ask for a path without `..` and NUL";
             return Answer::new(false, "no rule is about such a path", &Position::built_in(), note);
         };
-        if let Some(guard) = beneath(&self.visible.deny, &path) {
+        if let Some(guard) = beneath(&self.confines.visible.deny, &path) {
             return Answer::by(false, &guard.rule, "no access at all, whether it exists or not");
         }
-        let Some(entry) = self.visible.deciding(&path) else { return self.invisible(&path) };
+        let Some(entry) = self.confines.visible.deciding(&path) else { return self.invisible(&path) };
         if purpose == Use::Write
-            && let Some(guard) = beneath(&self.visible.protect, &path)
+            && let Some(guard) = beneath(&self.confines.visible.protect, &path)
         {
             let note = "where it exists when the run starts; what comes into being during the run is listed at its end";
             return Answer::by(false, &guard.rule, note);
@@ -116,7 +116,7 @@ impl Resolved {
 
     /// Something shows the path, but nothing grants this use of it.
     fn not_granted(&self, path: &[u8], key: &str) -> Answer {
-        let guard = beneath(&self.visible.moot, path).filter(|_| key == "write");
+        let guard = beneath(&self.confines.visible.moot, path).filter(|_| key == "write");
         if let Some(guard) = guard {
             return Answer::by(false, &guard.rule, "");
         }
@@ -125,19 +125,20 @@ impl Resolved {
     }
 
     fn invisible(&self, path: &[u8]) -> Answer {
-        if let Some(guard) = beneath(&self.visible.moot, path) {
+        if let Some(guard) = beneath(&self.confines.visible.moot, path) {
             return Answer::by(false, &guard.rule, "");
         }
-        let note = if self.visible.is_there(path) { "it is only on the way to what is shown" } else { "" };
+        let note =
+            if self.confines.visible.is_there(path) { "it is only on the way to what is shown" } else { "" };
         Answer::new(false, "no entry of [filesystem] shows it", &self.policy_itself(), note)
     }
 
     fn note(&self, path: &[u8], purpose: Use) -> String {
-        let private = self.visible.deciding(path).is_some_and(|entry| !entry.is_host());
+        let private = self.confines.visible.deciding(path).is_some_and(|entry| !entry.is_host());
         if private {
             return "private to the run, empty at its start, gone at its end".into();
         }
-        let guards = self.visible.deny.iter().chain(&self.visible.protect);
+        let guards = self.confines.visible.deny.iter().chain(&self.confines.visible.protect);
         let below = guards.into_iter().filter(|guard| is_within(&guard.path, path)).count();
         match purpose {
             Use::Write if below > 0 => {
@@ -150,16 +151,16 @@ impl Resolved {
     fn port(&self, key: &str, port: u16) -> Answer {
         let network = &self.spec.network;
         let (ports, stated) = if key == "tcp-connect" {
-            (&network.tcp_connect, &self.policy.document.network.tcp_connect)
+            (&network.tcp_connect, &self.confines.policy.document.network.tcp_connect)
         } else {
-            (&network.tcp_bind, &self.policy.document.network.tcp_bind)
+            (&network.tcp_bind, &self.confines.policy.document.network.tcp_bind)
         };
         if network.mode == NetworkMode::None {
             let note = match self.spec.level {
                 Level::Strict => "the run's network namespace has nothing in it",
                 Level::Moderate | Level::Minimal => "only AF_UNIX sockets can be made",
             };
-            return Answer::new(false, "[network] mode = \"none\"", &self.policy.mode.at, note);
+            return Answer::new(false, "[network] mode = \"none\"", &self.confines.policy.mode.at, note);
         }
         let at = stated.as_ref().map_or_else(|| self.policy_itself(), |ports| ports.at.clone());
         let note = match (network.mode, key) {
@@ -181,21 +182,23 @@ impl Resolved {
     }
 
     fn variable(&self, name: &str) -> Answer {
-        if let Some(variable) = self.variables.get(name.as_bytes()) {
+        // What they are was resolved without an error.
+        let variables = self.confines.variables(&self.given).unwrap_or_default();
+        if let Some(variable) = variables.get(name.as_bytes()) {
             let note = match variable.origin {
-                Origin::Caller => String::new(),
-                Origin::Policy => format!("its value is `{}`", variable.value.escape_ascii()),
+                Origin::Caller(_) => String::new(),
+                _ => format!("its value is `{}`", variable.value.escape_ascii()),
             };
-            return Answer::by(true, &variable.rule, note);
+            return Answer::by(true, &variable.origin.rule(), note);
         }
-        match allowing(&self.policy, name.as_bytes()) {
-            Some(rule) => Answer::by(true, &rule, "the caller has no such variable"),
+        match allowing(&self.confines.policy, name.as_bytes()) {
+            Some(pattern) => Answer::by(true, &Rule::allowed(pattern), "the caller has no such variable"),
             None => Answer::new(false, "[environment] allow doesn't list it", &self.policy_itself(), ""),
         }
     }
 
     fn call(&self, name: &str) -> Answer {
-        match self.policy.plan.explain(&self.policy.filter, &self.spec.seccomp, name) {
+        match self.confines.policy.plan.explain(&self.confines.policy.filter, &self.spec.seccomp, name) {
             Some(answer) => Answer::new(answer.allowed, answer.rule, &answer.at, answer.note),
             None => {
                 let note = "what the kernel may have under that name answers ENOSYS";
@@ -206,13 +209,14 @@ impl Resolved {
 
     /// The policy as a whole, for answers about what it doesn't say.
     fn policy_itself(&self) -> Position {
-        Position { file: std::sync::Arc::clone(&self.policy.file), line: 1, column: 1 }
+        Position { file: std::sync::Arc::clone(&self.confines.policy.file), line: 1, column: 1 }
     }
 
     fn absolute(&self, path: &std::path::Path) -> Option<Vec<u8>> {
         let bytes = path.as_os_str().as_bytes();
         let names = bytes.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-        let mut out = if bytes.starts_with(b"/") { Vec::new() } else { self.roots.workspace.clone() };
+        let mut out =
+            if bytes.starts_with(b"/") { Vec::new() } else { self.confines.roots.workspace.clone() };
         for name in names {
             if name == b".." || name.contains(&0) {
                 return None;

@@ -47,5 +47,5 @@ pub use error::{PolicyError, Problem};
 pub use explain::{Answer, Question};
 pub use policy::Policy;
 pub use position::Position;
-pub use resolve::{ResolveError, ResolveRequest, Resolved, resolve};
+pub use resolve::{Confines, ResolveError, ResolveRequest, Resolved, Subject, Surroundings, resolve};
 pub use set::{PolicySet, Source, Trust, UnknownPolicy};

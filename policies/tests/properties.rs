@@ -5,10 +5,10 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{execute, read, request, set, write};
+use common::{execute, of, read, request, set, subject, write};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::{prop_assert, prop_assert_eq, prop_assume};
-use stockade_policies::{PolicySet, Question, ResolveRequest, Resolved, resolve};
+use stockade_policies::{PolicySet, Question, Resolved, Subject, resolve};
 use stockade_protocol::client::Overrides;
 use stockade_protocol::spec::{Limits, Mount, MountKind};
 
@@ -157,10 +157,10 @@ proptest! {
         let policy = shipped.get(shipped.names()[which]).unwrap();
         let plain = resolve(policy, &request()).unwrap().spec;
         let overrides = Overrides { wall_ms, cpu_ms, idle_ms, memory, processes, output };
-        if let Ok(tight) = resolve(policy, &ResolveRequest { overrides, ..request() }) {
+        if let Ok(tight) = resolve(policy, &of(Subject { overrides, ..subject() })) {
             prop_assert!(no_wider(&tight.spec.limits, &plain.limits));
-            prop_assert_eq!(tight.spec.mounts, plain.mounts);
-            prop_assert_eq!(tight.spec.seccomp, plain.seccomp);
+            prop_assert_eq!(&tight.spec.mounts, &plain.mounts);
+            prop_assert_eq!(&tight.spec.seccomp, &plain.seccomp);
         }
     }
 

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{WORKSPACE, mounts, policy, refused, request, resolved, source};
-use stockade_policies::{PolicySet, ResolveError, ResolveRequest, Trust, resolve};
+use common::{WORKSPACE, mounts, of, policy, refused, request, resolved, source, subject};
+use stockade_policies::{PolicySet, ResolveError, ResolveRequest, Subject, Trust, resolve};
 use stockade_protocol::Bytes;
 use stockade_protocol::client::Overrides;
 use stockade_protocol::denied::DenyReason;
@@ -78,7 +78,7 @@ fn workspace_wins_over_private_directories_of_its_path() {
         ("/run/x", "/srv/x", "/tmp tmpfs rw-", "/run/x tmpfs rw-"),
         ("/usr", "/srv/x", "/tmp tmpfs rw-", "/usr tmpfs rw-"),
     ] {
-        let request = ResolveRequest { home: home.into(), workspace: workspace.into(), ..request() };
+        let request = of(Subject { home: home.into(), workspace: workspace.into(), ..subject() });
         let lines = mounts(&resolve(&policy(&text), &request).unwrap());
         assert!(lines.contains(&expected.to_owned()), "{home} {workspace}: {lines:?}");
         assert!(!lines.contains(&absent.to_owned()), "{home} {workspace}: {lines:?}");
@@ -107,7 +107,7 @@ fn workspaces_that_are_the_systems_are_refused() {
         ("/etc/nginx", "lies beneath `/etc`"),
         ("/usr/./lib/", "covers `/usr/lib`"),
     ] {
-        let error = refused(PLAIN, &ResolveRequest { workspace: workspace.into(), ..request() });
+        let error = refused(PLAIN, &of(Subject { workspace: workspace.into(), ..subject() }));
         assert!(matches!(error, ResolveError::SystemWorkspace { .. }), "{workspace}");
         assert!(error.to_string().contains(said), "{workspace}: {error}");
         let denied = error.denied();
@@ -117,7 +117,7 @@ fn workspaces_that_are_the_systems_are_refused() {
     for workspace in
         ["/usr/src/app", "/opt/app", "/srv", "/home", "/root", "/run/media/u/disk", "/var/www", "/usrx"]
     {
-        let request = ResolveRequest { workspace: workspace.into(), ..request() };
+        let request = of(Subject { workspace: workspace.into(), ..subject() });
         assert!(resolve(&policy(PLAIN), &request).is_ok(), "{workspace}");
     }
 }
@@ -133,15 +133,15 @@ fn paths_of_a_request_must_be_absolute_and_plain() {
         (long.as_str(), "is longer than 4095 bytes"),
     ] {
         for request in [
-            ResolveRequest { workspace: path.into(), ..request() },
-            ResolveRequest { home: path.into(), ..request() },
+            of(Subject { workspace: path.into(), ..subject() }),
+            of(Subject { home: path.into(), ..subject() }),
             ResolveRequest { cwd: Some(path.into()), ..request() },
         ] {
             let message = refused(PLAIN, &request).to_string();
             assert!(message.contains(said) && message.len() < 700, "{path}: {message}");
         }
     }
-    let deep = ResolveRequest { workspace: format!("/{}", "x".repeat(4090)).into(), ..request() };
+    let deep = of(Subject { workspace: format!("/{}", "x".repeat(4090)).into(), ..subject() });
     let error = refused("[filesystem]\nread = [\"${workspace}/src/main\"]", &deep);
     assert!(error.to_string().starts_with("p.toml:2:9: `[filesystem] read:"), "{error}");
 }
@@ -267,12 +267,13 @@ fn children_add_to_lists_empty_ones_clear_and_denies_stay() {
 #[test]
 fn overrides_tighten_and_never_widen() {
     let text = format!("{PLAIN}[limits]\nwall-time = \"10s\"\nmemory = \"none\"\nprocesses = 5");
-    let with = |overrides| resolve(&policy(&text), &ResolveRequest { overrides, ..request() });
+    let with = |overrides| resolve(&policy(&text), &of(Subject { overrides, ..subject() }));
     let limits =
         with(Overrides { wall_ms: Some(9_999), memory: Some(5), processes: Some(5), ..Overrides::default() })
             .unwrap()
             .spec
-            .limits;
+            .limits
+            .clone();
     assert_eq!((limits.wall_ms, limits.memory, limits.processes), (Some(9_999), Some(5), 5));
     let error = with(Overrides { wall_ms: Some(10_001), ..Overrides::default() }).unwrap_err();
     assert_eq!(error.to_string(), "wall-time = 10001ms is wider than policy `p` allows (10000ms)");
@@ -296,7 +297,7 @@ fn host_network_is_an_operators_to_give() {
         (Trust::User, true, true),
         (Trust::User, false, false),
     ] {
-        let result = resolve(load(trust).get("p").unwrap(), &ResolveRequest { user_mode, ..request() });
+        let result = resolve(load(trust).get("p").unwrap(), &of(Subject { user_mode, ..subject() }));
         assert_eq!(result.is_ok(), given, "{trust:?} {user_mode}");
         if let Err(error) = result {
             assert!(
@@ -317,7 +318,7 @@ fn runs_have_an_id_of_their_own_where_there_is_one_to_give() {
         ("user = \"ephemeral\"", true, RunAs::Caller),
     ] {
         let policy = policy(&format!("{PLAIN}[run-as]\n{keys}"));
-        let resolved = resolve(&policy, &ResolveRequest { user_mode, ..request() }).unwrap();
+        let resolved = resolve(&policy, &of(Subject { user_mode, ..subject() })).unwrap();
         assert_eq!(resolved.spec.run_as, expected, "{keys}");
     }
 }
@@ -350,10 +351,13 @@ fn digest_is_of_all_that_enforces_and_of_nothing_else() {
     assert_ne!(one, [0; 32]);
     assert_eq!(one, digest(&request(), PLAIN));
     let environment = vec![(Bytes::from("A"), Bytes::from("a"))];
-    assert_eq!(one, digest(&ResolveRequest { environment, owner_uid: 1001, ..request() }, PLAIN));
+    assert_eq!(
+        one,
+        digest(&ResolveRequest { environment, ..of(Subject { owner_uid: 1001, ..subject() }) }, PLAIN)
+    );
     let overrides = Overrides { wall_ms: Some(5), ..Overrides::default() };
-    assert_ne!(one, digest(&ResolveRequest { overrides, ..request() }, PLAIN));
-    assert_ne!(one, digest(&ResolveRequest { workspace: "/srv/x".into(), ..request() }, PLAIN));
+    assert_ne!(one, digest(&of(Subject { overrides, ..subject() }), PLAIN));
+    assert_ne!(one, digest(&of(Subject { workspace: "/srv/x".into(), ..subject() }), PLAIN));
     assert_ne!(one, digest(&request(), &format!("{PLAIN}deny = [\"x\"]")));
 }
 

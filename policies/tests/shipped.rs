@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{execute, mounts, read, request, source, write};
-use stockade_policies::{PolicySet, Question, ResolveRequest, Resolved, Trust, resolve};
+use common::{execute, mounts, of, read, request, source, subject, write};
+use stockade_policies::{PolicySet, Question, ResolveRequest, Resolved, Subject, Trust, resolve};
 use stockade_protocol::Bytes;
 use stockade_protocol::spec::{Level, NetworkMode, Ports, RunAs};
 
@@ -32,7 +32,7 @@ fn every_shipped_policy_loads_and_resolves() {
         ] {
             for user_mode in [false, true] {
                 let request =
-                    ResolveRequest { home: home.into(), workspace: workspace.into(), user_mode, ..request() };
+                    of(Subject { home: home.into(), workspace: workspace.into(), user_mode, ..subject() });
                 let resolved = resolve(&policy, &request).expect(name);
                 assert!(read(&resolved, "src/main.c").allowed, "{name} {home} {workspace}");
                 assert!(execute(&resolved, "/usr/bin/true").allowed, "{name} {home}");
@@ -44,14 +44,14 @@ fn every_shipped_policy_loads_and_resolves() {
 
 #[test]
 fn shipped_limits_are_the_promised_ones() {
-    let limits = shipped("default").spec.limits;
+    let limits = shipped("default").spec.limits.clone();
     assert_eq!(limits.wall_ms, Some(60_000));
     assert_eq!(limits.memory, Some(512 << 20));
     assert_eq!(limits.processes, 128);
     assert_eq!(limits.output, Some(16 << 20));
     assert_eq!(limits.core, 0);
     assert_eq!((limits.cpu_ms, limits.idle_ms, limits.stdin, limits.address_space), (None, None, None, None));
-    let build = shipped("build").spec.limits;
+    let build = shipped("build").spec.limits.clone();
     assert_eq!(build.wall_ms, Some(30 * 60_000));
     assert_eq!((build.memory, build.processes, build.output), (Some(4 << 30), 1024, Some(256 << 20)));
     for name in ["strict", "loopback", "moderate", "minimal"] {
@@ -86,7 +86,7 @@ fn shipped_networks_and_levels_are_the_promised_ones() {
         assert_eq!(spec.run_as, run_as, "{name}");
         assert_eq!(spec.seccomp.base.len(), 1);
     }
-    let user = ResolveRequest { user_mode: true, ..request() };
+    let user = of(Subject { user_mode: true, ..subject() });
     assert_eq!(
         resolve(PolicySet::shipped().get("default").unwrap(), &user).unwrap().spec.run_as,
         RunAs::Caller

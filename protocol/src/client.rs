@@ -151,7 +151,7 @@ pub enum Workspace {
 }
 
 /// Limits that may only tighten the policy's. `None` leaves the policy's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Overrides {
     /// Wall time, in milliseconds.
     pub wall_ms: Option<u64>,

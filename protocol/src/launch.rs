@@ -3,6 +3,8 @@
 //!
 //! The launcher accepts this version and the one before it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
@@ -22,6 +24,19 @@ pub enum ToLauncher {
     Hello {
         /// [`LAUNCH_VERSION`].
         version: u16,
+    },
+    /// What runs will be confined to, once for all of them: comes before the first `Launch` that names it. The launcher
+    /// remembers [`MAX_SPECS`](crate::bounds::MAX_SPECS) of them, and takes none beyond.
+    Spec {
+        /// Of it, in this channel's life. Never another's.
+        number: SpecNumber,
+        /// All of it.
+        spec: Arc<SandboxSpec>,
+    },
+    /// No later `Launch` names this spec. Its runs and templates go on.
+    ForgetSpec {
+        /// Which.
+        number: SpecNumber,
     },
     /// Makes a worker and starts a tool in it. Descriptors: see [`Launch`].
     Launch(Box<Launch>),
@@ -62,7 +77,11 @@ pub enum ToLauncher {
     Shutdown,
 }
 
-/// Everything a run needs. Descriptors beside it, each only where its field says so, in this order: workspace,
+/// What a [`SandboxSpec`] is called between a supervisor and its launcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpecNumber(pub u64);
+
+/// Everything a run needs beside its spec. Descriptors beside it, each only where its field says so, in this order: workspace,
 /// stdin, stdout, stderr.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -70,8 +89,8 @@ pub struct Launch {
     pub exec_id: ExecId,
     /// For whom.
     pub owner: Owner,
-    /// What it is confined to.
-    pub spec: SandboxSpec,
+    /// What it is confined to: a [`ToLauncher::Spec`] that came before.
+    pub spec: SpecNumber,
     /// The command.
     pub argv: Vec<Bytes>,
     /// The tool's whole environment.

@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 13] = [
+    let constants: [(&str, u64); 14] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -273,6 +273,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_STDIN_CHUNK", bounds::MAX_STDIN_CHUNK as u64),
         ("MAX_LAUNCH_INLINE", bounds::MAX_LAUNCH_INLINE as u64),
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
+        ("MAX_SPECS", bounds::MAX_SPECS as u64),
         ("RING_BYTES", bounds::RING_BYTES),
     ];
     for (name, value) in constants {

@@ -6,16 +6,17 @@
 //! only ever tightens what the policy says.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use stockade_policies::{PolicySet, ResolveRequest, resolve};
+use stockade_policies::{Confines, PolicySet, Subject, Surroundings};
 use stockade_protocol::bounds::{
     MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH, MAX_POLICY_NAME,
     MAX_STDIN_CHUNK, RING_BYTES,
 };
 use stockade_protocol::client::{ExecRequest, OutputMode, StdinMode, Workspace};
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{Launch, LaunchOutput, Owner};
-use stockade_protocol::spec::Limits;
+use stockade_protocol::launch::{Launch, LaunchOutput, Owner, SpecNumber};
+use stockade_protocol::spec::{Limits, SandboxSpec};
 use stockade_protocol::{Bytes, ExecId};
 
 use crate::descriptors::Kind;
@@ -55,6 +56,8 @@ pub fn named_descriptors(request: &ExecRequest) -> usize {
 pub struct Admitted {
     /// For the launcher.
     pub launch: Launch,
+    /// What the launch's number stands for.
+    pub spec: Arc<SandboxSpec>,
     /// Where standard input comes from.
     pub stdin: StdinPlan,
 }
@@ -74,6 +77,40 @@ pub enum StdinPlan {
     Relayed(Kind),
 }
 
+/// Confines, and the number that their spec is told to the launcher by: never another spec's.
+#[derive(Debug, Clone)]
+pub struct Numbered {
+    /// The spec's.
+    pub number: SpecNumber,
+    /// What they are.
+    pub confines: Arc<Confines>,
+}
+
+/// Gives what a policy confines a subject to: resolved now, or the same resolved before.
+pub trait Confining {
+    /// The confines of a policy by its name.
+    ///
+    /// # Errors
+    /// There is no such policy, or it can't be resolved for the subject.
+    fn confines(&mut self, policy: &str, subject: Subject) -> Result<Numbered, Denied>;
+}
+
+/// Resolves anew each time, for one request: every spec has the number 0.
+impl Confining for &PolicySet {
+    fn confines(&mut self, policy: &str, subject: Subject) -> Result<Numbered, Denied> {
+        let confines = confines_of(self, policy, &subject)?;
+        Ok(Numbered { number: SpecNumber(0), confines: Arc::new(confines) })
+    }
+}
+
+/// Resolves a policy of a set.
+///
+/// # Errors
+/// As [`Confining::confines`].
+pub(crate) fn confines_of(set: &PolicySet, policy: &str, subject: &Subject) -> Result<Confines, Denied> {
+    Confines::of(policy_named(set, policy)?, subject).map_err(|error| error.denied())
+}
+
 /// Judges a request.
 ///
 /// # Errors
@@ -82,7 +119,7 @@ pub fn admit(
     request: ExecRequest,
     exec_id: ExecId,
     caller: &Caller,
-    policies: &PolicySet,
+    mut policies: impl Confining,
     passed: &Passed,
 ) -> Result<Admitted, Denied> {
     check_arguments(&request.argv)?;
@@ -90,37 +127,34 @@ pub fn admit(
     check_total(&request)?;
     let workspace = workspace_of(&request, passed)?;
     let cwd = cwd_of(&request.cwd, &workspace)?;
-    let policy = policy_named(policies, &request.policy)?;
-    let resolved = resolve(
-        policy,
-        &ResolveRequest {
-            owner_uid: caller.owner.uid,
-            owner_gid: caller.owner.gid,
-            home: caller.home.clone(),
-            workspace: workspace.clone(),
-            cwd,
-            environment: request.environment,
-            overrides: request.overrides,
-            user_mode: caller.user_mode,
-        },
-    )
-    .map_err(|error| error.denied())?;
-    let stdin = stdin_of(request.stdin, passed.stdin, &resolved.spec.limits)?;
-    let output = output_of(request.output, passed.output, &resolved.spec.limits)?;
+    let subject = Subject {
+        owner_uid: caller.owner.uid,
+        owner_gid: caller.owner.gid,
+        home: caller.home.clone(),
+        workspace: workspace.clone(),
+        overrides: request.overrides,
+        user_mode: caller.user_mode,
+    };
+    let Numbered { number, confines } = policies.confines(&request.policy, subject)?;
+    let Surroundings { environment, cwd } =
+        confines.surroundings(cwd.as_deref(), &request.environment).map_err(|error| error.denied())?;
+    let spec = Arc::clone(&confines.spec);
+    let stdin = stdin_of(request.stdin, passed.stdin, &spec.limits)?;
+    let output = output_of(request.output, passed.output, &spec.limits)?;
     let launch = Launch {
         exec_id,
         owner: caller.owner.clone(),
         argv: request.argv,
-        environment: resolved.environment,
-        cwd: resolved.cwd,
+        environment,
+        cwd,
         home: Bytes::from(caller.home.as_path()),
         workspace: Bytes::from(workspace),
         workspace_passed: matches!(request.workspace, Workspace::Descriptor { .. }),
         stdin_passed: stdin != StdinPlan::Null,
         output,
-        spec: resolved.spec,
+        spec: number,
     };
-    Ok(Admitted { launch, stdin })
+    Ok(Admitted { launch, spec, stdin })
 }
 
 fn bad(message: impl Into<String>) -> Denied {

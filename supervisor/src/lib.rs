@@ -15,8 +15,8 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
-//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `runs`, `feed` (standard
-//! input), `output` (a run's ring), `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `specs`, `runs`, `feed` (standard
+//! input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -45,8 +45,10 @@ mod peer;
 mod reload;
 mod runs;
 mod serve;
+mod specs;
 #[cfg(test)]
 mod tests;
+mod told;
 mod turn;
 mod watched;
 pub mod words;

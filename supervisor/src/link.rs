@@ -8,14 +8,18 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, Warmth};
-use stockade_protocol::launch::{ToLauncher, ToRelay};
+use stockade_protocol::launch::{Launch, ToLauncher, ToRelay};
 use stockade_protocol::outcome::MemoryMechanism;
+use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{ChannelError, Packed};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+
+use crate::told::Told;
 
 /// Messages that may wait for the launcher before clients are no longer read.
 pub(crate) const QUEUE: usize = 1024;
@@ -42,6 +46,8 @@ pub(crate) struct Link {
     /// Its process id as we started it, before it introduced itself.
     pub(crate) child: Option<i32>,
     queue: VecDeque<(Packed, Vec<OwnedFd>)>,
+    /// Of what has been queued, too.
+    told: Told,
     acknowledged: HashMap<ExecId, u64>,
     /// Runs with an acknowledgement to be sent, in order.
     acknowledge: VecDeque<ExecId>,
@@ -89,6 +95,28 @@ impl Link {
             self.bell.notify_one();
         }
         Ok(())
+    }
+
+    /// Sends a launch, and before it what it is confined to, if this launcher doesn't know that yet.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub(crate) fn launch(
+        &mut self,
+        launch: Launch,
+        spec: Arc<SandboxSpec>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        let number = launch.spec;
+        if self.channel.is_some() && !self.told.knows(number) {
+            let told = Packed::new(&ToLauncher::Spec { number, spec })?;
+            while let Some(number) = self.told.forgets(told.size()) {
+                self.queue.push_back((Packed::new(&ToLauncher::ForgetSpec { number })?, Vec::new()));
+            }
+            self.told.learns(number, told.size());
+            self.queue.push_back((told, Vec::new()));
+        }
+        self.send(&ToLauncher::Launch(Box::new(launch)), descriptors)
     }
 
     /// What is below an offset may be written over.

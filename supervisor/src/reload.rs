@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use stockade_policies::{PolicySet, Trust};
 
@@ -16,9 +15,9 @@ pub(crate) fn reload(daemon: &Rc<Daemon>, directories: &[(PathBuf, Trust)]) {
     match PolicySet::load(directories) {
         Ok(policies) => {
             let mut state = daemon.state.borrow_mut();
-            let (before, after) = (state.policies.names().len(), policies.names().len());
+            let (before, after) = (state.specs.policies().names().len(), policies.names().len());
             tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
-            state.policies = Arc::new(policies);
+            state.specs.replace(policies);
         }
         Err(error) => tracing::error!(reason = chain(&error), "the policies are bad; the old ones stay"),
     }

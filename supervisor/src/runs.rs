@@ -4,12 +4,14 @@
 //! late gets the same events with the same numbers.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
+use stockade_protocol::spec::SandboxSpec;
 use tracing::Span;
 
 use crate::aside::Foreign;
@@ -57,6 +59,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) launch: Launch,
+    pub(crate) spec: Arc<SandboxSpec>,
     pub(crate) workspace: Option<Foreign>,
     pub(crate) input: Input,
     pub(crate) output: Vec<Foreign>,

@@ -229,7 +229,7 @@ async fn run(
         socket = %listener.path.display(),
         pid = daemon.settings.pid,
         slots = daemon.settings.bounds.slots.total,
-        policies = ?daemon.state.borrow().policies.names(),
+        policies = ?daemon.state.borrow().specs.policies().names(),
         "serving"
     );
     let accepting = spawn_local(accept_all(Rc::clone(&daemon), listener));

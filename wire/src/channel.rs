@@ -110,6 +110,7 @@ impl AsRawFd for Channel {
 pub struct Packed {
     datagram: Vec<u8>,
     spill: Option<OwnedFd>,
+    size: usize,
 }
 
 impl Packed {
@@ -123,7 +124,7 @@ impl Packed {
             let mut datagram = Vec::with_capacity(bytes.len() + 1);
             datagram.push(INLINE);
             datagram.extend_from_slice(&bytes);
-            return Ok(Self { datagram, spill: None });
+            return Ok(Self { datagram, spill: None, size: bytes.len() });
         }
         let memfd =
             rustix::fs::memfd_create("stockade-message", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
@@ -131,7 +132,13 @@ impl Packed {
         let mut file = std::fs::File::from(memfd);
         file.write_all(&bytes)?;
         rustix::fs::fcntl_add_seals(&file, SEALS).map_err(io::Error::from)?;
-        Ok(Self { datagram: vec![SPILLED], spill: Some(file.into()) })
+        Ok(Self { datagram: vec![SPILLED], spill: Some(file.into()), size: bytes.len() })
+    }
+
+    /// Bytes of the message, wherever they are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Sends it.

@@ -8,6 +8,8 @@
 //! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before Running
 //! ```
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
@@ -53,7 +55,7 @@ pub(crate) struct Sweep {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Prepare {
     /// What holds.
-    pub(crate) spec: SandboxSpec,
+    pub(crate) spec: Arc<SandboxSpec>,
     /// Whose run it is.
     pub(crate) owner: Owner,
     /// The owner's home directory.

@@ -12,9 +12,12 @@ use std::io::{PipeReader, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
-use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher};
+use stockade_protocol::launch::{
+    FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, SpecNumber, ToLauncher,
+};
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupStage};
 use stockade_protocol::spec::{
     Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports,
@@ -25,6 +28,8 @@ use stockade_wire::channel::Channel;
 
 const READ: Access = Access { read: true, write: false, execute: true };
 const ALL: Access = Access { read: true, write: true, execute: true };
+
+const SPEC: SpecNumber = SpecNumber(1);
 
 fn spec(workspace: &Path) -> SandboxSpec {
     let bind =
@@ -110,6 +115,13 @@ fn run_with(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> Ran {
 
 /// A launcher that was told to run this, its channel, and the output's pipe.
 fn begin(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> (Child, Channel, PipeReader) {
+    let (child, channel) = launcher();
+    tell(&channel, SPEC, spec);
+    let read = launch(&channel, SPEC, workspace, argv);
+    (child, channel, read)
+}
+
+fn launcher() -> (Child, Channel) {
     let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"))
         .args(["launcher", "--embedded"])
@@ -118,6 +130,15 @@ fn begin(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> (Child, Channel,
         .unwrap();
     let channel = Channel::new(ours);
     channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[]).unwrap();
+    (child, channel)
+}
+
+fn tell(channel: &Channel, number: SpecNumber, spec: SandboxSpec) {
+    channel.send(&ToLauncher::Spec { number, spec: Arc::new(spec) }, &[]).unwrap();
+}
+
+/// Has a command run within a spec that was told. Its output.
+fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) -> PipeReader {
     let (read, write) = std::io::pipe().unwrap();
     let uid = rustix::process::geteuid().as_raw();
     let launch = Launch {
@@ -138,8 +159,16 @@ fn begin(spec: SandboxSpec, workspace: &Path, argv: &[&str]) -> (Child, Channel,
     channel
         .send(&ToLauncher::Launch(Box::new(launch)), &[directory.as_fd(), out.as_fd(), err.as_fd()])
         .unwrap();
-    drop((out, err));
-    (child, channel, read)
+    read
+}
+
+fn outcome(channel: &Channel) -> Outcome {
+    loop {
+        let (message, _) = channel.receive::<FromLauncher>().unwrap().expect("the launcher goes on");
+        if let FromLauncher::Ended { outcome, .. } = message {
+            return outcome;
+        }
+    }
 }
 
 fn workspace() -> tempfile::TempDir {
@@ -149,6 +178,46 @@ fn workspace() -> tempfile::TempDir {
 fn sh(script: &str) -> Ran {
     let workspace = workspace();
     run_with(spec(workspace.path()), workspace.path(), &["sh", "-c", script])
+}
+
+#[test]
+fn a_run_that_names_an_unknown_spec_fails_and_says_so() {
+    let workspace = workspace();
+    let (mut child, channel) = launcher();
+    tell(&channel, SPEC, spec(workspace.path()));
+    channel.send(&ToLauncher::ForgetSpec { number: SPEC }, &[]).unwrap();
+    for number in [SPEC, SpecNumber(2)] {
+        let mut read = launch(&channel, number, workspace.path(), &["sh", "-c", "echo RAN"]);
+        let Outcome::SetupFailed { failure } = outcome(&channel) else { panic!("it ran") };
+        assert_eq!(
+            (failure.stage, failure.subject.to_text().as_str()),
+            (SetupStage::Check, "spec isn't known")
+        );
+        let mut output = String::new();
+        read.read_to_string(&mut output).unwrap();
+        assert_eq!(output, "");
+    }
+    drop(channel);
+    child.wait().unwrap();
+}
+
+#[test]
+fn two_specs_of_one_launcher_confine_each_their_own_runs() {
+    let workspace = workspace();
+    let (mut child, channel) = launcher();
+    let mut shut = spec(workspace.path());
+    shut.protect = vec![Bytes::from(workspace.path().join("kept"))];
+    std::fs::write(workspace.path().join("kept"), "kept").unwrap();
+    tell(&channel, SpecNumber(1), shut);
+    tell(&channel, SpecNumber(2), spec(workspace.path()));
+    for (number, expected) in [(1, "kept"), (2, "2\n"), (1, "2\n")] {
+        let script = format!("echo {number} > kept");
+        let _output = launch(&channel, SpecNumber(number), workspace.path(), &["sh", "-c", &script]);
+        outcome(&channel);
+        assert_eq!(std::fs::read_to_string(workspace.path().join("kept")).unwrap(), expected, "{number}");
+    }
+    drop(channel);
+    child.wait().unwrap();
 }
 
 const OK: Outcome = Outcome::Exited { code: 0 };

@@ -84,17 +84,15 @@ pub(crate) fn filters() -> Result<Vec<Vec<sock_filter>>, BenchError> {
     let shipped = PolicySet::shipped();
     let wrong = |error: &dyn core::error::Error| BenchError::Wrong(crate::error::chain(error));
     let policy = shipped.get("default").map_err(|error| wrong(&error))?;
-    let request = ResolveRequest {
+    let subject = Subject {
         owner_uid: geteuid().as_raw(),
         owner_gid: getegid().as_raw(),
         home: "/nonexistent".into(),
         workspace: "/tmp".into(),
-        cwd: None,
-        environment: Vec::new(),
         overrides: Overrides::default(),
         user_mode: !geteuid().is_root(),
     };
-    let seccomp = resolve(policy, &request).map_err(|error| wrong(&error))?.spec.seccomp;
+    let seccomp = Confines::of(policy, &subject).map_err(|error| wrong(&error))?.spec.seccomp.clone();
     let programs = seccomp.base.into_iter().chain(seccomp.delta);
     Ok(programs
         .map(|program| {

@@ -12,7 +12,8 @@ mod request;
 mod surroundings;
 mod visible;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use stockade_protocol::Bytes;
@@ -31,9 +32,10 @@ use crate::policy::Policy;
 /// The host name inside.
 const HOSTNAME: &str = "stockade";
 
-/// What a policy is resolved for.
-#[derive(Debug, Clone)]
-pub struct ResolveRequest {
+/// Whom, where and how tightly: everything of a request that its spec depends on, beside the policy. Equal subjects of one
+/// policy have equal confines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Subject {
     /// The caller's user id on the host.
     pub owner_uid: u32,
     /// The caller's primary group on the host.
@@ -42,10 +44,6 @@ pub struct ResolveRequest {
     pub home: PathBuf,
     /// The workspace, without symbolic links in it where they can be avoided: the path it has inside, too.
     pub workspace: PathBuf,
-    /// The working directory, if another than the workspace. Beneath it.
-    pub cwd: Option<PathBuf>,
-    /// The caller's environment. The policy decides what of it arrives.
-    pub environment: Vec<(Bytes, Bytes)>,
     /// Limits tighter than the policy's.
     pub overrides: Overrides,
     /// Whether daemon and policies are the caller's own: then there is no other user id to give, and the caller's
@@ -53,19 +51,50 @@ pub struct ResolveRequest {
     pub user_mode: bool,
 }
 
-/// A policy resolved for a request.
+/// What a policy is resolved for.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct ResolveRequest {
+    /// What the spec depends on.
+    pub subject: Subject,
+    /// The working directory, if another than the workspace. Beneath it.
+    pub cwd: Option<PathBuf>,
+    /// The caller's environment. The policy decides what of it arrives.
+    pub environment: Vec<(Bytes, Bytes)>,
+}
+
+/// A policy resolved for a subject: all that enforces. Made once for many requests.
+#[derive(Debug, Clone)]
+pub struct Confines {
     /// What enforces.
-    pub spec: SandboxSpec,
+    pub spec: Arc<SandboxSpec>,
+    /// How many bytes the spec is as a message.
+    pub encoded: usize,
+    pub(crate) policy: Policy,
+    pub(crate) roots: Roots,
+    pub(crate) visible: Visible,
+}
+
+/// What a tool finds around it that its spec says nothing of: each request's own.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
     /// The tool's whole environment, sorted by name.
     pub environment: Vec<(Bytes, Bytes)>,
     /// The tool's working directory.
     pub cwd: Bytes,
-    pub(crate) policy: Policy,
-    pub(crate) roots: Roots,
-    pub(crate) visible: Visible,
-    pub(crate) variables: Variables,
+}
+
+/// A policy resolved for a request.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What enforces.
+    pub spec: Arc<SandboxSpec>,
+    /// The tool's whole environment, sorted by name.
+    pub environment: Vec<(Bytes, Bytes)>,
+    /// The tool's working directory.
+    pub cwd: Bytes,
+    pub(crate) confines: Confines,
+    /// The caller's environment, for answers.
+    pub(crate) given: Vec<(Bytes, Bytes)>,
 }
 
 /// Resolves a policy for a request.
@@ -73,49 +102,80 @@ pub struct Resolved {
 /// # Errors
 /// What of the request the policy can't be resolved for, with the rule's file and line where a rule decided.
 pub fn resolve(policy: &Policy, request: &ResolveRequest) -> Result<Resolved, ResolveError> {
-    may_have_network(policy, request)?;
-    let roots = request::roots(policy, request)?;
-    let visible = Visible::new(policy, &roots)?;
-    let cwd = surroundings::cwd(request, &roots, &visible)?;
-    let variables = surroundings::variables(policy, request, &roots)?;
-    let environment = variables
-        .iter()
-        .map(|(name, variable)| (Bytes(name.clone()), Bytes(variable.value.clone())))
-        .collect();
-    let mut spec = SandboxSpec {
-        policy: policy.name.clone(),
-        digest: [0; 32],
-        level: policy.level.value,
-        mounts: visible.mounts(),
-        deny: visible.deny.iter().map(|guard| guard.path.clone()).collect(),
-        deny_elsewhere: visible.deny_elsewhere.clone(),
-        protect: visible.protect.iter().map(|guard| guard.path.clone()).collect(),
-        network: policy.network.clone(),
-        limits: limits::limits(policy, &request.overrides)?,
-        seccomp: policy.filter.spec.clone(),
-        run_as: run_as(policy, request),
-        hostname: HOSTNAME.to_owned(),
-    };
-    spec.digest = digest(&spec)?;
-    Ok(Resolved { spec, environment, cwd, policy: policy.clone(), roots, visible, variables })
+    let confines = Confines::of(policy, &request.subject)?;
+    let given = request.environment.clone();
+    let Surroundings { environment, cwd } = confines.surroundings(request.cwd.as_deref(), &given)?;
+    Ok(Resolved { spec: Arc::clone(&confines.spec), environment, cwd, confines, given })
 }
 
-fn may_have_network(policy: &Policy, request: &ResolveRequest) -> Result<(), ResolveError> {
-    if policy.mode.value == NetworkMode::Host && !policy.trusted && !request.user_mode {
+impl Confines {
+    /// Resolves a policy for a subject.
+    ///
+    /// # Errors
+    /// What of the subject the policy can't be resolved for, with the rule's file and line where a rule decided.
+    pub fn of(policy: &Policy, subject: &Subject) -> Result<Self, ResolveError> {
+        may_have_network(policy, subject)?;
+        let roots = request::roots(policy, subject)?;
+        let visible = Visible::new(policy, &roots)?;
+        let mut spec = SandboxSpec {
+            policy: policy.name.clone(),
+            digest: [0; 32],
+            level: policy.level.value,
+            mounts: visible.mounts(),
+            deny: visible.deny.iter().map(|guard| guard.path.clone()).collect(),
+            deny_elsewhere: visible.deny_elsewhere.clone(),
+            protect: visible.protect.iter().map(|guard| guard.path.clone()).collect(),
+            network: policy.network.clone(),
+            limits: limits::limits(policy, &subject.overrides)?,
+            seccomp: policy.filter.spec.clone(),
+            run_as: run_as(policy, subject),
+            hostname: HOSTNAME.to_owned(),
+        };
+        let encoded;
+        (spec.digest, encoded) = digest(&spec)?;
+        Ok(Self { spec: Arc::new(spec), encoded, policy: policy.clone(), roots, visible })
+    }
+
+    /// What a request finds within these confines. `cwd`: if another than the workspace.
+    ///
+    /// # Errors
+    /// A working directory that isn't there for the tool, a variable that can't be one.
+    pub fn surroundings(
+        &self,
+        cwd: Option<&Path>,
+        environment: &[(Bytes, Bytes)],
+    ) -> Result<Surroundings, ResolveError> {
+        let cwd = surroundings::cwd(cwd, &self.roots, &self.visible)?;
+        let variables = self.variables(environment)?.into_iter();
+        let environment =
+            variables.map(|(name, variable)| (name.into(), Bytes(variable.value.into_owned()))).collect();
+        Ok(Surroundings { environment, cwd })
+    }
+
+    pub(crate) fn variables<'a>(
+        &'a self,
+        environment: &'a [(Bytes, Bytes)],
+    ) -> Result<Variables<'a>, ResolveError> {
+        surroundings::variables(&self.policy, environment, &self.roots)
+    }
+}
+
+fn may_have_network(policy: &Policy, subject: &Subject) -> Result<(), ResolveError> {
+    if policy.mode.value == NetworkMode::Host && !policy.trusted && !subject.user_mode {
         return Err(ResolveError::HostNetwork { policy: policy.name.clone(), at: policy.mode.at.clone() });
     }
     Ok(())
 }
 
-fn run_as(policy: &Policy, request: &ResolveRequest) -> RunAs {
-    if request.user_mode || policy.user.value == User::Caller || policy.level.value == Level::Minimal {
+fn run_as(policy: &Policy, subject: &Subject) -> RunAs {
+    if subject.user_mode || policy.user.value == User::Caller || policy.level.value == Level::Minimal {
         return RunAs::Caller;
     }
     RunAs::Ephemeral { start: policy.range.start, count: policy.range.count }
 }
 
-/// SHA-256 over the encoded spec, whose own digest is zero.
-fn digest(spec: &SandboxSpec) -> Result<[u8; 32], ResolveError> {
+/// SHA-256 over the encoded spec, whose own digest is zero, and how long that is.
+fn digest(spec: &SandboxSpec) -> Result<([u8; 32], usize), ResolveError> {
     let encoded = encode_launch(spec).map_err(|source| ResolveError::TooLarge { source })?;
-    Ok(Sha256::digest(encoded).into())
+    Ok((Sha256::digest(&encoded).into(), encoded.len()))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stockade_protocol::bounds::MAX_PATH;
 
-use super::ResolveRequest;
+use super::Subject;
 use super::error::ResolveError;
 use crate::place::{Roots, is_within};
 use crate::policy::Policy;
@@ -46,10 +46,10 @@ const NO_PLACE_FOR_WORK: [(&str, &str); 7] = [
 const REMOVABLE: &str = "/run/media";
 
 /// What the variables stand for, once workspace and home are checked.
-pub(super) fn roots(policy: &Policy, request: &ResolveRequest) -> Result<Roots, ResolveError> {
-    let workspace = normalised("workspace", &request.workspace)?;
+pub(super) fn roots(policy: &Policy, subject: &Subject) -> Result<Roots, ResolveError> {
+    let workspace = normalised("workspace", &subject.workspace)?;
     check_workspace(&workspace)?;
-    let home = normalised("home directory", &request.home)?;
+    let home = normalised("home directory", &subject.home)?;
     let mut cache = if home == b"/" { Vec::new() } else { home.clone() };
     cache.extend_from_slice(b"/.cache/stockade/");
     cache.extend_from_slice(policy.name.as_bytes());

@@ -4,24 +4,30 @@
 use std::path::PathBuf;
 
 use stockade_policies::{
-    Answer, Policy, PolicyError, PolicySet, Question, ResolveError, ResolveRequest, Resolved, Source, Trust,
-    resolve,
+    Answer, Policy, PolicyError, PolicySet, Question, ResolveError, ResolveRequest, Resolved, Source,
+    Subject, Trust, resolve,
 };
 use stockade_protocol::client::Overrides;
 
 pub const WORKSPACE: &str = "/home/u/project";
 
-pub fn request() -> ResolveRequest {
-    ResolveRequest {
+pub fn subject() -> Subject {
+    Subject {
         owner_uid: 1000,
         owner_gid: 1000,
         home: "/home/u".into(),
         workspace: WORKSPACE.into(),
-        cwd: None,
-        environment: Vec::new(),
         overrides: Overrides::default(),
         user_mode: false,
     }
+}
+
+pub fn request() -> ResolveRequest {
+    of(subject())
+}
+
+pub fn of(subject: Subject) -> ResolveRequest {
+    ResolveRequest { subject, cwd: None, environment: Vec::new() }
 }
 
 pub fn source(name: &str, text: &str, trust: Trust) -> Source {

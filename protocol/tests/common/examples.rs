@@ -5,6 +5,7 @@
 //! many examples, so a variant can't be added without its bytes.
 
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
-    FromLauncher, FromRelay, LAUNCH_VERSION, Launch, LaunchOutput, Owner, ToLauncher, ToRelay,
+    FromLauncher, FromRelay, LAUNCH_VERSION, Launch, LaunchOutput, Owner, SpecNumber, ToLauncher, ToRelay,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
@@ -439,11 +440,13 @@ fn limits() -> Limits {
     }
 }
 
+const SPEC: SpecNumber = SpecNumber(7);
+
 fn to_launcher() -> Vec<ToLauncher> {
     let launch = Launch {
         exec_id: RUN,
         owner: Owner { uid: 1000, gid: 1000, groups: vec![27, 100] },
-        spec: spec(),
+        spec: SPEC,
         argv: bytes(&["python3", "-c", "print(6*7)"]),
         environment: vec![("HOME".into(), "/home/ada".into())],
         cwd: "/home/ada/project".into(),
@@ -455,6 +458,8 @@ fn to_launcher() -> Vec<ToLauncher> {
     };
     vec![
         ToLauncher::Hello { version: LAUNCH_VERSION },
+        ToLauncher::Spec { number: SPEC, spec: Arc::new(spec()) },
+        ToLauncher::ForgetSpec { number: SPEC },
         ToLauncher::Launch(Box::new(launch)),
         ToLauncher::Signal { exec_id: RUN, signal: 15 },
         ToLauncher::Resize { exec_id: RUN, rows: 24, columns: 80 },

@@ -131,7 +131,7 @@ impl State {
         let id = ExecId::generate();
         let detach = core::mem::take(&mut request.detach);
         let streams_input = request.stdin == StdinMode::Stream;
-        let admitted = admission::admit(request, id, &caller, &self.policies, &passed).map_err(refuse)?;
+        let admitted = admission::admit(request, id, &caller, &mut self.specs, &passed).map_err(refuse)?;
         let bytes = size_of(&admitted);
         let run = self
             .make_run(connection, request_id, id, admitted, descriptors, streams_input)
@@ -144,7 +144,7 @@ impl State {
             owner: run.owner,
             detach,
             relayed: run.ring_bytes.is_some(),
-            wall_ms: run.waiting.as_ref().and_then(|waiting| waiting.launch.spec.limits.wall_ms),
+            wall_ms: run.waiting.as_ref().and_then(|waiting| waiting.spec.limits.wall_ms),
             bytes,
         });
         let owner = run.owner;
@@ -165,9 +165,9 @@ impl State {
         descriptors: Descriptors,
         streams_input: bool,
     ) -> Result<Run, Denied> {
-        let Admitted { launch, stdin } = admitted;
+        let Admitted { launch, spec, stdin } = admitted;
         let entry = || self.ledger.entry(launch.owner.uid);
-        let feed = || Some(Feed::new(launch.spec.limits.stdin, entry()));
+        let feed = || Some(Feed::new(spec.limits.stdin, entry()));
         let (input, feed) = match (stdin, descriptors.stdin) {
             (StdinPlan::Passed, Some(descriptor)) => (Input::Passed(descriptor), None),
             (StdinPlan::Relayed(kind), Some(descriptor)) => {
@@ -197,14 +197,14 @@ impl State {
             "run",
             exec_id = %id,
             owner = launch.owner.uid,
-            policy = launch.spec.policy,
+            policy = spec.policy,
             command = %shown_command(&launch.argv).escape_ascii(),
         );
         Ok(Run {
             owner: launch.owner.uid,
             origin,
             request_id,
-            policy: launch.spec.policy.clone(),
+            policy: spec.policy.clone(),
             command: shown_command(&launch.argv),
             asked_at: self.now(),
             span,
@@ -220,7 +220,13 @@ impl State {
             trusted_files: Vec::new(),
             exited: None,
             followers: Vec::new(),
-            waiting: Some(Box::new(Waiting { launch, workspace: descriptors.workspace, input, output })),
+            waiting: Some(Box::new(Waiting {
+                launch,
+                spec,
+                workspace: descriptors.workspace,
+                input,
+                output,
+            })),
         })
     }
 
@@ -360,7 +366,7 @@ impl State {
             unreaped: number(counts.unreaped),
             warmth: self.link.warmth,
             draining: counts.draining,
-            policies: self.policies.names().into_iter().map(str::to_owned).collect(),
+            policies: self.specs.policies().names().into_iter().map(str::to_owned).collect(),
         }
     }
 }
@@ -407,7 +413,7 @@ fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
 
 /// What a request takes while it waits, roughly: its strings.
 fn size_of(admitted: &Admitted) -> usize {
-    let Admitted { launch, stdin } = admitted;
+    let Admitted { launch, stdin, .. } = admitted;
     let arguments: usize = launch.argv.iter().map(|argument| argument.len()).sum();
     let environment: usize = launch.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
     let inline = if let StdinPlan::Inline(bytes) = stdin { bytes.len() } else { 0 };

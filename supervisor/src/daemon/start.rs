@@ -7,7 +7,6 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use stockade_protocol::ExecId;
-use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 
 use super::state::State;
@@ -23,13 +22,12 @@ impl State {
         let Some(waiting) = run.waiting.take() else { return };
         let feed = run.feed.clone();
         let span = run.span.clone();
-        let Waiting { launch, workspace, input, output } = *waiting;
+        let Waiting { launch, spec, workspace, input, output } = *waiting;
         let result = input_of(input, feed).and_then(|(stdin, tasks)| {
             let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
             let workspace = given(workspace.into_iter().collect());
             let descriptors = workspace.chain(stdin).chain(given(output)).collect();
-            let message = ToLauncher::Launch(Box::new(launch));
-            self.link.send(&message, descriptors).map_err(io::Error::other)?;
+            self.link.launch(launch, spec, descriptors).map_err(io::Error::other)?;
             Ok(tasks)
         });
         match result {

@@ -3,7 +3,6 @@
 use core::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stockade_policies::PolicySet;
@@ -22,6 +21,7 @@ use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
+use crate::specs::Specs;
 use crate::words;
 
 /// The longest that the timer's task sleeps.
@@ -86,7 +86,7 @@ impl Daemon {
                 next_connection: 0,
                 ledger: Ledger::new(settings.memory),
                 link: Link::default(),
-                policies: Arc::new(policies),
+                specs: Specs::new(policies),
                 scratch: Vec::new(),
                 events: VecDeque::new(),
                 is_handling: false,
@@ -116,7 +116,7 @@ pub(crate) struct State {
     /// What connections hold.
     pub(crate) ledger: Ledger,
     pub(crate) link: Link,
-    pub(crate) policies: Arc<PolicySet>,
+    pub(crate) specs: Specs,
     /// Reused by every read of a ring.
     pub(super) scratch: Vec<u8>,
     events: VecDeque<Event>,

@@ -138,10 +138,11 @@ fn descriptors_are_passed_in_order_when_no_rule_wants_them_relayed() {
     let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
     // Whether this policy has a rule on output or not, workspace and stdin come first and unchanged.
     assert_eq!(inode(&received[0]), inode(&passed[0]));
-    if launch.spec.limits.stdin.is_none() {
+    let spec = launcher.spec(&launch);
+    if spec.limits.stdin.is_none() {
         assert_eq!(inode(&received[1]), inode(&passed[1]));
     }
-    let ruled = launch.spec.limits.output.is_some() || launch.spec.limits.idle_ms.is_some();
+    let ruled = spec.limits.output.is_some() || spec.limits.idle_ms.is_some();
     assert_eq!(launch.output == LaunchOutput::Passed, !ruled);
     assert_eq!(received.len(), if ruled { 2 } else { 4 });
     launcher.started(&launch);

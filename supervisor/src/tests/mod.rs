@@ -15,4 +15,5 @@ mod flow;
 mod hostile;
 mod input;
 mod life;
+mod specs;
 mod stage;

@@ -5,20 +5,24 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stockade_policies::Trust;
+use stockade_protocol::bounds::MAX_SPECS;
 use stockade_protocol::client::{
     ClientMessage, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, ServerMessage, StdinMode, Stream,
     VERSION, Workspace, features,
 };
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
-use stockade_protocol::launch::{FromLauncher, FromRelay, Launch, LaunchOutput, ToLauncher, ToRelay};
+use stockade_protocol::launch::{
+    FromLauncher, FromRelay, Launch, LaunchOutput, SpecNumber, ToLauncher, ToRelay,
+};
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
-use stockade_protocol::spec::Level;
+use stockade_protocol::spec::{Level, SandboxSpec};
 use stockade_protocol::{Bytes, ExecId, codec};
 use stockade_wire::channel::Channel;
 use stockade_wire::frames::FrameBuffer;
@@ -123,8 +127,14 @@ impl Stage {
             self.launchers.as_ref().unwrap().recv_timeout(LONG).expect("no launcher is started"),
         );
         let (ours, theirs) = socket::seqpacket_pair().unwrap();
-        let mut launcher =
-            Launcher { channel, relay: Channel::new(ours), rings: HashMap::new(), heard: VecDeque::new() };
+        let mut launcher = Launcher {
+            channel,
+            relay: Channel::new(ours),
+            rings: HashMap::new(),
+            heard: VecDeque::new(),
+            specs: HashMap::new(),
+            told: 0,
+        };
         assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
         let hello =
             FromLauncher::Hello { version: 1, pid: 1, plan: Plan::User, memory: MemoryMechanism::Monitor };
@@ -214,6 +224,10 @@ pub(super) struct Launcher {
     pub(super) relay: Channel,
     pub(super) rings: HashMap<ExecId, Writer>,
     heard: VecDeque<(ToLauncher, Vec<OwnedFd>)>,
+    /// What it was told and not told to forget.
+    specs: HashMap<SpecNumber, Arc<SandboxSpec>>,
+    /// How many specs it was told in all.
+    pub(super) told: usize,
 }
 
 impl Launcher {
@@ -221,8 +235,25 @@ impl Launcher {
         if let Some(heard) = self.heard.pop_front() {
             return heard;
         }
-        assert!(wait_readable(&self.channel, LONG), "the launcher hears nothing");
-        self.channel.receive().unwrap().expect("the daemon has closed the channel")
+        loop {
+            assert!(wait_readable(&self.channel, LONG), "the launcher hears nothing");
+            match self.channel.receive().unwrap().expect("the daemon has closed the channel") {
+                (ToLauncher::Spec { number, spec }, _) => {
+                    assert!(self.specs.insert(number, spec).is_none(), "a number has two specs");
+                    assert!(self.specs.len() <= MAX_SPECS, "more than a launcher takes");
+                    self.told += 1;
+                }
+                (ToLauncher::ForgetSpec { number }, _) => {
+                    assert!(self.specs.remove(&number).is_some(), "it never knew that");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// What a launch is confined to.
+    pub(super) fn spec(&self, launch: &Launch) -> Arc<SandboxSpec> {
+        Arc::clone(self.specs.get(&launch.spec).expect("a launch names what the launcher doesn't know"))
     }
 
     pub(super) fn next(&mut self) -> ToLauncher {
@@ -233,7 +264,10 @@ impl Launcher {
     pub(super) fn launch(&mut self) -> (Launch, Vec<OwnedFd>) {
         loop {
             match self.receive() {
-                (ToLauncher::Launch(launch), descriptors) => return (*launch, descriptors),
+                (ToLauncher::Launch(launch), descriptors) => {
+                    drop(self.spec(&launch));
+                    return (*launch, descriptors);
+                }
                 (ToLauncher::Acknowledge { .. }, _) => {}
                 (other, _) => panic!("{other:?} instead of a launch"),
             }
@@ -251,9 +285,10 @@ impl Launcher {
     }
 
     pub(super) fn started(&mut self, launch: &Launch) {
+        let spec = self.spec(launch);
         let confinement = Box::new(Confinement {
-            policy: launch.spec.policy.clone(),
-            policy_digest: launch.spec.digest,
+            policy: spec.policy.clone(),
+            policy_digest: spec.digest,
             level: Level::Strict,
             plan: Plan::User,
             layers: Vec::new(),

@@ -7,10 +7,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stockade_protocol::launch::{FromLauncher, Launch, ToLauncher};
-use stockade_protocol::spec::Level;
+use stockade_protocol::spec::{Level, SandboxSpec};
 
 use super::Launcher;
 
@@ -26,10 +27,9 @@ impl core::fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Whether a launch may have its launcher in this process, which must have one thread.
+    /// Whether a run of this spec may have its launcher in this process, which must have one thread.
     #[must_use]
-    pub fn may_launch(launch: &Launch) -> bool {
-        let spec = &launch.spec;
+    pub fn may_launch(spec: &SandboxSpec) -> bool {
         spec.level != Level::Minimal
             && spec.deny.is_empty()
             && spec.deny_elsewhere.is_empty()
@@ -41,9 +41,9 @@ impl Embedded {
     ///
     /// # Errors
     /// Those of the system calls; what is wrong with the run is [said](Self::take).
-    pub fn start(launch: Launch, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+    pub fn start(launch: Launch, spec: Arc<SandboxSpec>, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let mut launcher = Launcher::new(None, true, 0)?;
-        launcher.launch(launch, descriptors);
+        launcher.launch_alone(launch, spec, descriptors);
         Ok(Self { launcher })
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
-//! Reading order: this loop, [`mod@run`], [`check`], [`preparation`], [`templates`], [`verify`], [`spawn`], [`outbox`].
+//! Reading order: this loop, [`mod@run`], [`check`], `specs`, [`preparation`], [`templates`], [`verify`], [`spawn`], [`outbox`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -20,6 +20,7 @@ mod outbox;
 mod preparation;
 mod run;
 pub(crate) mod spawn;
+mod specs;
 mod strays;
 mod templates;
 mod uids;
@@ -30,6 +31,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -39,6 +41,7 @@ use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, Warmth};
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, Clock, MemoryMechanism, Outcome, SetupStage};
+use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::ChannelError;
 
 use crate::cgroup::{Cgroups, RunCgroup};
@@ -48,9 +51,11 @@ use crate::monitor::{MonitorCommand, MonitorReport};
 use crate::poller::{Interest, Poller, Ready};
 use crate::relay::{RelayCommand, RelayReport};
 use crate::sys;
+use check::Permitted;
 use outbox::Outbox;
 use preparation::Order;
 use run::{Assigned, Due, Maker, Progress, Run, Source, Stand};
+use specs::Specs;
 use templates::Templates;
 use uids::Uids;
 use upward::Upward;
@@ -75,10 +80,10 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
 }
 
 /// The life of an embedded launcher that is born with its run.
-pub(crate) fn run_one(channel: OwnedFd, launch: Launch, descriptors: Vec<OwnedFd>) {
+pub(crate) fn run_one(channel: OwnedFd, launch: Launch, spec: Arc<SandboxSpec>, descriptors: Vec<OwnedFd>) {
     // Whoever started it sees the end of its channel, whatever ends it.
     drop(alone().and_then(|()| Launcher::new(Some(channel), true, 0)).and_then(|mut launcher| {
-        launcher.launch(launch, descriptors);
+        launcher.launch_alone(launch, spec, descriptors);
         launcher.serve()
     }));
 }
@@ -103,6 +108,7 @@ struct Launcher {
     runs: HashMap<u64, Run>,
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
+    specs: Specs,
     templates: Templates,
     /// When another spare is made, if one is wanted then: not while the run that took one starts.
     refill_at: Option<Instant>,
@@ -144,6 +150,7 @@ impl Launcher {
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,
+            specs: Specs::default(),
             templates: Templates::new(parked),
             refill_at: None,
             warmth: (Warmth::default(), None),
@@ -207,7 +214,12 @@ impl Launcher {
     fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
         match message {
             ToLauncher::Hello { version } => self.hello(version),
-            ToLauncher::Launch(launch) => self.launch(*launch, descriptors),
+            ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),
+            ToLauncher::ForgetSpec { number } => self.specs.forget(number),
+            ToLauncher::Launch(launch) => {
+                let within = self.specs.find(launch.spec);
+                self.launch(*launch, within, descriptors);
+            }
             ToLauncher::Signal { exec_id, signal } => {
                 if let Some(run) = self.run_mut(exec_id) {
                     run.signal(signal);
@@ -287,10 +299,18 @@ impl Launcher {
         }
     }
 
-    fn launch(&mut self, launch: Launch, descriptors: Vec<OwnedFd>) {
+    /// The one launch of an embedded launcher, whose spec needs no number.
+    fn launch_alone(&mut self, launch: Launch, spec: Arc<SandboxSpec>, descriptors: Vec<OwnedFd>) {
+        let within = check::permit(spec, self.plan);
+        self.launch(launch, within, descriptors);
+    }
+
+    fn launch(&mut self, launch: Launch, within: Staged<Permitted>, descriptors: Vec<OwnedFd>) {
         let exec_id = launch.exec_id;
-        let ordered = check::permit(&launch, self.plan, self.closing)
-            .and_then(|plan| preparation::order(launch, plan, descriptors));
+        let ordered = within.and_then(|within| {
+            check::permit_launch(&launch, &within, self.closing)?;
+            preparation::order(launch, within, descriptors)
+        });
         if let Err(failure) = ordered.and_then(|order| self.carry_out(order)) {
             let ended = run::failed_to_begin(exec_id, failure);
             self.supervisor.send(ended, Vec::new(), &self.poller);

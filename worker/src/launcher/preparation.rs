@@ -11,6 +11,7 @@ use stockade_protocol::launch::{Launch, LaunchOutput};
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::RunAs;
 
+use super::check::Permitted;
 use super::uids::Uids;
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Command, Ids, Prepare};
@@ -50,11 +51,11 @@ pub(super) struct Stdio {
     pub(super) given_to: Option<u32>,
 }
 
-/// Takes a launch apart.
+/// Takes a permitted launch apart.
 ///
 /// # Errors
 /// `Check`: not the descriptors that it says are beside it.
-pub(super) fn order(launch: Launch, plan: Plan, descriptors: Vec<OwnedFd>) -> Staged<Order> {
+pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>) -> Staged<Order> {
     const STAGE: SetupStage = SetupStage::Check;
     let mut passed = descriptors.into_iter();
     let mut next = || passed.next().ok_or_else(|| failed(STAGE, libc::EBADF, "descriptors"));
@@ -82,10 +83,10 @@ pub(super) fn order(launch: Launch, plan: Plan, descriptors: Vec<OwnedFd>) -> St
     if passed.next().is_some() {
         return Err(failed(STAGE, libc::EINVAL, "too many descriptors"));
     }
-    let idmap = matches!((plan, launch.spec.run_as), (Plan::System, RunAs::Ephemeral { .. }));
-    let Launch {
-        exec_id, owner, spec, argv, environment, cwd, home, workspace: path, workspace_passed, ..
-    } = launch;
+    let (spec, plan) = within.into_parts();
+    let idmap = matches!((plan, spec.run_as), (Plan::System, RunAs::Ephemeral { .. }));
+    let Launch { exec_id, owner, argv, environment, cwd, home, workspace: path, workspace_passed, .. } =
+        launch;
     let prepare =
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
     let command = Command { argv, environment, cwd };

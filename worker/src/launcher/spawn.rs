@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::socket;
 
 use crate::birth;
@@ -107,13 +109,17 @@ pub fn may_copy() -> bool {
 ///
 /// # Errors
 /// Those of socketpair(2) and clone3(2).
-pub fn copy_as_launcher(launch: Launch, descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+pub fn copy_as_launcher(
+    launch: Launch,
+    spec: Arc<SandboxSpec>,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<OwnedFd> {
     let (ours, theirs) = socket::seqpacket_pair()?;
     match sys::clone_process(0, None)? {
         Cloned::Parent { .. } => Ok(ours),
         Cloned::Child => {
             if let Ok((channel, descriptors)) = settle(&theirs, descriptors) {
-                super::run_one(channel, launch, descriptors);
+                super::run_one(channel, launch, spec, descriptors);
             }
             crate::role::leave(0)
         }

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -66,7 +67,11 @@ pub(crate) struct LedTo {
 
 impl LedTo {
     /// Adds them to the spec's own.
-    pub(crate) fn extend(self, spec: &mut SandboxSpec) {
+    pub(crate) fn extend(self, spec: &mut Arc<SandboxSpec>) {
+        if self.denied.is_empty() && self.protected.is_empty() {
+            return;
+        }
+        let spec = Arc::make_mut(spec);
         spec.deny.extend(self.denied);
         spec.protect.extend(self.protected);
     }

@@ -1,22 +1,38 @@
 //! The log's way out: a bounded queue and a thread of its own, since whoever reads standard error may stop (a full
 //! pipe, a stopped terminal), and the event loop must not stop with him.
 //!
+//! ```text
+//! line ──> queue ── at once: urgent, many, or no loop ──> thread ──> standard error
+//!             └──── a moment later, by the loop, once for many ──^
+//! ```
+//!
+//! To wake a thread costs the one that wakes it more than a line does, and what it wakes takes the processor from
+//! whoever the line's run waits for. So the loop hands over what has come together ([`hand_over`]). A warning or an
+//! error isn't waited with, nor is anything when the loop has ended or when the process panics.
+//!
 //! A line that finds the queue full is lost and counted; the count is written in its place once there is room
 //! again. At the end the queue gets a moment to empty itself, and no more.
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::Builder;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread::{Builder, Thread};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// Lines that may wait to be written.
 const LINES: usize = 1024;
+/// So many are handed over at once, whoever writes them.
+const MANY: usize = 128;
 /// Bytes of a line that are kept; what a client can put into one is bounded well below.
 const LINE: usize = 16 * 1024;
 /// How long the last lines may take.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+/// How long a line that isn't urgent waits for others: longer than a short run takes.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 enum Item {
     Line(Vec<u8>),
@@ -28,12 +44,25 @@ enum Item {
 #[derive(Debug, Clone)]
 pub struct Log {
     queue: SyncSender<Item>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    writer: Thread,
+    is_urgent: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    lost: AtomicU64,
+    /// Lines since the thread was woken last.
+    waiting: AtomicUsize,
+    /// Whether a loop hands lines over.
+    is_kept: AtomicBool,
+    /// Rung with a line that the loop is to hand over.
+    bell: Notify,
 }
 
 /// Dropped, it waits a moment for the lines that have been taken.
 #[derive(Debug)]
-pub struct LastLines(SyncSender<Item>);
+pub struct LastLines(Log);
 
 impl Log {
     /// A log that a thread writes to `out`.
@@ -42,10 +71,33 @@ impl Log {
     /// No thread can be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LastLines)> {
         let (queue, items) = sync_channel(LINES);
-        let log = Self { queue, lost: Arc::default() };
-        let (last, lost) = (LastLines(log.queue.clone()), Arc::clone(&log.lost));
-        let _detached = Builder::new().name("log".to_owned()).spawn(move || write_all(out, &items, &lost))?;
-        Ok((log, last))
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread =
+            Builder::new().name("log".to_owned()).spawn(move || write_all(out, &items, &theirs.lost))?;
+        let log = Self { queue, shared, writer: thread.thread().clone(), is_urgent: false };
+        Ok((log.clone(), LastLines(log)))
+    }
+
+    /// The same log for a line that doesn't wait for others.
+    #[must_use]
+    pub fn urgent(&self) -> Self {
+        Self { is_urgent: true, ..self.clone() }
+    }
+
+    /// Waits a moment until every line that was taken is written: for a process that is about to end.
+    pub fn settle(&self) {
+        let (tell, told) = channel();
+        if self.queue.try_send(Item::End(tell)).is_ok() {
+            self.wake();
+            let _late = told.recv_timeout(LAST_LINES_WITHIN);
+        }
+    }
+
+    fn wake(&self) {
+        // Whose line is counted has sent it: the thread finds it there.
+        self.shared.waiting.swap(0, Ordering::AcqRel);
+        self.writer.unpark();
     }
 }
 
@@ -57,7 +109,13 @@ impl Write for Log {
             kept.push(b'\n');
         }
         if self.queue.try_send(Item::Line(kept)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        let many = self.shared.waiting.fetch_add(1, Ordering::AcqRel) + 1 >= MANY;
+        if self.is_urgent || many || !self.shared.is_kept.load(Ordering::SeqCst) {
+            self.wake();
+        } else {
+            self.shared.bell.notify_one();
         }
         Ok(line.len())
     }
@@ -69,23 +127,48 @@ impl Write for Log {
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        let (tell, told) = channel();
-        if self.0.try_send(Item::End(tell)).is_ok() {
-            let _late = told.recv_timeout(LAST_LINES_WITHIN);
+        self.0.settle();
+    }
+}
+
+/// Hands lines over, for as long as the loop lives that runs this.
+pub(crate) async fn hand_over(log: Log) {
+    struct Kept(Log);
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            self.0.shared.is_kept.store(false, Ordering::SeqCst);
+            // What came before: nobody else would.
+            self.0.wake();
+        }
+    }
+    log.shared.is_kept.store(true, Ordering::SeqCst);
+    let Kept(log) = &Kept(log);
+    loop {
+        log.shared.bell.notified().await;
+        // Rung for lines that went with the last ones, too.
+        if log.shared.waiting.load(Ordering::Acquire) > 0 {
+            sleep(TOGETHER).await;
+            log.wake();
         }
     }
 }
 
 /// The thread. What can't be written is nobody's any more.
 fn write_all(mut out: impl Write, items: &Receiver<Item>, lost: &AtomicU64) {
-    for item in items {
-        let _gone = match item {
-            Item::Line(line) => out.write_all(&line),
-            Item::End(tell) => {
+    loop {
+        let _gone = match items.try_recv() {
+            Ok(Item::Line(line)) => out.write_all(&line),
+            Ok(Item::End(tell)) => {
                 let flushed = out.flush();
                 let _gone = tell.send(());
                 flushed
             }
+            Err(TryRecvError::Empty) => {
+                // Whoever has something, and meant to wake us before we got here, has: then this returns at once.
+                std::thread::park();
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
         };
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -167,5 +250,80 @@ mod tests {
         assert!(written.starts_with(b"0\n1\n"));
         assert!(written.ends_with(b"xxx\n"));
         assert!(written.len() < 2 * LINE);
+    }
+
+    /// A log that is never slow, and what was written.
+    fn quick() -> (Log, LastLines, Arc<Mutex<Vec<u8>>>) {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (token, tokens) = channel();
+        drop(token);
+        let (log, last) = Log::to(Slow { written: Arc::clone(&written), tokens }).unwrap();
+        (log, last, written)
+    }
+
+    fn wait_for(written: &Mutex<Vec<u8>>, text: &str) {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !String::from_utf8_lossy(&written.lock().unwrap()).ends_with(text) {
+            assert!(std::time::Instant::now() < end, "never written: {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn keep(log: &Log) {
+        log.shared.is_kept.store(true, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_line_is_written_without_a_loop_and_by_one() {
+        let (mut log, _last, written) = quick();
+        log.write_all(b"before\n").unwrap();
+        wait_for(&written, "before\n");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let handing = tokio::spawn(hand_over(log.clone()));
+            while !log.shared.is_kept.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..3 {
+                log.write_all(b"within\n").unwrap();
+                // Nobody else wakes the thread: it's the loop that does.
+                while log.shared.waiting.load(Ordering::Relaxed) > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                wait_for(&written, "within\n");
+            }
+            log.write_all(b"as it ends\n").unwrap();
+            handing.abort();
+            assert!(handing.await.is_err());
+        });
+        wait_for(&written, "as it ends\n");
+        log.write_all(b"after\n").unwrap();
+        wait_for(&written, "after\n");
+    }
+
+    #[test]
+    fn what_is_urgent_or_many_waits_for_no_loop_and_keeps_its_order() {
+        let (mut log, _last, written) = quick();
+        keep(&log);
+        log.write_all(b"first\n").unwrap();
+        log.urgent().write_all(b"urgent\n").unwrap();
+        wait_for(&written, "first\nurgent\n");
+        for _ in 1..MANY {
+            log.write_all(b"some\n").unwrap();
+        }
+        log.write_all(b"many\n").unwrap();
+        wait_for(&written, "many\n");
+    }
+
+    #[test]
+    fn a_process_that_ends_loses_no_line_that_waited() {
+        let (mut log, last, written) = quick();
+        keep(&log);
+        log.write_all(b"one\n").unwrap();
+        log.settle();
+        assert_eq!(*written.lock().unwrap(), b"one\n");
+        log.write_all(b"two\n").unwrap();
+        drop(last);
+        assert_eq!(*written.lock().unwrap(), b"one\ntwo\n");
     }
 }

@@ -25,6 +25,7 @@ use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::ledger::Memory;
 use crate::listener::{Access, ListenError, Listener, StateLock};
+use crate::log::{self, Log};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::{connection, paths, reload};
@@ -69,6 +70,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// How long ended runs are kept for a client that comes back.
     pub retention: Duration,
+    /// Where tracing writes to, if that wants its lines handed over.
+    pub log: Option<Log>,
 }
 
 impl Default for ServeOptions {
@@ -83,6 +86,7 @@ impl Default for ServeOptions {
             parked: None,
             grace: Duration::from_secs(10),
             retention: Duration::from_millis(bounds::RETENTION_MS),
+            log: None,
         }
     }
 }
@@ -225,6 +229,7 @@ async fn run(
 ) {
     let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter));
     let timer = spawn_local(keep_time(Rc::clone(&daemon)));
+    let handing = options.log.clone().map(|log| spawn_local(log::hand_over(log)));
     tracing::info!(
         socket = %listener.path.display(),
         pid = daemon.settings.pid,
@@ -253,6 +258,9 @@ async fn run(
     let _ended = accepting.await;
     let _ended = link.await;
     tracing::info!("stopped");
+    if let Some(handing) = handing {
+        handing.abort();
+    }
 }
 
 /// The first time: no new runs, and grace for the others. The second time: no grace.

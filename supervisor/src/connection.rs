@@ -24,10 +24,8 @@ use stockade_protocol::client::{
 use stockade_protocol::codec::CodecError;
 use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::aside::{Aside, Foreign};
 use crate::daemon::{Daemon, Pause, Sending};
@@ -36,10 +34,13 @@ use crate::ledger::Entry;
 use crate::outbox::Outbox;
 use crate::peer;
 use crate::turn::Turn;
-use crate::watched::{both, watch};
+use crate::watched::Watched;
 
 /// How long the last frame may take to leave.
 const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a full socket is left alone when there is no descriptor to wait for it by.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
 /// The largest opening frame: who hasn't opened yet can't make us keep more.
 const MAX_HELLO: u32 = 1024;
@@ -49,7 +50,7 @@ const DISCARDED: usize = 4 * 1024 * 1024;
 
 /// Serves one connection until its end.
 pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
-    let socket = match watch(socket, both()) {
+    let socket = match Watched::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, "a connection can't be watched");
@@ -71,7 +72,7 @@ fn close(aside: &Aside, owner: Option<u32>, socket: OwnedFd) {
 }
 
 /// Everything between the first and the last byte. Whose connection it was, if that could be told.
-async fn talk(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>) -> Option<u32> {
+async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     let viewer = daemon.state.borrow().viewer();
     let peer = match peer::inspect(socket.get_ref(), viewer) {
         Ok(peer) => peer,
@@ -119,7 +120,7 @@ fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
 }
 
 /// Sends an error to somebody who won't be a client.
-fn say_last(aside: &Aside, socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, text: String) {
+fn say_last(aside: &Aside, socket: &Watched, code: ProtocolErrorCode, text: String) {
     let mut frame = Vec::new();
     let message = ServerMessage::Error(ProtocolError { code, text });
     if crate::frames::push(&message, &mut frame).is_err() {
@@ -132,7 +133,7 @@ fn say_last(aside: &Aside, socket: &AsyncFd<OwnedFd>, code: ProtocolErrorCode, t
 
 /// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer
 /// instead of letting it read our last frame to its end.
-fn discard(aside: &Aside, owner: Option<u32>, socket: &AsyncFd<OwnedFd>) {
+fn discard(aside: &Aside, owner: Option<u32>, socket: &Watched) {
     let mut buffer = [0; 4096];
     let mut left = DISCARDED;
     while left > 0
@@ -162,7 +163,7 @@ fn broken(code: ProtocolErrorCode, text: impl Into<String>) -> End {
 
 struct Connection<'a> {
     daemon: &'a Rc<Daemon>,
-    socket: &'a AsyncFd<OwnedFd>,
+    socket: &'a Watched,
     id: ConnectionId,
     uid: u32,
     room: Rc<Notify>,
@@ -342,7 +343,7 @@ impl Connection<'_> {
     /// Waits until the client has closed its end, while nothing is read.
     async fn hang_up(&mut self) {
         loop {
-            let Ok(mut guard) = self.socket.ready(Interest::READABLE).await else { return };
+            let Ok(mut guard) = self.socket.readable().await else { return };
             if guard.ready().is_read_closed() {
                 return;
             }
@@ -412,7 +413,7 @@ fn next_message(frames: &mut FrameBuffer) -> Result<Option<ClientMessage>, End> 
 }
 
 /// Sends whatever comes, until the client has gone.
-async fn write(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId, bell: &Notify) {
+async fn write(daemon: &Rc<Daemon>, socket: &Watched, id: ConnectionId, bell: &Notify) {
     loop {
         let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
         match sending {
@@ -429,7 +430,7 @@ async fn write(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId,
 }
 
 /// Sends what waits, and no more.
-async fn write_out(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId) {
+async fn write_out(daemon: &Rc<Daemon>, socket: &Watched, id: ConnectionId) {
     loop {
         let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
         match sending {
@@ -446,9 +447,13 @@ async fn write_out(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: Connectio
 
 /// Waits until the socket takes bytes again. The readiness that tokio remembers may be older than the attempt that
 /// blocked, so it counts only if another attempt agrees.
-async fn wait_writable(daemon: &Rc<Daemon>, socket: &AsyncFd<OwnedFd>, id: ConnectionId) -> io::Result<()> {
+async fn wait_writable(daemon: &Rc<Daemon>, socket: &Watched, id: ConnectionId) -> io::Result<()> {
     loop {
-        let mut guard = socket.writable().await?;
+        let Ok(mut guard) = socket.writable().await else {
+            // No descriptor is left to be told by: look again in a moment.
+            sleep(ROOM_PAUSE).await;
+            return Ok(());
+        };
         let again = guard.try_io(|socket| {
             let sending = daemon.state.borrow_mut().send(id, socket.get_ref());
             match sending {

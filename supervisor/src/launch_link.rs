@@ -27,7 +27,7 @@ use crate::dispatcher::Event;
 use crate::launcher::LauncherError;
 use crate::link::Socket;
 use crate::turn::Turn;
-use crate::watched::{both, watch};
+use crate::watched::Watched;
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ async fn live(daemon: &Rc<Daemon>, channel: Channel, child: Option<Child>) -> St
 
 fn make_async(socket: OwnedFd) -> io::Result<Socket> {
     rustix::io::ioctl_fionbio(&socket, true)?;
-    Ok(Rc::new(watch(socket, both())?))
+    Ok(Rc::new(Watched::new(socket)?))
 }
 
 /// Reads what the launcher says, and then its relay too.
@@ -247,9 +247,11 @@ fn blocked(result: io::Result<()>) -> io::Result<bool> {
 async fn wait_writable(socket: Option<&Socket>, bell: &tokio::sync::Notify) {
     let Some(socket) = socket else { return };
     let writable = async {
-        if let Ok(mut guard) = socket.writable().await {
-            guard.clear_ready();
-            // Cleared before the next attempt: an edge that comes in between sets it again.
+        match socket.writable().await {
+            // Before the next attempt: an edge that comes in between sets it again.
+            Ok(mut guard) => guard.clear_ready(),
+            // No descriptor is left: the pause it is.
+            Err(_error) => core::future::pending().await,
         }
     };
     tokio::select! {

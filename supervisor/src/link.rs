@@ -16,10 +16,10 @@ use stockade_protocol::launch::{Launch, ToLauncher, ToRelay};
 use stockade_protocol::outcome::MemoryMechanism;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{ChannelError, Packed};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use crate::told::Told;
+use crate::watched::Watched;
 
 /// Messages that may wait for the launcher before clients are no longer read.
 pub(crate) const QUEUE: usize = 1024;
@@ -32,7 +32,7 @@ pub(crate) struct Introduction {
 }
 
 /// A socket of a launcher or relay, shared with the task that reads it.
-pub(crate) type Socket = Rc<AsyncFd<OwnedFd>>;
+pub(crate) type Socket = Rc<Watched>;
 
 /// The way to the launcher that is alive, if one is.
 #[derive(Debug, Default)]

@@ -3,15 +3,16 @@
 //! Where the run stands is the dispatcher's. Here is what its followers will be told, so that a follower that comes
 //! late gets the same events with the same numbers.
 
+use core::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::SandboxSpec;
+use stockade_protocol::{Bytes, ExecId};
 use tracing::Span;
 
 use crate::aside::Foreign;
@@ -25,6 +26,7 @@ const SHOWN_COMMAND: usize = 256;
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
+    pub(crate) exec_id: ExecId,
     pub(crate) owner: u32,
     pub(crate) origin: ConnectionId,
     pub(crate) request_id: u64,
@@ -32,7 +34,8 @@ pub(crate) struct Run {
     pub(crate) command: Bytes,
     /// When it was asked for, in milliseconds since the daemon's start.
     pub(crate) asked_at: u64,
-    pub(crate) span: Span,
+    /// See [`Run::span`].
+    pub(crate) span: OnceCell<Span>,
     /// Until it is handed to the launcher.
     pub(crate) waiting: Option<Box<Waiting>>,
     /// Its standard input, if that passes through us.
@@ -86,6 +89,19 @@ pub(crate) struct Exited {
 }
 
 impl Run {
+    /// What its log lines stand in. Made with the first of them: by then it has been handed to the launcher, if it could be.
+    pub(crate) fn span(&self) -> &Span {
+        self.span.get_or_init(|| {
+            tracing::info_span!(
+                "run",
+                exec_id = %self.exec_id,
+                owner = self.owner,
+                policy = self.policy,
+                command = %self.command.escape_ascii(),
+            )
+        })
+    }
+
     /// The number of the next event that has none yet; records below it are output.
     pub(crate) fn end_of_output(&self) -> u64 {
         match &self.exited {

@@ -71,7 +71,7 @@ impl State {
             match put {
                 Ok(true) => outbox.make_ready(id),
                 Ok(false) => {}
-                Err(error) => tracing::error!(parent: &run.span, %error, "an event can't be sent"),
+                Err(error) => tracing::error!(parent: run.span(), %error, "an event can't be sent"),
             }
         }
     }
@@ -146,9 +146,7 @@ fn fill_from(
         }
         2 => {
             place.seq = FIRST_SEQ;
-            if let Some(confinement) = run.confinement.clone() {
-                put_event(id, 2, ExecEvent::Started { confinement }, outbox)?;
-            }
+            put_started(id, run, outbox)?;
         }
         _ => return put_output(id, run, outbox, scratch),
     }
@@ -166,6 +164,17 @@ fn put_event(
 ) -> Result<(), CodecError> {
     let message = ServerMessage::Event { exec_id, seq, event };
     outbox.put(|buffer| frames::push(&message, buffer))
+}
+
+/// Lends the run's report to the event, and takes it back.
+fn put_started(exec_id: ExecId, run: &mut Run, outbox: &mut crate::outbox::Outbox) -> Result<(), CodecError> {
+    let Some(confinement) = run.confinement.take() else { return Ok(()) };
+    let message = ServerMessage::Event { exec_id, seq: 2, event: ExecEvent::Started { confinement } };
+    let put = outbox.put(|buffer| frames::push(&message, buffer));
+    if let ServerMessage::Event { event: ExecEvent::Started { confinement }, .. } = message {
+        run.confinement = Some(confinement);
+    }
+    put
 }
 
 fn put_exited(id: ExecId, run: &Run, outbox: &mut crate::outbox::Outbox) -> Result<bool, CodecError> {
@@ -207,7 +216,7 @@ fn put_output(
         None => Ok(Read::Nothing),
     };
     let read = read.unwrap_or_else(|error| {
-        tracing::error!(parent: &run.span, %error, "the run's output can't be read");
+        tracing::error!(parent: run.span(), %error, "the run's output can't be read");
         Read::Nothing
     });
     let gone = settled && run.ring.is_none() && place.seq < end;

@@ -77,7 +77,7 @@ impl State {
             }
             FromLauncher::Warning { exec_id, limit, value, bound } => {
                 if let Some(run) = self.runs.get(&exec_id) {
-                    tracing::info!(parent: &run.span, limit, value, bound, "a limit is near");
+                    tracing::info!(parent: run.span(), limit, value, bound, "a limit is near");
                 }
                 self.warn_followers(exec_id, &ExecEvent::LimitWarning { limit, value, bound });
             }
@@ -86,7 +86,7 @@ impl State {
                     run.usage = usage;
                     run.trusted_files = shortened(trusted_files, TRUSTED_FILES);
                     if !reaped {
-                        tracing::warn!(parent: &run.span, "ended, but a process of it isn't reaped yet");
+                        tracing::warn!(parent: run.span(), "ended, but a process of it isn't reaped yet");
                     }
                 }
                 let outcome = shortened_outcome(outcome);
@@ -117,7 +117,7 @@ impl State {
         let Some(run) = self.runs.get_mut(&id) else { return };
         for layer in &confinement.layers {
             let (layer, enforced, detail) = (layer.layer, layer.enforced, layer.detail.as_str());
-            tracing::debug!(parent: &run.span, ?layer, enforced, detail, "layer");
+            tracing::debug!(parent: run.span(), ?layer, enforced, detail, "layer");
         }
         // The launcher sees a descriptor; that it is the end of a pipe of ours only we know.
         if run.feed.is_some() {
@@ -131,7 +131,7 @@ impl State {
         match (run.ring_bytes, ring) {
             (Some(capacity), Some(memfd)) => run.ring = Some(Ring::new(memfd, capacity)),
             (Some(_), None) => {
-                tracing::error!(parent: &run.span, "the launcher sent no ring; output is lost");
+                tracing::error!(parent: run.span(), "the launcher sent no ring; output is lost");
             }
             (None, _) => {}
         }
@@ -157,7 +157,7 @@ impl State {
             || oldest_seq > next_seq
             || oldest_offset > head
         {
-            tracing::error!(parent: &run.span, "the relay's report makes no sense and is ignored");
+            tracing::error!(parent: run.span(), "the relay's report makes no sense and is ignored");
             return;
         }
         run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };

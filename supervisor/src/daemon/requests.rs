@@ -4,6 +4,7 @@
 //! Messages about a run that has just ended are no error: the client can't have known. `StdinData`, `StdinEof`,
 //! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
 
+use core::cell::OnceCell;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -193,21 +194,15 @@ impl State {
             LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),
             _ => (None, descriptors.output),
         };
-        let span = tracing::info_span!(
-            "run",
-            exec_id = %id,
-            owner = launch.owner.uid,
-            policy = spec.policy,
-            command = %shown_command(&launch.argv).escape_ascii(),
-        );
         Ok(Run {
+            exec_id: id,
             owner: launch.owner.uid,
             origin,
             request_id,
             policy: spec.policy.clone(),
             command: shown_command(&launch.argv),
             asked_at: self.now(),
-            span,
+            span: OnceCell::new(),
             feed,
             streams_input,
             ring_bytes,
@@ -255,7 +250,7 @@ impl State {
     /// A run was given more input than its policy allows.
     pub(crate) fn input_exceeded(&mut self, id: ExecId, limit: u64) {
         if let Some(run) = self.runs.get(&id) {
-            tracing::info!(parent: &run.span, limit, "more standard input than the policy allows");
+            tracing::info!(parent: run.span(), limit, "more standard input than the policy allows");
         }
         let reason = CancelReason::InputExceeded { limit };
         self.handle(Event::End { now: self.now(), run: id, reason });

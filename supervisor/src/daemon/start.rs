@@ -21,7 +21,6 @@ impl State {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(waiting) = run.waiting.take() else { return };
         let feed = run.feed.clone();
-        let span = run.span.clone();
         let Waiting { launch, spec, workspace, input, output } = *waiting;
         let result = input_of(input, feed).and_then(|(stdin, tasks)| {
             let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
@@ -33,7 +32,9 @@ impl State {
         match result {
             Ok(tasks) => self.feed_run(id, tasks),
             Err(error) => {
-                tracing::error!(parent: &span, %error, "the run can't be handed to the launcher");
+                if let Some(run) = self.runs.get(&id) {
+                    tracing::error!(parent: run.span(), %error, "the run can't be handed to the launcher");
+                }
                 let errno = error.raw_os_error().unwrap_or(0);
                 let subject = if errno == 0 { error.to_string() } else { "standard input's pipe".to_owned() };
                 let failure = SetupFailure { stage: SetupStage::Check, errno, subject: subject.into() };

@@ -147,14 +147,17 @@ impl State {
     }
 
     /// Hands an event to the dispatcher and carries out what it says. Events that come up on the way wait for their
-    /// turn, so that effects are carried out in the order they were decided.
+    /// turn, so that effects are carried out in the order they were decided, but for the starts among them, which come first.
     pub(crate) fn handle(&mut self, event: Event) {
         self.events.push_back(event);
         if core::mem::replace(&mut self.is_handling, true) {
             return;
         }
         while let Some(event) = self.events.pop_front() {
-            for effect in self.dispatcher.handle(event) {
+            let mut effects = self.dispatcher.handle(event);
+            // What the launcher is told it does while we do the rest, and nothing of the rest is about a run that only starts.
+            effects.sort_by_key(|effect| !matches!(effect, Effect::Start { .. }));
+            for effect in effects {
                 self.carry_out(effect);
             }
         }
@@ -176,7 +179,7 @@ impl State {
             Effect::Start { run } => self.start(run),
             Effect::Cancel { run, reason } => {
                 if let Some(run) = self.runs.get(&run) {
-                    tracing::info!(parent: &run.span, ?reason, "cancelling");
+                    tracing::info!(parent: run.span(), ?reason, "cancelling");
                 }
                 self.tell_launcher(run, &ToLauncher::Cancel { exec_id: run, reason });
             }
@@ -222,10 +225,10 @@ impl State {
     fn emit(&mut self, id: ExecId, seq: u64, what: Emission) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         match what {
-            Emission::Accepted { .. } => tracing::info!(parent: &run.span, "accepted"),
+            Emission::Accepted { .. } => tracing::info!(parent: run.span(), "accepted"),
             Emission::Started => {
                 run.started = true;
-                tracing::info!(parent: &run.span, "started");
+                tracing::info!(parent: run.span(), "started");
             }
             Emission::Exited { outcome } => {
                 if let Some(feed) = &run.feed {
@@ -233,7 +236,7 @@ impl State {
                 }
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
-                tracing::info!(parent: &run.span, ?outcome, why, "ended");
+                tracing::info!(parent: run.span(), ?outcome, why, "ended");
                 run.exited = Some(Exited { seq, outcome });
             }
         }
@@ -273,7 +276,7 @@ impl State {
         if let Some(feed) = &run.feed {
             feed.close();
         }
-        tracing::debug!(parent: &run.span, "forgotten");
+        tracing::debug!(parent: run.span(), "forgotten");
     }
 
     /// A new connection.

@@ -580,7 +580,6 @@ impl<'a> Run<'a> {
 
     fn finish(&mut self, mut end: End) -> u8 {
         // That the launcher hears of it no more changes nothing: it is about to leave.
-        let _ = self.link.tell(ToLauncher::Acknowledge { exec_id: self.plan.exec_id });
         let _ = self.link.tell(ToLauncher::Shutdown);
         end.usage.bytes_out = self.out;
         end.usage.bytes_in = self.sent;

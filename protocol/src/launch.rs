@@ -68,11 +68,6 @@ pub enum ToLauncher {
         /// The run.
         exec_id: ExecId,
     },
-    /// The supervisor has this run's end; the launcher may forget it.
-    Acknowledge {
-        /// The run.
-        exec_id: ExecId,
-    },
     /// Ends every run and then the launcher.
     Shutdown,
 }

@@ -465,7 +465,6 @@ fn to_launcher() -> Vec<ToLauncher> {
         ToLauncher::Resize { exec_id: RUN, rows: 24, columns: 80 },
         ToLauncher::Cancel { exec_id: RUN, reason: CancelReason::Asked },
         ToLauncher::OutputExceeded { exec_id: RUN },
-        ToLauncher::Acknowledge { exec_id: RUN },
         ToLauncher::Shutdown,
     ]
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::confinement::{Confinement, StdioPath};
-use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION, ToLauncher};
+use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION};
 use stockade_protocol::outcome::Outcome;
 use stockade_protocol::{Bytes, ExecId};
 
@@ -91,15 +91,11 @@ impl State {
                 }
                 let outcome = shortened_outcome(outcome);
                 self.handle(Event::Ended { now, run: exec_id, outcome, reaped });
-                if reaped {
-                    self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
-                }
                 self.settle_acknowledgement(exec_id);
             }
             FromLauncher::Reaped { exec_id } => {
                 tracing::info!(%exec_id, "the last process is reaped");
                 self.handle(Event::Reaped { run: exec_id });
-                self.tell_launcher(exec_id, &ToLauncher::Acknowledge { exec_id });
             }
             FromLauncher::Warmth { warmth } => self.link.warmth = warmth,
             _ => tracing::warn!("the launcher said something this version doesn't know"),

@@ -77,7 +77,6 @@ fn a_drain_lets_runs_end_refuses_new_ones_and_ends_the_launcher() {
     launcher.end_output(run);
     launcher.ended(run, Outcome::Exited { code: 0 });
     assert_eq!(client.read_to_end(run, 3).0, b"last words");
-    assert_eq!(launcher.next(), ToLauncher::Acknowledge { exec_id: run });
     assert_eq!(launcher.next(), ToLauncher::Shutdown);
     drop(launcher);
     let socket = stage.socket.clone();

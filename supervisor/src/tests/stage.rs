@@ -260,17 +260,14 @@ impl Launcher {
         self.receive().0
     }
 
-    /// The next launch; what else comes first must be an acknowledgement.
+    /// The next message, which must be a launch.
     pub(super) fn launch(&mut self) -> (Launch, Vec<OwnedFd>) {
-        loop {
-            match self.receive() {
-                (ToLauncher::Launch(launch), descriptors) => {
-                    drop(self.spec(&launch));
-                    return (*launch, descriptors);
-                }
-                (ToLauncher::Acknowledge { .. }, _) => {}
-                (other, _) => panic!("{other:?} instead of a launch"),
+        match self.receive() {
+            (ToLauncher::Launch(launch), descriptors) => {
+                drop(self.spec(&launch));
+                (*launch, descriptors)
             }
+            (other, _) => panic!("{other:?} instead of a launch"),
         }
     }
 

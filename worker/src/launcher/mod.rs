@@ -231,7 +231,7 @@ impl Launcher {
                 self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
             }
             ToLauncher::Shutdown => self.close(),
-            // An ended run is forgotten when its last process is; terminals aren't there yet.
+            // Terminals aren't there yet.
             _ => {}
         }
     }

@@ -155,8 +155,7 @@ impl State {
         }
         while let Some(event) = self.events.pop_front() {
             let mut effects = self.dispatcher.handle(event);
-            // What the launcher is told it does while we do the rest, and nothing of the rest is about a run that only starts.
-            effects.sort_by_key(|effect| !matches!(effect, Effect::Start { .. }));
+            starts_first(&mut effects);
             for effect in effects {
                 self.carry_out(effect);
             }
@@ -324,5 +323,31 @@ impl State {
                 tracing::error!(%error, "a warning can't be sent");
             }
         }
+    }
+}
+
+/// Moves the starts to the front, in their order: what the launcher is told it does while we do the rest, and nothing of the
+/// rest is about a run that only starts.
+fn starts_first(effects: &mut [Effect]) {
+    let mut starts = 0;
+    for at in 0..effects.len() {
+        if matches!(effects[at], Effect::Start { .. }) {
+            effects[starts..=at].rotate_right(1);
+            starts += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_come_first_and_the_rest_keeps_its_order() {
+        let start = |number| Effect::Start { run: ExecId::from_bytes([number; 16]) };
+        let rest = |number| Effect::Finish { run: ExecId::from_bytes([number; 16]) };
+        let mut effects = vec![rest(1), start(2), rest(3), rest(4), start(5), start(6), rest(7)];
+        starts_first(&mut effects);
+        assert_eq!(effects, [start(2), start(5), start(6), rest(1), rest(3), rest(4), rest(7)]);
     }
 }

@@ -1,6 +1,6 @@
 //! Policies and what was resolved of them: a repeated request costs a look-up.
 //!
-//! A policy resolves to the same for the same subject ([`Confines::of`] is pure), so what came of it is kept, in a bounded
+//! A policy resolves to the same for the same subject ([`stockade_policies::Confines::of`] is pure), so what came of it is kept, in a bounded
 //! table. The table owns the set of policies: a set that comes in its place brings an empty table, and nothing that an old
 //! set said is ever given out again.
 
@@ -17,7 +17,7 @@ use crate::admission::{Confining, Numbered, confines_of};
 /// workspaces takes no place of one who has few.
 pub(crate) const KEPT: usize = 128;
 /// The largest spec that is kept, in bytes of its message: workspaces with long names times policies with many paths.
-pub(crate) const LARGEST: usize = 64 * 1024;
+pub(crate) const LARGEST: usize = 32 * 1024;
 
 /// Policies, and what they were resolved to.
 #[derive(Debug)]

@@ -11,8 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pivot_root;
 use rustix::process::{getegid, geteuid};
 use seccompiler::{apply_filter, sock_filter};
-use stockade_policies::PolicySet;
-use stockade_policies::resolve::{ResolveRequest, resolve};
+use stockade_policies::{Confines, PolicySet, Subject};
 use stockade_protocol::client::Overrides;
 
 use crate::error::BenchError;

@@ -1,8 +1,10 @@
 //! One run as the launcher sees it: its processes, what they say and what they are told. Its deadlines are in `clock`, the
-//! one outcome it will have in `report`.
+//! one outcome it will have in `report`, what holds of its worker in `held`, what is said in `talk`.
 
 mod clock;
+mod held;
 mod report;
+mod talk;
 
 pub(crate) use report::failed_to_begin;
 
@@ -11,14 +13,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 use stockade_protocol::confinement::{Confinement, Plan};
-use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{Clock, Outcome, SetupFailure, SetupStage};
 use stockade_protocol::spec::Limits;
 use stockade_protocol::{Bytes, ExecId};
-use stockade_wire::channel::{Channel, ChannelError};
+use stockade_wire::channel::Channel;
 
 use super::preparation::{Order, Stdio, take_ids};
 use super::templates::Template;
@@ -27,10 +27,9 @@ use super::{SWEEP_BOUND, WORKERS_IN_VAIN, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
 use crate::failure::{At, Staged, failed};
 use crate::init;
-use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Sweep, ToTemplate, ToWorker, Used};
-use crate::monitor::{Breached, MonitorCommand, MonitorReport, Tree};
-use crate::poller::{Interest, Poller};
-use crate::relay::RelayCommand;
+use crate::messages::{Command, Ended, Parked, Prepare, Sweep, ToTemplate, Used};
+use crate::monitor::{Breached, MonitorReport};
+use crate::poller::Poller;
 use crate::stages::sources;
 use crate::sys::Reaped;
 
@@ -331,16 +330,6 @@ impl Run {
         self.confinement.is_some() && !self.is_condemned() && self.init_end.is_none()
     }
 
-    /// A spare that may be given out: what guards it is still there.
-    pub(crate) fn is_fresh(&mut self) -> bool {
-        let changed = self.mountinfo.as_ref().is_some_and(|mountinfo| {
-            let mut asked = [PollFd::new(mountinfo, PollFlags::PRI | PollFlags::ERR)];
-            !matches!(rustix::event::poll(&mut asked, Some(&Timespec::default())), Ok(0))
-        });
-        let holds = !changed || self.dissolved_guard().is_none();
-        self.is_spare() && holds && !self.is_condemned() && self.init_end.is_none()
-    }
-
     /// What it was to run, for another worker: this one is stale. `None`: it was cancelled, or so many were of no use that
     /// another won't be: somebody makes and removes guarded names all the time.
     pub(crate) fn take_back(&mut self) -> Option<Order> {
@@ -351,216 +340,6 @@ impl Run {
         let Assigned { command, workspace, stdio, in_vain } = self.assigned.take_if(may_go_on)?;
         let (exec_id, prepare, in_vain) = (self.exec_id, self.prepare.clone(), in_vain + 1);
         Some(Order { exec_id, prepare, workspace, command, stdio, in_vain })
-    }
-
-    /// Listens to its worker under `token`.
-    pub(crate) fn listen(mut self, poller: &Poller, token: u64) -> Staged<Self> {
-        poller.add(&self.channel, token, Interest::Read).at(SetupStage::Template, "poller")?;
-        self.listening = true;
-        Ok(self)
-    }
-
-    /// The other end is gone.
-    pub(crate) fn stop_listening(&mut self, poller: &Poller) {
-        if core::mem::take(&mut self.listening) {
-            drop(poller.remove(&self.channel));
-        }
-    }
-
-    /// Takes one message of the worker's. `namespaces`: ours.
-    ///
-    /// # Errors
-    /// The worker's own failure, or `Verify`: what doesn't hold of it.
-    pub(crate) fn receive(&mut self, namespaces: &verify::Namespaces) -> Staged<Progress> {
-        if !self.listening {
-            return Ok(Progress::Nothing);
-        }
-        let heard = match self.channel.receive() {
-            // Closed with something unread in it: what it was told last, it never heard. What it had said comes next.
-            Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                self.commanded = false;
-                self.channel.receive()
-            }
-            other => other,
-        };
-        let (message, mut descriptors) = match heard {
-            Ok(Some(received)) => received,
-            Err(error) if error.would_block() => return Ok(Progress::Nothing),
-            Ok(None) | Err(_) => return Ok(Progress::Closed),
-        };
-        match message {
-            FromWorker::Placed { held, made } => {
-                self.placed.extend(held.into_iter().zip(descriptors));
-                self.made.extend(made);
-                Ok(Progress::More)
-            }
-            FromWorker::Cloned { pid } => {
-                self.init = Pid::from_raw(pid).zip(descriptors.pop());
-                if self.is_condemned() {
-                    self.kill();
-                }
-                // Template and init write to one socket: an init with little to set up may be first.
-                Ok(if self.parked.is_some() { Progress::Parked } else { Progress::More })
-            }
-            FromWorker::Parked(parked) => {
-                self.parked = Some((*parked, descriptors));
-                Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
-            }
-            FromWorker::Rooted => {
-                if let Some((pid, _)) = &self.init {
-                    self.rooted = Some(verify::Rooted::read(&self.prepare, *pid, namespaces)?);
-                }
-                Ok(Progress::More)
-            }
-            FromWorker::Stale => Ok(Progress::Stale),
-            FromWorker::Running => {
-                self.started = Some(Instant::now());
-                Ok(Progress::Running)
-            }
-            FromWorker::Failed(failure) => Err(failure),
-            FromWorker::Ended(ended) => {
-                self.ended = Some(ended);
-                self.ended_at = Some(Instant::now());
-                Ok(Progress::Ended)
-            }
-        }
-    }
-
-    /// Reads back what holds of the parked worker, and watches its masks.
-    ///
-    /// # Errors
-    /// `Verify` with what doesn't hold.
-    pub(crate) fn verify(
-        &mut self,
-        namespaces: &verify::Namespaces,
-        poller: &Poller,
-        number: u64,
-    ) -> Staged<()> {
-        let (Some((parked, _)), Some((pid, _))) = (&self.parked, &self.init) else {
-            return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
-        };
-        let group = self.cgroup.as_ref().map(RunCgroup::path);
-        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, self.rooted.take())?;
-        self.confinement = Some(Box::new(report));
-        if !parked.guarded.is_empty() {
-            let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());
-            let mountinfo = File::open(&path).at(SetupStage::Verify, "mountinfo")?;
-            poller
-                .add(&mountinfo, number + Source::Mounts as u64, Interest::End)
-                .at(SetupStage::Verify, "mountinfo")?;
-            self.mountinfo = Some(mountinfo);
-        }
-        if let Some(group) = &self.cgroup {
-            let growth = group.growth().map_err(|error| cgroup_failed(&error))?;
-            for (events, source) in [(&growth.memory, Source::Memory), (&growth.processes, Source::Processes)]
-            {
-                poller.add(events, number + source as u64, Interest::End).at(SetupStage::Cgroup, "events")?;
-            }
-            self.growth = Some(growth);
-        }
-        match self.dissolved_guard() {
-            Some(path) => Err(failed(SetupStage::Guard, libc::ESTALE, path)),
-            None => Ok(()),
-        }
-    }
-
-    /// What the control group's events mean: an outcome, if a limit was passed, or a warning (value and bound).
-    pub(crate) fn group_event(&mut self, source: Source) -> (Option<Outcome>, Option<(u64, u64)>) {
-        let (Some(group), Some(growth)) = (&self.cgroup, &self.growth) else { return (None, None) };
-        RunCgroup::rearm(if source == Source::Memory { &growth.memory } else { &growth.processes });
-        let Ok(events) = group.events() else { return (None, None) };
-        if source == Source::Processes && events.forks_refused > 0 {
-            let seen = self.limits.processes + 1;
-            return (Some(Outcome::ProcessesExceeded { limit: self.limits.processes, seen }), None);
-        }
-        if source == Source::Memory && events.high > 0 && group.lift_high().is_ok() {
-            let now = group.counters().map_or(0, |counters| counters.memory);
-            let warning = self.limits.memory.filter(|_| !core::mem::replace(&mut self.warned, true));
-            return (None, warning.map(|bound| (now, bound)));
-        }
-        (None, None)
-    }
-
-    /// The first mask that isn't mounted any more.
-    pub(crate) fn dissolved_guard(&mut self) -> Option<Bytes> {
-        let (Some(mountinfo), Some((parked, _))) = (self.mountinfo.as_mut(), &self.parked) else {
-            return None;
-        };
-        verify::first_unmounted(mountinfo, &parked.guarded)
-    }
-
-    /// What the monitor is asked, with its descriptors.
-    pub(crate) fn watch_order(&mut self) -> (MonitorCommand, Vec<OwnedFd>) {
-        let mut descriptors = Vec::new();
-        let pidfd = self.init.as_ref().and_then(|(_, fd)| fd.try_clone().ok());
-        descriptors.extend(pidfd);
-        let tree = match (&self.init, self.prepare.plan) {
-            (Some((pid, _)), Plan::Minimal) => Tree::Descendants { pid: pid.as_raw_nonzero().get() },
-            _ => Tree::Namespace,
-        };
-        if let Some((_, from_worker)) = self.parked.as_mut() {
-            descriptors.append(from_worker);
-        }
-        let command = MonitorCommand::Watch {
-            exec_id: self.exec_id,
-            // A control group bounds memory exactly; processor time is still the monitor's.
-            memory: self.limits.memory.filter(|_| self.cgroup.is_none()),
-            processes: self.limits.processes,
-            cpu_ms: self.limits.cpu_ms,
-            tree,
-        };
-        (command, descriptors)
-    }
-
-    /// What the relay is asked, with its descriptors.
-    pub(crate) fn relay_order(&mut self) -> Option<(RelayCommand, Vec<OwnedFd>)> {
-        let relayed = self.assigned.as_mut()?.stdio.relayed.as_mut()?;
-        let [stdout, stderr] = relayed.pipes.take()?;
-        let ring = relayed.ring.try_clone().ok()?;
-        let command = RelayCommand::Add {
-            exec_id: self.exec_id,
-            ring_bytes: relayed.ring_bytes,
-            output_limit: self.limits.output,
-            idle_ms: self.limits.idle_ms,
-        };
-        Some((command, vec![stdout, stderr, ring]))
-    }
-
-    /// Tells the worker what to run. One that is gone shows at its channel's end.
-    pub(crate) fn start(&mut self) {
-        let Some(Assigned { command, stdio, .. }) = &mut self.assigned else { return };
-        if let Some(confinement) = &mut self.confinement {
-            verify::complete(confinement, command, stdio.paths);
-        }
-        if self.template.is_none() {
-            drop(self.channel.send(&ToWorker::Go, &[]));
-            self.commanded = true;
-        } else {
-            let message = ToWorker::Start(Box::new(command.clone()));
-            let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
-            self.commanded = self.channel.send(&message, &ends).is_ok();
-        }
-    }
-
-    /// The message that the tool runs. Its descriptors are its own alone from now on.
-    pub(crate) fn started(&mut self) -> (FromLauncher, Vec<OwnedFd>) {
-        let confinement = self.confinement.clone().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
-        let stdio = self.assigned.as_mut().map(|assigned| &mut assigned.stdio);
-        let ring = stdio.and_then(|stdio| {
-            stdio.ends.clear();
-            stdio.relayed.as_ref()?.ring.try_clone().ok()
-        });
-        if let Some(assigned) = &mut self.assigned {
-            assigned.workspace = None;
-        }
-        (FromLauncher::Started { exec_id: self.exec_id, confinement }, ring.into_iter().collect())
-    }
-
-    /// Passes a signal on; before the tool runs there is nobody to take it.
-    pub(crate) fn signal(&mut self, number: u8) {
-        if self.started.is_some() && self.ended.is_none() {
-            drop(self.channel.send(&ToWorker::Signal(number), &[]));
-        }
     }
 
     /// Decides the outcome, once, and kills.

@@ -1,0 +1,138 @@
+//! The processes beside the launcher that watch its runs: the relay reads their output, the monitor measures them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::Pid;
+use stockade_protocol::launch::FromLauncher;
+use stockade_protocol::outcome::{Clock, Outcome};
+use stockade_wire::channel::ChannelError;
+
+use super::outbox::Outbox;
+use super::{Launcher, MESSAGES_A_TURN, MONITOR, RELAY, run, spawn};
+use crate::monitor::MonitorReport;
+use crate::poller::Ready;
+use crate::relay::{RelayCommand, RelayReport};
+
+impl Launcher {
+    pub(super) fn start_relay(&mut self) -> io::Result<OwnedFd> {
+        let (pid, channel) = spawn::satellite("relay")?;
+        let (ours, theirs) = stockade_wire::socket::seqpacket_pair()?;
+        let mut relay = Outbox::new(channel, RELAY, &self.poller)?;
+        relay.send(&RelayCommand::Supervisor, vec![theirs], &self.poller);
+        self.satellites.push(pid);
+        self.relay = Some(relay);
+        Ok(ours)
+    }
+
+    /// Started with the first run that lives long enough to be watched.
+    pub(super) fn start_monitor(&mut self) -> io::Result<()> {
+        if self.monitor.is_none() {
+            let (pid, channel) = spawn::satellite("monitor")?;
+            self.satellites.push(pid);
+            self.monitor = Some(Outbox::new(channel, MONITOR, &self.poller)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn watch(&mut self, number: u64) {
+        let started = self.start_monitor();
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        match (started, self.monitor.as_mut()) {
+            (Ok(()), Some(monitor)) => {
+                let (command, descriptors) = run.watch_order();
+                monitor.send(&command, descriptors, &self.poller);
+            }
+            _ => run.condemn(run::no_satellite("monitor")),
+        }
+    }
+
+    /// Without a relay or a monitor limits don't hold: every run ends, and so does this launcher.
+    pub(super) fn satellite_died(&mut self, pid: Pid) {
+        self.satellites.retain(|other| *other != pid);
+        let all: Vec<u64> = self.runs.keys().copied().collect();
+        for number in all {
+            let reason = "a process that watches the run died".to_owned();
+            self.condemn(number, Outcome::Lost { reason });
+        }
+        self.closing = true;
+    }
+
+    pub(super) fn hear_monitor(&mut self, event: Ready) {
+        let Some(monitor) = self.monitor.as_mut() else { return };
+        if event.writable {
+            monitor.flush(&self.poller);
+        }
+        for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
+            let Some(monitor) = self.monitor.as_ref() else { return };
+            match monitor.channel().receive::<MonitorReport>() {
+                Ok(Some((report, _))) => self.monitored(&report),
+                other => {
+                    if closed(&other) {
+                        self.monitor = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn monitored(&mut self, report: &MonitorReport) {
+        let Some(exec_id) = run::subject_of(report) else { return };
+        let Some(number) = self.by_id.get(&exec_id).copied() else { return };
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        if let Some(outcome) = run.monitored(report) {
+            self.condemn(number, outcome);
+            return self.settle(number);
+        }
+        if let MonitorReport::Warning { limit, value, bound, .. } = report {
+            let (limit, value, bound) = (run::limit_name(*limit).to_owned(), *value, *bound);
+            let message = FromLauncher::Warning { exec_id, limit, value, bound };
+            self.supervisor.send(message, Vec::new(), &self.poller);
+        }
+    }
+
+    pub(super) fn hear_relay(&mut self, event: Ready) {
+        let Some(relay) = self.relay.as_mut() else { return };
+        if event.writable {
+            relay.flush(&self.poller);
+        }
+        for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
+            let Some(relay) = self.relay.as_ref() else { return };
+            match relay.channel().receive::<RelayReport>() {
+                Ok(Some((report, _))) => self.relayed(report),
+                other => {
+                    if closed(&other) {
+                        self.relay = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn relayed(&mut self, report: RelayReport) {
+        match report {
+            RelayReport::OutputExceeded { exec_id, limit } => {
+                self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
+            }
+            RelayReport::Idle { exec_id, limit_ms } => {
+                self.condemn_id(exec_id, Outcome::TimedOut { clock: Clock::Idle, limit_ms });
+            }
+            RelayReport::Failed { exec_id, errno } => {
+                let reason = format!("its output could not be relayed (errno {errno})");
+                self.condemn_id(exec_id, Outcome::Lost { reason });
+            }
+            RelayReport::Drained { .. } => {}
+        }
+    }
+}
+
+/// Whether a receive says that the other end is gone, or speaks another language.
+fn closed<T>(received: &Result<Option<T>, ChannelError>) -> bool {
+    match received {
+        Ok(None) => true,
+        Ok(Some(_)) => false,
+        Err(error) => !error.would_block(),
+    }
+}

@@ -9,12 +9,10 @@
 //! its launcher; without a pid namespace it must outlive it by the moment that killing the tree takes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -31,7 +29,7 @@ use stockade_wire::channel::Channel;
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used};
 use crate::stages::beside::Beside;
-use crate::stages::listing::{Listing, WORTH_IT};
+use crate::stages::missing::came_to_be;
 use crate::stages::root::Pivoted;
 use crate::stages::worker::{self, Locked, Unconfined};
 use crate::sys::{self, ExecPlan, ExecStep};
@@ -383,65 +381,4 @@ fn report(channel: &Channel, status: i32, wall: Duration, used: Used, missing: &
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let trusted_files = came_to_be(missing);
     drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
-}
-
-/// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
-/// says where settings and hooks are, and what can't be looked into may hold them.
-fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
-    let mut in_each: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
-    for path in missing {
-        let (above, name) = parts(path);
-        in_each.entry(above).or_default().push(name);
-    }
-    let mut came = BTreeSet::new();
-    for (above, names) in in_each {
-        let above = Path::new(OsStr::from_bytes(above));
-        match way(above) {
-            Way::Nowhere => {}
-            Way::Odd(here) => drop(came.insert(here)),
-            Way::Plain => {
-                let worth_it = names.len() >= WORTH_IT;
-                let listing = if worth_it { Listing::of(CWD, above) } else { Listing::default() };
-                let paths = names.iter().filter(|name| !listing.lacks(name));
-                let paths = paths.map(|name| above.join(OsStr::from_bytes(name)));
-                let is_gone = |path: &PathBuf| {
-                    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-                };
-                came.extend(paths.filter(|path| !is_gone(path)));
-            }
-        }
-    }
-    came.into_iter().map(Bytes::from).collect()
-}
-
-/// An absolute path's directory and its name in it.
-fn parts(path: &[u8]) -> (&[u8], &[u8]) {
-    let at = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    let (above, name) = path.split_at(at);
-    (if above.is_empty() { b"/" } else { above }, name.get(1..).unwrap_or_default())
-}
-
-/// What is on the way to a directory.
-#[derive(Debug)]
-enum Way {
-    /// Plain directories, and it is one.
-    Plain,
-    /// It isn't there.
-    Nowhere,
-    /// The first that exists and isn't a plain directory, or can't be passed.
-    Odd(PathBuf),
-}
-
-fn way(directory: &Path) -> Way {
-    let mut way: Vec<&Path> = directory.ancestors().collect();
-    way.reverse();
-    for (at, here) in way.iter().enumerate() {
-        match here.symlink_metadata() {
-            Ok(there) if there.is_dir() => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Way::Nowhere,
-            Ok(_) => return Way::Odd((*here).to_owned()),
-            Err(_) => return Way::Odd(at.checked_sub(1).map_or(*here, |above| way[above]).to_owned()),
-        }
-    }
-    Way::Plain
 }

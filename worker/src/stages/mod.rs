@@ -22,6 +22,7 @@ pub(crate) mod identity;
 pub(crate) mod landlock;
 pub(crate) mod limits;
 pub(crate) mod listing;
+pub(crate) mod missing;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod placeholder;

@@ -12,7 +12,7 @@ use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage, Stream};
 use stockade_protocol::outcome::Outcome;
 use stockade_tests::setting::marker;
-use stockade_tests::wire::{Wire, request, workspace};
+use stockade_tests::wire::{Came, Wire, request, workspace};
 use stockade_tests::{Daemon, Ground, Mode, left, wait_until};
 
 const IN_FLIGHT: usize = 64;
@@ -158,6 +158,42 @@ fn settle(daemon: &Daemon) {
         std::thread::sleep(Duration::from_millis(100));
         is_steady
     });
+}
+
+/// How long nothing may come.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many runs are asked for at once: more than fit into the channel of the template that makes their workers.
+const AT_ONCE: u64 = 700;
+
+#[test]
+fn hundreds_of_runs_asked_for_at_once_all_start_and_are_all_heard() {
+    for mode in Mode::daemons_here() {
+        let daemon = Daemon::start(mode.server(), &["--slots", "1000"]);
+        let ground = Ground::new(mode.client());
+        let mut wire = Wire::greeted(&daemon, mode.client());
+        let folder = workspace(&ground);
+        for number in 0..AT_ONCE {
+            let mut asked = request(&ground, "default", &["sh", "-c", "echo on; exec sleep 1000"]);
+            asked.request_id = number;
+            wire.send(&ClientMessage::Exec(Box::new(asked)), &[folder.as_fd()]);
+        }
+        let (mut accepted, mut started, mut heard) = (0, 0, 0);
+        while heard < AT_ONCE {
+            let came = wire.receive(PATIENCE);
+            let Came::Message(message) = &came else {
+                panic!("{mode:?}, {accepted} accepted, {started} started, {heard} heard, then {came:?}");
+            };
+            match &**message {
+                ServerMessage::Event { event: ExecEvent::Accepted { .. }, .. } => accepted += 1,
+                ServerMessage::Event { event: ExecEvent::Started { .. }, .. } => started += 1,
+                ServerMessage::Event { event: ExecEvent::Output { bytes, .. }, .. } if bytes.0 == b"on\n" => {
+                    heard += 1;
+                }
+                other => panic!("{mode:?}, {started} started: {other:?}"),
+            }
+        }
+        assert_eq!((accepted, started), (AT_ONCE, AT_ONCE));
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used};
+use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used, say};
 use crate::stages::beside::Beside;
 use crate::stages::missing::came_to_be;
 use crate::stages::root::Pivoted;
@@ -147,9 +147,7 @@ fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
         Some(proc) => core::iter::once(proc).chain(tmpfs).map(AsFd::as_fd).collect(),
         None => Vec::new(),
     };
-    channel
-        .send(&FromWorker::Parked(Box::new(parked)), &descriptors)
-        .map_err(|_| failed(SetupStage::Template, libc::EPIPE, "channel"))
+    say(channel, &FromWorker::Parked(Box::new(parked)), &descriptors)
 }
 
 /// Makes everything ready for the tool, and waits until it may be started. `None`: the launcher has gone, or needs this

@@ -8,15 +8,21 @@
 //! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before Running
 //! ```
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use rustix::event::Timespec;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::Owner;
-use stockade_protocol::outcome::SetupFailure;
+use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::SandboxSpec;
+use stockade_wire::channel::{Channel, ChannelError};
 
+use crate::failure::{At, Staged};
 use crate::stages::identity::IdMap;
 
 /// To a template.
@@ -139,6 +145,34 @@ pub(crate) enum FromWorker {
     Failed(SetupFailure),
     /// The tool has ended and nothing of the run is left but init.
     Ended(Box<Ended>),
+}
+
+/// How often a message is tried that isn't taken because too many descriptors are on their way in sockets: a run of many
+/// open files may send few, and its user's other runs count.
+const TRIES: usize = 1000;
+/// The pause before it's tried again.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
+/// Says something with descriptors beside it.
+///
+/// # Errors
+/// `Template`: the other end has gone, or what it was.
+pub(crate) fn say(channel: &Channel, message: &FromWorker, beside: &[BorrowedFd<'_>]) -> Staged<()> {
+    const IN_FLIGHT: Errno = Errno::TOOMANYREFS;
+    let mut sent = channel.send(message, beside);
+    for _ in 0..TRIES {
+        match &sent {
+            Err(ChannelError::Io(error)) if error.raw_os_error() == Some(IN_FLIGHT.raw_os_error()) => {}
+            _ => break,
+        }
+        let _ = rustix::event::poll(&mut [], Some(&PAUSE));
+        sent = channel.send(message, beside);
+    }
+    sent.map_err(|error| match error {
+        ChannelError::Io(error) => error,
+        _ => io::Error::from_raw_os_error(libc::EPROTO),
+    })
+    .at(SetupStage::Template, "channel")
 }
 
 /// What a parked worker says of itself. Compared with what the kernel says.

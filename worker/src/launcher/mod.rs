@@ -64,6 +64,8 @@ const MONITOR: u64 = 2;
 const RELAY: u64 = 3;
 /// A run's number is its first token ([`Source`]).
 const FIRST_RUN: u64 = Source::COUNT;
+/// A template's token is its number and this: no run's number ever comes so far.
+const FIRST_TEMPLATE: u64 = 1 << 63;
 /// Messages taken from one socket before the others have their turn.
 const MESSAGES_A_TURN: usize = 32;
 
@@ -186,6 +188,7 @@ impl Launcher {
             SIGNALS => self.reap(),
             MONITOR => self.hear_monitor(event),
             RELAY => self.hear_relay(event),
+            token if token >= FIRST_TEMPLATE => self.order(token - FIRST_TEMPLATE),
             token => match Source::of(token) {
                 (number, Source::Worker) => self.hear_worker(number),
                 (number, Source::Mounts) => self.check_guard(number),
@@ -196,7 +199,7 @@ impl Launcher {
 
     fn hear_supervisor(&mut self, event: Ready) {
         if event.writable {
-            self.supervisor.flush(&self.poller);
+            drop(self.supervisor.flush(&self.poller));
         }
         for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
             let Some(channel) = self.supervisor.channel() else { return };
@@ -302,7 +305,9 @@ impl Launcher {
 
     fn next_deadline(&self) -> Option<Instant> {
         let runs = self.runs.values().filter_map(Run::deadline);
-        runs.chain(self.templates.deadline()).chain(self.refill_at).chain(self.warmth.1).min()
+        let outboxes = [Some(&self.supervisor), self.monitor.as_ref(), self.relay.as_ref()];
+        let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
+        runs.chain(full).chain(self.templates.deadline()).chain(self.refill_at).chain(self.warmth.1).min()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -327,11 +332,22 @@ impl Launcher {
                 }
             }
         }
+        self.retry(now);
         for spare in self.templates.expired(now) {
             self.dismiss(spare);
         }
         self.refill(now);
         self.tell_warmth(now);
+    }
+
+    /// Tries again what couldn't be sent because too many descriptors were on their way.
+    fn retry(&mut self, now: Instant) {
+        let ours = [Some(&mut self.supervisor), self.monitor.as_mut(), self.relay.as_mut()];
+        for outbox in ours.into_iter().flatten().chain(self.templates.orders()) {
+            if outbox.retry_at().is_some_and(|at| at <= now) {
+                drop(outbox.flush(&self.poller));
+            }
+        }
     }
 
     /// Says what the templates did, a while after that has changed.

@@ -84,8 +84,8 @@ pub(crate) enum Progress {
 /// Who makes a worker.
 #[derive(Debug)]
 pub(crate) enum Maker<'a> {
-    /// A template.
-    Template(&'a Template),
+    /// A template, which is asked as soon as its channel has room.
+    Template(&'a mut Template, &'a Poller),
     /// The launcher itself (embedded), with the workspace if it was passed, and what it will run.
     Launcher(Option<OwnedFd>, &'a Command, &'a Stdio),
 }
@@ -206,9 +206,16 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
 }
 
 /// Has a template clone a worker. Our end of its channel.
-fn by_template(template: &Template, prepare: &Prepare, group: Option<BorrowedFd<'_>>) -> Staged<Channel> {
-    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
-    template.make(&ToTemplate::Make(prepare.ids), &theirs, group)?;
+fn by_template(
+    template: &mut Template,
+    prepare: &Prepare,
+    group: Option<BorrowedFd<'_>>,
+    poller: &Poller,
+) -> Staged<Channel> {
+    const STAGE: SetupStage = SetupStage::Template;
+    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(STAGE, "socketpair")?;
+    let group = group.map(|group| group.try_clone_to_owned()).transpose().at(STAGE, "control group")?;
+    template.make(&ToTemplate::Make(prepare.ids), theirs, group, poller)?;
     Ok(Channel::new(ours))
 }
 
@@ -236,9 +243,10 @@ impl Run {
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
         let cgroup = cgroups.map(create).transpose()?;
         let made = match maker {
-            Maker::Template(template) => {
+            Maker::Template(template, poller) => {
                 let group = cgroup.as_ref().map(RunCgroup::directory);
-                by_template(template, &prepare, group).map(|channel| (channel, None, Some(template.number)))
+                let number = template.number;
+                by_template(template, &prepare, group, poller).map(|channel| (channel, None, Some(number)))
             }
             Maker::Launcher(workspace, command, stdio) => {
                 let lone = spawn::lone(&mut prepare, workspace, (command, &stdio.ends));

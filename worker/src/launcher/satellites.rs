@@ -61,7 +61,7 @@ impl Launcher {
     pub(super) fn hear_monitor(&mut self, event: Ready) {
         let Some(monitor) = self.monitor.as_mut() else { return };
         if event.writable {
-            monitor.flush(&self.poller);
+            drop(monitor.flush(&self.poller));
         }
         for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
             let Some(monitor) = self.monitor.as_ref() else { return };
@@ -95,7 +95,7 @@ impl Launcher {
     pub(super) fn hear_relay(&mut self, event: Ready) {
         let Some(relay) = self.relay.as_mut() else { return };
         if event.writable {
-            relay.flush(&self.poller);
+            drop(relay.flush(&self.poller));
         }
         for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
             let Some(relay) = self.relay.as_ref() else { return };

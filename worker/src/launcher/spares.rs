@@ -52,8 +52,17 @@ impl Launcher {
         let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
         let template = self.templates.get(template).ok_or_else(gone)?;
         let prepare = template.prepare().clone();
-        let run = Run::begin(prepare, Maker::Template(template), &mut self.uids, self.cgroups.as_ref())?;
+        let maker = Maker::Template(template, &self.poller);
+        let run = Run::begin(prepare, maker, &mut self.uids, self.cgroups.as_ref())?;
         self.add(run)
+    }
+
+    /// A template's channel has room for orders that wait. One that is gone drops them, and with them the channels of the
+    /// workers that it would have made, which is how their runs see it.
+    pub(super) fn order(&mut self, template: u64) {
+        if let Some(template) = self.templates.get(template) {
+            template.order(&self.poller);
+        }
     }
 
     /// Makes a worker for the one run there is.

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,11 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
 
-use super::spawn;
+use super::outbox::Outbox;
+use super::{FIRST_TEMPLATE, spawn};
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Prepare, ToTemplate};
+use crate::poller::Poller;
 
 /// The most templates; the one that was used least lately makes room.
 const TEMPLATES: usize = 32;
@@ -78,7 +80,8 @@ pub(crate) struct Template {
     pub(crate) pid: Pid,
     /// What tells it from others of this launcher.
     pub(crate) number: u64,
-    channel: Channel,
+    /// What it's asked to make.
+    orders: Outbox,
     prepare: Prepare,
     identity: Option<Identity>,
     /// Runs that wait for their command, the oldest first.
@@ -103,20 +106,27 @@ pub(crate) struct Templates {
 }
 
 impl Template {
-    /// Has it make a worker, with our other end of `theirs`.
+    /// Has it make a worker, with our other end of `theirs`, as soon as it can: more may be asked for at once than its channel
+    /// takes.
     ///
     /// # Errors
-    /// `Template`: it's gone, or doesn't take messages any more.
+    /// `Template`: it's gone.
     pub(crate) fn make(
-        &self,
+        &mut self,
         order: &ToTemplate,
-        theirs: &OwnedFd,
-        group: Option<BorrowedFd<'_>>,
+        theirs: OwnedFd,
+        group: Option<OwnedFd>,
+        poller: &Poller,
     ) -> Staged<()> {
-        let beside: Vec<_> = core::iter::once(theirs.as_fd()).chain(group).collect();
-        self.channel
-            .send(&order, &beside)
+        let beside = core::iter::once(theirs).chain(group).collect();
+        self.orders
+            .deliver(order, beside, poller)
             .map_err(|error| failed(SetupStage::Template, errno(&error), "channel"))
+    }
+
+    /// Hands over what has waited.
+    pub(crate) fn order(&mut self, poller: &Poller) {
+        drop(self.orders.flush(poller));
     }
 
     /// What its workers are made from.
@@ -199,15 +209,16 @@ impl Templates {
         let message = ToTemplate::Prepare(Box::new(prepare.clone()));
         let beside: Vec<_> = workspace.into_iter().map(AsFd::as_fd).collect();
         channel.send(&message, &beside).map_err(|error| failed(STAGE, errno(&error), "channel"))?;
-        // It answers to nobody but its workers' channels, and reads at once: what it has no room for is a fault.
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
         self.next += 1;
+        // It answers to nobody but its workers' channels.
+        let orders = Outbox::silent(channel, FIRST_TEMPLATE + self.next);
         let (number, prepare, interval) = (self.next, prepare.clone(), IDLE.as_secs_f64());
         let spares = VecDeque::new();
         Ok(Template {
             pid,
             number,
-            channel,
+            orders,
             prepare,
             identity,
             spares,
@@ -218,8 +229,13 @@ impl Templates {
     }
 
     /// A template by its number.
-    pub(crate) fn get(&self, number: u64) -> Option<&Template> {
-        self.all.iter().find(|template| template.number == number)
+    pub(crate) fn get(&mut self, number: u64) -> Option<&mut Template> {
+        self.all.iter_mut().find(|template| template.number == number)
+    }
+
+    /// The orders that wait for the templates' channels.
+    pub(crate) fn orders(&mut self) -> impl Iterator<Item = &mut Outbox> {
+        self.all.iter_mut().map(|template| &mut template.orders)
     }
 
     /// A spare of a template, the oldest that is young enough.
@@ -297,7 +313,8 @@ impl Templates {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let spares = self.all.iter().flat_map(|template| &template.spares).map(|(_, made)| *made + SPARE_AGE);
         let leaving = self.leaving.iter().map(|(_, until)| *until);
-        self.all.iter().map(|template| template.used + IDLE).chain(spares).chain(leaving).min()
+        let orders = self.all.iter().filter_map(|template| template.orders.retry_at());
+        self.all.iter().map(|template| template.used + IDLE).chain(spares).chain(leaving).chain(orders).min()
     }
 
     /// A process that died: if it was a template, it makes no more workers. Gives its spares.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::process::Pid;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::FromLauncher;
-use stockade_protocol::outcome::SetupStage;
+use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_wire::channel::ChannelError;
 
 use super::{Assigned, Progress, Run};
@@ -74,7 +74,8 @@ impl Run {
             }
             FromWorker::Rooted => {
                 if let Some((pid, _)) = &self.init {
-                    self.rooted = Some(verify::Rooted::read(&self.prepare, *pid, namespaces)?);
+                    let rooted = verify::Rooted::read(&self.prepare, *pid, namespaces);
+                    self.rooted = Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
                 }
                 Ok(Progress::More)
             }
@@ -90,6 +91,16 @@ impl Run {
                 Ok(Progress::Ended)
             }
         }
+    }
+
+    /// Why the worker has ended, if it said so: that it couldn't be read back says less.
+    fn own_failure(&self) -> Option<SetupFailure> {
+        while let Ok(Some((message, _))) = self.channel.receive::<FromWorker>() {
+            if let FromWorker::Failed(failure) = message {
+                return Some(failure);
+            }
+        }
+        None
     }
 
     /// What the monitor is asked, with its descriptors.

@@ -143,7 +143,8 @@ pub enum FromLauncher {
         /// What bounds memory.
         memory: MemoryMechanism,
     },
-    /// The tool was started. For relayed output the ring's memfd is beside it.
+    /// The tool was started. For relayed output the ring's memfd is beside it, unless the tool has ended already and has
+    /// written nothing: then `Ended` is the end of its output, and the relay never hears of it.
     Started {
         /// The run.
         exec_id: ExecId,

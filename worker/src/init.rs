@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! born ─ stages ─> parked ── Start ──> running ── tool ends ──> ending ── all reaped ──> Ended, exit
+//!                                         └─ goes on for a while: Running
 //! ```
 //!
 //! It reaps, forwards signals and reports numbers. It never executes anything but the tool, and the end of its
@@ -27,7 +28,8 @@ use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, ToWorker, Used, say};
+use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Standard, ToWorker, Used, say};
+use crate::room::ToolStack;
 use crate::stages::beside::Beside;
 use crate::stages::missing::came_to_be;
 use crate::stages::root::Pivoted;
@@ -39,6 +41,9 @@ const MAX_PATH_DIRECTORIES: usize = 128;
 /// Where a tool is looked for when its environment has no `PATH` (as execvp(3) does).
 const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 
+/// How long a tool runs before its launcher is told that it does. One that has ended by then is told of once, when it has
+/// ended: a message less on the way of every short run, and two turns less of those who pass it on.
+const TOLD_AFTER: Duration = Duration::from_millis(2);
 /// How much later than its launcher an init ends a run at its wall time.
 const STOPPED: Duration = Duration::from_secs(2);
 
@@ -85,20 +90,20 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
     let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock(&pivoted.absent)?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
-    let Some(Start { plan, command }) = ready(channel, &pivoted, &mut locked, told)? else { return Ok(()) };
-    drop(locked);
+    let missing = pivoted.missing;
+    drop((pivoted.tmpfs, locked.proc.take()));
+    let Some(Start { plan, command }) = ready(channel, &missing, &mut locked, told)? else { return Ok(()) };
     worker::dumpable(false)?;
     let began = Instant::now();
     let tool = start(plan, &command)?;
-    let told = channel.send(&FromWorker::Running, &[]).is_ok();
     let mut used = Used::default();
-    let ended =
-        if told { watch(channel, &signals, tool, until(prepare, began), &mut used) } else { Ok(None) };
+    let clock = Clock { began, told_at: Some(tell_at(prepare, began)), until: until(prepare, began) };
+    let ended = watch(channel, &signals, tool, clock, &mut used);
     let wall = began.elapsed();
     // Whatever ended it, and also where the launcher is gone: what isn't in a pid namespace would outlive us.
     end_the_rest(prepare.plan, &mut used);
     if let Some(status) = ended? {
-        report(channel, status, wall, used, &pivoted.missing);
+        report(channel, status, wall, used, &missing);
     }
     Ok(())
 }
@@ -154,35 +159,43 @@ fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
 /// worker no more, or it's stale, which it has said.
 fn ready<'a>(
     channel: &Channel,
-    pivoted: &Pivoted,
+    missing: &[Bytes],
     locked: &mut Locked,
     told: Told<'a>,
 ) -> Staged<Option<Start<'a>>> {
     let strange = || failed(SetupStage::Template, libc::EPROTO, "channel");
-    let mut prepare = |command: &Command, stdio| {
+    let stack = ToolStack::new();
+    let prepare = |command: &Command, stdio| {
         rustix::process::chdir(command.cwd.as_path()).at(SetupStage::Cwd, command.cwd.clone())?;
-        exec_plan(command, stdio, locked)
+        exec_plan(command, stdio, locked, stack)
     };
     if let Some((command, stdio)) = told {
         let plan = prepare(command, stdio)?;
-        return match channel.receive::<ToWorker>() {
+        return match channel.receive::<ToWorker<'_>>() {
             Ok(Some((ToWorker::Go, _))) => Ok(Some(Start { plan, command: Cow::Borrowed(command) })),
             Ok(None) => Ok(None),
             _ => Err(strange()),
         };
     }
-    match channel.receive::<ToWorker>() {
-        Ok(Some((ToWorker::Start(command), stdio))) => {
-            // However short it waited: a repository may be made between the look and the request, and a run right after.
-            if !came_to_be(&pivoted.missing).is_empty() {
-                drop(channel.send(&FromWorker::Stale, &[]));
-                return Ok(None);
+    let mut own = Standard::default();
+    loop {
+        match channel.receive::<ToWorker<'_>>() {
+            Ok(Some((ToWorker::Own(which), beside))) => {
+                own = Standard::beside(which, beside).ok_or_else(strange)?;
             }
-            let plan = prepare(&command, stdio.try_into().map_err(|_| strange())?)?;
-            Ok(Some(Start { plan, command: Cow::Owned(*command) }))
+            Ok(Some((ToWorker::Start(command, which), beside))) => {
+                // However short it waited: a repository may be made between the look and the request, and a run right after.
+                if !came_to_be(missing).is_empty() {
+                    drop(channel.send(&FromWorker::Stale, &[]));
+                    return Ok(None);
+                }
+                let stdio = Standard::beside(which, beside).and_then(|passed| passed.all(own));
+                let plan = prepare(&command, stdio.ok_or_else(strange)?)?;
+                return Ok(Some(Start { plan, command }));
+            }
+            Ok(None) => return Ok(None),
+            _ => return Err(strange()),
         }
-        Ok(None) => Ok(None),
-        _ => Err(strange()),
     }
 }
 
@@ -192,7 +205,12 @@ struct Start<'a> {
     command: Cow<'a, Command>,
 }
 
-fn exec_plan(command: &Command, stdio: [OwnedFd; 3], locked: &mut Locked) -> Staged<ExecPlan> {
+fn exec_plan(
+    command: &Command,
+    stdio: [OwnedFd; 3],
+    locked: &mut Locked,
+    stack: ToolStack,
+) -> Staged<ExecPlan> {
     let strings = |all: &[Bytes]| all.iter().map(|one| c_string(&one.0)).collect::<Staged<Vec<_>>>();
     let entry = |(name, value): &(Bytes, Bytes)| c_string([&name.0[..], b"=", &value.0[..]].concat());
     let environment = command.environment.iter().map(entry).collect::<Staged<Vec<_>>>()?;
@@ -200,7 +218,7 @@ fn exec_plan(command: &Command, stdio: [OwnedFd; 3], locked: &mut Locked) -> Sta
         worth_trying(candidates(command)).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
     let landlock = locked.landlock.ruleset.take();
     let delta = core::mem::take(&mut locked.delta);
-    Ok(ExecPlan::new(candidates, strings(&command.argv)?, environment, stdio, landlock, delta))
+    Ok(ExecPlan::new(candidates, strings(&command.argv)?, environment, stdio, landlock, delta, stack))
 }
 
 fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
@@ -256,20 +274,53 @@ fn until(prepare: &Prepare, began: Instant) -> Option<Instant> {
     prepare.spec.limits.wall_ms.and_then(|wall| began.checked_add(Duration::from_millis(wall) + STOPPED))
 }
 
+/// When the launcher is told that the tool runs: not later than it would end it.
+fn tell_at(prepare: &Prepare, began: Instant) -> Instant {
+    let wall = prepare.spec.limits.wall_ms.map_or(TOLD_AFTER, Duration::from_millis);
+    began + TOLD_AFTER.min(wall)
+}
+
+/// The times of a tool that runs.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+    /// When the launcher is told that it runs; `None`: it was.
+    told_at: Option<Instant>,
+    /// When it's ended.
+    until: Option<Instant>,
+}
+
+impl Clock {
+    /// How long nothing is to be done.
+    fn left(&self) -> Option<Timespec> {
+        let next = self.told_at.or(self.until)?;
+        Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
+    }
+
+    /// How long it runs, in microseconds.
+    fn ran_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Until the tool ends: its raw wait status. `None`: the launcher has gone or doesn't watch, so must we.
 fn watch(
     channel: &Channel,
     signals: &SignalFd,
     tool: Pid,
-    until: Option<Instant>,
+    mut clock: Clock,
     used: &mut Used,
 ) -> Result<Option<i32>, SetupFailure> {
     const STAGE: SetupStage = SetupStage::Exec;
     loop {
         let mut sources = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match rustix::event::poll(&mut sources, left.as_ref()) {
+        match rustix::event::poll(&mut sources, clock.left().as_ref()) {
+            Ok(0) if clock.told_at.take().is_some() => {
+                if channel.send(&FromWorker::Running(clock.ran_us()), &[]).is_err() {
+                    return Ok(None);
+                }
+                continue;
+            }
             Ok(0) => return Ok(None),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).at(STAGE, "poll"),
@@ -282,7 +333,7 @@ fn watch(
             }
         }
         if from_launcher {
-            match channel.receive::<ToWorker>() {
+            match channel.receive::<ToWorker<'_>>() {
                 Ok(Some((ToWorker::Signal(number), _))) => forward(tool, number),
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return Ok(None),

@@ -17,6 +17,7 @@ pub mod poller;
 pub mod relay;
 pub mod ring;
 pub mod role;
+mod room;
 mod stages;
 mod sys;
 mod template;

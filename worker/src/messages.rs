@@ -4,12 +4,14 @@
 //! ```text
 //! launcher ── Prepare, once; Make, each worker ──> template ── clones it
 //! worker ── Cloned(pidfd), by its template; Parked ──> launcher, who reads back
-//! launcher ── Start ──> worker ── Running or Stale ──> launcher
-//! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before Running
+//! launcher ── Own, if it waits for a command ──> worker
+//! launcher ── Start ──> worker ── Running, if the tool goes on for a while; or Stale ──> launcher
+//! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before the tool runs
 //! ```
 
+use std::borrow::Cow;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::Timespec;
@@ -36,13 +38,42 @@ pub(crate) enum ToTemplate {
 
 /// To a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum ToWorker {
-    /// Start this tool. Beside it: its standard input, output and error.
-    Start(Box<Command>),
+pub(crate) enum ToWorker<'a> {
+    /// Its standard descriptors where none will be passed; beside it those that it says. To a spare, once.
+    Own([bool; 3]),
+    /// Start this tool. Beside it those of its standard descriptors that it says, in place of its own.
+    Start(Cow<'a, Command>, [bool; 3]),
     /// Start the tool that it was born with (embedded).
     Go,
     /// A signal for the tool's process group.
     Signal(u8),
+}
+
+/// Standard input, output and error, as far as they are there.
+#[derive(Debug, Default)]
+pub(crate) struct Standard(pub(crate) [Option<OwnedFd>; 3]);
+
+impl Standard {
+    /// Those that came beside a message which says that these are there. `None`: others did.
+    pub(crate) fn beside(which: [bool; 3], descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut came = descriptors.into_iter();
+        let standard = which.map(|is_there| if is_there { came.next() } else { None });
+        let whole = standard.each_ref().map(Option::is_some) == which && came.next().is_none();
+        whole.then_some(Self(standard))
+    }
+
+    /// These, and where one isn't there, the other's.
+    pub(crate) fn or<'a>(&'a self, other: &'a Self) -> [Option<BorrowedFd<'a>>; 3] {
+        let [a, b, c] = &self.0;
+        let [x, y, z] = &other.0;
+        [(a, x), (b, y), (c, z)].map(|(one, other)| one.as_ref().or(other.as_ref()).map(|fd| fd.as_fd()))
+    }
+
+    /// All three, if they are there, of these and the other's.
+    pub(crate) fn all(self, other: Self) -> Option<[OwnedFd; 3]> {
+        let ([a, b, c], [x, y, z]) = (self.0, other.0);
+        Some([a.or(x)?, b.or(y)?, c.or(z)?])
+    }
 }
 
 /// To a sweeper, which removes placeholders as the owner. Ends with its channel.
@@ -139,11 +170,11 @@ pub(crate) enum FromWorker {
     Parked(Box<Parked>),
     /// What must be guarded has come to be since it was parked: no tool was started, and the worker ends.
     Stale,
-    /// The tool was started.
-    Running,
+    /// The tool was started so long ago, in microseconds, and goes on. Not said of one that has ended by then.
+    Running(u64),
     /// A stage failed; no tool was started.
     Failed(SetupFailure),
-    /// The tool has ended and nothing of the run is left but init.
+    /// The tool was started, has ended, and nothing of the run is left but init.
     Ended(Box<Ended>),
 }
 

@@ -4,7 +4,6 @@
 #![allow(unsafe_code, reason = "this is the one file where system calls without a safe wrapper are made")]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
-use core::mem::MaybeUninit;
 use core::ptr;
 use std::ffi::CString;
 use std::io;
@@ -12,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 use stockade_protocol::spec::BpfInstruction;
+
+use crate::room::ToolStack;
 
 /// What `clone3` answers: who we are now.
 #[derive(Debug)]
@@ -278,7 +279,7 @@ pub(crate) struct ExecPlan {
     stdio: [OwnedFd; 3],
     landlock: Option<OwnedFd>,
     filters: Vec<Program>,
-    stack: Box<[MaybeUninit<u128>]>,
+    stack: ToolStack,
 }
 
 /// C strings and the null-terminated array that points to them.
@@ -313,9 +314,6 @@ pub(crate) enum ExecStep {
     Exec,
 }
 
-/// Bytes of the child's stack between vfork and exec. It makes system calls only.
-const CHILD_STACK: usize = 64 * 1024;
-
 impl ExecPlan {
     /// `stdio` descriptors must be above 2. `candidates` are tried in order.
     pub(crate) fn new(
@@ -325,6 +323,7 @@ impl ExecPlan {
         stdio: [OwnedFd; 3],
         landlock: Option<OwnedFd>,
         filters: Vec<Program>,
+        stack: ToolStack,
     ) -> Self {
         Self {
             candidates,
@@ -333,7 +332,7 @@ impl ExecPlan {
             stdio,
             landlock,
             filters,
-            stack: Box::new_uninit_slice(CHILD_STACK / size_of::<u128>()),
+            stack,
         }
     }
 
@@ -352,7 +351,7 @@ impl ExecPlan {
             filters: self.filters.iter().map(Program::as_raw).collect(),
             failure: None,
         };
-        let top = self.stack.as_mut_ptr_range().end.cast::<c_void>();
+        let top = self.stack.top().cast::<c_void>();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: the child runs `tool_child` on a stack of its own, whose top `top` is and which outlives it
         // (CLONE_VFORK: we don't run until it has exec'd or ended). It gets `child`, all of whose pointers point

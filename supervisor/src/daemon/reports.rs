@@ -12,6 +12,7 @@ use super::state::State;
 use crate::dispatcher::Event;
 use crate::link::Introduction;
 use crate::output::{Ring, Wrote};
+use crate::runs::Run;
 
 /// Bytes of a run's trusted files that are told, of its absent paths, and of any one text: what a client is told
 /// has to fit a frame, and a launcher's message may be larger than one.
@@ -82,6 +83,7 @@ impl State {
                 self.warn_followers(exec_id, &ExecEvent::LimitWarning { limit, value, bound });
             }
             FromLauncher::Ended { exec_id, outcome, usage, trusted_files, reaped } => {
+                self.end_output_without_ring(now, exec_id);
                 if let Some(run) = self.runs.get_mut(&exec_id) {
                     run.usage = usage;
                     run.trusted_files = shortened(trusted_files, TRUSTED_FILES);
@@ -124,14 +126,18 @@ impl State {
             truncate(&mut layer.detail, TEXT);
         }
         run.confinement = Some(confinement);
-        match (run.ring_bytes, ring) {
-            (Some(capacity), Some(memfd)) => run.ring = Some(Ring::new(memfd, capacity)),
-            (Some(_), None) => {
-                tracing::error!(parent: run.span(), "the launcher sent no ring; output is lost");
-            }
-            (None, _) => {}
-        }
+        run.ring = run.ring_bytes.zip(ring).map(|(capacity, memfd)| Ring::new(memfd, capacity));
         self.handle(Event::Started { now, run: id });
+    }
+
+    /// A run that has a ring's worth of output to come, and no ring, had none: the relay never heard of it, and its end is
+    /// that of its output.
+    fn end_output_without_ring(&mut self, now: u64, id: ExecId) {
+        let is_without = |run: &&mut Run| run.started && run.ring_bytes.is_some() && run.ring.is_none();
+        let Some(run) = self.runs.get_mut(&id).filter(is_without) else { return };
+        run.wrote.eof = true;
+        let next_seq = run.wrote.next_seq;
+        self.handle(Event::Wrote { now, run: id, next_seq, kept: 0, eof: true, held: false });
     }
 
     /// A message of the relay.

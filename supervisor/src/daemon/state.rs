@@ -269,7 +269,8 @@ impl State {
                 outbox.following.remove(&id);
             }
         }
-        if run.ring_bytes.is_some() {
+        // Without a ring the relay knows nothing of it.
+        if run.ring.is_some() {
             self.link.forget(id);
         }
         if let Some(feed) = &run.feed {

@@ -49,6 +49,24 @@ fn a_run_reaches_the_launcher_and_its_events_reach_the_client_in_order() {
     assert!(client.runs().is_empty());
 }
 
+#[test]
+fn a_run_that_has_written_nothing_ends_without_a_word_of_the_relay() {
+    let stage = Stage::new(Changes::default());
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    let (launch, _) = launcher.launch();
+    assert!(matches!(launch.output, LaunchOutput::Relayed { .. }));
+    launcher.started_with(&launch, &[]);
+    assert!(matches!(client.event(run, 2), ExecEvent::Started { .. }));
+    assert!(client.hears_nothing(), "Exited before its end");
+    launcher.ended(run, Outcome::Exited { code: 7 });
+    let (output, outcome, usage) = client.read_to_end(run, 3);
+    assert_eq!((output.len(), outcome, usage.bytes_out), (0, Outcome::Exited { code: 7 }, 0));
+    until("forgotten", || client.runs().is_empty());
+    assert!(launcher.relay_hears_nothing(), "it knows nothing of the run");
+}
+
 /// The first client's lookup goes on until the last one has been answered.
 #[test]
 fn a_lookup_that_takes_long_keeps_nobody_else_waiting() {

@@ -282,6 +282,16 @@ impl Launcher {
     }
 
     pub(super) fn started(&mut self, launch: &Launch) {
+        let mut descriptors = Vec::new();
+        if let LaunchOutput::Relayed { ring_bytes } = launch.output {
+            let writer = self.rings.entry(launch.exec_id).or_insert_with(|| Writer::new(ring_bytes));
+            descriptors.push(writer.memfd());
+        }
+        self.started_with(launch, &descriptors);
+    }
+
+    /// Says that the tool was started; without a ring also where output is to be relayed.
+    pub(super) fn started_with(&self, launch: &Launch, descriptors: &[OwnedFd]) {
         let spec = self.spec(launch);
         let confinement = Box::new(Confinement {
             policy: spec.policy.clone(),
@@ -295,12 +305,7 @@ impl Launcher {
             stdio: [StdioPath::Null; 3],
         });
         let exec_id = launch.exec_id;
-        let mut descriptors = Vec::new();
-        if let LaunchOutput::Relayed { ring_bytes } = launch.output {
-            let writer = self.rings.entry(exec_id).or_insert_with(|| Writer::new(ring_bytes));
-            descriptors.push(writer.memfd());
-        }
-        self.say(&FromLauncher::Started { exec_id, confinement }, &descriptors);
+        self.say(&FromLauncher::Started { exec_id, confinement }, descriptors);
     }
 
     /// Writes output, as much as may be written over, and reports it.

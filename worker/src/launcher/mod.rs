@@ -10,7 +10,7 @@
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`verify`],
-//! [`satellites`], [`spawn`], [`outbox`].
+//! [`satellites`], [`spawn`], [`outlet`], [`outbox`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -18,6 +18,7 @@ pub use spawn::{copy_as_launcher, may_copy};
 mod check;
 mod embedded;
 mod outbox;
+mod outlet;
 mod preparation;
 mod progress;
 mod run;
@@ -110,7 +111,7 @@ struct Launcher {
     next_run: u64,
     specs: Specs,
     templates: Templates,
-    /// When another spare is made, if one is wanted then: not while the run that took one starts.
+    /// When another spare is made, if one is wanted then: when a run has ended, or the one that took a spare goes on.
     refill_at: Option<Instant>,
     /// What was last said of the templates, and when there may be more to say.
     warmth: (Warmth, Option<Instant>),
@@ -199,11 +200,11 @@ impl Launcher {
 
     fn hear_supervisor(&mut self, event: Ready) {
         if event.writable {
-            drop(self.supervisor.flush(&self.poller));
+            drop(self.supervisor.outbox_mut().map(|outbox| outbox.flush(&self.poller)));
         }
         for _ in 0..if event.readable { MESSAGES_A_TURN } else { 0 } {
-            let Some(channel) = self.supervisor.channel() else { return };
-            match channel.receive::<ToLauncher>() {
+            let Some(outbox) = self.supervisor.outbox() else { return };
+            match outbox.channel().receive::<ToLauncher>() {
                 Ok(Some((message, descriptors))) => self.command(message, descriptors),
                 Err(error) if error.would_block() => return,
                 // A message we can't read is one we can't answer: the two aren't of one version.
@@ -260,7 +261,7 @@ impl Launcher {
     /// Ends every run, and the launcher after them.
     fn close(&mut self) {
         self.closing = true;
-        self.supervisor.stop_listening(&self.poller);
+        drop(self.supervisor.outbox().map(|outbox| self.poller.remove(outbox.channel())));
         self.templates.clear();
         let all: Vec<u64> = self.runs.keys().copied().collect();
         for number in all {
@@ -305,7 +306,7 @@ impl Launcher {
 
     fn next_deadline(&self) -> Option<Instant> {
         let runs = self.runs.values().filter_map(Run::deadline);
-        let outboxes = [Some(&self.supervisor), self.monitor.as_ref(), self.relay.as_ref()];
+        let outboxes = [self.supervisor.outbox(), self.monitor.as_ref(), self.relay.as_ref()];
         let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
         runs.chain(full).chain(self.templates.deadline()).chain(self.refill_at).chain(self.warmth.1).min()
     }
@@ -322,6 +323,7 @@ impl Launcher {
             match run.expire(now) {
                 Due::Settle => self.settle(number),
                 Due::Watch => self.watch(number),
+                Due::Start => self.start(number),
                 Due::Unreaped => self.finish(number, false),
                 Due::Stuck => {
                     // Its template didn't even clone it.
@@ -342,7 +344,7 @@ impl Launcher {
 
     /// Tries again what couldn't be sent because too many descriptors were on their way.
     fn retry(&mut self, now: Instant) {
-        let ours = [Some(&mut self.supervisor), self.monitor.as_mut(), self.relay.as_mut()];
+        let ours = [self.supervisor.outbox_mut(), self.monitor.as_mut(), self.relay.as_mut()];
         for outbox in ours.into_iter().flatten().chain(self.templates.orders()) {
             if outbox.retry_at().is_some_and(|at| at <= now) {
                 drop(outbox.flush(&self.poller));
@@ -375,8 +377,13 @@ fn delegated() -> Option<Cgroups> {
 
 /// How long after a change the supervisor is told what the templates did.
 const TELL_AFTER: Duration = Duration::from_millis(100);
-/// How long after a run took a spare another is made.
-const REFILL_AFTER: Duration = Duration::from_micros(500);
+/// How long after a run took a spare another is made, if no run has ended before: most end sooner, and the processors are
+/// theirs until then.
+const REFILL_AFTER: Duration = Duration::from_millis(5);
+/// How long after the end of a run was told: by then its client has heard of it, and goes on.
+const REFILL_AFTER_END: Duration = Duration::from_micros(400);
+/// How long after a spare the next one is made, if more are wanted.
+const REFILL_NEXT: Duration = Duration::from_micros(500);
 /// How many workers may be of no use to a run before it fails.
 const WORKERS_IN_VAIN: u8 = 16;
 /// How long a set-up may take before it's given up: a dead mount stops it for ever.

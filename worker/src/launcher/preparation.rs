@@ -3,8 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, StatxFlags};
-use rustix::pipe::PipeFlags;
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, StdioPath};
 use stockade_protocol::launch::{Launch, LaunchOutput};
@@ -12,20 +11,13 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::RunAs;
 
 use super::check::Permitted;
+use super::outlet;
 use super::uids::Uids;
 use crate::failure::{At, Staged, failed};
-use crate::messages::{Command, Ids, Prepare};
+use crate::messages::{Command, Ids, Prepare, Standard};
 
 /// The user and group id that root's runs have inside: programs treat 0 as able to do what it can't here.
 const INSIDE_OF_ROOT: u32 = 1000;
-
-/// Relayed output: what the relay and the supervisor get.
-#[derive(Debug)]
-pub(super) struct Relayed {
-    pub(super) pipes: Option<[OwnedFd; 2]>,
-    pub(super) ring: OwnedFd,
-    pub(super) ring_bytes: u64,
-}
 
 /// A launch, taken apart: what a worker is made from, and what it's told when it's parked.
 #[derive(Debug)]
@@ -40,13 +32,14 @@ pub(super) struct Order {
     pub(super) in_vain: u8,
 }
 
-/// The tool's standard descriptors, and what of its output stays here.
+/// How the tool's standard descriptors reach it.
 #[derive(Debug)]
 pub(super) struct Stdio {
-    /// Standard input, output and error.
-    pub(super) ends: Vec<OwnedFd>,
+    /// Those that were passed. The others are the worker's own.
+    pub(super) passed: Standard,
     pub(super) paths: [StdioPath; 3],
-    pub(super) relayed: Option<Relayed>,
+    /// Bytes of the ring, where output is relayed.
+    pub(super) ring_bytes: Option<u64>,
     /// Whose our pipes among them are, where they were given to a run already.
     pub(super) given_to: Option<u32>,
 }
@@ -63,20 +56,18 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
     let mut paths = [StdioPath::Null; 3];
     let stdin = if launch.stdin_passed {
         paths[0] = StdioPath::Passed;
-        next()?
+        Some(next()?)
     } else {
-        rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .at(STAGE, "/dev/null")?
+        None
     };
-    let (stdout, stderr, relayed) = match launch.output {
+    let (stdout, stderr, ring_bytes) = match launch.output {
         LaunchOutput::Passed => {
             paths[1..].fill(StdioPath::Passed);
-            (next()?, next()?, None)
+            (Some(next()?), Some(next()?), None)
         }
         LaunchOutput::Relayed { ring_bytes } => {
             paths[1..].fill(StdioPath::Relayed);
-            let (relayed, [stdout, stderr]) = relayed(ring_bytes).at(STAGE, "output pipes")?;
-            (stdout, stderr, Some(relayed))
+            (None, None, Some(ring_bytes))
         }
         _ => return Err(failed(STAGE, libc::EOPNOTSUPP, "output mode")),
     };
@@ -90,7 +81,7 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
     let prepare =
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
     let command = Command { argv, environment, cwd };
-    let stdio = Stdio { ends: vec![stdin, stdout, stderr], paths, relayed, given_to: None };
+    let stdio = Stdio { passed: Standard([stdin, stdout, stderr]), paths, ring_bytes, given_to: None };
     Ok(Order { exec_id, prepare, workspace, command, stdio, in_vain: 0 })
 }
 
@@ -113,6 +104,23 @@ pub(super) fn take_ids(prepare: &Prepare, uids: &mut Uids) -> Staged<Ids> {
 }
 
 impl Stdio {
+    /// All three, for a launcher without a relay, which clones the one worker with what it will run.
+    ///
+    /// # Errors
+    /// `Check`: output is to be relayed; those of open(2).
+    pub(super) fn complete(&mut self) -> Staged<[&OwnedFd; 3]> {
+        const STAGE: SetupStage = SetupStage::Check;
+        let [stdin, stdout, stderr] = &mut self.passed.0;
+        let stdin = match stdin {
+            Some(stdin) => stdin,
+            None => stdin.insert(outlet::null().at(STAGE, "/dev/null")?),
+        };
+        match (stdout, stderr) {
+            (Some(stdout), Some(stderr)) => Ok([stdin, stdout, stderr]),
+            _ => Err(failed(STAGE, libc::EOPNOTSUPP, "output without a relay")),
+        }
+    }
+
     /// Pipes that are ours become the run's, which may be another user: else it couldn't open them again by their names
     /// (`/dev/stdout`). Named pipes and terminals are the host's and stay as they are.
     ///
@@ -122,7 +130,7 @@ impl Stdio {
         /// `PIPEFS_MAGIC` of linux/magic.h.
         const PIPEFS: i64 = 0x5049_5045;
         let ours = self.given_to.unwrap_or(rustix::process::geteuid().as_raw());
-        for fd in &self.ends {
+        for fd in self.passed.0.iter().flatten() {
             // A file's filesystem may be dead, and is asked nothing.
             if host_uid != ours && is_fifo_of(fd, ours)? && rustix::fs::fstatfs(fd)?.f_type == PIPEFS {
                 rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(host_uid)), None)?;
@@ -137,12 +145,4 @@ fn is_fifo_of(fd: &OwnedFd, uid: u32) -> io::Result<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let status = rustix::fs::statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::UID)?;
     Ok(FileType::from_raw_mode(status.stx_mode.into()) == FileType::Fifo && status.stx_uid == uid)
-}
-
-fn relayed(ring_bytes: u64) -> io::Result<(Relayed, [OwnedFd; 2])> {
-    let (stdout, stdout_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let (stderr, stderr_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let ring = rustix::fs::memfd_create("stockade-output", MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&ring, ring_bytes)?;
-    Ok((Relayed { pipes: Some([stdout, stderr]), ring, ring_bytes }, [stdout_end, stderr_end]))
 }

@@ -1,10 +1,13 @@
 //! A run's way through the launcher: what its worker says, what it's told, how it ends.
 
+use std::time::Instant;
+
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{CancelReason, Outcome};
 
+use super::outlet::Relayed;
 use super::run::{self, Progress, Run, Source, Stand};
-use super::{Launcher, MESSAGES_A_TURN, strays};
+use super::{Launcher, MESSAGES_A_TURN, REFILL_AFTER_END, strays};
 use crate::monitor::MonitorCommand;
 use crate::relay::RelayCommand;
 use crate::sys;
@@ -18,7 +21,7 @@ impl Launcher {
                 Ok(Progress::More) => {}
                 Ok(Progress::Parked) => self.parked(number),
                 Ok(Progress::Stale) => return self.stale(number),
-                Ok(Progress::Running) => self.running(number),
+                Ok(Progress::Running) => self.announce(number),
                 Ok(Progress::Ended) => return self.settle(number),
                 Ok(Progress::Closed) => {
                     run.stop_listening(&self.poller);
@@ -49,6 +52,8 @@ impl Launcher {
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
         if run.is_spare() {
+            let template = run.template.and_then(|number| self.templates.get(number));
+            run.furnish(template.is_some_and(|template| template.relayed));
             self.templates.parked(run.age());
         } else {
             self.start(number);
@@ -58,19 +63,26 @@ impl Launcher {
     /// Lets a worker start its tool.
     pub(super) fn start(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
-        if let Some((command, descriptors)) = run.relay_order() {
-            let Some(relay) = self.relay.as_mut() else {
-                return self.condemn(number, run::no_satellite("relay"));
-            };
-            relay.send(&command, descriptors, &self.poller);
+        if run.is_relayed() && self.relay.is_none() {
+            return self.condemn(number, run::no_satellite("relay"));
         }
         run.start();
     }
 
-    pub(super) fn running(&mut self, number: u64) {
+    /// Tells that the tool runs, or ran, and has its output relayed: once. The relay comes first, so that it knows the run
+    /// when the supervisor speaks of it.
+    pub(super) fn announce(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
-        let (message, descriptors) = run.started();
-        self.supervisor.send(message, descriptors, &self.poller);
+        let Some((message, relayed)) = run.announce() else { return };
+        let mut beside = Vec::new();
+        if let (Some((command, Relayed { for_relay, ring })), Some(relay)) = (relayed, self.relay.as_mut()) {
+            relay.send(&command, for_relay, &self.poller);
+            beside.push(ring);
+        }
+        self.supervisor.send(message, beside, &self.poller);
+        if !run.is_over() {
+            run.let_go();
+        }
     }
 
     pub(super) fn reap(&mut self) {
@@ -111,16 +123,21 @@ impl Launcher {
 
     /// Tells the supervisor how a run ended, once, and forgets it when its last process is reaped.
     pub(super) fn finish(&mut self, number: u64, reaped: bool) {
+        if self.runs.get(&number).is_some_and(Run::may_have_run) {
+            self.announce(number);
+        }
         let Some(run) = self.runs.get_mut(&number) else { return };
         let exec_id = run.exec_id;
         if let Some(message) = run.end(reaped) {
             self.supervisor.send(message, Vec::new(), &self.poller);
-            if let Some(monitor) = self.monitor.as_mut() {
+            if let (true, Some(monitor)) = (run.is_watched(), self.monitor.as_mut()) {
                 monitor.send(&MonitorCommand::Unwatch { exec_id }, Vec::new(), &self.poller);
             }
-            if let (true, Some(relay)) = (run.is_relayed(), self.relay.as_mut()) {
+            if let (true, Some(relay)) = (run.has_idle_clock(), self.relay.as_mut()) {
                 relay.send(&RelayCommand::Ended { exec_id }, Vec::new(), &self.poller);
             }
+            run.let_go();
+            self.refill_at = self.refill_at.map(|at| at.min(Instant::now() + REFILL_AFTER_END));
         }
         if run.is_reaped() {
             if run.was_unreaped() {

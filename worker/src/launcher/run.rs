@@ -1,12 +1,14 @@
 //! One run as the launcher sees it: its processes, what they say and what they are told. Its deadlines are in `clock`, the
-//! one outcome it will have in `report`, what holds of its worker in `held`, what is said in `talk`.
+//! one outcome it will have in `report`, what holds of its worker in `held`, its standard
+//! descriptors in `ends`, what is said in `talk`.
 
 mod clock;
+mod ends;
 mod held;
 mod report;
 mod talk;
 
-pub(crate) use report::failed_to_begin;
+pub(crate) use report::{failed_to_begin, output_lost};
 
 use std::fs::File;
 use std::io;
@@ -32,6 +34,7 @@ use crate::monitor::{Breached, MonitorReport};
 use crate::poller::Poller;
 use crate::stages::sources;
 use crate::sys::Reaped;
+use ends::Ends;
 
 /// Which of a run's descriptors has something to tell: what is added to its number for their tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub(crate) enum Maker<'a> {
     /// A template, which is asked as soon as its channel has room.
     Template(&'a mut Template, &'a Poller),
     /// The launcher itself (embedded), with the workspace if it was passed, and what it will run.
-    Launcher(Option<OwnedFd>, &'a Command, &'a Stdio),
+    Launcher(Option<OwnedFd>, &'a Command, [&'a OwnedFd; 3]),
 }
 
 /// What a worker is told when it's parked. Until the tool runs, so that another can be told if this one is stale.
@@ -108,6 +111,12 @@ pub(crate) struct Run {
     prepare: Prepare,
     /// `None`: a spare, which has been told nothing yet.
     assigned: Option<Assigned>,
+    /// Its standard descriptors, as far as they are ours.
+    ends: Ends,
+    /// When it's told its command again: too many descriptors were on their way.
+    start_at: Option<Instant>,
+    /// Whether it was said that the tool runs.
+    announced: bool,
     /// The number of its template.
     pub(crate) template: Option<u64>,
     channel: Channel,
@@ -146,6 +155,8 @@ pub(crate) struct Run {
     pub(crate) ahead: bool,
     /// Whether its worker was told its command.
     commanded: bool,
+    /// Whether its worker said that it didn't start the tool.
+    refused: bool,
     /// Whether it was condemned before it was cloned, and its template was asked in vain.
     stuck: bool,
 }
@@ -168,6 +179,8 @@ pub(crate) enum Due {
     Settle,
     /// The run has lived long enough to be watched by the monitor.
     Watch,
+    /// The worker has to be told its command again.
+    Start,
     /// The run has to be told as ended though it isn't reaped.
     Unreaped,
     /// It was condemned before it was cloned, and its template has said nothing.
@@ -248,8 +261,8 @@ impl Run {
                 let number = template.number;
                 by_template(template, &prepare, group, poller).map(|channel| (channel, None, Some(number)))
             }
-            Maker::Launcher(workspace, command, stdio) => {
-                let lone = spawn::lone(&mut prepare, workspace, (command, &stdio.ends));
+            Maker::Launcher(workspace, command, ends) => {
+                let lone = spawn::lone(&mut prepare, workspace, (command, ends));
                 lone.map(|lone| (Channel::new(lone.channel), Some((lone.pid, lone.pidfd)), None))
             }
         };
@@ -269,6 +282,9 @@ impl Run {
             limits,
             prepare,
             assigned: None,
+            ends: Ends::default(),
+            start_at: None,
+            announced: false,
             template,
             channel,
             init,
@@ -300,6 +316,7 @@ impl Run {
             unreaped: false,
             ahead: false,
             commanded: false,
+            refused: false,
             stuck: false,
         })
     }
@@ -309,7 +326,9 @@ impl Run {
     /// # Errors
     /// `Check`: its pipes can't be made the run's.
     pub(crate) fn assign(&mut self, exec_id: ExecId, mut assigned: Assigned) -> Staged<()> {
-        assigned.stdio.give_pipes(self.prepare.ids.host_uid).at(SetupStage::Check, "pipes")?;
+        let host_uid = self.prepare.ids.host_uid;
+        assigned.stdio.give_pipes(host_uid).at(SetupStage::Check, "pipes")?;
+        self.complete(&assigned.stdio).at(SetupStage::Check, "output pipes")?;
         self.exec_id = exec_id;
         self.assigned = Some(assigned);
         self.begun = Instant::now();
@@ -438,8 +457,20 @@ impl Run {
         drop(channel.send(&message, &[]));
     }
 
-    pub(crate) fn is_relayed(&self) -> bool {
-        self.assigned.as_ref().is_some_and(|assigned| assigned.stdio.relayed.is_some())
+    /// Whether the monitor was told of it.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// Whether nothing of it runs any more, as far as is known.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.is_some() || self.init_end.is_some()
+    }
+
+    /// Whether its tool was started, or may have been: its worker was told to, and said neither that it did nor why not.
+    pub(crate) fn may_have_run(&self) -> bool {
+        let failed = self.refused || matches!(self.verdict, Some(Outcome::SetupFailed { .. }));
+        self.started.is_some() || (self.commanded && !failed)
     }
 
     /// Whether no process of the run is left for us to wait for.

@@ -120,8 +120,7 @@ impl Launcher {
                 self.condemn_id(exec_id, Outcome::TimedOut { clock: Clock::Idle, limit_ms });
             }
             RelayReport::Failed { exec_id, errno } => {
-                let reason = format!("its output could not be relayed (errno {errno})");
-                self.condemn_id(exec_id, Outcome::Lost { reason });
+                self.condemn_id(exec_id, run::output_lost(errno));
             }
             RelayReport::Drained { .. } => {}
         }

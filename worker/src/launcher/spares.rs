@@ -6,18 +6,21 @@ use stockade_protocol::outcome::{CancelReason, Outcome, SetupStage};
 
 use super::preparation::Order;
 use super::run::{self, Assigned, Maker, Run, Source};
-use super::{Launcher, REFILL_AFTER};
+use super::{Launcher, REFILL_AFTER, REFILL_NEXT};
 use crate::failure::{Staged, failed};
 use crate::messages::Prepare;
 
 impl Launcher {
     /// Gives an order to a spare, else to a new worker.
     pub(super) fn carry_out(&mut self, order: Order) -> Staged<()> {
-        let Order { exec_id, prepare, mut workspace, command, stdio, in_vain } = order;
+        let Order { exec_id, prepare, mut workspace, command, mut stdio, in_vain } = order;
         let number = if self.embedded {
-            self.begin_with(prepare, Maker::Launcher(workspace.take(), &command, &stdio))?
+            self.begin_with(prepare, Maker::Launcher(workspace.take(), &command, stdio.complete()?))?
         } else {
             let template = self.templates.find(&prepare, workspace.as_ref())?;
+            if let Some(template) = self.templates.get(template) {
+                template.relayed = stdio.ring_bytes.is_some();
+            }
             self.refill_at.get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             let spare = self.spare(template);
             self.templates.count(spare.is_some());
@@ -92,7 +95,7 @@ impl Launcher {
                 if let Some(run) = self.runs.get_mut(&number) {
                     run.ahead = true;
                 }
-                self.refill_at = Some(now + REFILL_AFTER);
+                self.refill_at = Some(now + REFILL_NEXT);
             }
             // Whoever asks for a run is told why there is none.
             Err(_) => self.templates.give_up(template),

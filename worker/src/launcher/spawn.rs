@@ -69,7 +69,7 @@ pub(crate) struct Lone {
 pub(crate) fn lone(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
-    assigned: (&messages::Command, &[OwnedFd]),
+    assigned: (&messages::Command, [&OwnedFd; 3]),
 ) -> Staged<Lone> {
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
     let flags = worker::namespaces(prepare.plan);
@@ -85,10 +85,10 @@ fn be(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     channel: OwnedFd,
-    (command, ends): (&messages::Command, &[OwnedFd]),
+    (command, ends): (&messages::Command, [&OwnedFd; 3]),
 ) -> io::Result<i32> {
     rustix::process::setpgid(None, None)?;
-    let ends = ends.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+    let ends = ends.into_iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
     let kept: Vec<_> = workspace.iter().chain(&ends).chain([&channel]).map(AsFd::as_fd).collect();
     sys::close_all_but(&kept)?;
     let ends = ends.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;

@@ -84,6 +84,8 @@ pub(crate) struct Template {
     orders: Outbox,
     prepare: Prepare,
     identity: Option<Identity>,
+    /// Whether the output of its last run was relayed: then that of the next will be.
+    pub(crate) relayed: bool,
     /// Runs that wait for their command, the oldest first.
     spares: VecDeque<(u64, Instant)>,
     /// Making a spare failed not long ago.
@@ -221,6 +223,7 @@ impl Templates {
             orders,
             prepare,
             identity,
+            relayed: false,
             spares,
             rests_until: None,
             used: now,

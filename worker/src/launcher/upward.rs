@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use stockade_protocol::launch::FromLauncher;
-use stockade_wire::channel::Channel;
 
 use super::outbox::Outbox;
 use crate::poller::Poller;
@@ -49,24 +48,18 @@ impl Upward {
         matches!(self, Self::Here(messages) if !messages.is_empty())
     }
 
-    /// Sends what the channel had no room for.
-    pub(super) fn flush(&mut self, poller: &Poller) {
-        if let Self::Apart(outbox) = self {
-            outbox.flush(poller);
-        }
-    }
-
-    /// Listens to it no more.
-    pub(super) fn stop_listening(&self, poller: &Poller) {
-        if let Some(channel) = self.channel() {
-            drop(poller.remove(channel));
-        }
-    }
-
-    /// The channel, where there is one: to receive from.
-    pub(super) fn channel(&self) -> Option<&Channel> {
+    /// What is sent from, where there is a channel.
+    pub(super) fn outbox(&self) -> Option<&Outbox> {
         match self {
-            Self::Apart(outbox) => Some(outbox.channel()),
+            Self::Apart(outbox) => Some(outbox),
+            Self::Here(_) => None,
+        }
+    }
+
+    /// As [`outbox`](Self::outbox).
+    pub(super) fn outbox_mut(&mut self) -> Option<&mut Outbox> {
+        match self {
+            Self::Apart(outbox) => Some(outbox),
             Self::Here(_) => None,
         }
     }

@@ -31,6 +31,9 @@ impl Run {
             let waits = self.init.is_some() || !self.stuck;
             return waits.then(|| if self.prepare.plan == Plan::Minimal { bound.min(sweep) } else { bound });
         }
+        if let Some(at) = self.start_at {
+            return Some(at);
+        }
         match self.started {
             // A spare's age is its template's business.
             None if self.is_spare() && self.is_ready() => None,
@@ -64,6 +67,9 @@ impl Run {
                 }
                 _ => Due::Settle,
             };
+        }
+        if self.start_at.is_some() && self.begun + SETUP_BOUND > now {
+            return Due::Start;
         }
         let Some(started) = self.started else {
             let failure = failed(SetupStage::Template, libc::ETIMEDOUT, "set-up");

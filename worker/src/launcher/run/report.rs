@@ -35,6 +35,9 @@ impl Run {
     }
 
     fn outcome(&self) -> Outcome {
+        if let Some(errno) = self.ends.lost {
+            return output_lost(errno);
+        }
         if let Some(ended) = &self.ended {
             // Without a pid namespace our kill reaches the tool before its init, which may still tell of it.
             return match &self.verdict {
@@ -111,6 +114,11 @@ impl Run {
             context_switches_involuntary: used.involuntary,
         }
     }
+}
+
+/// The outcome of a run whose output is lost.
+pub(crate) fn output_lost(errno: i32) -> Outcome {
+    Outcome::Lost { reason: format!("its output could not be relayed (errno {errno})") }
 }
 
 fn is_kill(status: i32) -> bool {

@@ -1,8 +1,9 @@
 //! What a run's worker says and what it's told, and what others are told of it.
 
+use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use stockade_protocol::confinement::Plan;
@@ -12,8 +13,10 @@ use stockade_wire::channel::ChannelError;
 
 use super::{Assigned, Progress, Run};
 use crate::failure::{At, Staged};
+use crate::launcher::outbox::{IN_FLIGHT_PAUSE, are_in_flight};
+use crate::launcher::outlet::Relayed;
 use crate::launcher::verify;
-use crate::messages::{FromWorker, ToWorker};
+use crate::messages::{FromWorker, Standard, ToWorker};
 use crate::monitor::{MonitorCommand, Tree};
 use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
@@ -79,13 +82,20 @@ impl Run {
                 }
                 Ok(Progress::More)
             }
-            FromWorker::Stale => Ok(Progress::Stale),
-            FromWorker::Running => {
-                self.started = Some(Instant::now());
+            FromWorker::Stale => {
+                self.refused = true;
+                Ok(Progress::Stale)
+            }
+            FromWorker::Running(since_us) => {
+                self.started = Some(ago(since_us));
                 Ok(Progress::Running)
             }
-            FromWorker::Failed(failure) => Err(failure),
+            FromWorker::Failed(failure) => {
+                self.refused = true;
+                Err(failure)
+            }
             FromWorker::Ended(ended) => {
+                self.started.get_or_insert_with(|| ago(ended.wall_us));
                 self.ended = Some(ended);
                 self.ended_at = Some(Instant::now());
                 Ok(Progress::Ended)
@@ -126,48 +136,41 @@ impl Run {
         (command, descriptors)
     }
 
-    /// What the relay is asked, with its descriptors.
-    pub(crate) fn relay_order(&mut self) -> Option<(RelayCommand, Vec<OwnedFd>)> {
-        let relayed = self.assigned.as_mut()?.stdio.relayed.as_mut()?;
-        let [stdout, stderr] = relayed.pipes.take()?;
-        let ring = relayed.ring.try_clone().ok()?;
-        let command = RelayCommand::Add {
-            exec_id: self.exec_id,
-            ring_bytes: relayed.ring_bytes,
-            output_limit: self.limits.output,
-            idle_ms: self.limits.idle_ms,
-        };
-        Some((command, vec![stdout, stderr, ring]))
-    }
-
     /// Tells the worker what to run. One that is gone shows at its channel's end.
     pub(crate) fn start(&mut self) {
-        let Some(Assigned { command, stdio, .. }) = &mut self.assigned else { return };
-        if let Some(confinement) = &mut self.confinement {
-            verify::complete(confinement, command, stdio.paths);
-        }
-        if self.template.is_none() {
-            drop(self.channel.send(&ToWorker::Go, &[]));
-            self.commanded = true;
+        self.start_at = None;
+        let Some(Assigned { command, stdio, .. }) = &self.assigned else { return };
+        let told = if self.template.is_none() {
+            self.channel.send(&ToWorker::Go, &[])
         } else {
-            let message = ToWorker::Start(Box::new(command.clone()));
-            let ends: Vec<_> = stdio.ends.iter().map(AsFd::as_fd).collect();
-            self.commanded = self.channel.send(&message, &ends).is_ok();
+            let given = stdio.passed.or(&self.ends.unsent);
+            let message = ToWorker::Start(Cow::Borrowed(command), given.map(|fd| fd.is_some()));
+            let beside: Vec<_> = given.into_iter().flatten().collect();
+            self.channel.send(&message, &beside)
+        };
+        if told.as_ref().is_err_and(are_in_flight) {
+            self.start_at = Some(Instant::now() + IN_FLIGHT_PAUSE);
         }
+        // The embedded one's worker knows its command, and may have begun it for all we can tell.
+        self.commanded = told.is_ok() || self.template.is_none();
     }
 
-    /// The message that the tool runs. Its descriptors are its own alone from now on.
-    pub(crate) fn started(&mut self) -> (FromLauncher, Vec<OwnedFd>) {
-        let confinement = self.confinement.clone().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
-        let stdio = self.assigned.as_mut().map(|assigned| &mut assigned.stdio);
-        let ring = stdio.and_then(|stdio| {
-            stdio.ends.clear();
-            stdio.relayed.as_ref()?.ring.try_clone().ok()
-        });
-        if let Some(assigned) = &mut self.assigned {
-            assigned.workspace = None;
+    /// The message that the tool runs, or ran, and what the relay is asked and given, if its output is relayed: once. A tool
+    /// that has ended without output needs no relay; its end is that of its output.
+    pub(crate) fn announce(&mut self) -> Option<(FromLauncher, Option<(RelayCommand, Relayed)>)> {
+        if core::mem::replace(&mut self.announced, true) {
+            return None;
         }
-        (FromLauncher::Started { exec_id: self.exec_id, confinement }, ring.into_iter().collect())
+        let mut confinement =
+            self.confinement.take().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
+        self.ends.unsent = Standard::default();
+        let mut ring_bytes = None;
+        if let Some(Assigned { command, stdio, .. }) = &self.assigned {
+            verify::complete(&mut confinement, command, stdio.paths);
+            ring_bytes = stdio.ring_bytes;
+        }
+        let relayed = ring_bytes.and_then(|ring_bytes| self.hand_over_output(ring_bytes));
+        Some((FromLauncher::Started { exec_id: self.exec_id, confinement }, relayed))
     }
 
     /// Passes a signal on; before the tool runs there is nobody to take it.
@@ -176,4 +179,10 @@ impl Run {
             drop(self.channel.send(&ToWorker::Signal(number), &[]));
         }
     }
+}
+
+/// So many microseconds before now.
+fn ago(us: u64) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_micros(us)).unwrap_or(now)
 }

@@ -282,6 +282,54 @@ fn wall_time_ends_the_run() {
     assert_eq!(ran.outcome, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 200 });
 }
 
+/// Init says after 2 ms that its tool runs: a shorter limit holds from the tool's start all the same.
+#[test]
+fn wall_time_shorter_than_it_takes_to_be_told_of_the_tool_ends_the_run() {
+    let workspace = workspace();
+    let mut spec = spec(workspace.path());
+    spec.limits.wall_ms = Some(1);
+    let ran = run_with(spec, workspace.path(), &["sleep", "60"]);
+    assert_eq!(ran.outcome, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 1 });
+    assert!(is_started(&ran.messages), "{:?}", ran.messages);
+}
+
+fn is_started(messages: &[FromLauncher]) -> bool {
+    messages.iter().filter(|message| matches!(message, FromLauncher::Started { .. })).count() == 1
+}
+
+/// Most of these are killed before they say that the tool runs.
+#[test]
+fn a_worker_that_dies_as_its_tool_begins_is_told_as_started_and_lost() {
+    for round in 0..10 {
+        let workspace = workspace();
+        let begun = ["sh", "-c", ": > up; exec sleep 60"];
+        let (mut child, channel, _read) = begin(spec(workspace.path()), workspace.path(), &begun);
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let from = Instant::now();
+        while !workspace.path().join("up").exists() && from.elapsed().as_secs() < 10 {
+            std::thread::yield_now();
+        }
+        let init = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        let init = rustix::process::Pid::from_raw(init).unwrap();
+        rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+        let mut messages = Vec::new();
+        while let Ok(Some((message, _))) = channel.receive::<FromLauncher>() {
+            let is_end = matches!(message, FromLauncher::Ended { .. });
+            messages.push(message);
+            if is_end {
+                break;
+            }
+        }
+        assert!(is_started(&messages), "round {round}: {messages:?}");
+        let lost = |message: &FromLauncher| {
+            matches!(message, FromLauncher::Ended { outcome: Outcome::Lost { .. }, .. })
+        };
+        assert!(messages.last().is_some_and(lost), "round {round}: {messages:?}");
+        drop(channel);
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn denied_and_protected_paths_hold() {
     let workspace = workspace();

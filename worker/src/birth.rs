@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What it needs is in its memory when it's cloned. Nothing of it is shared with another worker: each has mounts, network
-//! and ids of its own, made anew.
+//! and ids of its own, made anew but for the network namespace, which a run may have had that is over.
 
 use std::os::fd::OwnedFd;
 
@@ -20,20 +20,25 @@ use crate::messages::{FromWorker, Prepare};
 use crate::plan;
 use crate::stages::beside::Beside;
 use crate::stages::identity::{self, IdMap};
+use crate::stages::network::{Slot, Traces};
 use crate::sys;
+
+/// What a worker is handed by who clones it.
+#[derive(Debug, Default)]
+pub(crate) struct Handed<'a> {
+    /// The workspace, if it was passed.
+    pub(crate) workspace: Option<OwnedFd>,
+    /// A network namespace to use again, and how a fresh one looks.
+    pub(crate) network: Option<(Slot, &'a Traces)>,
+}
 
 /// The life of a worker. Gives its exit code, which nobody reads. `told`: what
 /// it will run, with its standard descriptors, where that is known when it's made.
-pub(crate) fn run(
-    channel: OwnedFd,
-    prepare: &mut Prepare,
-    workspace: Option<OwnedFd>,
-    told: Told<'_>,
-) -> i32 {
+pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, handed: Handed<'_>, told: Told<'_>) -> i32 {
     let channel = Channel::new(channel);
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    match make(&channel, prepare, workspace) {
+    match make(&channel, prepare, handed) {
         Ok(born) => init::run(&channel, prepare, born, told),
         Err(failure) => {
             drop(channel.send(&FromWorker::Failed(failure), &[]));
@@ -42,15 +47,15 @@ pub(crate) fn run(
     }
 }
 
-fn make(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Born> {
+fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>) -> Staged<Born> {
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
-    let beside = Beside::begin(prepare)?;
+    let beside = Beside::begin(prepare, handed.network)?;
     if prepare.plan != Plan::Minimal {
         // A mount that never answers may stop us before we'd see the end of the channel.
         identity::die_with_parent()?;
     }
-    let pivoted = plan::enter_root(channel, prepare, workspace)?;
+    let pivoted = plan::enter_root(channel, prepare, handed.workspace)?;
     Ok(Born { pivoted, beside })
 }

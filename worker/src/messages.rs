@@ -32,8 +32,14 @@ use crate::stages::identity::IdMap;
 pub(crate) enum ToTemplate {
     /// What all its workers are made from; comes first. Beside it: the workspace, if it was passed.
     Prepare(Box<Prepare>),
-    /// Make a worker with these ids. Beside it: the worker's end of its channel, and its control group, if it has one.
-    Make(Ids),
+    /// Make a worker. Beside it: the worker's end of its channel, the network namespace that it may use again, and its control
+    /// group, if it has one.
+    Make {
+        /// Who it is.
+        ids: Ids,
+        /// Whether there is a network namespace.
+        network: bool,
+    },
 }
 
 /// To a worker.

@@ -5,6 +5,7 @@
 //! parent, and the template's own death loses no run. It stands outside of every namespace of a run's, touches no file of
 //! its owner's, and runs no code of the tool's.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -12,10 +13,11 @@ use rustix::fs::Mode;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
-use crate::birth;
+use crate::birth::{self, Handed};
 use crate::failure::{At, Staged, failed};
 use crate::messages::{FromWorker, Prepare, ToTemplate};
-use crate::stages::{identity, worker};
+use crate::stages::network::{Slot, Traces};
+use crate::stages::{beside, identity, worker};
 use crate::sys::{self, Cloned};
 
 /// The template's life: until its channel ends.
@@ -35,51 +37,56 @@ fn serve(channel: &Channel) -> Staged<()> {
     identity::die_with_parent()?;
     let strange = || failed(STAGE, libc::EPROTO, "channel");
     let (message, mut beside) = channel.receive().map_err(|_| strange())?.ok_or_else(strange)?;
-    let ToTemplate::Prepare(mut prepare) = message else { return Err(strange()) };
-    let workspace = beside.pop();
+    let ToTemplate::Prepare(prepare) = message else { return Err(strange()) };
+    let mut template = Template { prepare, workspace: beside.pop(), fresh: None };
     while let Some((message, beside)) = channel.receive().map_err(|_| strange())? {
-        let ToTemplate::Make(ids) = message else { return Err(strange()) };
+        let ToTemplate::Make { ids, network } = message else { return Err(strange()) };
         let mut beside = beside.into_iter();
         let theirs = Channel::new(beside.next().ok_or_else(strange)?);
-        prepare.ids = ids;
-        let made = make(&mut prepare, &theirs, workspace.as_ref(), beside.next().as_ref());
-        if let Err(failure) = made {
+        let network = if network { Some(Slot::received(beside.next().ok_or_else(strange)?)) } else { None };
+        template.prepare.ids = ids;
+        if let Err(failure) = template.make(&theirs, network, beside.next().as_ref()) {
             drop(theirs.send(&FromWorker::Failed(failure), &[]));
         }
     }
     Ok(())
 }
 
-/// Clones a worker, which takes over `channel`.
-fn make(
-    prepare: &mut Prepare,
-    channel: &Channel,
-    workspace: Option<&OwnedFd>,
-    cgroup: Option<&OwnedFd>,
-) -> Staged<()> {
-    let flags = worker::namespaces(prepare.plan) | libc::CLONE_PARENT;
-    let stage = worker::birth_stage(prepare.plan);
-    match sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(stage, "clone")? {
-        Cloned::Parent { pid, pidfd } => {
-            let pid = pid.as_raw_nonzero().get();
-            let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
-            channel.send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()]).map_err(gone)
-        }
-        Cloned::Child => crate::role::leave(be(prepare, channel, workspace)),
-    }
+/// What workers are made from.
+struct Template {
+    prepare: Box<Prepare>,
+    workspace: Option<OwnedFd>,
+    /// How a fresh network namespace looks, found out when one may be used again.
+    fresh: Option<Traces>,
 }
 
-/// The worker's life: with nothing of its template's but what it needs.
-fn be(prepare: &mut Prepare, channel: &Channel, workspace: Option<&OwnedFd>) -> i32 {
-    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
-    let (Ok(channel), Ok(workspace)) =
-        (own(channel.as_fd()), workspace.map(|workspace| own(workspace.as_fd())).transpose())
-    else {
-        return 1;
-    };
-    let kept: Vec<_> = workspace.iter().chain([&channel]).map(AsFd::as_fd).collect();
-    match sys::close_all_but(&kept) {
-        Ok(()) => birth::run(channel, prepare, workspace, None),
-        Err(_) => 1,
+impl Template {
+    /// Clones a worker, which takes over `channel`.
+    fn make(&mut self, channel: &Channel, network: Option<Slot>, cgroup: Option<&OwnedFd>) -> Staged<()> {
+        if network.is_some() && self.fresh.is_none() {
+            self.fresh = Some(beside::fresh_network()?);
+        }
+        let plan = self.prepare.plan;
+        let flags = worker::namespaces(plan) | libc::CLONE_PARENT;
+        match sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(worker::birth_stage(plan), "clone")? {
+            Cloned::Parent { pid, pidfd } => {
+                let pid = pid.as_raw_nonzero().get();
+                let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
+                channel.send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()]).map_err(gone)
+            }
+            Cloned::Child => crate::role::leave(self.be(channel, network).unwrap_or(1)),
+        }
+    }
+
+    /// The worker's life: with nothing of its template's but what it needs.
+    fn be(&mut self, channel: &Channel, network: Option<Slot>) -> io::Result<i32> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        let channel = own(channel.as_fd())?;
+        let workspace = self.workspace.as_ref().map(|workspace| own(workspace.as_fd())).transpose()?;
+        let kept = workspace.iter().chain([&channel]).map(AsFd::as_fd);
+        let kept: Vec<_> = kept.chain(network.as_ref().map(AsFd::as_fd)).collect();
+        sys::close_all_but(&kept)?;
+        let handed = Handed { workspace, network: network.zip(self.fresh.as_ref()) };
+        Ok(birth::run(channel, &mut self.prepare, handed, None))
     }
 }

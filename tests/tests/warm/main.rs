@@ -11,4 +11,5 @@ mod ends;
 mod hits;
 mod host;
 mod memory;
+mod network;
 mod stage;

@@ -9,12 +9,13 @@
 //!
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
-//! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`verify`],
+//! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`], [`verify`],
 //! [`satellites`], [`spawn`], [`outlet`], [`outbox`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
 
+mod bank;
 mod check;
 mod embedded;
 mod outbox;

@@ -153,7 +153,7 @@ impl Launcher {
             if self.by_id.get(&run.exec_id) == Some(&number) {
                 self.by_id.remove(&run.exec_id);
             }
-            self.dying_groups.extend(run.release(&self.poller, &mut self.uids));
+            self.dying_groups.extend(run.release(&self.poller, &mut self.uids, &mut self.templates));
             self.dying_groups.retain(|group| !group.try_remove().unwrap_or(true));
         }
     }

@@ -23,7 +23,7 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 
 use super::preparation::{Order, Stdio, take_ids};
-use super::templates::Template;
+use super::templates::{Template, Templates};
 use super::uids::Uids;
 use super::{SWEEP_BOUND, WORKERS_IN_VAIN, spawn, verify};
 use crate::cgroup::{CgroupError, Cgroups, Counters, Growth, RunCgroup};
@@ -32,6 +32,7 @@ use crate::init;
 use crate::messages::{Command, Ended, Parked, Prepare, Sweep, ToTemplate, Used};
 use crate::monitor::{Breached, MonitorReport};
 use crate::poller::Poller;
+use crate::stages::network::Slot;
 use crate::stages::sources;
 use crate::sys::Reaped;
 use ends::Ends;
@@ -87,8 +88,8 @@ pub(crate) enum Progress {
 /// Who makes a worker.
 #[derive(Debug)]
 pub(crate) enum Maker<'a> {
-    /// A template, which is asked as soon as its channel has room.
-    Template(&'a mut Template, &'a Poller),
+    /// A template, which is asked as soon as its channel has room, with a network namespace to use again.
+    Template(&'a mut Template, Option<Slot>, &'a Poller),
     /// The launcher itself (embedded), with the workspace if it was passed, and what it will run.
     Launcher(Option<OwnedFd>, &'a Command, [&'a OwnedFd; 3]),
 }
@@ -127,6 +128,8 @@ pub(crate) struct Run {
     /// Read back when it's parked.
     confinement: Option<Box<Confinement>>,
     mountinfo: Option<File>,
+    /// Its network namespace, if another may have it when this run is over.
+    network: Option<Slot>,
     cgroup: Option<RunCgroup>,
     growth: Option<Growth>,
     counters: Option<Counters>,
@@ -222,13 +225,16 @@ pub(crate) fn limit_name(limit: Breached) -> &'static str {
 fn by_template(
     template: &mut Template,
     prepare: &Prepare,
+    slot: Option<Slot>,
     group: Option<BorrowedFd<'_>>,
     poller: &Poller,
 ) -> Staged<Channel> {
     const STAGE: SetupStage = SetupStage::Template;
     let (ours, theirs) = stockade_wire::socket::seqpacket_pair().at(STAGE, "socketpair")?;
     let group = group.map(|group| group.try_clone_to_owned()).transpose().at(STAGE, "control group")?;
-    template.make(&ToTemplate::Make(prepare.ids), theirs, group, poller)?;
+    let order = ToTemplate::Make { ids: prepare.ids, network: slot.is_some() };
+    let beside = core::iter::once(theirs).chain(slot.map(OwnedFd::from)).chain(group).collect();
+    template.make(&order, beside, poller)?;
     Ok(Channel::new(ours))
 }
 
@@ -256,10 +262,11 @@ impl Run {
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
         let cgroup = cgroups.map(create).transpose()?;
         let made = match maker {
-            Maker::Template(template, poller) => {
+            Maker::Template(template, slot, poller) => {
                 let group = cgroup.as_ref().map(RunCgroup::directory);
                 let number = template.number;
-                by_template(template, &prepare, group, poller).map(|channel| (channel, None, Some(number)))
+                by_template(template, &prepare, slot, group, poller)
+                    .map(|channel| (channel, None, Some(number)))
             }
             Maker::Launcher(workspace, command, ends) => {
                 let lone = spawn::lone(&mut prepare, workspace, (command, ends));
@@ -292,6 +299,7 @@ impl Run {
             rooted: None,
             confinement: None,
             mountinfo: None,
+            network: None,
             cgroup,
             growth: None,
             counters: None,
@@ -484,10 +492,19 @@ impl Run {
         self.unreaped
     }
 
-    /// Gives back what it held.
-    pub(crate) fn release(mut self, poller: &Poller, uids: &mut Uids) -> Option<RunCgroup> {
+    /// Gives back what it held: its last process was reaped.
+    pub(crate) fn release(
+        mut self,
+        poller: &Poller,
+        uids: &mut Uids,
+        templates: &mut Templates,
+    ) -> Option<RunCgroup> {
         self.stop_listening(poller);
         uids.give_back(self.prepare.ids.host_uid);
+        let bank = self.template.and_then(|template| templates.bank(template));
+        if let Some((bank, slot)) = bank.zip(self.network.take()) {
+            bank.keep(slot);
+        }
         self.cgroup.take()
     }
 }

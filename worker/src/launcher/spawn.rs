@@ -14,7 +14,7 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::socket;
 
-use crate::birth;
+use crate::birth::{self, Handed};
 use crate::failure::{At, Staged};
 use crate::messages::{self, Prepare};
 use crate::stages::worker;
@@ -92,7 +92,7 @@ fn be(
     let kept: Vec<_> = workspace.iter().chain(&ends).chain([&channel]).map(AsFd::as_fd).collect();
     sys::close_all_but(&kept)?;
     let ends = ends.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-    Ok(birth::run(channel, prepare, workspace, Some((command, ends))))
+    Ok(birth::run(channel, prepare, Handed { workspace, network: None }, Some((command, ends))))
 }
 
 /// Whether this process has one thread, and may be copied.

@@ -26,6 +26,7 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
 
+use super::bank::Bank;
 use super::outbox::Outbox;
 use super::{FIRST_TEMPLATE, spawn};
 use crate::failure::{At, Staged, failed};
@@ -86,6 +87,8 @@ pub(crate) struct Template {
     identity: Option<Identity>,
     /// Whether the output of its last run was relayed: then that of the next will be.
     pub(crate) relayed: bool,
+    /// Network namespaces of its ended runs.
+    bank: Bank,
     /// Runs that wait for their command, the oldest first.
     spares: VecDeque<(u64, Instant)>,
     /// Making a spare failed not long ago.
@@ -108,19 +111,11 @@ pub(crate) struct Templates {
 }
 
 impl Template {
-    /// Has it make a worker, with our other end of `theirs`, as soon as it can: more may be asked for at once than its channel
-    /// takes.
+    /// Has it make a worker, as soon as it can: more may be asked for at once than its channel takes.
     ///
     /// # Errors
     /// `Template`: it's gone.
-    pub(crate) fn make(
-        &mut self,
-        order: &ToTemplate,
-        theirs: OwnedFd,
-        group: Option<OwnedFd>,
-        poller: &Poller,
-    ) -> Staged<()> {
-        let beside = core::iter::once(theirs).chain(group).collect();
+    pub(crate) fn make(&mut self, order: &ToTemplate, beside: Vec<OwnedFd>, poller: &Poller) -> Staged<()> {
         self.orders
             .deliver(order, beside, poller)
             .map_err(|error| failed(SetupStage::Template, errno(&error), "channel"))
@@ -224,6 +219,7 @@ impl Templates {
             prepare,
             identity,
             relayed: false,
+            bank: Bank::default(),
             spares,
             rests_until: None,
             used: now,
@@ -239,6 +235,11 @@ impl Templates {
     /// The orders that wait for the templates' channels.
     pub(crate) fn orders(&mut self) -> impl Iterator<Item = &mut Outbox> {
         self.all.iter_mut().map(|template| &mut template.orders)
+    }
+
+    /// The network namespaces that a template's workers may use again.
+    pub(crate) fn bank(&mut self, number: u64) -> Option<&mut Bank> {
+        self.all.iter_mut().find(|template| template.number == number).map(|template| &mut template.bank)
     }
 
     /// A spare of a template, the oldest that is young enough.

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
+use rustix::process::WaitOptions;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::socket;
@@ -19,7 +20,7 @@ use stockade_wire::socket;
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
 use crate::stages::identity::{self, IdMap};
-use crate::stages::network;
+use crate::stages::network::{self, Slot, Traces};
 use crate::sys;
 
 /// A process that holds namespaces. Dropped, it ends, and they with it unless somebody has entered them.
@@ -63,19 +64,26 @@ impl Holder {
 /// Namespaces that are being made.
 #[derive(Debug)]
 pub(crate) struct Beside {
+    /// `None`: the worker is in its network already, or stays in the host's.
     network: Option<Holder>,
     /// Its holder, the host's `/proc`, and its number in it.
     user: Option<(Holder, OwnedFd, String)>,
 }
 
 impl Beside {
-    /// Begins to make what the spec wants. While the host's `/proc` is still in sight.
+    /// Begins to make what the spec wants. While the host's `/proc` is still in sight. `used`: a network namespace to use
+    /// again, and how a fresh one looks.
     ///
     /// # Errors
     /// `UserNamespace`, `Network`.
-    pub(crate) fn begin(prepare: &Prepare) -> Staged<Self> {
+    pub(crate) fn begin(prepare: &Prepare, used: Option<(Slot, &Traces)>) -> Staged<Self> {
         let own_network = prepare.plan != Plan::Minimal && network::is_own(&prepare.spec);
-        let network = own_network.then(|| Holder::start(0, libc::CLONE_NEWNET));
+        let used = used.filter(|_| network::is_reusable(&prepare.spec));
+        let entered = match used {
+            Some((slot, fresh)) => slot.enter(&identity::open_proc()?, fresh)?,
+            None => false,
+        };
+        let network = (own_network && !entered).then(|| Holder::start(0, libc::CLONE_NEWNET));
         let network = network.transpose().at(SetupStage::Network, "clone")?;
         let user = if prepare.plan == Plan::System { Some(user_namespace()?) } else { None };
         Ok(Self { network, user })
@@ -102,6 +110,22 @@ impl Beside {
         map.write(&proc, &number)?;
         nix::sched::setns(&holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
     }
+}
+
+/// How a fresh network namespace looks.
+///
+/// # Errors
+/// `Network`. The caller must have no other child: this one is waited for.
+pub(crate) fn fresh_network() -> Staged<Traces> {
+    const STAGE: SetupStage = SetupStage::Network;
+    let proc = identity::open_proc()?;
+    let holder = Holder::start(0, libc::CLONE_NEWNET).at(STAGE, "clone")?;
+    holder.wait().at(STAGE, "unshare")?;
+    let number = holder.number_in(&proc).at(STAGE, "pidfd")?;
+    let traces = Traces::of(&proc, &number).at(STAGE, "traces");
+    drop(holder);
+    rustix::process::wait(WaitOptions::empty()).at(STAGE, "wait")?;
+    traces
 }
 
 fn user_namespace() -> Staged<(Holder, OwnedFd, String)> {

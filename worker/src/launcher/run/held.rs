@@ -9,8 +9,9 @@ use stockade_protocol::outcome::{Outcome, SetupStage};
 use super::{Run, Source, cgroup_failed};
 use crate::cgroup::RunCgroup;
 use crate::failure::{At, Staged, failed};
-use crate::launcher::verify;
+use crate::launcher::{bank, verify};
 use crate::poller::{Interest, Poller};
+use crate::stages::network::Slot;
 
 impl Run {
     /// A spare that may be given out: what guards it is still there.
@@ -39,6 +40,10 @@ impl Run {
         let group = self.cgroup.as_ref().map(RunCgroup::path);
         let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, self.rooted.take())?;
         self.confinement = Some(Box::new(report));
+        if self.template.is_some() && bank::may_keep(&self.prepare) {
+            let slot = Slot::of(pid.as_raw_nonzero().get()).at(SetupStage::Verify, "ns/net")?;
+            self.network = Some(slot);
+        }
         if !parked.guarded.is_empty() {
             let path = format!("/proc/{}/mountinfo", pid.as_raw_nonzero());
             let mountinfo = File::open(&path).at(SetupStage::Verify, "mountinfo")?;

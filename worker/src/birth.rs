@@ -5,8 +5,9 @@
 //! cloned by its template (embedded: by its launcher) ──> root built ──> init, parked ── Start ──> …
 //! ```
 //!
-//! What it needs is in its memory when it's cloned. Nothing of it is shared with another worker: each has mounts, network
-//! and ids of its own, made anew but for the network namespace, which a run may have had that is over.
+//! What it needs is in its memory when it's cloned. Nothing that it can change is shared with another worker: each has mounts
+//! and ids of its own, a network namespace that's fresh or looks so, and perhaps the names beneath its mounts from a worker
+//! before it.
 
 use std::os::fd::OwnedFd;
 
@@ -19,6 +20,7 @@ use crate::init::{self, Born, Told};
 use crate::messages::{FromWorker, Prepare};
 use crate::plan;
 use crate::stages::beside::Beside;
+use crate::stages::foundation::Ground;
 use crate::stages::identity::{self, IdMap};
 use crate::stages::network::{Slot, Traces};
 use crate::sys;
@@ -30,14 +32,20 @@ pub(crate) struct Handed<'a> {
     pub(crate) workspace: Option<OwnedFd>,
     /// A network namespace to use again, and how a fresh one looks.
     pub(crate) network: Option<(Slot, &'a Traces)>,
+    /// What workers of one template share of their roots.
+    pub(crate) ground: Option<Ground>,
 }
 
-/// The life of a worker. Gives its exit code, which nobody reads. `told`: what
+/// What a worker is to have of its maker: a template has it already when it clones one.
+pub(crate) fn have_defaults() {
+    sys::reset_signals();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+}
+
+/// The life of a worker with [defaults](have_defaults). Gives its exit code, which nobody reads. `told`: what
 /// it will run, with its standard descriptors, where that is known when it's made.
 pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, handed: Handed<'_>, told: Told<'_>) -> i32 {
     let channel = Channel::new(channel);
-    sys::reset_signals();
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     match make(&channel, prepare, handed) {
         Ok(born) => init::run(&channel, prepare, born, told),
         Err(failure) => {
@@ -56,6 +64,6 @@ fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>) -> Staged<
         // A mount that never answers may stop us before we'd see the end of the channel.
         identity::die_with_parent()?;
     }
-    let pivoted = plan::enter_root(channel, prepare, handed.workspace)?;
+    let pivoted = plan::enter_root(channel, prepare, handed.workspace, handed.ground)?;
     Ok(Born { pivoted, beside })
 }

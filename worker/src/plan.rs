@@ -6,19 +6,22 @@
 //!
 //! A worker of the user plan is born in its user namespace; one of the system plan enters it when all its mounts are made.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{FromWorker, Prepare};
+use crate::stages::foundation::{self, Ground, Laid};
 use crate::stages::identity;
 use crate::stages::placeholder::Placed;
-use crate::stages::root::{self, Pivoted};
-use crate::stages::sources::{self, Sources};
+use crate::stages::root::{self, Pivoted, Trees};
+use crate::stages::sources::{self, LedTo, Sources};
 
 /// Builds the root that the plan asks for, and steps into it.
 ///
@@ -28,23 +31,72 @@ pub(crate) fn enter_root(
     channel: &Channel,
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
+    ground: Option<Ground>,
 ) -> Staged<Pivoted> {
     match prepare.plan {
-        Plan::System => system_root(channel, prepare, workspace),
+        Plan::System => system_root(channel, prepare, workspace, ground),
         Plan::User => user_root(channel, prepare, workspace.as_ref()),
         _ => Ok(no_root(prepare)),
     }
 }
 
-fn system_root(channel: &Channel, prepare: &mut Prepare, workspace: Option<OwnedFd>) -> Staged<Pivoted> {
-    let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace)?;
-    hand_up(channel, placed)?;
-    led_to.extend(&mut prepare.spec);
+fn system_root(
+    channel: &Channel,
+    prepare: &mut Prepare,
+    workspace: Option<OwnedFd>,
+    ground: Option<Ground>,
+) -> Staged<Pivoted> {
     let map = |()| identity::mapped_namespace(prepare.owner_map(), &identity::open_proc()?);
     let idmap = prepare.idmap.then_some(()).map(map).transpose()?;
-    let trees = root::detach(prepare, sources, idmap.as_ref())?;
+    let Some(Ground { foundation, teller }) = ground else {
+        let found = find(channel, prepare, workspace, idmap.as_ref(), None)?.keep(prepare);
+        root::enter_mount_namespace()?;
+        return root::build(prepare, found.trees, &found.missing);
+    };
+    if let Some(foundation) = foundation {
+        let again = workspace.as_ref().map(OwnedFd::try_clone).transpose();
+        let again = again.at(SetupStage::Open, prepare.workspace.clone())?;
+        let found = find(channel, prepare, again, idmap.as_ref(), Some(&foundation.laid))?;
+        if found.trees.fit(&foundation.laid) {
+            let (found, laid) = (found.keep(prepare), foundation.stand_on()?);
+            return root::finish(prepare, found.trees, &found.missing, laid);
+        }
+    }
+    let proc = identity::open_proc()?;
+    let opened = foundation::now();
+    let mut found = find(channel, prepare, workspace, idmap.as_ref(), None)?.keep(prepare);
     root::enter_mount_namespace()?;
-    root::build(prepare, trees, &missing)
+    let laid = root::lay(prepare, &mut found.trees, opened)?;
+    teller.tell(&laid, &proc);
+    foundation::copy_namespace()?;
+    root::finish(prepare, found.trees, &found.missing, laid)
+}
+
+/// What the system plan has of the host before it leaves its mount namespace.
+struct Found {
+    trees: Trees,
+    missing: HashSet<Bytes>,
+    led_to: LedTo,
+}
+
+impl Found {
+    /// What is found is what the root is built from.
+    fn keep(mut self, prepare: &mut Prepare) -> Self {
+        core::mem::take(&mut self.led_to).extend(&mut prepare.spec);
+        self
+    }
+}
+
+fn find(
+    channel: &Channel,
+    prepare: &Prepare,
+    workspace: Option<OwnedFd>,
+    idmap: Option<&OwnedFd>,
+    laid: Option<&Laid>,
+) -> Staged<Found> {
+    let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace, laid)?;
+    hand_up(channel, placed)?;
+    Ok(Found { trees: root::detach(prepare, sources, idmap)?, missing, led_to })
 }
 
 /// Leaves the mount namespace that a passed descriptor belongs to, so the workspace is carried over as the working
@@ -62,7 +114,7 @@ fn user_root(channel: &Channel, prepare: &mut Prepare, workspace: Option<&OwnedF
             Some(again.at(SetupStage::Open, prepare.workspace.clone())?)
         }
     };
-    let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace)?;
+    let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace, None)?;
     hand_up(channel, placed)?;
     led_to.extend(&mut prepare.spec);
     let trees = root::detach(prepare, sources, None)?;
@@ -86,7 +138,7 @@ fn hand_up(channel: &Channel, placed: Placed) -> Staged<()> {
 
 /// Without namespaces the host's root stays, and Landlock alone decides what of it can be used.
 fn no_root(prepare: &Prepare) -> Pivoted {
-    let missing = |path: &&stockade_protocol::Bytes| path.as_path().symlink_metadata().is_err();
+    let missing = |path: &&Bytes| path.as_path().symlink_metadata().is_err();
     let spec = &prepare.spec;
     Pivoted {
         absent: Vec::new(),

@@ -9,13 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
-use rustix::fs::Mode;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::birth::{self, Handed};
 use crate::failure::{At, Staged, failed};
 use crate::messages::{FromWorker, Prepare, ToTemplate};
+use crate::stages::foundation::{Ground, Keeper};
 use crate::stages::network::{Slot, Traces};
 use crate::stages::{beside, identity, worker};
 use crate::sys::{self, Cloned};
@@ -23,8 +23,7 @@ use crate::sys::{self, Cloned};
 /// The template's life: until its channel ends.
 pub(crate) fn run(channel: OwnedFd) -> ExitCode {
     let channel = Channel::new(channel);
-    sys::reset_signals();
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    birth::have_defaults();
     match serve(&channel) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever waits for a worker sees the end of its channel.
@@ -38,7 +37,8 @@ fn serve(channel: &Channel) -> Staged<()> {
     let strange = || failed(STAGE, libc::EPROTO, "channel");
     let (message, mut beside) = channel.receive().map_err(|_| strange())?.ok_or_else(strange)?;
     let ToTemplate::Prepare(prepare) = message else { return Err(strange()) };
-    let mut template = Template { prepare, workspace: beside.pop(), fresh: None };
+    let keeper = Keeper::new(&prepare).at(STAGE, "socketpair")?;
+    let mut template = Template { prepare, workspace: beside.pop(), fresh: None, keeper };
     while let Some((message, beside)) = channel.receive().map_err(|_| strange())? {
         let ToTemplate::Make { ids, network } = message else { return Err(strange()) };
         let mut beside = beside.into_iter();
@@ -58,6 +58,8 @@ struct Template {
     workspace: Option<OwnedFd>,
     /// How a fresh network namespace looks, found out when one may be used again.
     fresh: Option<Traces>,
+    /// What workers share of their roots, if they can.
+    keeper: Option<Keeper>,
 }
 
 impl Template {
@@ -65,6 +67,9 @@ impl Template {
     fn make(&mut self, channel: &Channel, network: Option<Slot>, cgroup: Option<&OwnedFd>) -> Staged<()> {
         if network.is_some() && self.fresh.is_none() {
             self.fresh = Some(beside::fresh_network()?);
+        }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.refresh();
         }
         let plan = self.prepare.plan;
         let flags = worker::namespaces(plan) | libc::CLONE_PARENT;
@@ -84,9 +89,11 @@ impl Template {
         let channel = own(channel.as_fd())?;
         let workspace = self.workspace.as_ref().map(|workspace| own(workspace.as_fd())).transpose()?;
         let kept = workspace.iter().chain([&channel]).map(AsFd::as_fd);
-        let kept: Vec<_> = kept.chain(network.as_ref().map(AsFd::as_fd)).collect();
+        let ground = self.keeper.take().map(Keeper::into_ground);
+        let shared = ground.iter().flat_map(Ground::descriptors);
+        let kept: Vec<_> = kept.chain(network.as_ref().map(AsFd::as_fd)).chain(shared).collect();
         sys::close_all_but(&kept)?;
-        let handed = Handed { workspace, network: network.zip(self.fresh.as_ref()) };
+        let handed = Handed { workspace, network: network.zip(self.fresh.as_ref()), ground };
         Ok(birth::run(channel, &mut self.prepare, handed, None))
     }
 }

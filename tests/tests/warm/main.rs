@@ -8,6 +8,7 @@
 mod channels;
 mod deaths;
 mod ends;
+mod foundation;
 mod hits;
 mod host;
 mod memory;

@@ -91,8 +91,9 @@ fn be(
     let ends = ends.into_iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
     let kept: Vec<_> = workspace.iter().chain(&ends).chain([&channel]).map(AsFd::as_fd).collect();
     sys::close_all_but(&kept)?;
+    birth::have_defaults();
     let ends = ends.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-    Ok(birth::run(channel, prepare, Handed { workspace, network: None }, Some((command, ends))))
+    Ok(birth::run(channel, prepare, Handed { workspace, ..Handed::default() }, Some((command, ends))))
 }
 
 /// Whether this process has one thread, and may be copied.

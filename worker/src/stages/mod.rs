@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | beside | network and user namespaces, by a child | [`beside::Beside`] |
 //! | birth | open the binds as the owner | [`sources::Sources`] |
+//! | birth | what all runs of a template have of a root | [`foundation::Foundation`] |
 //! | birth | mount namespace, root of tmpfs and binds, masks, pivot | [`root::Pivoted`] |
 //! | park | network, loopback, host name, `/proc` | [`worker::Isolated`] |
 //! | park | user namespace, ids | [`worker::Identified`] |
@@ -17,6 +18,7 @@
 //! all the others needed, so it's last.
 
 pub(crate) mod beside;
+pub(crate) mod foundation;
 pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod landlock;

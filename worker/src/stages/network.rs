@@ -7,7 +7,7 @@
 //! group memberships show in [`TRACES`]; so do the counters, which tell of an attempt that found no way. Routes, addresses, rules, filters
 //! and settings need a privilege that no run has.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,8 @@ const TRACES: [&str; 9] =
 /// Counts the sockets of the namespace, whoever holds them, in its first line; some others are of the whole machine.
 const SOCKETS: &str = "sockstat";
 const NO_SOCKET: &[u8] = b"sockets: used 0\n";
-/// The most bytes of one of them: several times what any has.
-const BOUND: u64 = 64 * 1024;
+/// Room for one of them at once, which is several times what any has; a longer one isn't a fresh namespace's.
+const ROOM: usize = 16 * 1024;
 
 /// Whether the spec's workers have a network namespace of their own.
 pub(crate) fn is_own(spec: &SandboxSpec) -> bool {
@@ -56,25 +56,33 @@ impl Traces {
     /// Those of open(2) and read(2); `EBUSY`: there are sockets in it.
     pub(crate) fn of(proc: &OwnedFd, process: &str) -> io::Result<Self> {
         let directory = Path::new(process).join("net");
-        let mut sockets = Vec::new();
-        read(proc, &directory.join(SOCKETS), &mut sockets)?;
-        if !sockets.starts_with(NO_SOCKET) {
+        let directory = rustix::fs::openat(proc, &directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let mut room = vec![0; ROOM];
+        if !read(&directory, SOCKETS, &mut room)?.starts_with(NO_SOCKET) {
             return Err(Errno::BUSY.into());
         }
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(ROOM);
         for name in TRACES {
-            read(proc, &directory.join(name), &mut text)?;
+            text.extend_from_slice(read(&directory, name, &mut room)?);
         }
         Ok(Self(text))
     }
 }
 
-/// Adds what is in a file of a `/proc`. A kernel without IPv6 has no files of it.
-fn read(proc: &OwnedFd, path: &Path, text: &mut Vec<u8>) -> io::Result<()> {
-    match rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(file) => std::fs::File::from(file).take(BOUND).read_to_end(text).map(drop),
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+/// What is in a file. A kernel without IPv6 has no files of it.
+fn read<'r>(directory: &OwnedFd, name: &str, room: &'r mut [u8]) -> io::Result<&'r [u8]> {
+    let file = match rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(&[]),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut length = 0;
+    loop {
+        let rest = room.get_mut(length..).filter(|rest| !rest.is_empty()).ok_or(Errno::FBIG)?;
+        match rustix::io::read(&file, rest)? {
+            0 => return room.get(..length).ok_or(Errno::FBIG.into()),
+            more => length += more,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -17,6 +18,7 @@ use stockade_protocol::spec::{Mount, MountKind, SandboxSpec};
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
+use crate::stages::foundation::{Laid, Place};
 use crate::stages::sources::Source;
 use crate::stages::{guard, mounts, placeholder};
 
@@ -66,7 +68,14 @@ pub(crate) struct Trees(Vec<Tree>);
 
 #[derive(Debug)]
 enum Tree {
-    Detached { tree: OwnedFd, directory: bool },
+    /// `common`: it's the same for all runs of a template.
+    Detached {
+        tree: OwnedFd,
+        directory: bool,
+        common: bool,
+    },
+    /// It's in the foundation.
+    Laid,
     Link(Vec<u8>),
     Absent,
     Unneeded,
@@ -90,6 +99,7 @@ fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&O
         Source::Link(text) => return Ok(Tree::Link(text)),
         Source::Absent => return Ok(Tree::Absent),
         Source::Unneeded => return Ok(Tree::Unneeded),
+        Source::Laid => return Ok(Tree::Laid),
     };
     let status = mounts::status(&source).at(STAGE, mount.target.clone())?;
     let directory = mounts::is_directory(&status);
@@ -103,7 +113,8 @@ fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&O
     let stage = if idmap.is_some() { SetupStage::Idmap } else { STAGE };
     mounts::restrict_tree(tree.as_fd(), mounts::attributes(mount.access), idmap.map(AsFd::as_fd))
         .at(stage, mount.target.clone())?;
-    Ok(Tree::Detached { tree, directory })
+    let common = idmap.is_none() && !mount.access.write && mount.kind == MountKind::Bind { create: false };
+    Ok(Tree::Detached { tree, directory, common })
 }
 
 /// Enters a mount namespace of its own, cut off from propagation in both directions.
@@ -124,30 +135,123 @@ pub(crate) fn cut_propagation() -> Staged<()> {
 /// # Errors
 /// `Mount` or `Guard` with the path that failed. The process must end then: it stands in a half-built root.
 pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &HashSet<Bytes>) -> Staged<Pivoted> {
-    let spec = &prepare.spec;
-    let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
-    let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);
-    // Detached trees can be attached only to a mount of this namespace, so the root gets a place first. Whatever
-    // it covers is not needed any more: sources are open.
-    let place = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
-    let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    let devices = open_devices(spec);
-    mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
-    let root = Rc::new(root);
-    let top = Known { directory: Rc::clone(&root), of_run: false };
-    let known = BTreeMap::from([(b"/".to_vec(), top)]);
-    let mut skeleton = Skeleton { root, prepare, own, known, absent: Vec::new(), tmpfs: Vec::new() };
+    let (mut skeleton, host_proc, devices) = Skeleton::begin(prepare)?;
     let mut devices = devices.into_iter();
-    for (mount, tree) in spec.mounts.iter().zip(trees.0) {
+    for (mount, tree) in prepare.spec.mounts.iter().zip(trees.0) {
         let nodes = if matches!(mount.kind, MountKind::Dev { .. }) { devices.next() } else { None };
-        skeleton.place(mount, tree, nodes, host_proc.as_ref().ok().map(AsFd::as_fd))?;
+        skeleton.place(mount, tree, nodes, host_proc.as_ref().map(AsFd::as_fd))?;
     }
     skeleton.fill_denied()?;
-    let guards = guard::mask(skeleton.root.as_fd(), spec, missing)?;
+    let guards = guard::mask(skeleton.root.as_fd(), &prepare.spec, missing)?;
     mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
     let Skeleton { root, absent, tmpfs, .. } = skeleton;
     pivot(root.as_fd())?;
     Ok(Pivoted { absent, guarded: guards.masked, missing: guards.missing, tmpfs })
+}
+
+/// Lays the foundation: takes of the trees what is in it, seals it and pivots into it. What is the run's own is missing.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn lay(prepare: &Prepare, trees: &mut Trees, opened: Duration) -> Staged<Laid> {
+    let spec = &prepare.spec;
+    let places = places(spec, trees);
+    let (mut skeleton, _, devices) = Skeleton::begin(prepare)?;
+    let mut devices = devices.into_iter();
+    for ((mount, tree), place) in spec.mounts.iter().zip(&mut trees.0).zip(&places) {
+        match (place, &mount.kind) {
+            (Place::Laid, MountKind::Dev { .. }) => {
+                skeleton.dev(mount, devices.next().unwrap_or_default())?;
+                *tree = Tree::Laid;
+            }
+            (Place::Laid, _) => skeleton.place(mount, core::mem::replace(tree, Tree::Laid), None, None)?,
+            (Place::Point { directory: true }, _) => drop(skeleton.directory(&mount.target)?),
+            (Place::Point { directory: false }, _) => drop(skeleton.file(&mount.target)?),
+            (Place::Nothing | Place::Above, _) => {}
+        }
+    }
+    mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
+    pivot(skeleton.root.as_fd())?;
+    Ok(Laid::new(places, skeleton.absent, opened))
+}
+
+/// Adds to a copy of the foundation, in which the process stands, what is the run's own.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn finish(
+    prepare: &Prepare,
+    trees: Trees,
+    missing: &HashSet<Bytes>,
+    laid: Laid,
+) -> Staged<Pivoted> {
+    let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
+    let (own, known) = (BTreeMap::new(), BTreeMap::new());
+    let root = Rc::new(root);
+    let mut skeleton = Skeleton { root, prepare, own, known, absent: laid.absent, tmpfs: Vec::new() };
+    for (mount, tree) in prepare.spec.mounts.iter().zip(trees.0) {
+        skeleton.place(mount, tree, None, None)?;
+    }
+    let Skeleton { root, absent, tmpfs, .. } = skeleton;
+    let guards = guard::mask(root.as_fd(), &prepare.spec, missing)?;
+    Ok(Pivoted { absent, guarded: guards.masked, missing: guards.missing, tmpfs })
+}
+
+/// What of each mount is in the foundation.
+fn places<'a>(spec: &'a SandboxSpec, trees: &Trees) -> Vec<Place> {
+    let mut own: Vec<&Bytes> = Vec::new();
+    let mut place_of = |mount: &'a Mount, tree: &Tree| {
+        if own.iter().any(|above| guard::is_beneath(&mount.target, above)) {
+            return Place::Above;
+        }
+        let place = match (&mount.kind, tree) {
+            (MountKind::Bind { .. }, Tree::Detached { common: true, .. } | Tree::Link(_))
+            | (MountKind::Dev { .. }, _) => return Place::Laid,
+            (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { directory, .. }) => {
+                Place::Point { directory: *directory }
+            }
+            (MountKind::Tmpfs { .. } | MountKind::Proc, _) => Place::Point { directory: true },
+            _ => return Place::Nothing,
+        };
+        own.push(&mount.target);
+        place
+    };
+    spec.mounts.iter().zip(&trees.0).map(|(mount, tree)| place_of(mount, tree)).collect()
+}
+
+impl Trees {
+    /// Whether they can be put on a foundation: what it has no place for isn't there, and what it has one for is.
+    pub(crate) fn fit(&self, laid: &Laid) -> bool {
+        let fits = |(tree, place): (&Tree, &Place)| match (place, tree) {
+            (Place::Above, _) | (Place::Laid, Tree::Laid) => true,
+            (Place::Point { directory }, Tree::Detached { directory: now, .. }) => directory == now,
+            (Place::Point { directory }, Tree::Unneeded) => *directory,
+            (Place::Nothing, Tree::Absent) => true,
+            _ => false,
+        };
+        self.0.len() == laid.places.len() && self.0.iter().zip(&laid.places).all(fits)
+    }
+}
+
+impl<'a> Skeleton<'a> {
+    /// An empty root over the old one, the host's `/proc`, and the nodes for each `/dev`.
+    fn begin(prepare: &'a Prepare) -> Staged<(Self, Option<OwnedFd>, Vec<Nodes>)> {
+        let spec = &prepare.spec;
+        let root = mounts::tmpfs(SKELETON, 0o755, None, mounts::INERT).at(STAGE, "/")?;
+        let own = BTreeMap::from([(mounts::status(&root).at(STAGE, "/")?.st_dev, false)]);
+        // Detached trees can be attached only to a mount of this namespace, so the root gets a place first. Whatever
+        // it covers is not needed any more: sources are open.
+        let place =
+            rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
+        let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let devices = open_devices(spec);
+        mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
+        let root = Rc::new(root);
+        let top = Known { directory: Rc::clone(&root), of_run: false };
+        let known = BTreeMap::from([(b"/".to_vec(), top)]);
+        let skeleton = Skeleton { root, prepare, own, known, absent: Vec::new(), tmpfs: Vec::new() };
+        Ok((skeleton, host_proc.ok(), devices))
+    }
 }
 
 /// `pivot_root(2)`'s own idiom: the new root over the old, then the old one is let go.
@@ -183,7 +287,9 @@ impl Skeleton<'_> {
         host_proc: Option<BorrowedFd<'_>>,
     ) -> Staged<()> {
         match (&mount.kind, tree) {
-            (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory }) => {
+            (MountKind::Dev { shm_size, .. }, Tree::Laid) => self.dev_of_run(mount, *shm_size),
+            (_, Tree::Laid) => Ok(()),
+            (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory, .. }) => {
                 let target =
                     if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
                 self.known.remove(&mount.target.0);
@@ -197,7 +303,10 @@ impl Skeleton<'_> {
             }
             (MountKind::Tmpfs { size, mode }, _) => self.tmpfs(mount, *size, *mode),
             (MountKind::Proc, _) => self.proc(&mount.target, host_proc),
-            (MountKind::Dev { shm_size, .. }, _) => self.dev(mount, *shm_size, nodes.unwrap_or_default()),
+            (MountKind::Dev { shm_size, .. }, _) => {
+                self.dev(mount, nodes.unwrap_or_default())?;
+                self.dev_of_run(mount, *shm_size)
+            }
         }
     }
 
@@ -239,7 +348,8 @@ impl Skeleton<'_> {
         mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, target.clone())
     }
 
-    fn dev(&mut self, mount: &Mount, shm_size: u64, nodes: Nodes) -> Staged<()> {
+    /// `/dev` without what is the run's own, which it has places for.
+    fn dev(&mut self, mount: &Mount, nodes: Nodes) -> Staged<()> {
         let at = |name: &str| Bytes::from(mount.target.as_path().join(name));
         let own = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
         let dev = mounts::tmpfs(DEV, 0o755, None, own).at(STAGE, mount.target.clone())?;
@@ -268,6 +378,16 @@ impl Skeleton<'_> {
         for (name, text) in links {
             self.link(&at(name), text.as_bytes())?;
         }
+        for name in ["shm", "pts"] {
+            self.directory(&at(name))?;
+        }
+        mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
+    }
+
+    /// What of `/dev` is the run's own: shared memory and terminals.
+    fn dev_of_run(&mut self, mount: &Mount, shm_size: u64) -> Staged<()> {
+        let at = |name: &str| Bytes::from(mount.target.as_path().join(name));
+        let own = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
         let shm = mounts::tmpfs(shm_size, 0o1777, None, own).at(STAGE, at("shm"))?;
         let point = self.directory(&at("shm"))?;
         mounts::attach(shm.as_fd(), point.as_fd()).at(STAGE, at("shm"))?;
@@ -279,7 +399,7 @@ impl Skeleton<'_> {
         let point = self.directory(&at("pts"))?;
         mounts::attach(pts.as_fd(), point.as_fd()).at(STAGE, at("pts"))?;
         self.known.remove(&at("pts").0);
-        mounts::seal(dev.as_fd()).at(STAGE, mount.target.clone())
+        Ok(())
     }
 
     /// On the run's own tmpfs a denied path gets its directory here: there is nothing of the host's to hold.

@@ -27,6 +27,7 @@ use stockade_wire::socket;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
+use crate::stages::foundation::Laid;
 use crate::stages::listing::{Listing, WORTH_IT};
 use crate::stages::mounts;
 use crate::stages::placeholder::{self, Held, Placed};
@@ -43,6 +44,8 @@ pub(crate) enum Source {
     Absent,
     /// The mount needs none.
     Unneeded,
+    /// It's in the foundation.
+    Laid,
 }
 
 /// What was opened, and what was put in place of denied paths that don't exist.
@@ -84,6 +87,7 @@ enum Answer {
     Link(Vec<u8>),
     Absent,
     Unneeded,
+    Laid,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,20 +104,20 @@ enum Batch {
     Failed(SetupFailure),
 }
 
-/// Opens the sources as the owner: by an opener where the caller is another user, else directly.
+/// Opens the sources as the owner: by an opener where the caller is another user, else directly. `laid`: what needs none.
 ///
 /// # Errors
 /// `Open` with the path that couldn't be opened.
-pub(crate) fn open(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
+pub(crate) fn open(prepare: &Prepare, workspace: Option<OwnedFd>, laid: Option<&Laid>) -> Staged<Sources> {
     if prepare.plan == Plan::System && prepare.owner.uid != 0 {
-        return through_opener(prepare, workspace);
+        return through_opener(prepare, workspace, laid);
     }
-    directly(prepare, workspace)
+    directly(prepare, workspace, laid)
 }
 
-fn directly(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
+fn directly(prepare: &Prepare, workspace: Option<OwnedFd>, laid: Option<&Laid>) -> Staged<Sources> {
     let spec = &prepare.spec;
-    let sources = open_all(prepare, workspace)?;
+    let sources = open_all(prepare, workspace, laid)?;
     let mut look = Look::new(spec, &sources);
     let led_to = look.led_to();
     let missing = look.missing;
@@ -211,7 +215,7 @@ fn real(path: &Path) -> Option<PathBuf> {
     })
 }
 
-fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>) -> Staged<Vec<Source>> {
+fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>, laid: Option<&Laid>) -> Staged<Vec<Source>> {
     let home = prepare.home.as_path();
     let in_home = |mount: &&Mount| mount.target.as_path().starts_with(home);
     let many = prepare.spec.mounts.iter().filter(in_home).count() >= WORTH_IT;
@@ -221,7 +225,9 @@ fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>) -> Staged<Vec<Sou
         .spec
         .mounts
         .iter()
-        .map(|mount| match &mount.kind {
+        .enumerate()
+        .map(|(at, mount)| match &mount.kind {
+            _ if laid.is_some_and(|laid| laid.has(at)) => Ok(Source::Laid),
             MountKind::Workspace => match workspace.take() {
                 Some(passed) => Ok(Source::Open(passed)),
                 None => match open_one(mount.target.as_path(), false)? {
@@ -285,7 +291,7 @@ fn make_directories(path: &Path) -> Staged<()> {
     Ok(())
 }
 
-fn through_opener(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sources> {
+fn through_opener(prepare: &Prepare, workspace: Option<OwnedFd>, laid: Option<&Laid>) -> Staged<Sources> {
     const STAGE: SetupStage = SetupStage::Open;
     let (ours, theirs) = socket::seqpacket_pair().at(STAGE, "opener")?;
     // Whoever is left of it when the template ends is the launcher's orphan, who reaps it.
@@ -293,7 +299,7 @@ fn through_opener(prepare: &Prepare, workspace: Option<OwnedFd>) -> Staged<Sourc
         drop(ours);
         let channel = Channel::new(theirs);
         let outcome = become_owner(&prepare.owner)
-            .and_then(|()| directly(prepare, workspace))
+            .and_then(|()| directly(prepare, workspace, laid))
             .and_then(|sources| answer(&channel, sources));
         if let Err(failure) = outcome {
             // If even this can't be sent, the template sees the end of the channel.
@@ -331,6 +337,7 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
                 Source::Link(text) => Answer::Link(text),
                 Source::Absent => Answer::Absent,
                 Source::Unneeded => Answer::Unneeded,
+                Source::Laid => Answer::Laid,
             })
             .collect();
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -373,6 +380,7 @@ fn collect(channel: &Channel, count: usize) -> Staged<Sources> {
                         Answer::Link(text) => Source::Link(text),
                         Answer::Absent => Source::Absent,
                         Answer::Unneeded => Source::Unneeded,
+                        Answer::Laid => Source::Laid,
                     });
                 }
             }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use stockade_tests::{Ended, Mode, not_tested, wait_until};
+use stockade_tests::setting::Started;
+use stockade_tests::{Mode, not_tested, wait_until};
 
 use crate::stage::{PATIENCE, Warm};
 
@@ -17,42 +18,65 @@ fn each() -> impl Iterator<Item = Warm> {
     shared.into_iter().map(Warm::new)
 }
 
-/// The filesystems in memory of a run's mount table (device numbers), by whether they can be written.
-fn in_memory(ended: &Ended) -> [BTreeSet<String>; 2] {
-    let mut devices = [BTreeSet::new(), BTreeSet::new()];
-    for line in ended.expect_code(0).text().lines() {
-        let (mount, filesystem) = line.split_once(" - ").unwrap();
-        let fields: Vec<&str> = mount.split(' ').collect();
-        let is_writable = fields[5].split(',').any(|option| option == "rw");
-        // The host's are bound: of theirs something deeper than the top is mounted, or a node.
-        if filesystem.starts_with("tmpfs ") && fields[3] == "/" {
-            devices[usize::from(is_writable)].insert(fields[2].to_owned());
+/// The filesystems in memory of a run's mount table, by device numbers.
+#[derive(Debug, Default)]
+struct InMemory {
+    sealed: BTreeSet<String>,
+    writable: BTreeSet<String>,
+}
+
+impl InMemory {
+    fn of(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let (mount, filesystem) = line.split_once(" - ").unwrap();
+            let fields: Vec<&str> = mount.split(' ').collect();
+            let is_writable = fields[5].split(',').any(|option| option == "rw");
+            // Of the host's, which are bound, it's something deeper than the top.
+            if filesystem.starts_with("tmpfs ") && fields[3] == "/" {
+                let devices = if is_writable { &mut found.writable } else { &mut found.sealed };
+                devices.insert(fields[2].to_owned());
+            }
         }
+        found
     }
-    devices
+
+    fn all(&self) -> BTreeSet<String> {
+        self.sealed.union(&self.writable).cloned().collect()
+    }
 }
 
 #[test]
 fn runs_share_no_filesystem_in_memory_that_can_be_written() {
+    /// So many live at once, that two of them stand on one foundation though a busy machine lets it grow old.
+    const MANY: usize = 8;
     for warm in each() {
-        warm.heat("default");
+        let at = |number: usize| warm.ground().work().join(format!("mounts-{number}"));
         let begin = |number: usize| {
-            let line =
-                format!("cat /proc/self/mountinfo; : > at-{number}; while [ ! -e go ]; do sleep 0.02; done");
-            let started = warm.start_hit(warm.line("default", &line));
-            assert!(wait_until(PATIENCE, || warm.ground().work().join(format!("at-{number}")).exists()));
+            let line = format!(
+                "cat /proc/self/mountinfo > new; mv new mounts-{number}; while [ ! -e go ]; do sleep 0.02; done"
+            );
+            let started = warm.start(warm.line("default", &line));
+            assert!(wait_until(PATIENCE, || at(number).exists()));
             started
         };
-        let both = [0, 1].map(begin);
+        let started: Vec<Started> = (0..MANY).map(begin).collect();
+        let found: Vec<InMemory> =
+            (0..MANY).map(|number| InMemory::of(&std::fs::read_to_string(at(number)).unwrap())).collect();
         warm.ground().put("go", "");
-        let [one, other] = both.map(|started| in_memory(&started.finish()));
-        assert!(one[1].len() >= 3 && other[1].len() == one[1].len(), "{one:?} {other:?}");
-        let all = |of: &[BTreeSet<String>; 2]| of[0].union(&of[1]).cloned().collect::<BTreeSet<_>>();
-        assert!(one[1].is_disjoint(&all(&other)) && other[1].is_disjoint(&all(&one)), "{one:?} {other:?}");
-        assert!(
-            !one[0].is_disjoint(&other[0]),
-            "they were to share what can't be written: {one:?} {other:?}"
-        );
+        for run in started {
+            run.finish().expect_code(0);
+        }
+        let mut shared = 0;
+        for (number, one) in found.iter().enumerate() {
+            assert!(one.writable.len() >= 3, "{one:?}");
+            for other in found.iter().skip(number + 1) {
+                assert!(one.writable.is_disjoint(&other.all()), "{one:?} {other:?}");
+                assert!(other.writable.is_disjoint(&one.all()), "{one:?} {other:?}");
+                shared += usize::from(!one.sealed.is_disjoint(&other.sealed));
+            }
+        }
+        assert!(shared > 0, "no two were to share what can't be written: {found:?}");
     }
 }
 

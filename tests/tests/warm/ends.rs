@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::process::Signal;
 use stockade_tests::left::{self, Process};
-use stockade_tests::wait_until;
+use stockade_tests::{Mode, Person, not_tested, wait_until};
 
 use crate::stage::{PATIENCE, Warm, expect_gone};
 
@@ -83,5 +83,44 @@ fn templates_and_spares_end_when_no_run_comes() {
         warm.finish(warm.line("default", "echo cold")).expect_text("cold");
         warm.heat("default");
         warm.hit(warm.line("default", "echo warm")).expect_text("warm");
+    }
+}
+
+#[test]
+fn spares_are_dropped_while_memory_is_short_and_runs_go_on() {
+    if !Person::me().is_root() {
+        return not_tested("spares without memory", "only root can show a daemon another /proc/meminfo");
+    }
+    // Of this thread's own, and of what it starts: there another file stands where the daemon reads.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let mount = |words: &[&str]| {
+        let status = std::process::Command::new("mount").args(words).status().unwrap();
+        assert!(status.success(), "mount {words:?}");
+    };
+    mount(&["--make-rprivate", "/"]);
+    let scratch = stockade_tests::scratch::Scratch::new("meminfo");
+    let file = scratch.path().join("meminfo");
+    let say = |available: u32| {
+        let text = format!("MemTotal:  1000000 kB\nMemFree:  1 kB\nMemAvailable:  {available} kB\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    say(500_000);
+    mount(&["--bind", file.to_str().unwrap(), "/proc/meminfo"]);
+    for mode in Mode::daemons_here().into_iter().filter(|mode| mode.is_system()) {
+        let warm = Warm::new(mode);
+        warm.heat("default");
+        let spares = warm.spares();
+        say(10_000);
+        expect_gone(&spares);
+        for _ in 0..3 {
+            let before = warm.counted();
+            warm.finish(warm.line("default", "echo done")).expect_code(0).expect_text("done");
+            let after = warm.counted();
+            assert_eq!((after.hits, after.misses), (before.hits, before.misses + 1));
+        }
+        assert_eq!(warm.recount().parked, 0);
+        say(500_000);
+        warm.heat("default");
+        warm.hit(warm.line("default", "echo done")).expect_code(0).expect_text("done");
     }
 }

@@ -31,6 +31,11 @@ impl Bank {
         self.0.pop()
     }
 
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Keeps one, if there is room.
     pub(crate) fn keep(&mut self, slot: Slot) {
         if self.0.len() < MOST {

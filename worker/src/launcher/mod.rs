@@ -9,8 +9,8 @@
 //!
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
-//! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`], [`verify`],
-//! [`satellites`], [`spawn`], [`outlet`], [`outbox`].
+//! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
+//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -21,6 +21,7 @@ mod embedded;
 mod outbox;
 mod outlet;
 mod preparation;
+mod pressure;
 mod progress;
 mod run;
 mod satellites;
@@ -54,6 +55,7 @@ use crate::failure::Staged;
 use crate::poller::{Interest, Poller, Ready};
 use check::Permitted;
 use outbox::Outbox;
+use pressure::Pressure;
 use run::{Due, Run, Source};
 use specs::Specs;
 use templates::Templates;
@@ -112,6 +114,8 @@ struct Launcher {
     next_run: u64,
     specs: Specs,
     templates: Templates,
+    /// Whether there is memory for spares.
+    pressure: Pressure,
     /// When another spare is made, if one is wanted then: when a run has ended, or the one that took a spare goes on.
     refill_at: Option<Instant>,
     /// What was last said of the templates, and when there may be more to say.
@@ -154,6 +158,7 @@ impl Launcher {
             next_run: FIRST_RUN,
             specs: Specs::default(),
             templates: Templates::new(parked),
+            pressure: Pressure::default(),
             refill_at: None,
             warmth: (Warmth::default(), None),
             uids: Uids::default(),
@@ -309,7 +314,9 @@ impl Launcher {
         let runs = self.runs.values().filter_map(Run::deadline);
         let outboxes = [self.supervisor.outbox(), self.monitor.as_ref(), self.relay.as_ref()];
         let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
-        runs.chain(full).chain(self.templates.deadline()).chain(self.refill_at).chain(self.warmth.1).min()
+        let look = self.pressure.deadline().filter(|_| self.templates.has_spares());
+        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1);
+        runs.chain(ours).chain(self.templates.deadline()).min()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -338,6 +345,11 @@ impl Launcher {
         self.retry(now);
         for spare in self.templates.expired(now) {
             self.dismiss(spare);
+        }
+        if self.templates.has_spares() && self.pressure.is_short(now) {
+            for spare in self.templates.shed() {
+                self.dismiss(spare);
+            }
         }
         self.refill(now);
         self.tell_warmth(now);

@@ -91,6 +91,10 @@ impl Launcher {
         }
         self.refill_at = None;
         let Some(template) = self.templates.wanting().filter(|_| !self.closing) else { return };
+        if self.pressure.is_short(now) {
+            self.refill_at = self.pressure.deadline();
+            return;
+        }
         match self.begin(template) {
             Ok(number) => {
                 self.templates.add_spare(template, number);

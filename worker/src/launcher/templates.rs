@@ -313,6 +313,17 @@ impl Templates {
         old
     }
 
+    /// Whether there is a spare, or a network namespace for one.
+    pub(crate) fn has_spares(&self) -> bool {
+        self.all.iter().any(|template| !template.spares.is_empty() || !template.bank.is_empty())
+    }
+
+    /// Lets go of everything that is kept for runs that nobody has asked for; gives the spares.
+    pub(crate) fn shed(&mut self) -> Vec<u64> {
+        self.all.iter_mut().for_each(|template| template.bank = Bank::default());
+        self.all.iter_mut().flat_map(|template| template.spares.drain(..)).map(|(run, _)| run).collect()
+    }
+
     /// When the next one expires.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let spares = self.all.iter().flat_map(|template| &template.spares).map(|(_, made)| *made + SPARE_AGE);

@@ -505,6 +505,7 @@ pub(crate) fn hold(
     // Neither is ever given back: it may still use them when we have forgotten it. A worker has three of them at most,
     // and ends with its run.
     let plan: &'static mut HolderPlan = Box::leak(Box::new(plan));
+    // Not cleared: that would make all of it the worker's own memory, for as long as it waits.
     let stack = Box::leak(Box::<[u128]>::new_uninit_slice(HOLDER_STACK / size_of::<u128>()));
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let mut pidfd: c_int = -1;

@@ -59,11 +59,11 @@ fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>) -> Staged<
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
-    let beside = Beside::begin(prepare, handed.network)?;
+    let mut beside = Beside::begin(prepare, handed.network)?;
     if prepare.plan != Plan::Minimal {
         // A mount that never answers may stop us before we'd see the end of the channel.
         identity::die_with_parent()?;
     }
-    let pivoted = plan::enter_root(channel, prepare, handed.workspace, handed.ground)?;
+    let pivoted = plan::enter_root(channel, prepare, handed.workspace, handed.ground, &mut beside)?;
     Ok(Born { pivoted, beside })
 }

@@ -17,6 +17,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::{FromWorker, Prepare};
+use crate::stages::beside::Beside;
 use crate::stages::foundation::{self, Ground, Laid};
 use crate::stages::identity;
 use crate::stages::placeholder::Placed;
@@ -32,9 +33,13 @@ pub(crate) fn enter_root(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     ground: Option<Ground>,
+    beside: &mut Beside,
 ) -> Staged<Pivoted> {
     match prepare.plan {
-        Plan::System => system_root(channel, prepare, workspace, ground),
+        Plan::System => {
+            let idmap = prepare.idmap.then(|| beside.idmap(prepare)).transpose()?;
+            system_root(channel, prepare, workspace, ground, idmap.as_ref())
+        }
         Plan::User => user_root(channel, prepare, workspace.as_ref()),
         _ => Ok(no_root(prepare)),
     }
@@ -45,18 +50,17 @@ fn system_root(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     ground: Option<Ground>,
+    idmap: Option<&OwnedFd>,
 ) -> Staged<Pivoted> {
-    let map = |()| identity::mapped_namespace(prepare.owner_map(), &identity::open_proc()?);
-    let idmap = prepare.idmap.then_some(()).map(map).transpose()?;
     let Some(Ground { foundation, teller }) = ground else {
-        let found = find(channel, prepare, workspace, idmap.as_ref(), None)?.keep(prepare);
+        let found = find(channel, prepare, workspace, idmap, None)?.keep(prepare);
         root::enter_mount_namespace()?;
         return root::build(prepare, found.trees, &found.missing);
     };
     if let Some(foundation) = foundation {
         let again = workspace.as_ref().map(OwnedFd::try_clone).transpose();
         let again = again.at(SetupStage::Open, prepare.workspace.clone())?;
-        let found = find(channel, prepare, again, idmap.as_ref(), Some(&foundation.laid))?;
+        let found = find(channel, prepare, again, idmap, Some(&foundation.laid))?;
         if found.trees.fit(&foundation.laid) {
             let (found, laid) = (found.keep(prepare), foundation.stand_on()?);
             return root::finish(prepare, found.trees, &found.missing, laid);
@@ -64,7 +68,7 @@ fn system_root(
     }
     let proc = identity::open_proc()?;
     let opened = foundation::now();
-    let mut found = find(channel, prepare, workspace, idmap.as_ref(), None)?.keep(prepare);
+    let mut found = find(channel, prepare, workspace, idmap, None)?.keep(prepare);
     root::enter_mount_namespace()?;
     let laid = root::lay(prepare, &mut found.trees, opened)?;
     teller.tell(&laid, &proc);

@@ -66,8 +66,17 @@ impl Holder {
 pub(crate) struct Beside {
     /// `None`: the worker is in its network already, or stays in the host's.
     network: Option<Holder>,
-    /// Its holder, the host's `/proc`, and its number in it.
-    user: Option<(Holder, OwnedFd, String)>,
+    user: Option<UserNamespace>,
+}
+
+/// The run's user namespace, before the worker enters it.
+#[derive(Debug)]
+struct UserNamespace {
+    holder: Holder,
+    /// The host's `/proc`, and the holder's number in it.
+    proc: OwnedFd,
+    number: String,
+    is_mapped: bool,
 }
 
 impl Beside {
@@ -100,15 +109,31 @@ impl Beside {
         nix::sched::setns(&holder.pidfd, CloneFlags::CLONE_NEWNET).at(STAGE, "setns")
     }
 
+    /// A user namespace for the run's idmapped mounts: its own where that maps the same (not for root's runs, whose ids inside
+    /// are others than the owner's).
+    ///
+    /// # Errors
+    /// `UserNamespace`, `Idmap`.
+    pub(crate) fn idmap(&mut self, prepare: &Prepare) -> Staged<OwnedFd> {
+        let map = prepare.owner_map();
+        match &mut self.user {
+            Some(user) if prepare.run_map() == map => {
+                user.map(map)?;
+                identity::user_namespace(&user.proc, &user.number)
+            }
+            _ => identity::mapped_namespace(map, &identity::open_proc()?),
+        }
+    }
+
     /// Maps the run's user namespace and enters it.
     ///
     /// # Errors
     /// `UserNamespace`.
     pub(crate) fn enter_user(self, map: IdMap) -> Staged<()> {
         const STAGE: SetupStage = SetupStage::UserNamespace;
-        let (holder, proc, number) = self.user.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
-        map.write(&proc, &number)?;
-        nix::sched::setns(&holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
+        let mut user = self.user.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
+        user.map(map)?;
+        nix::sched::setns(&user.holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
     }
 }
 
@@ -128,10 +153,20 @@ pub(crate) fn fresh_network() -> Staged<Traces> {
     traces
 }
 
-fn user_namespace() -> Staged<(Holder, OwnedFd, String)> {
+impl UserNamespace {
+    /// Maps it, if it isn't yet.
+    fn map(&mut self, map: IdMap) -> Staged<()> {
+        if !core::mem::replace(&mut self.is_mapped, true) {
+            map.write(&self.proc, &self.number)?;
+        }
+        Ok(())
+    }
+}
+
+fn user_namespace() -> Staged<UserNamespace> {
     const STAGE: SetupStage = SetupStage::UserNamespace;
     let holder = Holder::start(libc::CLONE_NEWUSER, 0).at(STAGE, "clone")?;
     let proc = identity::open_proc()?;
     let number = holder.number_in(&proc).at(STAGE, "pidfd")?;
-    Ok((holder, proc, number))
+    Ok(UserNamespace { holder, proc, number, is_mapped: false })
 }

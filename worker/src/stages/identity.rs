@@ -18,7 +18,7 @@ const MAPS: SetupStage = SetupStage::UserNamespace;
 const CAPABILITIES: u32 = 63;
 
 /// A map of one uid and one gid: `inside` in the namespace is `outside` in its parent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdMap {
     /// uid and gid inside.
     pub(crate) inside: (u32, u32),
@@ -69,8 +69,17 @@ pub(crate) fn mapped_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
     let holder = Holder::start(libc::CLONE_NEWUSER, 0).at(STAGE, "clone")?;
     let number = holder.number_in(proc).at(STAGE, "pidfd")?;
     map.write(proc, &number)?;
-    let path = PathBuf::from(&number).join("ns/user");
-    rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "ns/user")
+    user_namespace(proc, &number)
+}
+
+/// The user namespace of a process, by its number in a `/proc`.
+///
+/// # Errors
+/// `Idmap`.
+pub(crate) fn user_namespace(proc: &OwnedFd, number: &str) -> Staged<OwnedFd> {
+    let path = PathBuf::from(number).join("ns/user");
+    let file = rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    file.at(SetupStage::Idmap, "ns/user")
 }
 
 /// The number of a child in a `/proc`, which may be another pid namespace's than the caller's (proc(5), `fdinfo`).

@@ -12,8 +12,8 @@ use stockade_protocol::confinement::Plan;
 use crate::messages::Prepare;
 use crate::stages::network::{self, Slot};
 
-/// The most that wait for a worker: each is 188 KiB of the kernel's memory.
-const MOST: usize = 16;
+/// The most that wait for a worker, of all templates: as many as a burst of runs leaves. Each is 188 KiB of the kernel's memory.
+pub(crate) const ALL_SLOTS: usize = 64;
 
 /// Whether a worker's namespace may be another's later. In the user plan it belongs to the worker's own user namespace, from
 /// outside of which nobody but root may enter it (`EPERM`).
@@ -31,15 +31,13 @@ impl Bank {
         self.0.pop()
     }
 
-    /// Whether none waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Keeps one, if there is room.
+    /// Keeps one.
     pub(crate) fn keep(&mut self, slot: Slot) {
-        if self.0.len() < MOST {
-            self.0.push(slot);
-        }
+        self.0.push(slot);
     }
 }

@@ -501,9 +501,8 @@ impl Run {
     ) -> Option<RunCgroup> {
         self.stop_listening(poller);
         uids.give_back(self.prepare.ids.host_uid);
-        let bank = self.template.and_then(|template| templates.bank(template));
-        if let Some((bank, slot)) = bank.zip(self.network.take()) {
-            bank.keep(slot);
+        if let Some((template, slot)) = self.template.zip(self.network.take()) {
+            templates.keep_slot(template, slot);
         }
         self.cgroup.take()
     }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use stockade_protocol::outcome::{CancelReason, Outcome, SetupStage};
 
-use super::bank::Bank;
 use super::preparation::Order;
 use super::run::{self, Assigned, Maker, Run, Source};
 use super::{Launcher, REFILL_AFTER, REFILL_NEXT};
@@ -54,7 +53,7 @@ impl Launcher {
     /// Has a template make a worker: a spare, until it's assigned.
     pub(super) fn begin(&mut self, template: u64) -> Staged<u64> {
         let gone = || failed(SetupStage::Template, libc::ESRCH, "template");
-        let slot = self.templates.bank(template).and_then(Bank::take);
+        let slot = self.templates.take_slot(template);
         let template = self.templates.get(template).ok_or_else(gone)?;
         let prepare = template.prepare().clone();
         let maker = Maker::Template(template, slot, &self.poller);

@@ -26,12 +26,13 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
 
-use super::bank::Bank;
+use super::bank::{ALL_SLOTS, Bank};
 use super::outbox::Outbox;
 use super::{FIRST_TEMPLATE, spawn};
 use crate::failure::{At, Staged, failed};
 use crate::messages::{Prepare, ToTemplate};
 use crate::poller::Poller;
+use crate::stages::network::Slot;
 
 /// The most templates; the one that was used least lately makes room.
 const TEMPLATES: usize = 32;
@@ -237,8 +238,20 @@ impl Templates {
         self.all.iter_mut().map(|template| &mut template.orders)
     }
 
-    /// The network namespaces that a template's workers may use again.
-    pub(crate) fn bank(&mut self, number: u64) -> Option<&mut Bank> {
+    /// A network namespace for a template's next worker to use again.
+    pub(crate) fn take_slot(&mut self, number: u64) -> Option<Slot> {
+        self.bank(number)?.take()
+    }
+
+    /// Keeps the network namespace of a template's worker that is gone, if there is room for it.
+    pub(crate) fn keep_slot(&mut self, number: u64, slot: Slot) {
+        let there: usize = self.all.iter().map(|template| template.bank.len()).sum();
+        if let Some(bank) = self.bank(number).filter(|_| there < ALL_SLOTS) {
+            bank.keep(slot);
+        }
+    }
+
+    fn bank(&mut self, number: u64) -> Option<&mut Bank> {
         self.all.iter_mut().find(|template| template.number == number).map(|template| &mut template.bank)
     }
 
@@ -315,7 +328,7 @@ impl Templates {
 
     /// Whether there is a spare, or a network namespace for one.
     pub(crate) fn has_spares(&self) -> bool {
-        self.all.iter().any(|template| !template.spares.is_empty() || !template.bank.is_empty())
+        self.all.iter().any(|template| !template.spares.is_empty() || template.bank.len() > 0)
     }
 
     /// Lets go of everything that is kept for runs that nobody has asked for; gives the spares.

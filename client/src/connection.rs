@@ -17,18 +17,18 @@ use stockade_protocol::client::{
     features,
 };
 use stockade_protocol::{Bytes, ExecId, codec};
-use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket;
 
 use crate::error::{ClientError, ConnectError};
+use crate::incoming::{Incoming, Silence};
 use crate::request::Request;
 
 /// Messages kept for later before reading pauses.
 const MAX_WAITING: usize = 1024;
-/// Bytes asked for in one read.
-const READ: usize = 128 * 1024;
-/// Reads in one [`Client::pump`], so that a flood doesn't keep a caller's loop.
-const READS_A_PUMP: usize = 8;
+/// Bytes read in one [`Client::pump`], so that a flood doesn't keep a caller's loop. Little more than one payload in
+/// bulk: whoever drops each event before the next gets the same memory again and again, where eight at once would be
+/// given back to the kernel each time.
+const BYTES_A_PUMP: usize = 64 * 1024;
 
 /// One thing that happened to one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +45,15 @@ pub struct RunEvent {
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
-    frames: FrameBuffer,
+    /// Boxed, so that a connection stays small wherever it's held.
+    incoming: Box<Incoming>,
     waiting: VecDeque<ServerMessage>,
-    read: Box<[u8]>,
     welcome: Welcome,
     /// Whether the supervisor has answered our greeting.
     greeted: bool,
     last_request: u64,
+    /// Whether the last [`Client::pump`] ended before the socket was empty.
+    more: bool,
     closed: bool,
 }
 
@@ -112,12 +114,12 @@ impl Client {
         let welcome = Welcome { version: VERSION, features: 0, max_frame: MAX_FRAME, server: String::new() };
         let mut client = Self {
             socket,
-            frames: FrameBuffer::new(MAX_FRAME),
+            incoming: Box::new(Incoming::new()),
             waiting: VecDeque::new(),
-            read: vec![0; READ].into_boxed_slice(),
             welcome,
             greeted: false,
             last_request: 0,
+            more: false,
             closed: false,
         };
         let hello = Hello { magic: MAGIC, version: VERSION, features: features::DESCRIPTORS };
@@ -311,32 +313,28 @@ impl Client {
     /// # Errors
     /// [`ClientError::Codec`] for bytes that are no message; the connection is of no use then.
     pub fn pump(&mut self) -> Result<(), ClientError> {
-        for _ in 0..READS_A_PUMP {
+        self.more = false;
+        let mut came = 0;
+        while came < BYTES_A_PUMP {
             if self.closed || self.waiting.len() >= MAX_WAITING {
                 return Ok(());
             }
-            let received = match socket::receive(&self.socket, &mut self.read) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                // A supervisor that was killed with our bytes unread; what it said before is read already.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+            match self.incoming.fill(&self.socket) {
+                Ok(bytes) => came += bytes,
+                Err(Silence::WouldBlock) => return Ok(()),
+                Err(Silence::Closed) => {
                     self.closed = true;
                     return Ok(());
                 }
-                other => {
-                    other.map_err(|source| ClientError::Io { doing: "read from the supervisor", source })?
+                Err(Silence::Io(source)) => {
+                    return Err(ClientError::Io { doing: "read from the supervisor", source });
                 }
-            };
-            if received.length == 0 {
-                self.closed = true;
-                return Ok(());
             }
-            // No message to a client names a descriptor: one that comes all the same is closed.
-            let pushed = self.frames.push(&self.read[..received.length], Vec::new());
-            pushed.map_err(|_| ClientError::Unexpected("descriptors"))?;
-            while let Some(message) = self.frames.next_message()? {
+            while let Some(message) = self.incoming.next()? {
                 if self.greeted { self.waiting.push_back(message) } else { self.greet(message)? }
             }
         }
+        self.more = true;
         Ok(())
     }
 
@@ -372,8 +370,13 @@ impl Client {
     }
 
     fn last_words(&mut self) -> ClientError {
-        if let Err(error) = self.pump() {
-            return error;
+        loop {
+            if let Err(error) = self.pump() {
+                return error;
+            }
+            if !self.more {
+                break;
+            }
         }
         let error = self.waiting.iter().find_map(|message| match message {
             ServerMessage::Error(error) => Some(error.clone()),
@@ -413,7 +416,7 @@ impl Client {
     }
 
     fn wait_readable(&self, deadline: Option<(Instant, Duration)>) -> Result<(), ClientError> {
-        self.wait(PollFlags::IN, deadline).map(drop)
+        if self.more { Ok(()) } else { self.wait(PollFlags::IN, deadline).map(drop) }
     }
 
     fn wait_writable(&mut self) -> Result<(), ClientError> {

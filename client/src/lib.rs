@@ -42,6 +42,7 @@
 
 mod connection;
 mod error;
+mod incoming;
 mod request;
 
 pub use connection::{Client, Events, RunEvent};

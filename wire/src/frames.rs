@@ -44,13 +44,30 @@ impl FrameBuffer {
     /// # Errors
     /// [`TooManyDescriptors`]; the connection should be closed.
     pub fn push(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<(), TooManyDescriptors> {
+        self.append(bytes);
+        self.descriptors.extend(descriptors);
+        if self.descriptors.len() > MAX_DESCRIPTORS { Err(TooManyDescriptors) } else { Ok(()) }
+    }
+
+    /// Adds what one read brought on a connection where no descriptors are received.
+    pub fn append(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
         self.bytes.extend_from_slice(bytes);
-        self.descriptors.extend(descriptors);
-        if self.descriptors.len() > MAX_DESCRIPTORS { Err(TooManyDescriptors) } else { Ok(()) }
+    }
+
+    /// The bytes of the frame that has begun and isn't whole, if [`FrameBuffer::next_message`] gave none.
+    #[must_use]
+    pub fn begun(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Whoever saw what has begun takes it elsewhere: what comes next begins a frame.
+    pub fn forget_begun(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
     }
 
     /// Takes the next whole message; `None`: more bytes are needed.

@@ -2,9 +2,11 @@
 //!
 //! [`socket`] has the two system calls, always with room for control data and close-on-exec descriptors;
 //! [`channel`] carries launch messages over `SOCK_SEQPACKET`; [`frames`] cuts a client's stream into frames
-//! without doing I/O itself, so that blocking and asynchronous callers share it. Nothing here decides anything.
+//! without doing I/O itself, so that blocking and asynchronous callers share it; [`output`] is the frame that comes in
+//! bulk, whose payload isn't copied. Nothing here decides anything.
 #![forbid(unsafe_code)]
 
 pub mod channel;
 pub mod frames;
+pub mod output;
 pub mod socket;

@@ -1,16 +1,17 @@
-//! Frames on their way to a client, encoded at the end of its buffer.
+//! Frames on their way to a client.
 //!
-//! `Output` is the one event that comes in bulk. Its frame is the frame of an empty `Output` with two lengths
-//! patched and the bytes behind it, so that a chunk is copied once and nothing is allocated for it. A test holds
-//! that the result is byte for byte what the codec gives.
+//! [`push`] encodes any message. Output comes in bulk and goes another way: [`Frames`] takes a run's records where they
+//! are read, so that a payload goes from the ring to where it's sent from, and nothing is allocated for it.
 
+use stockade_protocol::ExecId;
 use stockade_protocol::bounds::MAX_FRAME;
-use stockade_protocol::client::{ExecEvent, ServerMessage, Stream};
-use stockade_protocol::codec::{self, CodecError, HEADER};
-use stockade_protocol::{Bytes, ExecId};
+use stockade_protocol::client::ServerMessage;
+use stockade_protocol::codec::{self, CodecError};
+use stockade_protocol::ring::Record;
+use stockade_wire::output::Head;
 
-/// Bytes of a byte string's length in the codec.
-const LENGTH: usize = 8;
+use crate::outgoing::{Outgoing, Spare};
+use crate::output::Taker;
 
 /// Appends a message.
 ///
@@ -20,58 +21,96 @@ pub(crate) fn push(message: &ServerMessage, out: &mut Vec<u8>) -> Result<(), Cod
     codec::encode_frame(message, MAX_FRAME, out)
 }
 
-/// Appends an `Output` event.
-///
-/// # Errors
-/// [`CodecError`]; `out` is then as it was.
-pub(crate) fn push_output(
+/// What frames are made with. Reused by every connection.
+#[derive(Debug, Default)]
+pub(crate) struct Workshop {
+    /// One message, or the head of one.
+    frame: Vec<u8>,
+    pub(crate) spare: Spare,
+}
+
+impl Workshop {
+    /// Puts a message behind what waits.
+    ///
+    /// # Errors
+    /// [`CodecError`]; nothing was put then.
+    pub(crate) fn put(&mut self, message: &ServerMessage, outgoing: &mut Outgoing) -> Result<(), CodecError> {
+        self.frame.clear();
+        push(message, &mut self.frame)?;
+        outgoing.put(&self.frame, &mut self.spare);
+        Ok(())
+    }
+}
+
+/// Makes a run's records `Output` frames.
+#[derive(Debug)]
+pub(crate) struct Frames<'a> {
     exec_id: ExecId,
-    seq: u64,
-    stream: Stream,
-    payload: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
-    let start = out.len();
-    let event = ExecEvent::Output { stream, bytes: Bytes::default() };
-    push(&ServerMessage::Event { exec_id, seq, event }, out)?;
-    let length = out.len() - start - HEADER + payload.len();
-    let Some(announced) = u32::try_from(length).ok().filter(|length| *length <= MAX_FRAME) else {
-        out.truncate(start);
-        return Err(CodecError::TooLarge { length: length as u64, limit: MAX_FRAME.into() });
-    };
-    out[start..start + HEADER].copy_from_slice(&announced.to_le_bytes());
-    let end = out.len();
-    out[end - LENGTH..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    out.extend_from_slice(payload);
-    Ok(())
+    outgoing: &'a mut Outgoing,
+    workshop: &'a mut Workshop,
+    /// Bytes that waited before.
+    before: usize,
+    /// Why it took no more.
+    pub(crate) failure: Option<CodecError>,
+}
+
+impl<'a> Frames<'a> {
+    pub(crate) fn new(exec_id: ExecId, outgoing: &'a mut Outgoing, workshop: &'a mut Workshop) -> Self {
+        let before = outgoing.waiting().len();
+        Self { exec_id, outgoing, workshop, before, failure: None }
+    }
+}
+
+impl Taker for Frames<'_> {
+    fn room(&mut self, record: &Record) -> Option<&mut [u8]> {
+        let Record { seq, stream, length } = *record;
+        let length = length as usize;
+        let head = Head { exec_id: self.exec_id, seq, stream, length };
+        let Workshop { frame: bytes, spare } = &mut *self.workshop;
+        if let Err(error) = head.encode(bytes) {
+            self.failure = Some(error);
+            return None;
+        }
+        let room = self.outgoing.room(bytes.len() + length, spare);
+        let (front, payload) = room.split_at_mut(bytes.len());
+        front.copy_from_slice(bytes);
+        Some(payload)
+    }
+
+    fn give_up(&mut self) {
+        self.outgoing.truncate(self.before);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use stockade_protocol::client::{ExecEvent, Stream};
+
     use super::*;
 
     #[test]
-    fn a_patched_output_frame_is_what_the_codec_gives() {
+    fn a_record_becomes_the_frame_that_the_codec_gives_and_goes_when_given_up() {
         let exec_id = ExecId::from_bytes([7; 16]);
-        for (seq, stream, payload) in [
-            (3, Stream::Stdout, vec![]),
-            (u64::MAX, Stream::Stderr, vec![0, 255, b'\n']),
-            (9, Stream::Stdout, vec![1; 64 * 1024]),
-        ] {
-            let mut patched = vec![b'x'];
-            push_output(exec_id, seq, stream, &payload, &mut patched).unwrap();
-            let mut plain = vec![b'x'];
-            let event = ExecEvent::Output { stream, bytes: payload.into() };
-            push(&ServerMessage::Event { exec_id, seq, event }, &mut plain).unwrap();
-            assert_eq!(patched, plain);
-        }
+        let (mut outgoing, mut workshop) = (Outgoing::default(), Workshop::default());
+        outgoing.put(b"before", &mut None);
+        let mut frames = Frames::new(exec_id, &mut outgoing, &mut workshop);
+        let record = Record { length: 3, stream: Stream::Stderr, seq: 9 };
+        frames.room(&record).unwrap().copy_from_slice(b"abc");
+        let mut expected = b"before".to_vec();
+        let event = ExecEvent::Output { stream: Stream::Stderr, bytes: "abc".into() };
+        push(&ServerMessage::Event { exec_id, seq: 9, event }, &mut expected).unwrap();
+        assert_eq!(frames.outgoing.waiting(), expected);
+        frames.give_up();
+        assert_eq!(outgoing.waiting(), b"before");
     }
 
     #[test]
-    fn an_output_over_the_frame_limit_leaves_the_buffer_alone() {
-        let mut out = vec![b'x'];
-        let payload = vec![0; MAX_FRAME as usize];
-        assert!(push_output(ExecId::from_bytes([7; 16]), 3, Stream::Stdout, &payload, &mut out).is_err());
-        assert_eq!(out, b"x");
+    fn a_record_over_the_bound_is_not_taken() {
+        let (mut outgoing, mut workshop) = (Outgoing::default(), Workshop::default());
+        let mut frames = Frames::new(ExecId::from_bytes([7; 16]), &mut outgoing, &mut workshop);
+        let record = Record { length: MAX_FRAME, stream: Stream::Stdout, seq: 3 };
+        assert!(frames.room(&record).is_none());
+        assert!(frames.failure.is_some());
+        assert_eq!(outgoing.waiting(), b"");
     }
 }

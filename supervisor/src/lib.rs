@@ -15,8 +15,8 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
-//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `frames`, `specs`, `runs`, `feed` (standard
-//! input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
+//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -39,6 +39,7 @@ mod listener;
 mod log;
 mod mounts;
 mod outbox;
+mod outgoing;
 mod output;
 pub mod paths;
 mod peer;

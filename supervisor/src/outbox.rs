@@ -15,10 +15,13 @@ use stockade_protocol::launch::Owner;
 use tokio::sync::Notify;
 
 use crate::ledger::Entry;
+use crate::outgoing::{Outgoing, Spare};
 use crate::output::{BATCH, Place};
 
-/// Bytes a connection's buffer is filled up to with events.
-pub(crate) const HIGH: usize = 256 * 1024;
+/// Below so many waiting bytes another batch of events is put behind them.
+pub(crate) const LOW: usize = 64 * 1024;
+/// Bytes of events that wait in a connection's buffer at most, roughly.
+pub(crate) const HIGH: usize = LOW + BATCH;
 /// Bytes of answers that may wait before the client's next message is read.
 pub(crate) const ANSWERS: usize = 1024 * 1024;
 
@@ -31,10 +34,9 @@ const FOLLOWING: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) owner: Owner,
-    /// Bytes to be sent, from `sent` on.
-    pub(crate) buffer: Vec<u8>,
-    pub(crate) sent: usize,
-    /// Bytes ever put into the buffer.
+    /// Bytes to be sent.
+    outgoing: Outgoing,
+    /// Bytes ever put there.
     put: u64,
     marks: VecDeque<(u64, Mark)>,
     pub(crate) following: HashMap<ExecId, Following>,
@@ -75,8 +77,7 @@ impl Outbox {
     pub(crate) fn new(owner: Owner, entry: Entry) -> Self {
         Self {
             owner,
-            buffer: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             put: 0,
             marks: VecDeque::new(),
             following: HashMap::new(),
@@ -90,7 +91,12 @@ impl Outbox {
 
     /// Bytes that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.buffer.len() - self.sent
+        self.outgoing.waiting().len()
+    }
+
+    /// The bytes that wait.
+    pub(crate) fn to_send(&self) -> &[u8] {
+        self.outgoing.waiting()
     }
 
     /// Whether anything waits, or is ready to be put.
@@ -98,38 +104,28 @@ impl Outbox {
         self.waiting() > 0 || !self.ready.is_empty()
     }
 
-    /// Puts bytes behind those that wait; `fill` appends to the buffer.
-    pub(crate) fn put<T>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        if self.sent == self.buffer.len() {
-            self.buffer.clear();
-            self.sent = 0;
-        } else if self.sent >= HIGH {
-            self.buffer.drain(..self.sent);
-            self.sent = 0;
-        }
-        let before = self.buffer.len();
-        let result = fill(&mut self.buffer);
-        self.put += (self.buffer.len() - before) as u64;
+    /// Puts bytes behind those that wait; `fill` is given their buffer and may take back only what it added.
+    pub(crate) fn put<T>(&mut self, fill: impl FnOnce(&mut Outgoing) -> T) -> T {
+        let before = self.waiting();
+        let result = fill(&mut self.outgoing);
+        self.put += (self.waiting() - before) as u64;
         self.count();
         self.bell.notify_one();
         result
     }
 
     /// Puts an answer, unless there is no memory for it.
-    pub(crate) fn answer<T>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let mut answer = Vec::new();
-        let result = fill(&mut answer);
+    pub(crate) fn answer(&mut self, answer: &[u8]) {
         if answer.len() <= SMALL || self.entry.allows(self.held() + answer.len()) {
-            self.put(|buffer| buffer.extend_from_slice(&answer));
+            self.put(|outgoing| outgoing.put(answer, &mut None));
         } else {
             self.is_overdrawn = true;
         }
-        result
     }
 
     /// Bytes that this takes.
     fn held(&self) -> usize {
-        self.buffer.capacity() + self.following.len() * FOLLOWING
+        self.outgoing.held() + self.following.len() * FOLLOWING
     }
 
     fn count(&self) {
@@ -153,16 +149,16 @@ impl Outbox {
 
     /// Bytes have gone to the socket.
     pub(crate) fn went(&mut self, bytes: usize) {
-        self.sent += bytes;
-        if self.sent == self.buffer.len() && self.buffer.capacity() > HIGH {
-            // An idle connection keeps no large buffer.
-            self.buffer = Vec::new();
-            self.sent = 0;
-        }
-        self.count();
+        self.outgoing.went(bytes);
         if self.waiting() < self.answers() {
             self.room.notify_waiters();
         }
+    }
+
+    /// Nothing is left to be sent: an idle connection keeps no large buffer.
+    pub(crate) fn rest(&mut self, spare: &mut Spare) {
+        self.outgoing.rest(spare);
+        self.count();
     }
 
     /// Takes the next mark whose bytes have gone.
@@ -196,7 +192,7 @@ impl Outbox {
 
     /// Takes the run whose turn it is, while there is room.
     pub(crate) fn next_ready(&mut self) -> Option<ExecId> {
-        if self.waiting() >= HIGH || self.ready.is_empty() {
+        if self.waiting() >= LOW || self.ready.is_empty() {
             return None;
         }
         if !self.entry.allows(self.waiting() + BATCH + self.following.len() * FOLLOWING) {
@@ -226,9 +222,9 @@ mod tests {
     fn a_mark_is_reached_when_the_bytes_before_it_have_gone() {
         let run = ExecId::from_bytes([1; 16]);
         let mut outbox = outbox();
-        outbox.put(|buffer| buffer.extend_from_slice(b"abc"));
+        outbox.put(|outgoing| outgoing.put(b"abc", &mut None));
         outbox.mark(Mark::Output(run, 3));
-        outbox.put(|buffer| buffer.extend_from_slice(b"de"));
+        outbox.put(|outgoing| outgoing.put(b"de", &mut None));
         outbox.mark(Mark::Exited(run));
         outbox.went(2);
         assert_eq!(outbox.reached(), None);
@@ -237,9 +233,9 @@ mod tests {
         assert_eq!(outbox.reached(), None);
         outbox.went(2);
         assert_eq!(outbox.reached(), Some(Mark::Exited(run)));
-        outbox.put(|buffer| buffer.extend_from_slice(b"f"));
+        outbox.put(|outgoing| outgoing.put(b"f", &mut None));
         assert_eq!(outbox.waiting(), 1);
-        assert_eq!(&outbox.buffer[outbox.sent..], b"f");
+        assert_eq!(outbox.to_send(), b"f");
     }
 
     #[test]
@@ -251,7 +247,7 @@ mod tests {
         assert_eq!(outbox.next_ready(), Some(run));
         assert_eq!(outbox.next_ready(), None);
         outbox.make_ready(run);
-        outbox.put(|buffer| buffer.resize(HIGH, 0));
+        outbox.put(|outgoing| outgoing.put(&[0; LOW], &mut None));
         assert_eq!(outbox.next_ready(), None);
         outbox.went(1);
         assert_eq!(outbox.next_ready(), Some(run));

@@ -5,6 +5,9 @@
 //! What is (a run that nobody followed for a while, and then somebody attaches) may be written over at any time,
 //! the oldest first; so a batch is valid if the header of its first record is still there after it was read.
 //!
+//! Payloads are read to where they're sent from: a record's header comes in a small window, with whatever small
+//! records follow it, and what doesn't fit the window is read into its place.
+//!
 //! Nothing here trusts the ring: every header is checked, and a record that isn't what it should be is output
 //! that was lost, never a panic and never another run's.
 
@@ -12,11 +15,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
-use stockade_protocol::client::Stream;
 use stockade_protocol::ring::{FIRST_SEQ, HEADER, Record, pieces};
+use stockade_wire::output::HEAD;
 
-/// The most bytes of one batch: a few of the largest records.
-pub(crate) const BATCH: usize = 256 * 1024;
+/// The most bytes of one batch, as frames: a few of the largest records.
+pub(crate) const BATCH: usize = 192 * 1024;
+/// Bytes read to find headers. Payloads that fit in are copied once more, the others aren't.
+const WINDOW: usize = 4 * 1024;
+
+/// Takes the records that are read.
+pub(crate) trait Taker {
+    /// Room for a record's payload, which is filled next. `None`: it takes no more of this batch.
+    fn room(&mut self, record: &Record) -> Option<&mut [u8]>;
+
+    /// What was taken since the last call was written over meanwhile: it's given up.
+    fn give_up(&mut self);
+}
 
 /// What the relay last said of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +93,7 @@ impl Ring {
         Self { memfd, capacity }
     }
 
-    /// Hands out the records after a place, at most [`BATCH`] bytes of them. `end_seq`: the first number not to be
+    /// Hands out the records after a place, about [`BATCH`] bytes of them. `end_seq`: the first number not to be
     /// handed out; `settled`: no report of the relay will follow; `acknowledged`: what may be written over.
     ///
     /// # Errors
@@ -89,8 +103,7 @@ impl Ring {
         wrote: &Wrote,
         place: &mut Place,
         (end_seq, settled, acknowledged): (u64, bool, u64),
-        scratch: &mut Vec<u8>,
-        mut hand_out: impl FnMut(u64, Stream, &[u8]),
+        taker: &mut impl Taker,
     ) -> io::Result<Read> {
         let end_seq = end_seq.min(wrote.next_seq);
         if place.seq >= end_seq {
@@ -103,13 +116,20 @@ impl Ring {
         }
         let found = match place.offset {
             Some(offset) => Some(offset),
-            None => self.look_for(place.seq, wrote, scratch)?,
+            None => self.look_for(place.seq, wrote)?,
         };
         if let Some(offset) = found {
-            let mut at = Place { seq: place.seq, offset: Some(offset) };
-            if self.batch(wrote, &mut at, end_seq, acknowledged, scratch, &mut hand_out)? {
-                *place = at;
-                return Ok(Read::Records);
+            let batch = Batch { ring: self, head: wrote.head, at: offset, seq: place.seq, left: BATCH };
+            match batch.take(end_seq, acknowledged, taker) {
+                Ok(Some(behind)) => {
+                    *place = behind;
+                    return Ok(Read::Records);
+                }
+                Ok(None) => taker.give_up(),
+                Err(error) => {
+                    taker.give_up();
+                    return Err(error);
+                }
             }
         }
         // It was written over. The relay's next report says what is left, unless there is none.
@@ -122,73 +142,18 @@ impl Ring {
         Ok(Read::Lost(lost))
     }
 
-    /// One batch. Whether it held what it should.
-    fn batch(
-        &self,
-        wrote: &Wrote,
-        place: &mut Place,
-        end_seq: u64,
-        acknowledged: u64,
-        scratch: &mut Vec<u8>,
-        hand_out: &mut impl FnMut(u64, Stream, &[u8]),
-    ) -> io::Result<bool> {
-        let Some(offset) = place.offset else { return Ok(false) };
-        let available = usize::try_from(wrote.head.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let bytes = part(scratch, available);
-        if !self.read_at(offset, bytes)? {
-            return Ok(false);
-        }
-        let first = bytes.first_chunk::<HEADER>().copied();
-        let valid = first.and_then(|header| Record::decode(&header)).is_some_and(|record| {
-            record.seq == place.seq && fits(&record) && HEADER + record.length as usize <= available
-        });
-        if !valid || (offset < acknowledged && !self.is_still_there(offset, first)?) {
-            return Ok(false);
-        }
-        let mut rest = &*bytes;
-        let mut at = offset;
-        while place.seq < end_seq
-            && let Some((record, payload)) = whole_record(rest)
-            && record.seq == place.seq
-        {
-            hand_out(record.seq, record.stream, payload);
-            place.seq += 1;
-            at += (HEADER + payload.len()) as u64;
-            rest = &rest[HEADER + payload.len()..];
-        }
-        place.offset = Some(at);
-        Ok(true)
-    }
-
-    fn is_still_there(&self, offset: u64, first: Option<[u8; HEADER]>) -> io::Result<bool> {
-        let mut again = [0; HEADER];
-        Ok(self.read_at(offset, &mut again)? && Some(again) == first)
-    }
-
     /// Walks the headers from the oldest record to the one with a number.
-    fn look_for(&self, seq: u64, wrote: &Wrote, scratch: &mut Vec<u8>) -> io::Result<Option<u64>> {
-        let (mut at, mut at_seq) = (wrote.oldest_offset, wrote.oldest_seq);
-        while at_seq < seq && at < wrote.head {
-            let available = usize::try_from(wrote.head - at).unwrap_or(usize::MAX);
-            let bytes = part(scratch, available);
-            if !self.read_at(at, bytes)? {
-                return Ok(None);
-            }
-            let before = at;
-            let mut rest = &*bytes;
-            while at_seq < seq
-                && let Some((record, payload)) = whole_record(rest)
-                && record.seq == at_seq
-            {
-                at_seq += 1;
-                at += (HEADER + payload.len()) as u64;
-                rest = &rest[HEADER + payload.len()..];
-            }
-            if at == before {
-                return Ok(None);
-            }
-        }
-        Ok((at_seq == seq).then_some(at))
+    fn look_for(&self, seq: u64, wrote: &Wrote) -> io::Result<Option<u64>> {
+        let oldest = (wrote.oldest_offset, wrote.oldest_seq);
+        let mut walk = Batch { ring: self, head: wrote.head, at: oldest.0, seq: oldest.1, left: usize::MAX };
+        let held = walk.hand_out(seq, &mut PassedOver)?;
+        Ok((held && walk.seq == seq).then_some(walk.at))
+    }
+
+    /// The bytes where a header should be. `None`: the memfd is shorter than the ring.
+    fn header_at(&self, offset: u64) -> io::Result<Option<[u8; HEADER]>> {
+        let mut header = [0; HEADER];
+        Ok(self.read_at(offset, &mut header)?.then_some(header))
     }
 
     /// Fills a buffer from the ring, around its end. `false`: the memfd is shorter than the ring.
@@ -210,24 +175,108 @@ impl Ring {
     }
 }
 
-/// The part of the scratch buffer that a read of so many bytes may fill. It is zeroed once, not every time.
-fn part(scratch: &mut Vec<u8>, available: usize) -> &mut [u8] {
-    if scratch.is_empty() {
-        scratch.resize(BATCH, 0);
+/// A walk over records that follow each other.
+struct Batch<'a> {
+    ring: &'a Ring,
+    /// Where the records end.
+    head: u64,
+    /// Where it stands, and the number that the record there must have.
+    at: u64,
+    seq: u64,
+    /// Bytes of frames that it may still give.
+    left: usize,
+}
+
+/// How to go on behind a window.
+enum Step {
+    Next,
+    Stop,
+    /// The memfd is shorter than the ring.
+    Short,
+}
+
+impl Batch<'_> {
+    /// Hands out records up to a number. The place behind them, if they are what they should be.
+    fn take(mut self, end_seq: u64, acknowledged: u64, taker: &mut impl Taker) -> io::Result<Option<Place>> {
+        let from = (self.at, self.seq);
+        let may_change = from.0 < acknowledged;
+        let first = if may_change { self.ring.header_at(from.0)? } else { None };
+        let held = self.hand_out(end_seq, taker)? && self.seq > from.1;
+        if !held || (may_change && self.ring.header_at(from.0)? != first) {
+            return Ok(None);
+        }
+        Ok(Some(Place { seq: self.seq, offset: Some(self.at) }))
     }
-    let length = available.min(scratch.len());
-    &mut scratch[..length]
+
+    /// Hands out records up to a number. `false`: what the taker has may not be whole.
+    fn hand_out(&mut self, end_seq: u64, taker: &mut impl Taker) -> io::Result<bool> {
+        let mut window = [0; WINDOW];
+        while self.seq < end_seq {
+            let length = WINDOW.min(usize::try_from(self.head.saturating_sub(self.at)).unwrap_or(WINDOW));
+            let seen = &mut window[..length];
+            if !self.ring.read_at(self.at, seen)? {
+                return Ok(false);
+            }
+            match self.hand_out_of(seen, end_seq, taker)? {
+                Step::Next => {}
+                Step::Stop => break,
+                Step::Short => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands out the records that begin in a window.
+    fn hand_out_of(&mut self, window: &[u8], end_seq: u64, taker: &mut impl Taker) -> io::Result<Step> {
+        let mut rest = window;
+        while self.seq < end_seq
+            && let Some(header) = rest.first_chunk::<HEADER>()
+        {
+            let Some(record) = Record::decode(header).filter(|record| self.is_next(record)) else {
+                return Ok(Step::Stop);
+            };
+            let length = record.length as usize;
+            if self.has_given() && length + HEAD > self.left {
+                return Ok(Step::Stop);
+            }
+            let Some(payload) = taker.room(&record) else { return Ok(Step::Stop) };
+            let seen = &rest[HEADER..];
+            let copied = seen.len().min(payload.len());
+            payload[..copied].copy_from_slice(&seen[..copied]);
+            if !self.ring.read_at(self.at + (HEADER + copied) as u64, &mut payload[copied..])? {
+                return Ok(Step::Short);
+            }
+            self.left = self.left.saturating_sub(length + HEAD);
+            self.at += (HEADER + length) as u64;
+            self.seq += 1;
+            rest = seen.get(length..).unwrap_or_default();
+        }
+        Ok(if rest.len() < window.len() { Step::Next } else { Step::Stop })
+    }
+
+    /// Whether something was handed out already: one record is, however large.
+    fn has_given(&self) -> bool {
+        self.left < BATCH
+    }
+
+    /// Whether a header is what must be here, and its payload lies before the head.
+    fn is_next(&self, record: &Record) -> bool {
+        let whole = HEADER as u64 + u64::from(record.length);
+        record.seq == self.seq
+            && record.length as usize <= MAX_OUTPUT_CHUNK
+            && whole <= self.head.saturating_sub(self.at)
+    }
 }
 
-fn fits(record: &Record) -> bool {
-    record.length as usize <= MAX_OUTPUT_CHUNK
-}
+/// Takes no payload: a walk over headers.
+struct PassedOver;
 
-/// The record at the start of a buffer, if all of it is there and it is one.
-fn whole_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
-    let record = Record::decode(bytes.first_chunk::<HEADER>()?).filter(fits)?;
-    let payload = bytes.get(HEADER..HEADER + record.length as usize)?;
-    Some((record, payload))
+impl Taker for PassedOver {
+    fn room(&mut self, _record: &Record) -> Option<&mut [u8]> {
+        Some(&mut [])
+    }
+
+    fn give_up(&mut self) {}
 }
 
 #[cfg(test)]
@@ -235,6 +284,7 @@ pub(crate) mod tests {
     use std::os::fd::AsFd;
 
     use rustix::fs::MemfdFlags;
+    use stockade_protocol::client::Stream;
 
     use super::*;
 
@@ -284,13 +334,20 @@ pub(crate) mod tests {
 
     type Records = Vec<(u64, Vec<u8>)>;
 
+    impl Taker for Records {
+        fn room(&mut self, record: &Record) -> Option<&mut [u8]> {
+            self.push((record.seq, vec![0xee; record.length as usize]));
+            self.last_mut().map(|(_, payload)| payload.as_mut_slice())
+        }
+
+        fn give_up(&mut self) {
+            self.clear();
+        }
+    }
+
     fn read(ring: &Ring, wrote: &Wrote, place: &mut Place, settled: bool) -> (Read, Records) {
         let mut records = Vec::new();
-        let read = ring
-            .read(wrote, place, (u64::MAX, settled, u64::MAX), &mut Vec::new(), |seq, _, payload| {
-                records.push((seq, payload.to_vec()));
-            })
-            .unwrap();
+        let read = ring.read(wrote, place, (u64::MAX, settled, u64::MAX), &mut records).unwrap();
         (read, records)
     }
 

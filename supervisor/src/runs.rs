@@ -23,6 +23,10 @@ use crate::output::{Ring, Wrote};
 /// The most bytes of a command in a list.
 const SHOWN_COMMAND: usize = 256;
 
+/// The relay is told of what was taken by this part of its ring at a time: often enough that a ring whose followers keep
+/// up never fills, and never for a run that says little.
+pub(crate) const ACKNOWLEDGED_PART: u64 = 4;
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -46,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) ring_bytes: Option<u64>,
     pub(crate) ring: Option<Ring>,
     pub(crate) wrote: Wrote,
+    /// What every follower's socket has taken.
+    pub(crate) taken: u64,
     /// What the relay was told that it may write over.
     pub(crate) acknowledged: u64,
     pub(crate) confinement: Option<Box<Confinement>>,
@@ -108,6 +114,13 @@ impl Run {
             Some(exited) => exited.seq,
             None => self.wrote.next_seq,
         }
+    }
+
+    /// What to tell the relay that it may write over, if it's time. At a ring's end nothing will be written over any
+    /// more.
+    pub(crate) fn to_acknowledge(&self) -> Option<u64> {
+        let part = self.ring_bytes? / ACKNOWLEDGED_PART;
+        (!self.wrote.eof && self.taken.saturating_sub(self.acknowledged) >= part).then_some(self.taken)
     }
 
     /// Whether no report of the relay will change anything any more.

@@ -11,7 +11,7 @@ use stockade_protocol::ring::FIRST_SEQ;
 
 use super::state::State;
 use crate::dispatcher::{ConnectionId, Event, Phase};
-use crate::frames;
+use crate::frames::{Frames, Workshop};
 use crate::outbox::Mark;
 use crate::output::Read;
 use crate::runs::Run;
@@ -40,10 +40,11 @@ impl State {
             self.fill(connection);
             let Some(outbox) = self.connections.get_mut(&connection) else { return Sending::Gone };
             if outbox.waiting() == 0 {
+                outbox.rest(&mut self.workshop.spare);
                 return Sending::Idle;
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match rustix::net::send(&socket, &outbox.buffer[outbox.sent..], flags) {
+            match rustix::net::send(&socket, outbox.to_send(), flags) {
                 Ok(sent) => {
                     outbox.went(sent);
                     turn += sent;
@@ -67,7 +68,7 @@ impl State {
             let Some(outbox) = self.connections.get_mut(&connection) else { return };
             let Some(id) = outbox.next_ready() else { return };
             let Some(run) = self.runs.get_mut(&id) else { continue };
-            let put = fill_from(id, run, outbox, &mut self.scratch);
+            let put = fill_from(id, run, outbox, &mut self.workshop);
             match put {
                 Ok(true) => outbox.make_ready(id),
                 Ok(false) => {}
@@ -112,9 +113,10 @@ impl State {
         let slowest = run.followers.iter().filter_map(following).map(|following| following.taken).min();
         let floor = slowest.unwrap_or(run.wrote.head);
         let held = floor < run.wrote.head;
-        if floor > run.acknowledged {
-            run.acknowledged = floor;
-            self.link.acknowledge(id, floor);
+        run.taken = floor.max(run.taken);
+        if let Some(offset) = run.to_acknowledge() {
+            run.acknowledged = offset;
+            self.link.acknowledge(id, offset);
         }
         let owner = run.owner;
         if matches!(self.dispatcher.phase(id, owner), Some(Phase::Closing { .. })) {
@@ -128,7 +130,7 @@ fn fill_from(
     id: ExecId,
     run: &mut Run,
     outbox: &mut crate::outbox::Outbox,
-    scratch: &mut Vec<u8>,
+    workshop: &mut Workshop,
 ) -> Result<bool, CodecError> {
     let Some(following) = outbox.following.get(&id) else { return Ok(false) };
     let mut place = following.place;
@@ -136,19 +138,19 @@ fn fill_from(
         return Ok(false);
     }
     if run.exited.as_ref().is_some_and(|exited| exited.seq == place.seq) {
-        return put_exited(id, run, outbox);
+        return put_exited(id, run, outbox, workshop);
     }
     match place.seq {
         1 => {
             place.seq = 2;
             let event = ExecEvent::Accepted { request_id: run.request_id };
-            put_event(id, 1, event, outbox)?;
+            put_event(id, 1, event, outbox, workshop)?;
         }
         2 => {
             place.seq = FIRST_SEQ;
-            put_started(id, run, outbox)?;
+            put_started(id, run, outbox, workshop)?;
         }
-        _ => return put_output(id, run, outbox, scratch),
+        _ => return put_output(id, run, outbox, workshop),
     }
     if let Some(following) = outbox.following.get_mut(&id) {
         following.place = place;
@@ -161,30 +163,41 @@ fn put_event(
     seq: u64,
     event: ExecEvent,
     outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
 ) -> Result<(), CodecError> {
     let message = ServerMessage::Event { exec_id, seq, event };
-    outbox.put(|buffer| frames::push(&message, buffer))
+    outbox.put(|outgoing| workshop.put(&message, outgoing))
 }
 
 /// Lends the run's report to the event, and takes it back.
-fn put_started(exec_id: ExecId, run: &mut Run, outbox: &mut crate::outbox::Outbox) -> Result<(), CodecError> {
+fn put_started(
+    exec_id: ExecId,
+    run: &mut Run,
+    outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
+) -> Result<(), CodecError> {
     let Some(confinement) = run.confinement.take() else { return Ok(()) };
     let message = ServerMessage::Event { exec_id, seq: 2, event: ExecEvent::Started { confinement } };
-    let put = outbox.put(|buffer| frames::push(&message, buffer));
+    let put = outbox.put(|outgoing| workshop.put(&message, outgoing));
     if let ServerMessage::Event { event: ExecEvent::Started { confinement }, .. } = message {
         run.confinement = Some(confinement);
     }
     put
 }
 
-fn put_exited(id: ExecId, run: &Run, outbox: &mut crate::outbox::Outbox) -> Result<bool, CodecError> {
+fn put_exited(
+    id: ExecId,
+    run: &Run,
+    outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
+) -> Result<bool, CodecError> {
     let Some(exited) = &run.exited else { return Ok(false) };
     let event = ExecEvent::Exited {
         outcome: exited.outcome.clone(),
         usage: run.final_usage(),
         trusted_files: run.trusted_files.clone(),
     };
-    put_event(id, exited.seq, event, outbox)?;
+    put_event(id, exited.seq, event, outbox, workshop)?;
     if let Some(following) = outbox.following.get_mut(&id) {
         following.place.seq = exited.seq + 1;
         following.complete = true;
@@ -197,21 +210,17 @@ fn put_output(
     id: ExecId,
     run: &Run,
     outbox: &mut crate::outbox::Outbox,
-    scratch: &mut Vec<u8>,
+    workshop: &mut Workshop,
 ) -> Result<bool, CodecError> {
     let Some(following) = outbox.following.get(&id) else { return Ok(false) };
     let mut place = following.place;
     let (end, settled) = (run.end_of_output(), run.is_settled());
     let read = match &run.ring {
-        Some(ring) => outbox.put(|buffer| {
-            let mut failure = None;
+        Some(ring) => outbox.put(|outgoing| {
+            let mut frames = Frames::new(id, outgoing, workshop);
             let bounds = (end, settled, run.acknowledged);
-            let read = ring.read(&run.wrote, &mut place, bounds, scratch, |seq, stream, payload| {
-                if failure.is_none() {
-                    failure = frames::push_output(id, seq, stream, payload, buffer).err();
-                }
-            });
-            failure.map_or(Ok(read), Err)
+            let read = ring.read(&run.wrote, &mut place, bounds, &mut frames);
+            frames.failure.map_or(Ok(read), Err)
         })?,
         None => Ok(Read::Nothing),
     };
@@ -226,7 +235,7 @@ fn put_output(
         _ => None,
     };
     if let Some(events) = lost {
-        put_event(id, place.seq - 1, ExecEvent::OutputLost { events }, outbox)?;
+        put_event(id, place.seq - 1, ExecEvent::OutputLost { events }, outbox, workshop)?;
     }
     if let Some(following) = outbox.following.get_mut(&id) {
         following.place = place;

@@ -164,7 +164,7 @@ impl State {
         }
         run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };
         let kept = run.ring_bytes.map_or(0, |capacity| head.min(capacity));
-        let held = !run.followers.is_empty() && run.acknowledged < head;
+        let held = !run.followers.is_empty() && run.taken < head;
         self.handle(Event::Wrote { now, run: exec_id, next_seq, kept, eof, held });
         self.settle_acknowledgement(exec_id);
         self.ring_followers(exec_id);

@@ -208,6 +208,7 @@ impl State {
             ring_bytes,
             ring: None,
             wrote: Wrote::default(),
+            taken: 0,
             acknowledged: 0,
             confinement: None,
             started: false,

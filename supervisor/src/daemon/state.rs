@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::aside::Aside;
 use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
-use crate::frames;
+use crate::frames::{self, Workshop};
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::{Ledger, Memory};
 use crate::link::Link;
@@ -87,7 +87,7 @@ impl Daemon {
                 ledger: Ledger::new(settings.memory),
                 link: Link::default(),
                 specs: Specs::new(policies),
-                scratch: Vec::new(),
+                workshop: Workshop::default(),
                 events: VecDeque::new(),
                 is_handling: false,
                 armed: Cell::new(None),
@@ -117,8 +117,7 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) link: Link,
     pub(crate) specs: Specs,
-    /// Reused by every read of a ring.
-    pub(super) scratch: Vec<u8>,
+    pub(super) workshop: Workshop,
     events: VecDeque<Event>,
     is_handling: bool,
     /// What the timer's task waits for.
@@ -207,11 +206,15 @@ impl State {
     /// Sends an answer to a client, if it is still there.
     pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
-        let fill = |buffer: &mut Vec<u8>| frames::push(message, buffer);
-        // The reason why a connection ends has to get through.
-        let is_last = matches!(message, ServerMessage::Error(_));
-        if let Err(error) = if is_last { outbox.put(fill) } else { outbox.answer(fill) } {
+        let mut frame = Vec::new();
+        if let Err(error) = frames::push(message, &mut frame) {
             tracing::error!(%error, "an answer can't be sent");
+        }
+        // The reason why a connection ends has to get through.
+        if matches!(message, ServerMessage::Error(_)) {
+            outbox.put(|outgoing| outgoing.put(&frame, &mut None));
+        } else {
+            outbox.answer(&frame);
         }
     }
 
@@ -258,7 +261,7 @@ impl State {
         // A place that has to be looked for may lie below what the relay may write over already.
         let offset = (after_seq < stockade_protocol::ring::FIRST_SEQ && run.acknowledged == 0).then_some(0);
         let seq = after_seq + 1;
-        outbox.follow(id, Place { seq: seq.max(1), offset }, run.acknowledged);
+        outbox.follow(id, Place { seq: seq.max(1), offset }, run.taken);
         run.followers.push(connection);
     }
 
@@ -320,7 +323,8 @@ impl State {
                 continue;
             }
             let message = ServerMessage::Event { exec_id: id, seq, event: event.clone() };
-            if let Err(error) = outbox.put(|buffer| frames::push(&message, buffer)) {
+            let workshop = &mut self.workshop;
+            if let Err(error) = outbox.put(|outgoing| workshop.put(&message, outgoing)) {
                 tracing::error!(%error, "a warning can't be sent");
             }
         }

@@ -14,6 +14,7 @@ mod messages;
 pub mod monitor;
 mod plan;
 pub mod poller;
+mod program;
 pub mod relay;
 pub mod ring;
 pub mod role;

@@ -2,7 +2,7 @@
 //!
 //! It exists so that a run's output depends on nobody: not on a supervisor that is being replaced, nor on a client
 //! that doesn't read. What it reads goes into a bounded memfd ring a run (`stockade_protocol::ring`); the
-//! supervisor maps or reads the same memfd, is told how far it was written ([`FromRelay::Wrote`], at most one a
+//! supervisor reads the same memfd, is told how far it was written ([`FromRelay::Wrote`], at most one a
 //! run and turn of the loop) and tells how far it has read ([`ToRelay::Acknowledge`]). A ring that is full of
 //! unacknowledged output stops its own run's pipes, and no other's.
 //!

@@ -10,19 +10,31 @@
 //! records below it. What the writer knows is in this process; a reader that comes later needs no more than the
 //! oldest record's offset.
 //!
+//! Whatever is written over is written over from the oldest byte on, a record's header first: a reader that finds the
+//! header of a record as it was has read that record, and all behind it, as they were.
+//!
+//! Output in bulk goes from its pipe straight into the ring ([`RingWriter::append_from`]): the ring is mapped for that,
+//! once. Whoever says little never has a mapping.
+//!
 //! It must never write over a byte that wasn't acknowledged, and never leave `oldest_offset` inside a record.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
 use stockade_protocol::client::Stream;
 use stockade_protocol::ring::{FIRST_SEQ, HEADER, Record, pieces};
 
+use crate::sys::Mapping;
+
 /// The smallest ring, in bytes.
 pub const MIN_RING: u64 = 4096;
 /// The largest ring, in bytes.
 pub const MAX_RING: u64 = 1024 * 1024 * 1024;
+
+/// The newest records whose lengths the writer knows without a look into the ring: more than the largest records fill a
+/// ring of the usual size with.
+const REMEMBERED: usize = 32;
 
 /// A buffer for one record: room for its header, and the largest payload behind it.
 #[derive(Debug)]
@@ -63,6 +75,9 @@ pub struct RingWriter {
     capacity: u64,
     acknowledged: u64,
     position: Position,
+    /// Payload lengths of the newest records, each at its sequence number modulo [`REMEMBERED`].
+    lengths: [u32; REMEMBERED],
+    mapping: Option<Mapping>,
 }
 
 impl RingWriter {
@@ -75,7 +90,7 @@ impl RingWriter {
             return Err(io::Error::from(rustix::io::Errno::INVAL));
         }
         let position = Position { head: 0, next_seq: FIRST_SEQ, oldest_offset: 0, oldest_seq: FIRST_SEQ };
-        Ok(Self { memfd, capacity, acknowledged: 0, position })
+        Ok(Self { memfd, capacity, acknowledged: 0, position, lengths: [0; REMEMBERED], mapping: None })
     }
 
     /// Where it stands.
@@ -112,41 +127,107 @@ impl RingWriter {
     /// `StorageFull` for more than [`Self::room`]; those of pwrite(2) (`ENOSPC`, `ENOMEM`: no memory for the ring).
     /// The ring is as it was before, but for the oldest records, which may be gone.
     pub fn append(&mut self, stream: Stream, buffer: &mut RecordBuffer, length: usize) -> io::Result<()> {
+        let record = self.begin(stream, length)?;
         let whole = HEADER + length;
-        if whole > self.free() || length > MAX_OUTPUT_CHUNK {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let record = Record {
-            length: u32::try_from(length).map_err(|_| io::ErrorKind::StorageFull)?,
-            stream,
-            seq: self.position.next_seq,
-        };
-        self.drop_oldest(whole as u64)?;
         buffer.bytes[..HEADER].copy_from_slice(&record.encode());
         let [(first_at, first), (second_at, second)] = pieces(self.position.head, whole, self.capacity);
         write_all(&self.memfd, &buffer.bytes[..first], first_at)?;
         write_all(&self.memfd, &buffer.bytes[first..first + second], second_at)?;
-        self.position.head += whole as u64;
-        self.position.next_seq += 1;
+        self.end(&record);
         Ok(())
+    }
+
+    /// Maps the ring, if it isn't mapped yet, and says whether it is.
+    pub fn map(&mut self) -> bool {
+        if self.mapping.is_none()
+            && let Ok(capacity) = usize::try_from(self.capacity)
+        {
+            self.mapping = Mapping::new(self.memfd.as_fd(), capacity).ok();
+        }
+        self.mapping.is_some()
+    }
+
+    /// Reads up to `length` bytes from a pipe that has so many, straight into one record. Answers how many came; 0: no
+    /// record was made.
+    ///
+    /// # Errors
+    /// `StorageFull` for more than [`Self::room`], or without [`Self::map`]; those of pwrite(2); `EFAULT`: no memory
+    /// for the ring. What is left of the ring is as with [`Self::append`].
+    pub fn append_from(&mut self, stream: Stream, pipe: BorrowedFd<'_>, length: usize) -> io::Result<usize> {
+        let mut record = self.begin(stream, length)?;
+        self.write_header(&record)?;
+        let behind = self.position.head + HEADER as u64;
+        let parts = pieces(behind, length, self.capacity)
+            .map(|(at, part)| (usize::try_from(at).unwrap_or(usize::MAX), part));
+        let mapping = self.mapping.as_ref().ok_or(io::ErrorKind::StorageFull)?;
+        let read = match mapping.read(pipe, parts) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            other => other?,
+        };
+        if read == 0 {
+            return Ok(0);
+        }
+        if read < length {
+            record.length = u32::try_from(read).unwrap_or(record.length);
+            self.write_header(&record)?;
+        }
+        self.end(&record);
+        Ok(read)
+    }
+
+    /// Makes room for a record.
+    fn begin(&mut self, stream: Stream, length: usize) -> io::Result<Record> {
+        let whole = HEADER + length;
+        if whole > self.free() || length > MAX_OUTPUT_CHUNK {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.drop_oldest(whole as u64)?;
+        let length = u32::try_from(length).map_err(|_| io::ErrorKind::StorageFull)?;
+        Ok(Record { length, stream, seq: self.position.next_seq })
+    }
+
+    fn write_header(&self, record: &Record) -> io::Result<()> {
+        let header = record.encode();
+        let [(first_at, first), (second_at, second)] = pieces(self.position.head, HEADER, self.capacity);
+        write_all(&self.memfd, &header[..first], first_at)?;
+        write_all(&self.memfd, &header[first..first + second], second_at)
+    }
+
+    /// The record is whole.
+    fn end(&mut self, record: &Record) {
+        self.lengths[remembered_at(record.seq)] = record.length;
+        self.position.head += HEADER as u64 + u64::from(record.length);
+        self.position.next_seq += 1;
     }
 
     /// Lets go of the oldest records until `whole` more bytes fit.
     fn drop_oldest(&mut self, whole: u64) -> io::Result<()> {
         while self.position.head + whole - self.position.oldest_offset > self.capacity {
-            let mut header = [0; HEADER];
-            let [(first_at, first), (second_at, second)] =
-                pieces(self.position.oldest_offset, HEADER, self.capacity);
-            read_all(&self.memfd, &mut header[..first], first_at)?;
-            read_all(&self.memfd, &mut header[first..first + second], second_at)?;
-            let record = Record::decode(&header)
-                .filter(|record| record.seq == self.position.oldest_seq)
-                .ok_or_else(|| io::Error::from(rustix::io::Errno::BADMSG))?;
-            self.position.oldest_offset += HEADER as u64 + u64::from(record.length);
+            self.position.oldest_offset += HEADER as u64 + u64::from(self.oldest_length()?);
             self.position.oldest_seq += 1;
         }
         Ok(())
     }
+
+    fn oldest_length(&self) -> io::Result<u32> {
+        let Position { next_seq, oldest_offset, oldest_seq, .. } = self.position;
+        if next_seq - oldest_seq <= REMEMBERED as u64 {
+            return Ok(self.lengths[remembered_at(oldest_seq)]);
+        }
+        let mut header = [0; HEADER];
+        let [(first_at, first), (second_at, second)] = pieces(oldest_offset, HEADER, self.capacity);
+        read_all(&self.memfd, &mut header[..first], first_at)?;
+        read_all(&self.memfd, &mut header[first..first + second], second_at)?;
+        Record::decode(&header)
+            .filter(|record| record.seq == oldest_seq)
+            .map(|record| record.length)
+            .ok_or_else(|| io::Error::from(rustix::io::Errno::BADMSG))
+    }
+}
+
+/// Where a record's length is remembered.
+fn remembered_at(seq: u64) -> usize {
+    usize::try_from(seq % REMEMBERED as u64).unwrap_or_default()
 }
 
 fn write_all(memfd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
@@ -241,6 +322,69 @@ mod tests {
             assert_eq!(kept[0].0, ring.position.oldest_seq);
         }
         assert!(ring.position.head > 100 * MIN_RING);
+    }
+
+    /// A pipe that holds so many bytes of a pattern.
+    fn full_pipe(bytes: &[u8]) -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        assert_eq!(rustix::io::write(&writer, bytes).unwrap(), bytes.len());
+        (reader, writer)
+    }
+
+    #[test]
+    fn bulk_goes_into_records_around_the_wrap_like_anything_else() {
+        let mut ring = ring(10_000);
+        assert!(ring.map());
+        ring.acknowledge(u64::MAX);
+        for round in 0..50_u8 {
+            let payload: Vec<u8> = (0..3000_u32).map(|at| at.to_le_bytes()[0].wrapping_add(round)).collect();
+            let (reader, _writer) = full_pipe(&payload);
+            assert_eq!(ring.append_from(Stream::Stderr, reader.as_fd(), 3000).unwrap(), 3000);
+            put(&mut ring, Stream::Stdout, &[round; 100]).unwrap();
+            let kept = records(&ring);
+            let [.., bulk, small] = kept.as_slice() else { panic!("{} records", kept.len()) };
+            assert!(bulk.1 == Stream::Stderr && bulk.2 == payload);
+            assert!(small.1 == Stream::Stdout && small.2 == [round; 100]);
+            assert_eq!(kept[0].0, ring.position.oldest_seq);
+        }
+    }
+
+    #[test]
+    fn bulk_that_comes_short_makes_a_record_of_what_came_and_none_of_nothing() {
+        let mut ring = ring(10_000);
+        assert!(ring.map());
+        let (reader, _writer) = full_pipe(&[7; 50]);
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        assert_eq!(ring.append_from(Stream::Stdout, reader.as_fd(), 3000).unwrap(), 50);
+        assert_eq!(ring.append_from(Stream::Stdout, reader.as_fd(), 3000).unwrap(), 0);
+        assert_eq!(records(&ring), [(FIRST_SEQ, Stream::Stdout, vec![7; 50])]);
+        assert!(ring.append_from(Stream::Stdout, reader.as_fd(), 10_000).is_err(), "no room");
+    }
+
+    /// Else a reader could take a payload that was written over for the one that its header announces.
+    #[test]
+    fn a_header_is_written_over_before_its_payload() {
+        let mut ring = ring(MIN_RING);
+        assert!(ring.map());
+        put(&mut ring, Stream::Stdout, &vec![1; usize::try_from(MIN_RING).unwrap() - HEADER]).unwrap();
+        ring.acknowledge(u64::MAX);
+        let before = bytes_at(&ring, 0, HEADER + 1000);
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        assert_eq!(ring.append_from(Stream::Stdout, reader.as_fd(), 1000).unwrap(), 0);
+        let after = bytes_at(&ring, 0, HEADER + 1000);
+        assert_ne!(before[..HEADER], after[..HEADER]);
+        assert_eq!(before[HEADER..], after[HEADER..]);
+    }
+
+    #[test]
+    fn a_ring_that_was_cut_short_is_an_error() {
+        let mut ring = ring(8 * MIN_RING);
+        assert!(ring.map());
+        put(&mut ring, Stream::Stdout, &[1; 1000]).unwrap();
+        rustix::fs::ftruncate(&ring.memfd, 0).unwrap();
+        let (reader, _writer) = full_pipe(&[7; 9000]);
+        ring.append_from(Stream::Stdout, reader.as_fd(), 9000).unwrap_err();
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::Pid;
-use stockade_protocol::spec::BpfInstruction;
+
+use crate::program::{Program, Strings};
 
 use crate::room::ToolStack;
 
@@ -159,29 +161,6 @@ pub(crate) fn install_filter(program: &Program) -> io::Result<()> {
     check(answer).map(drop)
 }
 
-/// A BPF program in the kernel's form.
-#[derive(Debug)]
-pub(crate) struct Program {
-    instructions: Vec<libc::sock_filter>,
-    length: u16,
-}
-
-impl Program {
-    /// `None`: more instructions than a program may have (`BPF_MAXINSNS`, 4096), or none.
-    pub(crate) fn new(instructions: &[BpfInstruction]) -> Option<Self> {
-        let length = u16::try_from(instructions.len()).ok().filter(|length| (1..=4096).contains(length))?;
-        let instructions = instructions
-            .iter()
-            .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-            .collect();
-        Some(Self { instructions, length })
-    }
-
-    fn as_raw(&self) -> libc::sock_fprog {
-        libc::sock_fprog { len: self.length, filter: self.instructions.as_ptr().cast_mut() }
-    }
-}
-
 /// `ioprio_set(2)` for the calling process.
 ///
 /// # Errors
@@ -280,20 +259,6 @@ pub(crate) struct ExecPlan {
     landlock: Option<OwnedFd>,
     filters: Vec<Program>,
     stack: ToolStack,
-}
-
-/// C strings and the null-terminated array that points to them.
-#[derive(Debug)]
-struct Strings {
-    pointers: Vec<*const c_char>,
-    _owned: Vec<CString>,
-}
-
-impl Strings {
-    fn new(owned: Vec<CString>) -> Self {
-        let pointers = owned.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _owned: owned }
-    }
 }
 
 /// Where a tool's start failed, as numbers.
@@ -595,4 +560,41 @@ pub(crate) fn be_real_time() -> io::Result<()> {
     // SAFETY: the kernel reads one sched_param, an int, which lives until the call returns.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A mapping of a file that is shared with others. Only the kernel ever touches what is mapped: what others do to the
+/// file is no matter for our memory, and where it was cut short a call fails with `EFAULT`.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    at: *mut c_void,
+    length: usize,
+}
+
+impl Mapping {
+    /// The first `length` bytes of a file.
+    pub(crate) fn new(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: at an address that the kernel chooses there is no memory that anybody uses.
+        let at = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::WRITE, MapFlags::SHARED, file, 0)
+        }?;
+        Ok(Self { at, length })
+    }
+
+    /// `readv(2)` into two pieces of it, each an offset and a length.
+    pub(crate) fn read(&self, from: BorrowedFd<'_>, pieces: [(usize, usize); 2]) -> io::Result<usize> {
+        let parts = pieces.map(|(at, length)| libc::iovec {
+            iov_base: self.at.wrapping_byte_add(at.min(self.length)),
+            iov_len: length.min(self.length.saturating_sub(at)),
+        });
+        // SAFETY: the kernel reads two `iovec`s, and writes within the mapping, to which no reference of ours points.
+        let answer = unsafe { libc::readv(from.as_raw_fd(), parts.as_ptr(), 2) };
+        usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `new` made, and nothing points into it.
+        let _ = unsafe { rustix::mm::munmap(self.at, self.length) };
+    }
 }

@@ -17,6 +17,7 @@ use stockade_protocol::launch::{FromRelay, ToRelay};
 use stockade_protocol::ring::{FIRST_SEQ, HEADER, Record, pieces};
 use stockade_wire::channel::Channel;
 use stockade_wire::socket::seqpacket_pair;
+use stockade_worker::relay::run::GROWN_PIPE;
 use stockade_worker::relay::{self, RelayCommand, RelayError, RelayReport};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -195,6 +196,75 @@ fn both_streams_arrive_whole_and_in_order() {
         relay.report(),
         RelayReport::Drained { exec_id: run.exec_id, bytes: (out.len() + err.len()) as u64 }
     );
+    relay.stop();
+}
+
+/// A run whose pipe was found full: from now on its output goes straight into the ring. What it wrote so far is read.
+fn in_bulk(relay: &Relay, output_limit: Option<u64>) -> (Run, File, u64) {
+    let mut run = relay.add_with_ring(1024 * 1024, output_limit, None);
+    let mut stdout = run.stdout.take().unwrap();
+    let mut written = 0;
+    while rustix::pipe::fcntl_getpipe_size(&stdout).unwrap() < GROWN_PIPE {
+        assert!(written < 4_000_000, "the pipe doesn't grow");
+        stdout.write_all(&[b'x'; 65536]).unwrap();
+        written += 65536;
+        let head = relay.wrote(&mut run);
+        run.read = head;
+        relay.acknowledge(&run, head);
+    }
+    (run, stdout, written)
+}
+
+#[test]
+fn output_in_bulk_arrives_whole_and_in_order_beside_the_other_stream() {
+    let relay = Relay::start();
+    let (mut run, mut stdout, before) = in_bulk(&relay, None);
+    let mut stderr = run.stderr.take().unwrap();
+    let expected: Vec<u8> = (0..3_000_000_u32).flat_map(|value| (value % 8191).to_le_bytes()).collect();
+    let copy = expected.clone();
+    let tool = std::thread::spawn(move || {
+        for chunk in copy.chunks(100_003) {
+            stdout.write_all(chunk).unwrap();
+            stderr.write_all(b"line\n").unwrap();
+        }
+    });
+    let [out, err] = relay.read_to_end(&mut run);
+    tool.join().unwrap();
+    let early = out.iter().take_while(|byte| **byte == b'x').count();
+    assert!(out[early..] == expected, "standard output differs");
+    let bytes = before + expected.len() as u64 + err.len() as u64;
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id: run.exec_id, bytes });
+    relay.stop();
+}
+
+#[test]
+fn output_in_bulk_over_the_limit_is_cut_at_the_byte_too() {
+    const LIMIT: u64 = 5_000_001;
+    let relay = Relay::start();
+    let (mut run, mut stdout, before) = in_bulk(&relay, Some(LIMIT));
+    assert!(before < LIMIT);
+    run.stderr = None;
+    let tool = std::thread::spawn(move || stdout.write_all(&vec![b'o'; 40_000_000]).unwrap());
+    let [out, _] = relay.read_to_end(&mut run);
+    tool.join().unwrap();
+    let early = out.iter().take_while(|byte| **byte == b'x').count() as u64;
+    assert_eq!(out.len() as u64 - early, LIMIT - before);
+    assert_eq!(relay.report(), RelayReport::OutputExceeded { exec_id: run.exec_id, limit: LIMIT });
+    assert_eq!(relay.report(), RelayReport::Drained { exec_id: run.exec_id, bytes: LIMIT });
+    relay.stop();
+}
+
+#[test]
+fn a_ring_that_output_in_bulk_cannot_reach_is_told_and_its_tool_not_blocked() {
+    let relay = Relay::start();
+    let (mut run, mut stdout, _) = in_bulk(&relay, None);
+    rustix::fs::ftruncate(&run.ring, 0).unwrap();
+    run.stderr = None;
+    let tool = std::thread::spawn(move || stdout.write_all(&vec![b'o'; 4_000_000]).unwrap());
+    let errno = rustix::io::Errno::FAULT.raw_os_error();
+    assert_eq!(relay.report(), RelayReport::Failed { exec_id: run.exec_id, errno });
+    tool.join().unwrap();
+    assert!(matches!(relay.report(), RelayReport::Drained { .. }));
     relay.stop();
 }
 

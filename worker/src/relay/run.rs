@@ -27,6 +27,15 @@ pub const TURN_BYTES: usize = 256 * 1024;
 /// A record's payload may be cut to fit the room that is left, but not below this many bytes.
 pub const MIN_PAYLOAD: usize = 512;
 
+/// Bytes of a pipe that was found full once: the tool writes on while it's read, and both are woken a quarter as
+/// often. Below it, whoever doesn't write much takes no more of what the kernel lets one user's pipes have
+/// (`fs.pipe-user-pages-soft`).
+pub const GROWN_PIPE: usize = 256 * 1024;
+
+/// From so many waiting bytes on, those of a grown pipe are read straight into the ring: fewer are copied sooner than the
+/// kernel is asked three times.
+const IN_BULK: usize = 16 * 1024;
+
 /// What one turn of a pipe brought.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
@@ -80,6 +89,8 @@ pub struct Run {
     /// Its name.
     pub exec_id: ExecId,
     pipes: [Option<OwnedFd>; 2],
+    /// Which of them were found full, and grown if the kernel permits it.
+    grown: [bool; 2],
     ring: Option<RingWriter>,
     /// Bytes within the limit so far: in the ring, or dropped after [`Run::forget`].
     bytes: u64,
@@ -118,7 +129,8 @@ impl Run {
             idle.map(|limit| IdleClock { limit, spent: Duration::ZERO, since: Some(now), told: false });
         let pipes = pipes.map(Some);
         let ring = Some(ring);
-        Ok(Self { exec_id, pipes, ring, bytes: 0, limit, idle, stalled: false, discarding: false })
+        let (grown, bytes, stalled, discarding) = ([false; 2], 0, false, false);
+        Ok(Self { exec_id, pipes, grown, ring, bytes, limit, idle, stalled, discarding })
     }
 
     /// A stream's pipe, until it has ended.
@@ -168,12 +180,11 @@ impl Run {
                 turn.stalled = true;
                 break;
             }
-            let Some(read) = self.read(stream, &mut buffer.payload_mut()[..want], &mut turn) else { break };
-            if read > 0 {
-                if let Some(idle) = &mut self.idle {
-                    idle.reset(now);
-                }
-                self.take(stream, buffer, read, &mut turn);
+            let Some(read) = self.move_some(stream, buffer, want, &mut turn) else { break };
+            if read > 0
+                && let Some(idle) = &mut self.idle
+            {
+                idle.reset(now);
             }
             budget = budget.saturating_sub(read);
             // A pipe that gave less than asked for is empty; whether it has ended, the next turn tells.
@@ -182,6 +193,73 @@ impl Run {
             }
         }
         turn
+    }
+
+    /// Moves at most `want` bytes from a pipe to where they belong. `None`: there is nothing now.
+    fn move_some(
+        &mut self,
+        stream: Stream,
+        buffer: &mut RecordBuffer,
+        want: usize,
+        turn: &mut Turn,
+    ) -> Option<usize> {
+        if let Some(available) = self.in_bulk(stream) {
+            return self.move_in_bulk(stream, available.min(want), turn);
+        }
+        let read = self.read(stream, &mut buffer.payload_mut()[..want], turn)?;
+        if read > 0 {
+            self.take(stream, buffer, read, turn);
+        }
+        if read == MAX_OUTPUT_CHUNK {
+            self.grow(stream);
+        }
+        Some(read)
+    }
+
+    /// How many bytes wait in a pipe, if they are many and belong into the ring.
+    fn in_bulk(&mut self, stream: Stream) -> Option<usize> {
+        let at = index(stream);
+        if !self.grown[at] || self.discarding || self.bytes >= self.limit() || !self.ring.as_mut()?.map() {
+            return None;
+        }
+        let available = rustix::io::ioctl_fionread(self.pipes[at].as_ref()?).ok()?;
+        usize::try_from(available).ok().filter(|available| *available >= IN_BULK)
+    }
+
+    fn move_in_bulk(&mut self, stream: Stream, length: usize, turn: &mut Turn) -> Option<usize> {
+        let pipe = self.pipes[index(stream)].as_ref()?;
+        let moved = self.ring.as_mut()?.append_from(stream, pipe.as_fd(), length);
+        match moved {
+            Ok(0) => None,
+            Ok(read) => {
+                turn.wrote = true;
+                self.bytes += read as u64;
+                Some(read)
+            }
+            Err(error) => {
+                self.fail(&error, turn);
+                // What couldn't be kept waits in the pipe, and is dropped in the next round.
+                Some(length)
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, turn: &mut Turn) {
+        self.discarding = true;
+        turn.failed = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+    }
+
+    /// Makes a pipe larger, once. Where the kernel refuses, the pipe does as well as it is, only slower.
+    fn grow(&mut self, stream: Stream) {
+        let at = index(stream);
+        if core::mem::replace(&mut self.grown[at], true) {
+            return;
+        }
+        if let Some(pipe) = &self.pipes[at]
+            && rustix::pipe::fcntl_getpipe_size(pipe).is_ok_and(|size| size < GROWN_PIPE)
+        {
+            let _as_it_is = rustix::pipe::fcntl_setpipe_size(pipe, GROWN_PIPE);
+        }
     }
 
     /// How many bytes to ask a pipe for. 0: the ring is full.
@@ -226,8 +304,7 @@ impl Run {
         }
         match self.ring.as_mut().map(|ring| ring.append(stream, buffer, read)) {
             Some(Err(error)) => {
-                self.discarding = true;
-                turn.failed = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+                self.fail(&error, turn);
                 return;
             }
             Some(Ok(())) => turn.wrote = true,

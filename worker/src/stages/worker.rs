@@ -10,9 +10,10 @@ use stockade_protocol::spec::NetworkMode;
 
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
+use crate::program::Program;
 use crate::stages::beside::Beside;
 use crate::stages::{identity, landlock, limits, network, proc, sources};
-use crate::sys::{self, Program};
+use crate::sys;
 
 /// The `CLONE_NEW*` flags a worker is born with, but for those of mounts and network, which a lone worker enters later.
 pub(crate) fn namespaces(plan: Plan) -> i32 {

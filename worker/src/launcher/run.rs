@@ -238,6 +238,24 @@ fn by_template(
     Ok(Channel::new(ours))
 }
 
+/// Our end of a fresh worker's channel; the worker and its template, as far as they are known by now.
+type Made = (Channel, Option<(Pid, OwnedFd)>, Option<u64>);
+
+fn made_by(maker: Maker<'_>, prepare: &mut Prepare, group: Option<BorrowedFd<'_>>) -> Staged<Made> {
+    let made = match maker {
+        Maker::Template(template, slot, poller) => {
+            let number = template.number;
+            (by_template(template, prepare, slot, group, poller)?, None, Some(number))
+        }
+        Maker::Launcher(workspace, command, ends) => {
+            let lone = spawn::lone(prepare, workspace, (command, ends))?;
+            (Channel::new(lone.channel), Some((lone.pid, lone.pidfd)), None)
+        }
+    };
+    rustix::io::ioctl_fionbio(&made.0, true).at(SetupStage::Template, "channel")?;
+    Ok(made)
+}
+
 impl Run {
     /// Has a worker made. It's a spare until it's [assigned](Self::assign).
     ///
@@ -255,29 +273,13 @@ impl Run {
     }
 
     fn make(mut prepare: Prepare, maker: Maker<'_>, cgroups: Option<&Cgroups>) -> Staged<Self> {
-        const STAGE: SetupStage = SetupStage::Template;
         let limits = prepare.spec.limits.clone();
         let exec_id = ExecId::generate();
         let create =
             |groups: &Cgroups| groups.create(&exec_id, &limits).map_err(|error| cgroup_failed(&error));
         let cgroup = cgroups.map(create).transpose()?;
-        let made = match maker {
-            Maker::Template(template, slot, poller) => {
-                let group = cgroup.as_ref().map(RunCgroup::directory);
-                let number = template.number;
-                by_template(template, &prepare, slot, group, poller)
-                    .map(|channel| (channel, None, Some(number)))
-            }
-            Maker::Launcher(workspace, command, ends) => {
-                let lone = spawn::lone(&mut prepare, workspace, (command, ends));
-                lone.map(|lone| (Channel::new(lone.channel), Some((lone.pid, lone.pidfd)), None))
-            }
-        };
-        let nonblocking = made.and_then(|made| {
-            rustix::io::ioctl_fionbio(&made.0, true).at(STAGE, "channel")?;
-            Ok(made)
-        });
-        let (channel, init, template) = match nonblocking {
+        let group = cgroup.as_ref().map(RunCgroup::directory);
+        let (channel, init, template) = match made_by(maker, &mut prepare, group) {
             Ok(made) => made,
             Err(failure) => {
                 drop(cgroup.map(|group| group.try_remove()));

@@ -1,8 +1,11 @@
 //! What the host changes while a spare waits is what the next run finds.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+use stockade_protocol::client::ClientMessage;
 use stockade_tests::wire::{self, Wire};
 use stockade_tests::{left, wait_until};
 
@@ -223,6 +226,39 @@ fn protected_file_that_was_replaced_just_before_a_run_was_asked_for_is_protected
             let last = format!("{:?}", events.last());
             assert!(last.contains("code: 7"), "{:?}, round {round}: {last}", warm.setting.mode);
         }
+        warm.recount();
+    }
+}
+
+/// A launcher that hears of a request and of the change before it at once takes note of the change first.
+#[test]
+fn spare_whose_guard_went_while_the_launcher_was_busy_is_not_given_out() {
+    for warm in Warm::each() {
+        let ground = warm.ground();
+        ground.put(".bashrc", "old\n");
+        let swap = ground.put("swap", "mine\n");
+        warm.heat("default");
+        let work = wire::workspace(ground);
+        let mut ask = |words: &[&str]| {
+            let mut wire = Wire::greeted(warm.daemon(), ground.person);
+            let request = Box::new(wire::request(ground, "default", words));
+            wire.send(&ClientMessage::Exec(request), &[work.as_fd()]);
+            // Its launch has left then.
+            let _ = wire.accepted();
+            wire
+        };
+        let launcher = Pid::from_raw(i32::try_from(warm.launcher()).unwrap()).unwrap();
+        kill_process(launcher, Signal::STOP).unwrap();
+        // In the poller's queue the first request stands before the change.
+        let mut first = ask(&["true"]);
+        std::fs::rename(&swap, ground.work().join(".bashrc")).unwrap();
+        let mut second = ask(&["sh", "-c", "(echo theirs > .bashrc) 2>/dev/null; exit 7"]);
+        kill_process(launcher, Signal::CONT).unwrap();
+        for (wire, code) in [(&mut first, "code: 0"), (&mut second, "code: 7")] {
+            let last = format!("{:?}", wire.follow().last());
+            assert!(last.contains(code), "{:?}: {last}", warm.setting.mode);
+        }
+        assert_eq!(std::fs::read_to_string(ground.work().join(".bashrc")).unwrap(), "mine\n");
         warm.recount();
     }
 }

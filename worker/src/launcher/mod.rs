@@ -182,6 +182,9 @@ impl Launcher {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let mut ready = Vec::new();
         self.poller.wait(&mut ready, timeout)?;
+        // First what has become of guards: that a mount table has changed is told once, so with this untold a spare without its
+        // guard would look fresh to whatever gives it out.
+        ready.sort_by_key(|event| !is_of_a_guard(event.token));
         for event in &ready {
             self.handle(*event);
         }
@@ -378,6 +381,11 @@ impl Launcher {
             at => (told, at),
         };
     }
+}
+
+/// Whether a token is of a run's mount table.
+fn is_of_a_guard(token: u64) -> bool {
+    (FIRST_RUN..FIRST_TEMPLATE).contains(&token) && Source::of(token).1 == Source::Mounts
 }
 
 /// The delegated control group, if there is one that works. Else the monitor bounds memory, and every report says so.

@@ -88,13 +88,15 @@ impl<F: AsFd> Sink<F> {
     /// # Errors
     /// Those of `read(2)`.
     pub(crate) fn feed(&mut self, source: impl AsFd, most: usize) -> rustix::io::Result<usize> {
-        // Most commands say little: room for much is made when that is seen.
-        let room = if self.end >= FIRST { CHUNK } else { FIRST };
-        if self.buffer.len() < room {
-            self.buffer.resize(room, 0);
+        if self.buffer.len() < FIRST {
+            self.buffer.resize(FIRST, 0);
         }
         let most = most.min(self.buffer.len());
         let read = rustix::io::read(source, &mut self.buffer[..most])?;
+        // Most commands say little: room for much is made when a read has filled the first.
+        if read == self.buffer.len() && read < CHUNK {
+            self.buffer.resize(CHUNK, 0);
+        }
         if !self.broken() {
             (self.start, self.end) = (0, read);
             self.flush();
@@ -235,6 +237,19 @@ mod tests {
         let mut sink = Sink::new(full.as_fd());
         sink.push(b"x");
         assert_eq!(sink.failure(), Some(Errno::NOSPC));
+    }
+
+    #[test]
+    fn feeding_takes_much_at_once_where_much_comes() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let (seen, out) = rustix::pipe::pipe().unwrap();
+        let mut sink = Sink::new(out.as_fd());
+        assert_eq!(rustix::io::write(&writer, &[7; 2 * FIRST]).unwrap(), 2 * FIRST);
+        assert_eq!(sink.feed(&reader, CHUNK).unwrap(), FIRST);
+        assert_eq!(sink.feed(&reader, CHUNK).unwrap(), FIRST);
+        assert_eq!(rustix::io::read(&seen, &mut vec![0; CHUNK]).unwrap(), 2 * FIRST);
+        assert_eq!(rustix::io::write(&writer, &[7; CHUNK]).unwrap(), CHUNK);
+        assert_eq!(sink.feed(&reader, CHUNK).unwrap(), CHUNK);
     }
 
     #[test]

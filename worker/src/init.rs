@@ -87,7 +87,13 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
     // While it's read back how the root is, the rest is done.
     let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
     channel.send(&FromWorker::Rooted, &[]).map_err(gone)?;
-    let mut locked = isolated.identify()?.limit(already)?.drop_privileges()?.lock(&pivoted.absent)?;
+    let filtered = isolated.identify()?.limit(already)?.drop_privileges()?.filter()?;
+    if told.is_some() {
+        // Its run waits for it: the launcher reads back what it can meanwhile.
+        let installed = filtered.installed;
+        channel.send(&FromWorker::Filtered { installed }, &[]).map_err(gone)?;
+    }
+    let mut locked = filtered.lock(&pivoted.absent)?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
     let missing = pivoted.missing;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! launcher ── Prepare, once; Make, each worker ──> template ── clones it
-//! worker ── Cloned(pidfd), by its template; Parked ──> launcher, who reads back
+//! worker ── Cloned(pidfd), by its template; Rooted, Filtered, Parked ──> launcher, who reads back
 //! launcher ── Own, if it waits for a command ──> worker
 //! launcher ── Start ──> worker ── Running, if the tool goes on for a while; or Stale ──> launcher
 //! launcher ── Signal ──> worker ── Ended ──> launcher;  Failed at any point before the tool runs
@@ -172,6 +172,11 @@ pub(crate) enum FromWorker {
     },
     /// All mounts are made, and no other will be.
     Rooted,
+    /// Of a worker that its run waits for: its filters are on, and nothing that can be read back of it will change any more.
+    Filtered {
+        /// How many filters.
+        installed: u32,
+    },
     /// Everything is locked and waits. Beside it: the run's `/proc`, then its tmpfs mounts (namespaces only).
     Parked(Box<Parked>),
     /// What must be guarded has come to be since it was parked: no tool was started, and the worker ends.

@@ -124,7 +124,7 @@ pub(crate) struct Run {
     init: Option<(Pid, OwnedFd)>,
     parked: Option<(Parked, Vec<OwnedFd>)>,
     /// What was read back of it before it was parked.
-    rooted: Option<verify::Rooted>,
+    early: verify::Early,
     /// Read back when it's parked.
     confinement: Option<Box<Confinement>>,
     mountinfo: Option<File>,
@@ -298,7 +298,7 @@ impl Run {
             channel,
             init,
             parked: None,
-            rooted: None,
+            early: verify::Early::default(),
             confinement: None,
             mountinfo: None,
             network: None,

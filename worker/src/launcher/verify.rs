@@ -47,7 +47,38 @@ impl Rooted {
     }
 }
 
-/// Compares a parked worker with what was asked, and reports each layer. `rooted`: what was read back already.
+/// What is read back of a worker whose filters are on: who it is, what it may, and what it's bounded by.
+#[derive(Debug)]
+pub(crate) struct Filtered {
+    user: String,
+    identity: String,
+    rlimits: String,
+}
+
+impl Filtered {
+    /// Reads it. `installed`: how many filters the worker says it has.
+    ///
+    /// # Errors
+    /// `Verify` with what doesn't hold.
+    pub(crate) fn read(prepare: &Prepare, installed: u32, pid: Pid, ours: &Namespaces) -> Staged<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        let status = read(&format!("/proc/{pid}/status"), "status")?;
+        let status = Status(&status);
+        let identity = identity(prepare, &status)?;
+        seccomp(installed, &status)?;
+        let user = namespaces(prepare, pid, ours, 0..1)?;
+        Ok(Self { user, identity, rlimits: rlimits(&prepare.spec.limits, pid)? })
+    }
+}
+
+/// What of a worker was read back before it was parked.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    pub(crate) rooted: Option<Rooted>,
+    pub(crate) filtered: Option<Filtered>,
+}
+
+/// Compares a parked worker with what was asked, and reports each layer: with what was read back already, and the rest now.
 ///
 /// # Errors
 /// `Verify` with what doesn't hold.
@@ -57,16 +88,15 @@ pub(crate) fn read_back(
     init: Pid,
     group: Option<&Path>,
     ours: &Namespaces,
-    rooted: Option<Rooted>,
+    early: Early,
 ) -> Staged<Confinement> {
     let Rooted { namespaces: others, mounts: root } =
-        rooted.map_or_else(|| Rooted::read(prepare, init, ours), Ok)?;
+        early.rooted.map_or_else(|| Rooted::read(prepare, init, ours), Ok)?;
+    let installed = parked.filters_installed;
+    let Filtered { user, identity, rlimits } =
+        early.filtered.map_or_else(|| Filtered::read(prepare, installed, init, ours), Ok)?;
+    let namespaces = user + &others;
     let pid = init.as_raw_nonzero().get();
-    let status = read(&format!("/proc/{pid}/status"), "status")?;
-    let status = Status(&status);
-    let identity = identity(prepare, &status)?;
-    let seccomp = seccomp(parked, &status)?;
-    let namespaces = namespaces(prepare, pid, ours, 0..1)? + &others;
     let mut report = empty(prepare);
     report.absent.clone_from(&parked.absent);
     let resources = match group {
@@ -91,13 +121,13 @@ pub(crate) fn read_back(
         layer(Layer::Network, spec.network.mode != NetworkMode::Host, network.to_owned()),
         layer(Layer::Identity, true, identity),
         layer(Layer::Resources, true, resources),
-        layer(Layer::Rlimits, true, rlimits(&spec.limits, pid)?),
+        layer(Layer::Rlimits, true, rlimits),
         layer(
             Layer::Landlock,
             parked.landlock_abi > 0,
             format!("ABI {}, {} rules", parked.landlock_abi, parked.landlock_rules),
         ),
-        layer(Layer::Seccomp, true, seccomp),
+        layer(Layer::Seccomp, true, format!("{} filters", parked.filters)),
     ];
     Ok(report)
 }
@@ -168,16 +198,15 @@ fn identity(prepare: &Prepare, status: &Status<'_>) -> Staged<String> {
     Ok(format!("host uid {uid}, no capabilities, no_new_privs"))
 }
 
-fn seccomp(parked: &Parked, status: &Status<'_>) -> Staged<String> {
+fn seccomp(installed: u32, status: &Status<'_>) -> Staged<()> {
     const FILTER: &str = "2";
     status.must_be("Seccomp", FILTER)?;
-    let installed = core::str::from_utf8(status.value("Seccomp_filters")?).ok();
-    let installed = installed.and_then(|text| text.parse().ok()).unwrap_or(0_u32);
+    let found = core::str::from_utf8(status.value("Seccomp_filters")?).ok();
     // The launcher's own surroundings may have put filters on all of us.
-    if installed < parked.filters_installed {
+    if found.and_then(|text| text.parse::<u32>().ok()).is_none_or(|found| found < installed) {
         return Err(failed(STAGE, libc::EPERM, "Seccomp_filters"));
     }
-    Ok(format!("{} filters", parked.filters))
+    Ok(())
 }
 
 /// What a run has of its own; the last one only some.

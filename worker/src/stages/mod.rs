@@ -10,12 +10,13 @@
 //! | park | user namespace, ids | [`worker::Identified`] |
 //! | park | rlimits, priorities | [`worker::Limited`] |
 //! | park | capabilities, securebits, `no_new_privs` | [`worker::Unprivileged`] |
-//! | park | Landlock ruleset built, base filters on | [`worker::Locked`] |
+//! | park | base filters on | [`worker::Filtered`] |
+//! | park | Landlock ruleset built | [`worker::Locked`] |
 //! | run | session, descriptors, Landlock domain, delta filters, exec | the tool |
 //!
 //! Why this order: mounts need privilege, so they come first; an idmapped bind can't be made inside a user
 //! namespace, so that comes after; Landlock forbids mounting, so it follows every mount; the filter forbids what
-//! all the others needed, so it's last.
+//! nearly all of the others needed, so it follows them; a Landlock ruleset can be built under it, by anybody.
 
 pub(crate) mod beside;
 pub(crate) mod foundation;

@@ -66,6 +66,16 @@ pub(crate) struct Unprivileged<'a> {
     proc: Option<OwnedFd>,
 }
 
+/// Is under the base filters. Nothing that can be read back of it changes any more.
+#[derive(Debug)]
+pub(crate) struct Filtered<'a> {
+    prepare: &'a Prepare,
+    proc: Option<OwnedFd>,
+    delta: Vec<Program>,
+    /// How many filters are on.
+    pub(crate) installed: u32,
+}
+
 /// Nothing is left to do but to start the tool.
 #[derive(Debug)]
 pub(crate) struct Locked {
@@ -156,17 +166,16 @@ impl<'a> Limited<'a> {
     }
 }
 
-impl Unprivileged<'_> {
-    /// Builds the Landlock ruleset and installs the base filters. `absent`: binds that aren't in the root.
-    pub(crate) fn lock(self, absent: &[Bytes]) -> Staged<Locked> {
+impl<'a> Unprivileged<'a> {
+    /// Installs the base filters, which let a ruleset be built: a tool may confine itself further, too.
+    pub(crate) fn filter(self) -> Staged<Filtered<'a>> {
         const STAGE: SetupStage = SetupStage::Seccomp;
-        let spec = &self.prepare.spec;
-        let landlock = landlock::prepare(spec, absent)?;
+        let seccomp = &self.prepare.spec.seccomp;
         let program = |instructions: &Vec<_>| {
             Program::new(instructions).ok_or_else(|| failed(STAGE, libc::EINVAL, "program length"))
         };
-        let base = spec.seccomp.base.iter().map(program).collect::<Staged<Vec<_>>>()?;
-        let delta = spec.seccomp.delta.iter().map(program).collect::<Staged<Vec<_>>>()?;
+        let base = seccomp.base.iter().map(program).collect::<Staged<Vec<_>>>()?;
+        let delta = seccomp.delta.iter().map(program).collect::<Staged<Vec<_>>>()?;
         if base.is_empty() {
             return Err(failed(STAGE, libc::EINVAL, "no filter"));
         }
@@ -174,7 +183,15 @@ impl Unprivileged<'_> {
         for filter in &base {
             sys::install_filter(filter).at(STAGE, "base filter")?;
         }
-        Ok(Locked { proc: self.proc, landlock, delta, installed })
+        Ok(Filtered { prepare: self.prepare, proc: self.proc, delta, installed })
+    }
+}
+
+impl Filtered<'_> {
+    /// Builds the Landlock ruleset. `absent`: binds that aren't in the root.
+    pub(crate) fn lock(self, absent: &[Bytes]) -> Staged<Locked> {
+        let landlock = landlock::prepare(&self.prepare.spec, absent)?;
+        Ok(Locked { proc: self.proc, landlock, delta: self.delta, installed: self.installed })
     }
 }
 

@@ -78,7 +78,15 @@ impl Run {
             FromWorker::Rooted => {
                 if let Some((pid, _)) = &self.init {
                     let rooted = verify::Rooted::read(&self.prepare, *pid, namespaces);
-                    self.rooted = Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
+                    self.early.rooted = Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
+                }
+                Ok(Progress::More)
+            }
+            FromWorker::Filtered { installed } => {
+                if let Some((pid, _)) = &self.init {
+                    let filtered = verify::Filtered::read(&self.prepare, installed, *pid, namespaces);
+                    self.early.filtered =
+                        Some(filtered.map_err(|failure| self.own_failure().unwrap_or(failure))?);
                 }
                 Ok(Progress::More)
             }

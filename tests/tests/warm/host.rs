@@ -239,7 +239,7 @@ fn spare_whose_guard_went_while_the_launcher_was_busy_is_not_given_out() {
         let swap = ground.put("swap", "mine\n");
         warm.heat("default");
         let work = wire::workspace(ground);
-        let mut ask = |words: &[&str]| {
+        let ask = |words: &[&str]| {
             let mut wire = Wire::greeted(warm.daemon(), ground.person);
             let request = Box::new(wire::request(ground, "default", words));
             wire.send(&ClientMessage::Exec(request), &[work.as_fd()]);

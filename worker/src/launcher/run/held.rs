@@ -38,7 +38,14 @@ impl Run {
             return Err(failed(SetupStage::Verify, libc::ESRCH, "worker"));
         };
         let group = self.cgroup.as_ref().map(RunCgroup::path);
-        let report = verify::read_back(&self.prepare, parked, *pid, group, namespaces, core::mem::take(&mut self.early))?;
+        let report = verify::read_back(
+            &self.prepare,
+            parked,
+            *pid,
+            group,
+            namespaces,
+            core::mem::take(&mut self.early),
+        )?;
         self.confinement = Some(Box::new(report));
         if self.template.is_some() && bank::may_keep(&self.prepare) {
             let slot = Slot::of(pid.as_raw_nonzero().get()).at(SetupStage::Verify, "ns/net")?;

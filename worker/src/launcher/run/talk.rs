@@ -78,7 +78,8 @@ impl Run {
             FromWorker::Rooted => {
                 if let Some((pid, _)) = &self.init {
                     let rooted = verify::Rooted::read(&self.prepare, *pid, namespaces);
-                    self.early.rooted = Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
+                    self.early.rooted =
+                        Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
                 }
                 Ok(Progress::More)
             }

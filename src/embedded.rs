@@ -583,7 +583,13 @@ impl<'a> Run<'a> {
         let _ = self.link.tell(ToLauncher::Shutdown);
         end.usage.bytes_out = self.out;
         end.usage.bytes_in = self.sent;
-        let End { outcome, usage, trusted_files } = end;
+        let End { mut outcome, usage, trusted_files } = end;
+        if let (true, Some(limit), Outcome::Exited { .. } | Outcome::Signaled { .. }) =
+            (self.exceeded, self.plan.output_limit, &outcome)
+        {
+            // It had ended by itself before all that it wrote was read.
+            outcome = Outcome::OutputExceeded { limit };
+        }
         self.event(&ExecEvent::Exited { outcome, usage, trusted_files });
         let status = self.follow.status().unwrap_or(exit::OURS);
         self.follow.finish(status)

@@ -17,6 +17,7 @@ pub const POLICIES: &[(&str, &str)] = &[
     ("test-idle", include_str!("../policies/test-idle.toml")),
     ("test-cpu", include_str!("../policies/test-cpu.toml")),
     ("test-output", include_str!("../policies/test-output.toml")),
+    ("test-little-output", include_str!("../policies/test-little-output.toml")),
     ("test-few", include_str!("../policies/test-few.toml")),
     ("test-deny", include_str!("../policies/test-deny.toml")),
     ("test-ports", include_str!("../policies/test-ports.toml")),

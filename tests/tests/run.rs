@@ -217,6 +217,23 @@ fn output_over_the_limit_ends_the_run_and_keeps_what_fits() {
     }
 }
 
+/// All that it writes fits into its pipe, so it's over before anybody has read a byte.
+#[test]
+fn output_over_the_limit_ends_a_run_that_has_ended_by_itself_too() {
+    for setting in Setting::each() {
+        for _ in 0..5 {
+            let words = ["head", "-c", "60000", "/dev/zero"];
+            let ended = setting.run("test-little-output").words(words).finish();
+            ended.expect_code(125).expect_errors(&["output"]);
+            assert_eq!(ended.stdout.len(), 4096, "{:?}", setting.mode);
+            let words = ["head", "-c", "4096", "/dev/zero"];
+            let ended = setting.run("test-little-output").words(words).finish();
+            ended.expect_code(0);
+            assert_eq!(ended.stdout.len(), 4096, "{:?}", setting.mode);
+        }
+    }
+}
+
 #[test]
 fn interrupt_reaches_the_command_which_may_handle_it() {
     for setting in Setting::each() {

@@ -66,8 +66,10 @@ impl Template {
     /// Clones a worker, which takes over `channel`.
     fn make(&mut self, channel: &Channel, network: Option<Slot>, cgroup: Option<&OwnedFd>) -> Staged<()> {
         if network.is_some() && self.fresh.is_none() {
-            self.fresh = Some(beside::fresh_network()?);
+            self.fresh = beside::fresh_network().ok();
         }
+        // What can't be compared isn't used again: the worker makes one of its own.
+        let network = network.filter(|_| self.fresh.is_some());
         if let Some(keeper) = &mut self.keeper {
             keeper.refresh();
         }

@@ -42,7 +42,8 @@ impl Launcher {
     /// A worker waits, locked: read back what holds, arm the watchers, and let it start its tool, if it has one.
     pub(super) fn parked(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number) else { return };
-        if run.is_condemned() {
+        // Of one that was reaped nothing can be read back: its number may be another's.
+        if run.is_condemned() || run.is_over() {
             return;
         }
         if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
@@ -127,6 +128,9 @@ impl Launcher {
             self.announce(number);
         }
         let Some(run) = self.runs.get_mut(&number) else { return };
+        if run.awaits_relay() {
+            return;
+        }
         let exec_id = run.exec_id;
         if let Some(message) = run.end(reaped) {
             self.supervisor.send(message, Vec::new(), &self.poller);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
+use stockade_protocol::ExecId;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{Clock, Outcome};
 use stockade_wire::channel::ChannelError;
@@ -53,7 +54,10 @@ impl Launcher {
         let all: Vec<u64> = self.runs.keys().copied().collect();
         for number in all {
             let reason = "a process that watches the run died".to_owned();
-            self.condemn(number, Outcome::Lost { reason });
+            if let Some(run) = self.runs.get_mut(&number) {
+                run.output_ended(Some(Outcome::Lost { reason }));
+            }
+            self.settle(number);
         }
         self.closing = true;
     }
@@ -114,15 +118,25 @@ impl Launcher {
     pub(super) fn relayed(&mut self, report: RelayReport) {
         match report {
             RelayReport::OutputExceeded { exec_id, limit } => {
-                self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
+                self.output_ended(exec_id, Some(Outcome::OutputExceeded { limit }));
             }
             RelayReport::Idle { exec_id, limit_ms } => {
                 self.condemn_id(exec_id, Outcome::TimedOut { clock: Clock::Idle, limit_ms });
             }
             RelayReport::Failed { exec_id, errno } => {
-                self.condemn_id(exec_id, run::output_lost(errno));
+                self.output_ended(exec_id, Some(run::output_lost(errno)));
             }
-            RelayReport::Drained { .. } => {}
+            RelayReport::Drained { exec_id, .. } => self.output_ended(exec_id, None),
+        }
+    }
+
+    fn output_ended(&mut self, exec_id: ExecId, outcome: Option<Outcome>) {
+        let Some(number) = self.by_id.get(&exec_id).copied() else { return };
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let awaited = run.awaits_relay();
+        run.output_ended(outcome);
+        if awaited {
+            self.settle(number);
         }
     }
 }

@@ -18,6 +18,9 @@ impl Run {
         if self.told {
             return if self.is_reaped() { Some(self.begun) } else { None };
         }
+        if self.awaits_relay() {
+            return self.ended_at.map(|at| at + WORD_BOUND);
+        }
         if let Some((_, until)) = self.sweeper {
             return Some(until);
         }
@@ -52,6 +55,11 @@ impl Run {
         if let Some((since, _)) = self.astray {
             let late = !self.told && now >= since + REAP_BOUND;
             return if late { Due::Unreaped } else { Due::Settle };
+        }
+        if self.awaits_relay() {
+            // Somebody outside of the run keeps its pipe open, or its ring is full and its client slow.
+            self.output_ended(None);
+            return Due::Settle;
         }
         if self.told || self.unexplained_since.is_some() || self.sweeper.is_some() {
             return Due::Settle;
@@ -101,6 +109,9 @@ impl Run {
     pub(crate) fn stand(&mut self) -> Stand {
         if self.told {
             return Stand::Over;
+        }
+        if self.awaits_relay() {
+            return Stand::Alive;
         }
         let placed = !(self.placed.is_empty() && self.made.is_empty());
         if self.ended.is_some() && !placed && self.sweeper.is_none() {

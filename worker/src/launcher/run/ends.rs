@@ -9,6 +9,8 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
+use stockade_protocol::outcome::Outcome;
+
 use super::{Run, report};
 use crate::launcher::outlet::{self, Outlet, Relayed};
 use crate::launcher::preparation::Stdio;
@@ -24,8 +26,10 @@ pub(super) struct Ends {
     furnished: bool,
     /// What it's given with its command, beside what is passed.
     pub(super) unsent: Standard,
-    /// Why its output is lost, if it is: an errno.
-    pub(super) lost: Option<i32>,
+    /// Whether the relay has its pipes, and hasn't said yet that it has seen their end.
+    with_relay: bool,
+    /// What became of its output, where that decides how it ended: it's lost, or was more than the limit.
+    pub(super) verdict: Option<Outcome>,
 }
 
 impl Run {
@@ -68,6 +72,7 @@ impl Run {
         let outlet = self.ends.outlet.take_if(|outlet| !(is_over && outlet.is_quiet()))?;
         match outlet.hand_over(ring_bytes) {
             Ok(relayed) => {
+                self.ends.with_relay = true;
                 let (exec_id, output_limit, idle_ms) =
                     (self.exec_id, self.limits.output, self.limits.idle_ms);
                 Some((RelayCommand::Add { exec_id, ring_bytes, output_limit, idle_ms }, relayed))
@@ -81,8 +86,24 @@ impl Run {
 
     /// Its output is lost, so that nobody can be told of its end as if all were well.
     fn lose_output(&mut self, errno: i32) {
-        self.ends.lost = Some(errno);
-        self.condemn(report::output_lost(errno));
+        self.output_ended(Some(report::output_lost(errno)));
+    }
+
+    /// Whether its tool has ended, and nobody knows yet whether all of its output was taken: it may have ended as soon as it
+    /// had written too much.
+    pub(crate) fn awaits_relay(&self) -> bool {
+        self.ended.is_some() && !self.is_condemned() && self.ends.with_relay
+    }
+
+    /// The relay has seen the end of its output, or nothing more will be heard of it. `outcome`: what that makes of the run.
+    pub(crate) fn output_ended(&mut self, outcome: Option<Outcome>) {
+        self.ends.with_relay = false;
+        let Some(outcome) = outcome else { return };
+        if self.ended.is_some() && !self.is_condemned() {
+            self.ends.verdict.get_or_insert(outcome);
+        } else {
+            self.condemn(outcome);
+        }
     }
 
     /// Closes what is its tool's alone from now on, or nobody's.

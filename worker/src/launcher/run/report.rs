@@ -35,8 +35,8 @@ impl Run {
     }
 
     fn outcome(&self) -> Outcome {
-        if let Some(errno) = self.ends.lost {
-            return output_lost(errno);
+        if let Some(outcome) = &self.ends.verdict {
+            return outcome.clone();
         }
         if let Some(ended) = &self.ended {
             // Without a pid namespace our kill reaches the tool before its init, which may still tell of it.

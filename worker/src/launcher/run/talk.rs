@@ -76,7 +76,7 @@ impl Run {
                 Ok(if self.init.is_some() { Progress::Parked } else { Progress::More })
             }
             FromWorker::Rooted => {
-                if let Some((pid, _)) = &self.init {
+                if let (Some((pid, _)), false) = (&self.init, self.is_over()) {
                     let rooted = verify::Rooted::read(&self.prepare, *pid, namespaces);
                     self.early.rooted =
                         Some(rooted.map_err(|failure| self.own_failure().unwrap_or(failure))?);
@@ -84,7 +84,7 @@ impl Run {
                 Ok(Progress::More)
             }
             FromWorker::Filtered { installed } => {
-                if let Some((pid, _)) = &self.init {
+                if let (Some((pid, _)), false) = (&self.init, self.is_over()) {
                     let filtered = verify::Filtered::read(&self.prepare, installed, *pid, namespaces);
                     self.early.filtered =
                         Some(filtered.map_err(|failure| self.own_failure().unwrap_or(failure))?);

@@ -3,7 +3,7 @@
 //! The role is chosen before anything else happens, and before any thread could start: a launcher, a template, an
 //! opener, a relay, a monitor ([`stockade_worker::run_role`]); else a person's or a program's subcommand ([`cli`]).
 //!
-//! Reading order: `cli`, `run`, `daemon` and `embedded` (the two ways of running), `follow` (what is seen of a run),
+//! Reading order: `cli`, `run`, `daemon` and `embedded` with `link` (the two ways of running), `follow` (what is seen of a run),
 //! then a file a subcommand.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod exit;
 mod follow;
 mod json;
 mod kill;
+mod link;
 mod logs;
 mod man;
 mod out;

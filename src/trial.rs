@@ -11,8 +11,9 @@ use stockade_protocol::denied::Denied;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::Outcome;
 
-use crate::embedded::{self, Heard, Link};
+use crate::embedded;
 use crate::error::CliError;
+use crate::link::{Heard, Link};
 use crate::wait::wait;
 
 /// The most output that is kept.

@@ -116,6 +116,17 @@ fn sleeper_that_ignores_termination_ends_at_its_deadline() {
 }
 
 #[test]
+fn limits_hold_while_orphans_die_without_a_pause() {
+    for setting in Setting::each() {
+        let word = marker("orphans");
+        let line = format!("for i in 1 2 3 4; do (while :; do (true &); done) & done; wait; : {word}");
+        let ended = setting.bash("test-second", &line);
+        ended.expect_code(124);
+        expect_nothing_alive(&ended, &word, 8);
+    }
+}
+
+#[test]
 fn daemon_that_forked_twice_ends_with_its_run() {
     let code = "use POSIX; exit 0 if fork; POSIX::setsid(); exit 0 if fork; \
                 open STDIN, '</dev/null'; open STDOUT, '>/dev/null'; open STDERR, '>/dev/null'; sleep 1000";

@@ -298,9 +298,9 @@ struct Clock {
 
 impl Clock {
     /// How long nothing is to be done.
-    fn left(&self) -> Option<Timespec> {
+    fn left(&self, now: Instant) -> Option<Timespec> {
         let next = self.told_at.or(self.until)?;
-        Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
+        Timespec::try_from(next.saturating_duration_since(now)).ok()
     }
 
     /// How long it runs, in microseconds.
@@ -319,15 +319,18 @@ fn watch(
 ) -> Result<Option<i32>, SetupFailure> {
     const STAGE: SetupStage = SetupStage::Exec;
     loop {
+        // Looked at in every turn: a tool whose orphans die without a pause leaves no moment in which nothing else is to do.
+        let now = Instant::now();
+        if clock.until.is_some_and(|at| at <= now) {
+            return Ok(None);
+        }
+        if clock.told_at.take_if(|at| *at <= now).is_some()
+            && channel.send(&FromWorker::Running(clock.ran_us()), &[]).is_err()
+        {
+            return Ok(None);
+        }
         let mut sources = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match rustix::event::poll(&mut sources, clock.left().as_ref()) {
-            Ok(0) if clock.told_at.take().is_some() => {
-                if channel.send(&FromWorker::Running(clock.ran_us()), &[]).is_err() {
-                    return Ok(None);
-                }
-                continue;
-            }
-            Ok(0) => return Ok(None),
+        match rustix::event::poll(&mut sources, clock.left(now).as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).at(STAGE, "poll"),
         }

@@ -161,6 +161,9 @@ fn read(path: &str, what: &str) -> Staged<Vec<u8>> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(STAGE, what)?;
     let mut text = Vec::with_capacity(PIECE);
     while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)).at(STAGE, what)? > 0 {
+        if text.len() as u64 > MOUNTINFO_BOUND {
+            return Err(failed(STAGE, libc::EFBIG, what));
+        }
         text.reserve(PIECE);
     }
     Ok(text)

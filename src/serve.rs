@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// How long running commands have when it is told to stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::time)]
     grace: u64,
+    /// When it is told to stop, let runs go on for the daemon that comes next, instead of ending them after their grace
+    #[arg(long)]
+    keep_runs: bool,
     /// How long an ended run's output is kept
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::time)]
     retention: u64,
@@ -106,6 +109,7 @@ fn options(arguments: &Arguments) -> ServeOptions {
         queue: count(arguments.queue),
         parked: arguments.parked,
         grace: Duration::from_millis(arguments.grace),
+        keep_runs: arguments.keep_runs,
         retention: Duration::from_millis(arguments.retention),
         log: None,
     }

@@ -29,3 +29,6 @@ pub const MAX_OUTPUT_CHUNK: usize = 64 * 1024;
 pub const MAX_STDIN_CHUNK: usize = 256 * 1024;
 /// The ring of a run's output, in bytes, unless configured otherwise. A power of two and a multiple of a page.
 pub const RING_BYTES: u64 = 1024 * 1024;
+/// How long a run that its client's connection ends with goes on, in milliseconds, after the end of its supervisor has cut the
+/// client off: as long as clients try to come back.
+pub const UNCLAIMED_MS: u64 = 30_000;

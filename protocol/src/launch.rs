@@ -15,15 +15,28 @@ use crate::spec::SandboxSpec;
 
 /// The version these types are.
 pub const LAUNCH_VERSION: u16 = 1;
+/// The oldest version that is understood: an older launcher's runs can't be taken over.
+pub const OLDEST_LAUNCH_VERSION: u16 = 1;
 
 /// From the supervisor to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ToLauncher {
-    /// Opens the channel.
+    /// Opens the channel of a launcher that was just started.
     Hello {
         /// [`LAUNCH_VERSION`].
         version: u16,
+        /// If it is to outlive its supervisor: what it and the next one know each other by. Beside it is the socket that the next
+        /// one connects to, bound and `SOCK_SEQPACKET`. Without it the launcher ends with its channel.
+        keep: Option<Keep>,
+    },
+    /// Opens the channel of a next supervisor, once the launcher has [said who it is](FromLauncher::Known): it takes the place
+    /// of the one before, and is told of every run there is.
+    Again {
+        /// [`LAUNCH_VERSION`], or an older one.
+        version: u16,
+        /// [`Keep::supervisor`].
+        token: Token,
     },
     /// What runs will be confined to, once for all of them: comes before the first `Launch` that names it. The launcher
     /// remembers [`MAX_SPECS`](crate::bounds::MAX_SPECS) of them, and takes none beyond.
@@ -63,6 +76,25 @@ pub enum ToLauncher {
         /// What its outcome will say.
         reason: CancelReason,
     },
+    /// The supervisor needs no more of these runs, which have ended: the next one isn't told of them.
+    Release {
+        /// The runs.
+        exec_ids: Vec<ExecId>,
+    },
+    /// All of a [fed](RunNote::fed) run's input is written: the launcher closes the pipe's end that it holds.
+    InputEnded {
+        /// The run.
+        exec_id: ExecId,
+        /// How many bytes of it.
+        bytes: u64,
+    },
+    /// The output of a run that has ended is given up: the next supervisor isn't told where it is.
+    ReleaseOutput {
+        /// The run.
+        exec_id: ExecId,
+        /// Sequence number after its last record.
+        next_seq: u64,
+    },
     /// Embedded only: the reader of the run's pipes saw more output than the limit.
     OutputExceeded {
         /// The run.
@@ -72,12 +104,31 @@ pub enum ToLauncher {
     Shutdown,
 }
 
+/// Random bytes that only two know.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub [u8; 32]);
+
+impl core::fmt::Debug for Token {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// What a launcher and the supervisors of one state directory know each other by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// The launcher says this to whoever connects.
+    pub launcher: Token,
+    /// A next supervisor answers with this.
+    pub supervisor: Token,
+}
+
 /// What a [`SandboxSpec`] is called between a supervisor and its launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpecNumber(pub u64);
 
 /// Everything a run needs beside its spec. Descriptors beside it, each only where its field says so, in this order: workspace,
-/// stdin, stdout, stderr.
+/// stdin, stdout, stderr, the write end of stdin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The run.
@@ -102,6 +153,26 @@ pub struct Launch {
     pub stdin_passed: bool,
     /// Output.
     pub output: LaunchOutput,
+    /// What the launcher keeps for the next supervisor, and knows nothing of.
+    pub note: RunNote,
+}
+
+/// What a supervisor has to know of a run that another one has accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunNote {
+    /// The client's own id of the request.
+    pub request_id: u64,
+    /// Name of the policy.
+    pub policy: String,
+    /// The command as lists show it.
+    pub command: Bytes,
+    /// Whether it outlives its client's connection.
+    pub detach: bool,
+    /// The wall-time limit, in milliseconds.
+    pub wall_ms: Option<u64>,
+    /// Whether its standard input comes from the supervisor: then the write end of its pipe is the last descriptor beside the
+    /// launch, so that the tool sees no end of input when only the supervisor has ended.
+    pub fed: bool,
 }
 
 /// Where a tool's output goes.
@@ -132,7 +203,14 @@ pub struct Owner {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FromLauncher {
-    /// Answers `Hello`. A relay's socket (see [`ToRelay`]) is beside it, unless the launcher is embedded.
+    /// Said first to whoever connects to the socket of [`ToLauncher::Hello`].
+    Known {
+        /// The newest version that it speaks.
+        version: u16,
+        /// [`Keep::launcher`].
+        token: Token,
+    },
+    /// Answers `Hello` and `Again`. A relay's socket (see [`ToRelay`]) is beside it, unless the launcher is embedded.
     Hello {
         /// The version both speak.
         version: u16,
@@ -142,7 +220,12 @@ pub enum FromLauncher {
         plan: Plan,
         /// What bounds memory.
         memory: MemoryMechanism,
+        /// The program that it runs, by its file.
+        program: Program,
     },
+    /// Between `Again` and its `Hello`: a run that another supervisor has launched. `Started`, with its ring beside it, `Ended`
+    /// and `Reaped` follow again, as far as they were said.
+    Adopted(Box<Adopted>),
     /// The tool was started. For relayed output the ring's memfd is beside it, unless the tool has ended already and has
     /// written nothing: then `Ended` is the end of its output, and the relay never hears of it.
     Started {
@@ -187,6 +270,36 @@ pub enum FromLauncher {
     },
 }
 
+/// A run that a launcher has kept, for a next supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The run.
+    pub exec_id: ExecId,
+    /// For whom.
+    pub owner_uid: u32,
+    /// Bytes of its ring, where its output is relayed.
+    pub ring_bytes: Option<u64>,
+    /// How long ago it was launched, in milliseconds.
+    pub age_ms: u64,
+    /// Bytes that its standard input was fed, once all of them are written.
+    pub input_bytes: Option<u64>,
+    /// Its output was given up: the sequence number after its last record.
+    pub output_released: Option<u64>,
+    /// What the other supervisor wanted kept.
+    pub note: RunNote,
+}
+
+/// An executable file: whether two processes run the same one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Device of its filesystem.
+    pub device: u64,
+    /// Inode.
+    pub inode: u64,
+    /// When it was written last, in nanoseconds since 1970.
+    pub modified_ns: i64,
+}
+
 /// From the supervisor to the relay, on the socket that came with `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -217,6 +330,8 @@ pub enum FromRelay {
         head: u64,
         /// Sequence number that the next event of the run will have.
         next_seq: u64,
+        /// What was acknowledged, as an offset.
+        acknowledged: u64,
         /// Offset of the oldest record still kept, in bytes.
         oldest_offset: u64,
         /// Its sequence number.
@@ -224,4 +339,6 @@ pub enum FromRelay {
         /// Both pipes have ended: no record follows.
         eof: bool,
     },
+    /// Once, to each supervisor: it was told of every ring there is.
+    Told,
 }

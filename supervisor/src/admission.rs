@@ -15,11 +15,12 @@ use stockade_protocol::bounds::{
 };
 use stockade_protocol::client::{ExecRequest, OutputMode, StdinMode, Workspace};
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{Launch, LaunchOutput, Owner, SpecNumber};
+use stockade_protocol::launch::{Launch, LaunchOutput, Owner, RunNote, SpecNumber};
 use stockade_protocol::spec::{Limits, SandboxSpec};
 use stockade_protocol::{Bytes, ExecId};
 
 use crate::descriptors::Kind;
+use crate::runs::shown_command;
 
 /// For whom a request is judged.
 #[derive(Debug, Clone)]
@@ -141,9 +142,18 @@ pub fn admit(
     let spec = Arc::clone(&confines.spec);
     let stdin = stdin_of(request.stdin, passed.stdin, &spec.limits)?;
     let output = output_of(request.output, passed.output, &spec.limits)?;
+    let note = RunNote {
+        request_id: request.request_id,
+        policy: spec.policy.clone(),
+        command: shown_command(&request.argv),
+        detach: request.detach,
+        wall_ms: spec.limits.wall_ms,
+        fed: false,
+    };
     let launch = Launch {
         exec_id,
         owner: caller.owner.clone(),
+        note,
         argv: request.argv,
         environment,
         cwd,

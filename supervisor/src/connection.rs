@@ -74,7 +74,7 @@ fn close(aside: &Aside, owner: Option<u32>, socket: OwnedFd) {
 /// Everything between the first and the last byte. Whose connection it was, if that could be told.
 async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     let viewer = daemon.state.borrow().viewer();
-    let peer = match peer::inspect(socket.get_ref(), viewer) {
+    let peer = match peer::inspect(socket.get_ref(), &viewer) {
         Ok(peer) => peer,
         Err(error) => {
             let text = crate::admission::chain(&error);
@@ -274,10 +274,7 @@ impl Connection<'_> {
             let (answers, queue) = {
                 let state = self.daemon.state.borrow();
                 let is_full = |outbox: &Outbox| outbox.waiting() >= outbox.answers();
-                (
-                    state.connections.get(&self.id).is_some_and(is_full),
-                    state.link.is_full().then(|| Rc::clone(&state.link.room)),
-                )
+                (state.connections.get(&self.id).is_some_and(is_full), state.links.full())
             };
             match queue {
                 Some(queue) => queue.notified().await,

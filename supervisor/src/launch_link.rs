@@ -1,33 +1,44 @@
-//! Keeps a launcher: starts one, moves messages, and starts another when it dies.
+//! Keeps a launcher: takes over those that another supervisor has left, starts one, moves messages, and starts another when it
+//! dies.
 //!
 //! ```text
-//! start ──> Hello sent ──> Hello received ──> messages both ways ──> it closes, breaks a rule, or is replaced
-//!   ^                                                                        │ its runs end as Lost
-//!   └────────────── after a pause that doubles while launchers die young ────┘
+//! adopt ──> Again sent ─┐
+//! start ──> Hello sent ─┴> Hello received, rings told ──> messages both ways ──> it closes, breaks a rule, or is replaced
+//!   ^                                                                                  │ its runs end as Lost
+//!   └──────────────── after a pause that doubles while launchers die young ────────────┘
 //! ```
 //!
 //! The relay's socket comes with the launcher's Hello; either one's end is the end of both, since a launcher
 //! without its relay can't give a run its output. A launcher that is replaced is killed first: its runs die with
-//! it, by the kernel's hand.
+//! it, by the kernel's hand. One that another program than ours has started stays for its runs, and ends after them; runs to
+//! come go to one of our own.
 
+use core::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
-use stockade_protocol::launch::{LAUNCH_VERSION, ToLauncher};
+use stockade_protocol::launch::{FromRelay, LAUNCH_VERSION, ToLauncher};
 use stockade_wire::channel::{Channel, unpack};
-use stockade_wire::socket;
-use tokio::time::{sleep, timeout};
+use stockade_wire::{program, socket};
+use tokio::io::Interest;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::admission::chain;
 use crate::daemon::Daemon;
-use crate::dispatcher::Event;
+use crate::dispatcher::{Event, LauncherId};
+use crate::door::{self, Met};
 use crate::launcher::LauncherError;
-use crate::link::Socket;
+use crate::link::{Link, Socket};
+use crate::register::{Entry, Register};
 use crate::turn::Turn;
-use crate::watched::Watched;
+use crate::watched::{Watched, watch};
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -47,29 +58,27 @@ const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 /// Starts launchers. In tests something else answers the channel.
 pub(crate) type Starter = Box<dyn FnMut() -> Result<(Channel, Option<Child>), LauncherError>>;
 
-/// Keeps a launcher until the daemon's last hour.
-pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter) {
+/// Takes over what launchers are there, says so, and keeps one until the daemon's last hour.
+pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter, register: Register) {
+    let mut adopted = adopt_all(&daemon, &register).await;
+    daemon.adopted.notify_one();
     let mut young = 0_u32;
     loop {
         let born = Instant::now();
-        let reason = match starter() {
-            Ok((channel, child)) => live(&daemon, channel, child).await,
-            Err(error) => crate::admission::chain(&error),
+        let reason = match adopted.take() {
+            Some(life) => life.await.unwrap_or_else(|error| error.to_string()),
+            None => start(&daemon, &mut starter, &register).await,
         };
-        if daemon.state.borrow().link.is_last {
+        if daemon.state.borrow().links.are_last {
             tracing::info!(reason, "the launcher has ended");
-            daemon.state.borrow_mut().launcher_died(reason);
             return;
         }
         tracing::error!(reason, "the launcher is gone");
         young = if born.elapsed() < YOUNG { young + 1 } else { 1 };
-        {
+        if young >= GIVE_UP_AFTER {
             let mut state = daemon.state.borrow_mut();
-            state.launcher_died(reason.clone());
-            if young >= GIVE_UP_AFTER {
-                let now = state.now();
-                state.handle(Event::LauncherUnavailable { now, reason });
-            }
+            let now = state.now();
+            state.handle(Event::LauncherUnavailable { now, reason });
         }
         if young > 1 {
             sleep((FIRST_PAUSE * 2_u32.saturating_pow(young - 2)).min(LONGEST_PAUSE)).await;
@@ -77,31 +86,121 @@ pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter) {
     }
 }
 
-/// One launcher's life. Why it ended.
-async fn live(daemon: &Rc<Daemon>, channel: Channel, child: Option<Child>) -> String {
-    let mut child = Keeper(child);
+/// A launcher of our own, until its end. Why it ended.
+async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) -> String {
+    let (channel, child) = match starter() {
+        Ok(started) => started,
+        Err(error) => return chain(&error),
+    };
+    // Without a door it ends with us, and its runs with it.
+    let pid = child.as_ref().map(Child::id);
+    let made = register.add(pid).map_err(|error| {
+        tracing::error!(
+            reason = chain(&error),
+            "runs won't outlive this daemon: there is no door for the next"
+        );
+    });
+    let (keep, door) = made.map_or((None, Vec::new()), |(entry, door)| (Some(entry.keep), vec![door]));
+    let greeting = Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep }, beside: door };
+    let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
+    let process = child.map_or(Process::Nobody, Process::Child);
+    let reason = live(daemon, channel, Keeper { process, leaving }, greeting, None).await;
+    if !daemon.state.borrow().links.leaving.get() {
+        register.remove(keep);
+    }
+    reason
+}
+
+/// Takes over every launcher that another supervisor has left. The one that runs to come go to, if one of them is for that.
+async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandle<String>> {
+    let mut current = None;
+    for entry in register.entries() {
+        let path = register.path_of(&entry);
+        match door::meet(&path, &entry.keep, HELLO_WITHIN).await {
+            Ok(met) => {
+                let life = adopt(daemon, register, entry, met).await;
+                current = current.or(life);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    reason = chain(&error),
+                    door = %path.display(),
+                    "a launcher that an earlier daemon has started isn't there any more"
+                );
+                register.remove(Some(entry.keep));
+            }
+        }
+    }
+    current
+}
+
+/// Takes one over. `None`: runs to come don't go to it, or it has ended.
+async fn adopt(
+    daemon: &Rc<Daemon>,
+    register: &Register,
+    entry: Entry,
+    met: Met,
+) -> Option<JoinHandle<String>> {
+    let Met { channel, pid, pidfd } = met;
+    let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
+    let keeper = Keeper { process: Process::Other { pid, pidfd }, leaving };
+    let (greeted, greeting) = oneshot::channel();
+    let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
+    let (owner, ours) = (Rc::clone(daemon), register.parked() == entry.parked);
+    let register = register.clone();
+    let life = spawn_local(async move {
+        let greeting = Greeting { hello: again, beside: Vec::new() };
+        let reason = live(&owner, channel, keeper, greeting, Some((greeted, ours))).await;
+        if !owner.state.borrow().links.leaving.get() {
+            register.remove(Some(entry.keep));
+        }
+        reason
+    });
+    let is_current = greeting.await.unwrap_or(false);
+    is_current.then_some(life)
+}
+
+/// What a launcher is told first.
+struct Greeting {
+    hello: ToLauncher,
+    beside: Vec<OwnedFd>,
+}
+
+/// To be told whether runs to come go to a launcher that was taken over, and whether its settings are ours.
+type Judged = Option<(oneshot::Sender<bool>, bool)>;
+
+/// One launcher's life. Why it ended; its runs have ended with it.
+async fn live(
+    daemon: &Rc<Daemon>,
+    channel: Channel,
+    mut keeper: Keeper,
+    greeting: Greeting,
+    judged: Judged,
+) -> String {
     let socket = match make_async(channel.into_socket()) {
         Ok(socket) => socket,
         Err(error) => return format!("the launcher's channel can't be watched: {error}"),
     };
-    {
+    let id = {
         let mut state = daemon.state.borrow_mut();
-        state.link.channel = Some(Rc::clone(&socket));
-        state.link.child = child.pid();
-        if let Err(error) = state.link.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, Vec::new()) {
+        let mut link = Link::new(Rc::clone(&socket), keeper.pid());
+        if let Err(error) = link.send(&greeting.hello, greeting.beside) {
             return format!("the launcher can't be greeted: {error}");
         }
-    }
-    let reason = tokio::select! {
-        reason = converse(daemon, &socket) => reason,
-        reason = send_all(daemon) => reason,
+        state.links.add(link)
     };
-    match child.end().await {
+    let reason = tokio::select! {
+        reason = converse(daemon, id, &socket, judged) => reason,
+        reason = send_all(daemon, id) => reason,
+    };
+    let reason = match keeper.end().await {
         // Which socket was seen to close first says nothing; how the process ended does.
         Some(How::Itself(status)) => format!("the launcher died: {status}"),
         Some(How::Killed) => format!("the launcher was killed: {reason}"),
         None => reason,
-    }
+    };
+    daemon.state.borrow_mut().launcher_died(id, reason.clone());
+    reason
 }
 
 fn make_async(socket: OwnedFd) -> io::Result<Socket> {
@@ -110,32 +209,55 @@ fn make_async(socket: OwnedFd) -> io::Result<Socket> {
 }
 
 /// Reads what the launcher says, and then its relay too.
-async fn converse(daemon: &Rc<Daemon>, socket: &Socket) -> String {
-    let relay = match timeout(HELLO_WITHIN, greeting(daemon, socket)).await {
+async fn converse(daemon: &Rc<Daemon>, id: LauncherId, socket: &Socket, judged: Judged) -> String {
+    let met = async {
+        let relay = greeting(daemon, id, socket).await?;
+        // Before a client may ask: where the rings of runs that were there before us stand.
+        hear_of_rings(daemon, &relay).await?;
+        Ok(relay)
+    };
+    let relay = match timeout(HELLO_WITHIN, met).await {
         Ok(Ok(relay)) => relay,
         Ok(Err(reason)) => return reason,
         Err(_elapsed) => return "the launcher didn't introduce itself in time".to_owned(),
     };
-    {
-        let mut state = daemon.state.borrow_mut();
-        state.link.relay = Some(Rc::clone(&relay));
-        let now = state.now();
-        state.handle(Event::LauncherUp { now });
-    }
+    take_up(daemon, id, &relay, judged);
     tokio::select! {
-        reason = read_launcher(daemon, socket) => reason,
+        reason = read_launcher(daemon, id, socket) => reason,
         reason = read_relay(daemon, &relay) => reason,
     }
 }
 
-async fn greeting(daemon: &Rc<Daemon>, socket: &Socket) -> Result<Socket, String> {
+/// Gives a launcher its place: our own, and one of our kind, takes the runs to come.
+fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) {
+    let mut state = daemon.state.borrow_mut();
+    let now = state.now();
+    let Some(link) = state.links.get_mut(id) else { return };
+    link.relay = Some(Rc::clone(relay));
+    let theirs = link.introduction.map(|introduction| introduction.program);
+    let is_ours = |ours: bool| ours && theirs == Some(program::of_this_process());
+    let has_one = state.links.current().is_some();
+    let is_current = judged.as_ref().is_none_or(|(_, ours)| is_ours(*ours) && !has_one);
+    if is_current {
+        state.links.make_current(id);
+        state.handle(Event::LauncherUp { now, launcher: id });
+    } else {
+        state.end_elder(id);
+    }
+    drop(state);
+    if let Some((told, _)) = judged {
+        let _nobody_waits = told.send(is_current);
+    }
+}
+
+async fn greeting(daemon: &Rc<Daemon>, id: LauncherId, socket: &Socket) -> Result<Socket, String> {
     let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
     loop {
         let (datagram, descriptors) =
             receive(socket, &mut buffer).await.map_err(|why| why.of("the launcher"))?;
         let (message, descriptors) =
             unpack(datagram, descriptors).map_err(|error| format!("the launcher's message: {error}"))?;
-        let relay = daemon.state.borrow_mut().heard_launcher(message, descriptors)?;
+        let relay = daemon.state.borrow_mut().heard_launcher(id, message, descriptors)?;
         if let Some(relay) = relay {
             return make_async(relay)
                 .map_err(|error| format!("the relay's socket can't be watched: {error}"));
@@ -143,7 +265,21 @@ async fn greeting(daemon: &Rc<Daemon>, socket: &Socket) -> Result<Socket, String
     }
 }
 
-async fn read_launcher(daemon: &Rc<Daemon>, socket: &Socket) -> String {
+/// Hears the relay until it has told of every ring there is.
+async fn hear_of_rings(daemon: &Rc<Daemon>, socket: &Socket) -> Result<(), String> {
+    let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
+    loop {
+        let (datagram, descriptors) =
+            receive(socket, &mut buffer).await.map_err(|why| why.of("the relay"))?;
+        match unpack(datagram, descriptors) {
+            Ok((FromRelay::Told, _none)) => return Ok(()),
+            Ok((message, _none)) => daemon.state.borrow_mut().heard_relay(&message),
+            Err(error) => return Err(format!("the relay's message: {error}")),
+        }
+    }
+}
+
+async fn read_launcher(daemon: &Rc<Daemon>, id: LauncherId, socket: &Socket) -> String {
     let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
     let mut turn = Turn::default();
     loop {
@@ -154,7 +290,7 @@ async fn read_launcher(daemon: &Rc<Daemon>, socket: &Socket) -> String {
         let result = unpack(datagram, descriptors)
             .map_err(|error| format!("the launcher's message: {error}"))
             .and_then(|(message, descriptors)| {
-                daemon.state.borrow_mut().heard_launcher(message, descriptors).map(drop)
+                daemon.state.borrow_mut().heard_launcher(id, message, descriptors).map(drop)
             });
         if let Err(reason) = result {
             return reason;
@@ -210,18 +346,30 @@ async fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> Result<(&'a [u8],
 }
 
 /// Sends what could not be sent at once.
-async fn send_all(daemon: &Rc<Daemon>) -> String {
-    let bell = Rc::clone(&daemon.state.borrow().link.bell);
+async fn send_all(daemon: &Rc<Daemon>, id: LauncherId) -> String {
+    const GONE: &str = "the launcher is gone";
+    let Some(bell) = daemon.state.borrow().links.get(id).map(|link| Rc::clone(&link.bell)) else {
+        return GONE.to_owned();
+    };
     loop {
-        bell.notified().await;
+        let release_at = daemon.state.borrow().links.get(id).and_then(|link| link.release_at);
+        tokio::select! {
+            () = bell.notified() => {}
+            () = sleep_until_some(release_at) => {
+                if let Some(link) = daemon.state.borrow_mut().links.get_mut(id) {
+                    link.tell_released();
+                }
+            }
+        }
         loop {
             let (launcher, relay, channel, relay_socket) = {
                 let mut state = daemon.state.borrow_mut();
-                if let Some(reason) = state.link.replace.take() {
+                let Some(link) = state.links.get_mut(id) else { return GONE.to_owned() };
+                if let Some(reason) = link.replace.take() {
                     return reason;
                 }
-                let (launcher, relay) = (state.link.flush(), state.link.flush_relay());
-                (launcher, relay, state.link.channel.clone(), state.link.relay.clone())
+                let (launcher, relay) = (link.flush(), link.flush_relay());
+                (launcher, relay, link.channel.clone(), link.relay.clone())
             };
             match (blocked(launcher), blocked(relay)) {
                 (Err(error), _) => return format!("the launcher's channel broke: {error}"),
@@ -231,6 +379,13 @@ async fn send_all(daemon: &Rc<Daemon>) -> String {
                 (_, Ok(true)) => wait_writable(relay_socket.as_ref(), &bell).await,
             }
         }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => core::future::pending().await,
     }
 }
 
@@ -261,26 +416,41 @@ async fn wait_writable(socket: Option<&Socket>, bell: &tokio::sync::Notify) {
     }
 }
 
-/// Asks the launcher to end, and waits for it.
+/// Asks the launchers to end, and waits for them.
 pub(crate) async fn shut_down(daemon: &Rc<Daemon>) {
     let gone = {
         let mut state = daemon.state.borrow_mut();
-        state.link.is_last = true;
-        if state.link.channel.is_none() {
-            return;
-        }
-        if let Err(error) = state.link.send(&ToLauncher::Shutdown, Vec::new()) {
+        state.links.are_last = true;
+        if let Err(error) = state.links.send_all(&ToLauncher::Shutdown) {
             tracing::error!(%error, "the launcher can't be asked to end");
         }
-        Rc::clone(&state.link.gone)
+        Rc::clone(&state.links.gone)
     };
-    if timeout(END_WITHIN, gone.notified()).await.is_err() {
+    let all = async {
+        while !daemon.state.borrow().links.is_empty() {
+            gone.notified().await;
+        }
+    };
+    if timeout(END_WITHIN, all).await.is_err() {
         tracing::error!("the launcher doesn't end when asked, and is killed");
     }
 }
 
-/// A launcher's process: killed if it is still there when we let go of it.
-struct Keeper(Option<Child>);
+/// A launcher's process: killed if it is still there when we let go of it, unless we leave.
+struct Keeper {
+    process: Process,
+    leaving: Rc<Cell<bool>>,
+}
+
+/// What we have of a launcher's process.
+enum Process {
+    /// We have started it.
+    Child(Child),
+    /// Another supervisor has.
+    Other { pid: i32, pidfd: OwnedFd },
+    /// It has ended, or is none.
+    Nobody,
+}
 
 /// How a launcher's process ended.
 enum How {
@@ -290,21 +460,39 @@ enum How {
 
 impl Keeper {
     fn pid(&self) -> Option<i32> {
-        self.0.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+        match &self.process {
+            Process::Child(child) => i32::try_from(child.id()).ok(),
+            Process::Other { pid, .. } => Some(*pid),
+            Process::Nobody => None,
+        }
     }
 
     /// Waits a little for its end, then kills it. How it ended.
     async fn end(&mut self) -> Option<How> {
-        let child = self.0.as_mut()?;
-        let until = Instant::now() + Duration::from_millis(500);
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) => {
-                    self.0 = None;
-                    return Some(How::Itself(status));
+        const PATIENCE: Duration = Duration::from_millis(500);
+        match &mut self.process {
+            Process::Nobody => return None,
+            Process::Child(child) => {
+                let until = Instant::now() + PATIENCE;
+                loop {
+                    match child.try_wait() {
+                        Ok(Some(status)) => {
+                            self.process = Process::Nobody;
+                            return Some(How::Itself(status));
+                        }
+                        Ok(None) if Instant::now() < until => sleep(Duration::from_millis(5)).await,
+                        Ok(None) | Err(_) => break,
+                    }
                 }
-                Ok(None) if Instant::now() < until => sleep(Duration::from_millis(5)).await,
-                Ok(None) | Err(_) => break,
+            }
+            Process::Other { pidfd, .. } => {
+                let watched = pidfd.as_fd().try_clone_to_owned().and_then(|fd| watch(fd, Interest::READABLE));
+                if let Ok(watched) = watched
+                    && timeout(PATIENCE, watched.readable()).await.is_ok()
+                {
+                    self.process = Process::Nobody;
+                    return None;
+                }
             }
         }
         self.kill();
@@ -312,9 +500,14 @@ impl Keeper {
     }
 
     fn kill(&mut self) {
-        if let Some(mut child) = self.0.take()
-            && let Err(error) = child.kill().and_then(|()| child.wait().map(drop))
-        {
+        let killed = match core::mem::replace(&mut self.process, Process::Nobody) {
+            Process::Child(mut child) => child.kill().and_then(|()| child.wait().map(drop)),
+            Process::Other { pidfd, .. } => {
+                rustix::process::pidfd_send_signal(pidfd, Signal::KILL).map_err(io::Error::from)
+            }
+            Process::Nobody => Ok(()),
+        };
+        if let Err(error) = killed {
             tracing::error!(%error, "the launcher can't be killed");
         }
     }
@@ -322,6 +515,8 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.kill();
+        if !self.leaving.get() {
+            self.kill();
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod connection;
 mod daemon;
 pub mod descriptors;
 pub mod dispatcher;
+mod door;
 mod feed;
 mod frames;
 mod homes;
@@ -35,6 +36,7 @@ mod launch_link;
 pub mod launcher;
 mod ledger;
 mod link;
+mod links;
 mod listener;
 mod log;
 mod mounts;
@@ -43,6 +45,7 @@ mod outgoing;
 mod output;
 pub mod paths;
 mod peer;
+mod register;
 mod reload;
 mod runs;
 mod serve;
@@ -57,4 +60,5 @@ pub mod words;
 pub use listener::ListenError;
 pub use log::{LastLines, Log};
 pub use peer::NotAClient;
+pub use register::RegisterError;
 pub use serve::{ServeError, ServeOptions, serve};

@@ -1,4 +1,4 @@
-//! The supervisor's side of a launcher: what waits to be sent to it and to its relay.
+//! The supervisor's side of one launcher: what waits to be sent to it and to its relay.
 //!
 //! Sending never blocks. A message that the socket doesn't take waits in a queue of packed datagrams;
 //! acknowledgements to the relay are kept as one number a run, so a relay that doesn't read costs nothing more.
@@ -9,10 +9,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, Warmth};
-use stockade_protocol::launch::{Launch, ToLauncher, ToRelay};
+use stockade_protocol::launch::{Launch, Program, ToLauncher, ToRelay};
 use stockade_protocol::outcome::MemoryMechanism;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{ChannelError, Packed};
@@ -24,27 +25,33 @@ use crate::watched::Watched;
 /// Messages that may wait for the launcher before clients are no longer read.
 pub(crate) const QUEUE: usize = 1024;
 
+/// Ended runs that the launcher is told in one message that nobody needs, and how long the first of them waits for that: what
+/// is kept of a run without output meanwhile is small.
+const RELEASED: usize = 32;
+const RELEASED_AFTER: Duration = Duration::from_millis(100);
+
 /// What the launcher said of itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Introduction {
     pub(crate) plan: Plan,
     pub(crate) memory: MemoryMechanism,
+    pub(crate) program: Program,
 }
 
 /// A socket of a launcher or relay, shared with the task that reads it.
 pub(crate) type Socket = Rc<Watched>;
 
-/// The way to the launcher that is alive, if one is.
+/// The way to one launcher that is alive.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     pub(crate) channel: Option<Socket>,
     pub(crate) relay: Option<Socket>,
-    /// Of the launcher that is alive, or the last one.
+    /// What it said of itself.
     pub(crate) introduction: Option<Introduction>,
-    /// What the launcher's templates did.
+    /// What its templates did.
     pub(crate) warmth: Warmth,
-    /// Its process id as we started it, before it introduced itself.
-    pub(crate) child: Option<i32>,
+    /// Its process id as the kernel told it, before it introduced itself.
+    pub(crate) pid: Option<i32>,
     queue: VecDeque<(Packed, Vec<OwnedFd>)>,
     /// Of what has been queued, too.
     told: Told,
@@ -52,25 +59,22 @@ pub(crate) struct Link {
     /// Runs with an acknowledgement to be sent, in order.
     acknowledge: VecDeque<ExecId>,
     forget: VecDeque<ExecId>,
-    /// Rung when something waits, or when the launcher is to be replaced.
+    /// Runs that it may forget and wasn't told of yet.
+    released: Vec<ExecId>,
+    /// When it's told at the latest.
+    pub(crate) release_at: Option<Instant>,
+    /// Rung when something waits, or when it's to be replaced.
     pub(crate) bell: Rc<Notify>,
     /// Rung when the queue has become shorter.
     pub(crate) room: Rc<Notify>,
-    /// Rung when a launcher has gone.
-    pub(crate) gone: Rc<Notify>,
-    /// Why the launcher is to be replaced.
+    /// Why it's to be replaced.
     pub(crate) replace: Option<String>,
-    /// Whether a launcher that goes is the last one.
-    pub(crate) is_last: bool,
 }
 
 impl Link {
-    /// Everything that belonged to a launcher that has gone.
-    pub(crate) fn reset(&mut self) {
-        let Self { bell, room, gone, introduction, is_last, .. } = core::mem::take(self);
-        *self = Self { bell, room, gone, introduction, is_last, ..Self::default() };
-        self.room.notify_waiters();
-        self.gone.notify_waiters();
+    /// To the launcher at the other end of a channel.
+    pub(crate) fn new(channel: Socket, pid: Option<i32>) -> Self {
+        Self { channel: Some(channel), pid, ..Self::default() }
     }
 
     /// Whether so much waits that no more should come from clients.
@@ -126,8 +130,43 @@ impl Link {
         }
     }
 
+    /// A run's output is given up: there were so many records of it.
+    pub(crate) fn drop_output(&mut self, run: ExecId, next_seq: u64) {
+        self.forget(run);
+        self.say(&ToLauncher::ReleaseOutput { exec_id: run, next_seq });
+    }
+
+    /// An ended run is needed no more. A ring takes memory and is given back at once.
+    pub(crate) fn release(&mut self, run: ExecId, has_ring: bool) {
+        if has_ring {
+            self.forget(run);
+        }
+        self.released.push(run);
+        if has_ring || self.released.len() >= RELEASED {
+            self.tell_released();
+        } else if self.release_at.is_none() {
+            self.release_at = Some(Instant::now() + RELEASED_AFTER);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Tells which runs are needed no more.
+    pub(crate) fn tell_released(&mut self) {
+        self.release_at = None;
+        let exec_ids = core::mem::take(&mut self.released);
+        if !exec_ids.is_empty() {
+            self.say(&ToLauncher::Release { exec_ids });
+        }
+    }
+
+    fn say(&mut self, message: &ToLauncher) {
+        if let Err(error) = self.send(message, Vec::new()) {
+            tracing::error!(%error, "a message for the launcher can't be sent");
+        }
+    }
+
     /// A run's ring is needed no more.
-    pub(crate) fn forget(&mut self, run: ExecId) {
+    fn forget(&mut self, run: ExecId) {
         if self.acknowledged.remove(&run).is_some() {
             self.acknowledge.retain(|other| *other != run);
         }

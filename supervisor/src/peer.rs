@@ -75,19 +75,19 @@ pub enum NotAClient {
 }
 
 /// For whom we look.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Viewer {
     /// Our effective user id.
     pub(crate) uid: u32,
     /// Our process id: everything beneath us belongs to a run.
     pub(crate) pid: i32,
-    /// The launcher's process id, should it have another parent than us.
-    pub(crate) launcher: Option<i32>,
+    /// The launchers' process ids, should they have another parent than us.
+    pub(crate) launchers: Vec<i32>,
 }
 
 impl Viewer {
     /// Whether this is a user's own daemon.
-    pub(crate) fn is_user_mode(self) -> bool {
+    pub(crate) fn is_user_mode(&self) -> bool {
         self.uid != 0
     }
 }
@@ -105,7 +105,7 @@ pub(crate) struct Peer {
 ///
 /// # Errors
 /// [`NotAClient`].
-pub(crate) fn inspect(socket: &OwnedFd, viewer: Viewer) -> Result<Peer, NotAClient> {
+pub(crate) fn inspect(socket: &OwnedFd, viewer: &Viewer) -> Result<Peer, NotAClient> {
     let credentials =
         getsockopt(socket, PeerCredentials).map_err(|errno| NotAClient::Unknown(errno.into()))?;
     let (pid, uid, gid) = (credentials.pid(), credentials.uid(), credentials.gid());
@@ -182,10 +182,10 @@ fn parse_groups(status: &str, uid: u32, gid: u32) -> Option<Vec<u32>> {
     numbers("Groups:").filter(|groups| groups.len() <= MAX_GROUPS)
 }
 
-fn check_ancestry(pid: i32, viewer: Viewer) -> Result<(), NotAClient> {
+fn check_ancestry(pid: i32, viewer: &Viewer) -> Result<(), NotAClient> {
     let mut at = pid;
     for _ in 0..MAX_ANCESTORS {
-        if viewer.launcher == Some(at) || (at == viewer.pid && at != pid) {
+        if viewer.launchers.contains(&at) || (at == viewer.pid && at != pid) {
             return Err(NotAClient::Run(pid));
         }
         if at <= 1 {
@@ -212,7 +212,7 @@ fn parse_parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn check_namespace(pid: i32, uid: u32, kind: &'static str, viewer: Viewer) -> Result<(), NotAClient> {
+fn check_namespace(pid: i32, uid: u32, kind: &'static str, viewer: &Viewer) -> Result<(), NotAClient> {
     let link = |who: &str| {
         let path = PathBuf::from(format!("/proc/{who}/ns/{kind}"));
         std::fs::read_link(&path).map_err(|source| NotAClient::Unreadable { path, source })
@@ -242,7 +242,7 @@ mod tests {
 
     fn ourselves() -> Viewer {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Viewer { uid: rustix::process::geteuid().as_raw(), pid, launcher: None }
+        Viewer { uid: rustix::process::geteuid().as_raw(), pid, launchers: Vec::new() }
     }
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_peer_of_ours_is_known_with_its_groups() {
         let (socket, _other) = pair();
-        let peer = inspect(&socket, ourselves()).unwrap();
+        let peer = inspect(&socket, &ourselves()).unwrap();
         assert_eq!(peer.pid, ourselves().pid);
         assert_eq!(peer.owner.uid, ourselves().uid);
         let mut groups: Vec<u32> =
@@ -268,10 +268,10 @@ mod tests {
     fn a_descendant_of_the_launcher_is_refused() {
         let (socket, _other) = pair();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
-        let viewer = Viewer { launcher: Some(parent), ..ourselves() };
-        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
-        let viewer = Viewer { launcher: Some(ourselves().pid), ..ourselves() };
-        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
+        let viewer = Viewer { launchers: vec![parent], ..ourselves() };
+        assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::Run(_))));
+        let viewer = Viewer { launchers: vec![ourselves().pid], ..ourselves() };
+        assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::Run(_))));
     }
 
     #[test]
@@ -279,22 +279,22 @@ mod tests {
         let (socket, _other) = pair();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
         let viewer = Viewer { pid: parent, ..ourselves() };
-        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::Run(_))));
-        assert!(inspect(&socket, ourselves()).is_ok());
+        assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::Run(_))));
+        assert!(inspect(&socket, &ourselves()).is_ok());
     }
 
     #[test]
     fn another_user_is_refused_by_a_users_daemon() {
         let (socket, _other) = pair();
         let viewer = Viewer { uid: ourselves().uid + 1, ..ourselves() };
-        assert!(matches!(inspect(&socket, viewer), Err(NotAClient::OtherUser { .. })));
+        assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::OtherUser { .. })));
     }
 
     #[test]
     fn what_cannot_be_read_is_refused() {
         let viewer = ourselves();
-        assert!(check_namespace(viewer.pid, viewer.uid, "pid", viewer).is_ok());
-        let error = check_namespace(i32::MAX, viewer.uid, "pid", viewer).unwrap_err();
+        assert!(check_namespace(viewer.pid, viewer.uid, "pid", &viewer).is_ok());
+        let error = check_namespace(i32::MAX, viewer.uid, "pid", &viewer).unwrap_err();
         assert!(matches!(error, NotAClient::Unreadable { .. }));
     }
 
@@ -330,7 +330,7 @@ mod tests {
                 let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
                 let inside = children.ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok());
                 let pid = inside.unwrap_or(parent);
-                let refused = check_namespace(pid, viewer.uid, kind, viewer);
+                let refused = check_namespace(pid, viewer.uid, kind, &viewer);
                 assert!(matches!(refused, Err(NotAClient::ForeignNamespace { .. })), "{kind}: {refused:?}");
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -363,11 +363,11 @@ mod tests {
         let child: i32 = line.trim().parse().unwrap();
         // Seen by somebody who isn't above it, as a supervisor beside it is.
         let viewer = Viewer { pid: i32::MAX, ..ourselves() };
-        let answer = check_ancestry(child, viewer);
+        let answer = check_ancestry(child, &viewer);
         shell.stdin.take().unwrap().write_all(b"\n").unwrap();
         shell.wait().unwrap();
         assert!(matches!(answer, Err(NotAClient::Run(_))), "{answer:?}");
-        assert!(check_ancestry(ourselves().pid, viewer).is_ok());
+        assert!(check_ancestry(ourselves().pid, &viewer).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use stockade_protocol::confinement::Confinement;
-use stockade_protocol::launch::Launch;
+use stockade_protocol::launch::{Adopted, Launch};
 use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::SandboxSpec;
@@ -16,7 +16,7 @@ use stockade_protocol::{Bytes, ExecId};
 use tracing::Span;
 
 use crate::aside::Foreign;
-use crate::dispatcher::ConnectionId;
+use crate::dispatcher::{ConnectionId, LauncherId};
 use crate::feed::{Feed, Source};
 use crate::output::{Ring, Wrote};
 
@@ -32,18 +32,25 @@ pub(crate) const ACKNOWLEDGED_PART: u64 = 4;
 pub(crate) struct Run {
     pub(crate) exec_id: ExecId,
     pub(crate) owner: u32,
-    pub(crate) origin: ConnectionId,
+    /// Who asked for it, unless another supervisor has accepted it.
+    pub(crate) origin: Option<ConnectionId>,
     pub(crate) request_id: u64,
     pub(crate) policy: String,
     pub(crate) command: Bytes,
     /// When it was asked for, in milliseconds since the daemon's start.
     pub(crate) asked_at: u64,
+    /// How old it was then, in milliseconds: one that was adopted.
+    pub(crate) age_before: u64,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
+    /// Which launcher it was handed to.
+    pub(crate) launcher: Option<LauncherId>,
     /// Until it is handed to the launcher.
     pub(crate) waiting: Option<Box<Waiting>>,
     /// Its standard input, if that passes through us.
     pub(crate) feed: Option<Rc<Feed>>,
+    /// Whether its input passed through another supervisor, and how much that was.
+    pub(crate) fed_before: Option<u64>,
     /// Whether `StdinData` may fill the feed.
     pub(crate) streams_input: bool,
     /// Capacity of its ring, if its output is relayed.
@@ -62,6 +69,8 @@ pub(crate) struct Run {
     pub(crate) trusted_files: Vec<Bytes>,
     pub(crate) exited: Option<Exited>,
     pub(crate) followers: Vec<ConnectionId>,
+    /// Whether it was adopted and its client has yet to come back: its output waits for that.
+    pub(crate) is_unclaimed: bool,
 }
 
 /// What is handed to the launcher.
@@ -95,6 +104,44 @@ pub(crate) struct Exited {
 }
 
 impl Run {
+    /// One that another supervisor has launched. `now`: in milliseconds since our start.
+    pub(crate) fn adopted(adopted: Adopted, launcher: LauncherId, now: u64) -> Self {
+        let Adopted { exec_id, owner_uid, ring_bytes, age_ms, input_bytes, output_released, note } = adopted;
+        let mut wrote = Wrote::default();
+        if let Some(next_seq) = output_released {
+            wrote.next_seq = next_seq;
+            wrote.eof = true;
+        }
+        Self {
+            exec_id,
+            owner: owner_uid,
+            origin: None,
+            request_id: note.request_id,
+            policy: note.policy,
+            command: note.command,
+            asked_at: now,
+            age_before: age_ms,
+            span: OnceCell::new(),
+            launcher: Some(launcher),
+            waiting: None,
+            feed: None,
+            fed_before: input_bytes.or(note.fed.then_some(0)),
+            streams_input: false,
+            ring_bytes,
+            ring: None,
+            wrote,
+            taken: 0,
+            acknowledged: 0,
+            confinement: None,
+            started: false,
+            usage: Usage::default(),
+            trusted_files: Vec::new(),
+            exited: None,
+            followers: Vec::new(),
+            is_unclaimed: true,
+        }
+    }
+
     /// What its log lines stand in. Made with the first of them: by then it has been handed to the launcher, if it could be.
     pub(crate) fn span(&self) -> &Span {
         self.span.get_or_init(|| {
@@ -134,8 +181,8 @@ impl Run {
         if self.ring_bytes.is_some() && self.started {
             usage.bytes_out = self.wrote.payload_bytes();
         }
-        if let Some(feed) = &self.feed {
-            usage.bytes_in = feed.written();
+        if let Some(bytes) = self.feed.as_ref().map(|feed| feed.written()).or(self.fed_before) {
+            usage.bytes_in = bytes;
         }
         usage
     }

@@ -8,7 +8,7 @@
 //! Everything happens on one thread. Whoever calls [`serve`] has installed a tracing subscriber.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::log::{self, Log};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
+use crate::register::{Register, RegisterError};
 use crate::{connection, paths, reload};
 
 /// Connections at once.
@@ -46,6 +47,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 const FRAME_WITHIN: Duration = Duration::from_secs(30);
 /// How long clients may take to fetch the last events when the daemon stops.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(2);
+/// How long they may take to fetch answers when runs go on without us: a pause for everybody.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,6 +71,8 @@ pub struct ServeOptions {
     pub parked: Option<u32>,
     /// How long runs may go on when the daemon is asked to stop.
     pub grace: Duration,
+    /// Whether runs go on when the daemon is asked to stop, for the next one.
+    pub keep_runs: bool,
     /// How long ended runs are kept for a client that comes back.
     pub retention: Duration,
     /// Where tracing writes to, if that wants its lines handed over.
@@ -85,6 +90,7 @@ impl Default for ServeOptions {
             queue: None,
             parked: None,
             grace: Duration::from_secs(10),
+            keep_runs: false,
             retention: Duration::from_millis(bounds::RETENTION_MS),
             log: None,
         }
@@ -98,6 +104,9 @@ pub enum ServeError {
     /// No socket or no state directory.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What launchers there are can't be told.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
@@ -135,13 +144,15 @@ pub(crate) fn serve_with(
     let _lock = StateLock::take(&state, surroundings.uid)?;
     let policies = PolicySet::load(&options.policy_directories)?;
     let socket = options.socket.clone().or_else(|| surroundings.listen()).ok_or(ListenError::NoPlace)?;
+    let doors = socket.parent().unwrap_or(Path::new("/"));
+    let register = Register::open(&state, doors, options.parked.unwrap_or(bounds::PARKED))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let result = LocalSet::new().block_on(&runtime, async {
         let access = Access { uid: surroundings.uid, group: options.group.as_deref() };
         let listener = Listener::bind(&socket, access)?;
         let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
-        run(Daemon::new(settings, policies), listener, orders, starter, options).await;
+        run(Daemon::new(settings, policies), listener, orders, (starter, register), options).await;
         Ok(())
     });
     // A directory service that is slow to tell a home must not keep us.
@@ -224,10 +235,10 @@ async fn run(
     daemon: Rc<Daemon>,
     listener: Listener,
     mut orders: Orders,
-    starter: Starter,
+    (starter, register): (Starter, Register),
     options: &ServeOptions,
 ) {
-    let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter));
+    let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter, register));
     let timer = spawn_local(keep_time(Rc::clone(&daemon)));
     let handing = options.log.clone().map(|log| spawn_local(log::hand_over(log)));
     tracing::info!(
@@ -244,14 +255,21 @@ async fn run(
             () = daemon.stop.notified() => break,
             Some(order) = orders.recv() => match order {
                 Order::Reload => reload::reload(&daemon, &options.policy_directories),
+                Order::Stop if options.keep_runs => leave(&daemon),
                 Order::Stop => asked += stop(&daemon, asked),
             },
         }
     }
     // Nobody new; those who are here get their last events.
     accepting.abort();
-    let _late = timeout(LAST_EVENTS_WITHIN, last_events(&daemon)).await;
-    launch_link::shut_down(&daemon).await;
+    if options.keep_runs {
+        // What isn't sent by then the next supervisor sends.
+        let _late = timeout(LAST_ANSWERS_WITHIN, last_events(&daemon)).await;
+        daemon.state.borrow().links.leaving.set(true);
+    } else {
+        let _late = timeout(LAST_EVENTS_WITHIN, last_events(&daemon)).await;
+        launch_link::shut_down(&daemon).await;
+    }
     link.abort();
     timer.abort();
     // An aborted task is dropped, and with it the socket's name and a launcher that did not end.
@@ -280,6 +298,14 @@ fn stop(daemon: &Daemon, asked: u32) -> u32 {
     1
 }
 
+/// No new runs, and the others go on without us.
+fn leave(daemon: &Daemon) {
+    let mut state = daemon.state.borrow_mut();
+    let now = state.now();
+    tracing::info!(running = state.dispatcher.counts().running, "stopping; runs go on for the next daemon");
+    state.handle(Event::Leave { now });
+}
+
 /// Waits until every client has what there is for it.
 async fn last_events(daemon: &Daemon) {
     while daemon.state.borrow().connections.values().any(Outbox::has_something_to_send) {
@@ -288,6 +314,8 @@ async fn last_events(daemon: &Daemon) {
 }
 
 async fn accept_all(daemon: Rc<Daemon>, listener: Listener) {
+    // Who comes back asks for a run that the last supervisor has accepted.
+    daemon.adopted.notified().await;
     loop {
         match listener.accept().await {
             Ok(socket) => {

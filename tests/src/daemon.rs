@@ -61,6 +61,42 @@ impl Daemon {
         daemon
     }
 
+    /// Kills it, and starts another in its place.
+    pub fn kill_and_start_again(&self, arguments: &[&str]) {
+        self.kill();
+        self.start_again(arguments);
+    }
+
+    /// Kills it as nothing can prevent.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+        assert!(self.ends_within(PATIENCE), "killed, and still there");
+    }
+
+    /// Starts another in the place of one that has ended.
+    pub fn start_again(&self, arguments: &[&str]) {
+        self.start_another(self.ground.stockade(), arguments);
+    }
+
+    /// As [`start_again`](Self::start_again), with another program.
+    pub fn start_another(&self, program: Command, arguments: &[&str]) {
+        assert!(self.is_over(), "the one before goes on");
+        let mut command = serve_with(program, &self.ground, &self.socket);
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = command.args(arguments).spawn().unwrap();
+        let up = wait_until(PATIENCE, || UnixStream::connect(&self.socket).is_ok() || self.is_over());
+        assert!(up && !self.is_over(), "the next daemon doesn't serve; it said:\n{}", self.log());
+    }
+
+    /// The process ids of the launchers that were started from its state directory and are written down.
+    #[must_use]
+    pub fn launchers(&self) -> Vec<u32> {
+        let path = self.ground.base().join("state/launchers.json");
+        let Ok(text) = std::fs::read_to_string(path) else { return Vec::new() };
+        let register: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let launchers = register["launchers"].as_array().unwrap();
+        launchers.iter().map(|entry| u32::try_from(entry["pid"].as_u64().unwrap()).unwrap()).collect()
+    }
+
     fn is_over(&self) -> bool {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().unwrap().is_some()
     }
@@ -102,9 +138,9 @@ impl Daemon {
         wait_until(Duration::from_secs(2), || left::alive(tree).is_empty());
         found.extend(left::alive(tree).iter().map(|process| format!("process {process:?}")));
         found.extend(left::mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
-        if self.socket.exists() {
-            found.push(format!("socket {}", self.socket.display()));
-        }
+        let is_socket = |name: &String| Path::new(name).extension().is_some_and(|end| end == "sock");
+        let sockets = left::names(&self.ground.base().join("daemon")).into_iter().filter(is_socket);
+        found.extend(sockets.map(|name| format!("socket {name}")));
         found.extend(
             left::names(&self.ground.base().join("tmp")).iter().map(|name| format!("tmp file {name}")),
         );
@@ -115,7 +151,10 @@ impl Daemon {
 /// The command that serves, not started.
 #[must_use]
 pub fn serve(ground: &Ground, socket: &Path) -> Command {
-    let mut command = ground.stockade();
+    serve_with(ground.stockade(), ground, socket)
+}
+
+fn serve_with(mut command: Command, ground: &Ground, socket: &Path) -> Command {
     command.arg("serve").arg("--socket").arg(socket);
     command.arg("--state-directory").arg(ground.base().join("state"));
     if ground.person.is_root() {
@@ -130,7 +169,8 @@ pub fn serve(ground: &Ground, socket: &Path) -> Command {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let tree = left::tree(self.pid());
+        let mut tree = left::tree(self.pid());
+        tree.extend(self.launchers().into_iter().flat_map(left::tree));
         if !self.is_over() {
             self.signal(Signal::TERM);
         }

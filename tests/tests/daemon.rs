@@ -186,25 +186,25 @@ fn second_termination_ends_the_daemon_and_its_runs_at_once() {
     assert!(wait_until(Duration::from_secs(1), || left::with_word(&word).is_empty()));
 }
 
+/// Runs die with the launcher, not with the supervisor: what remains is the launcher's to keep for the next one. Here none
+/// comes, nor could the client come back: the run ends, and the launcher after it.
 #[test]
-fn killed_daemon_leaves_no_process() {
+fn killed_daemon_leaves_its_runs_to_the_next_and_nothing_if_none_comes() {
     let person = Mode::a_daemon().server();
     let daemon = Daemon::start(person, &[]);
     let ground = Ground::new(person);
     let word = marker("daemon-killed");
-    let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
-    command.args(["--", "bash", "-c", &format!("sleep 40; echo {word}")]);
-    let running = stockade_tests::setting::Started::of(command, None, Duration::from_secs(30), "a long run");
+    let mut command = daemon.ask(&ground, &["run", "--policy", "build"]);
+    command.args(["--", "bash", "-c", &format!("sleep 300; echo {word}")]);
+    let running = stockade_tests::setting::Started::of(command, None, Duration::from_secs(90), "a long run");
     assert!(wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1));
-    let tree = left::tree(daemon.pid());
-    daemon.signal(Signal::KILL);
-    let ended = running.finish();
-    ended.expect_code(125);
-    // Runs die with the launcher, not with the supervisor: what remains is the launcher's to keep for a successor,
-    // or gone. Here no successor comes, and the launcher must not wait for ever.
-    let gone = wait_until(Duration::from_secs(10), || left::alive(&tree).is_empty());
-    assert!(gone, "{:#?}", left::alive(&tree));
-    let _ = std::fs::remove_file(&daemon.socket);
+    let tool = || left::with_word(&word).into_iter().filter(|process| process.command.starts_with("bash"));
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(tool().next().is_some(), "it died with the daemon");
+    running.finish().expect_code(125);
+    assert!(wait_until(Duration::from_secs(60), || tool().next().is_none()), "nobody needs it any more");
+    Daemon::start_again(&daemon, &[]);
 }
 
 #[test]

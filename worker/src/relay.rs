@@ -146,6 +146,8 @@ struct Relay {
     control_interest: Interest,
     supervisor: Option<Channel>,
     supervisor_blocked: bool,
+    /// Whether the supervisor isn't told of everything yet that there was when it came.
+    is_new: bool,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     names: HashMap<ExecId, usize>,
@@ -211,6 +213,7 @@ impl Relay {
             control_interest: Interest::Read,
             supervisor: None,
             supervisor_blocked: false,
+            is_new: false,
             slots: Vec::new(),
             free: Vec::new(),
             names: HashMap::new(),
@@ -451,6 +454,7 @@ impl Relay {
             return;
         }
         self.supervisor = Some(channel);
+        self.is_new = true;
         for index in 0..self.slots.len() {
             self.mark_dirty(index);
         }
@@ -556,6 +560,15 @@ impl Relay {
                 slot.dirty = false;
             }
         }
+        if self.is_new && !gone && self.dirty.is_empty() {
+            match supervisor.send(&FromRelay::Told, &[]) {
+                Err(error) if error.would_block() => self.supervisor_blocked = true,
+                told => {
+                    gone = told.is_err();
+                    self.is_new = false;
+                }
+            }
+        }
         if self.supervisor_blocked {
             gone |= self.poller.modify(supervisor, SUPERVISOR, Interest::ReadWrite).is_err();
         }
@@ -566,11 +579,13 @@ impl Relay {
 }
 
 fn wrote(run: &Run) -> Option<FromRelay> {
-    let position = run.ring()?.position();
+    let ring = run.ring()?;
+    let position = ring.position();
     Some(FromRelay::Wrote {
         exec_id: run.exec_id,
         head: position.head,
         next_seq: position.next_seq,
+        acknowledged: ring.acknowledged(),
         oldest_offset: position.oldest_offset,
         oldest_seq: position.oldest_seq,
         eof: run.is_drained(),

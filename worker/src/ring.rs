@@ -105,6 +105,12 @@ impl RingWriter {
         self.capacity
     }
 
+    /// What may be written over, as an offset.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// Everything below `offset` may be written over. Never goes back; may be beyond `head`.
     pub fn acknowledge(&mut self, offset: u64) {
         self.acknowledged = self.acknowledged.max(offset);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stockade_protocol::launch::{
-    FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, SpecNumber, ToLauncher,
+    FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, RunNote, SpecNumber, ToLauncher,
 };
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupStage};
 use stockade_protocol::spec::{
@@ -129,7 +129,7 @@ fn launcher() -> (Child, Channel) {
         .spawn()
         .unwrap();
     let channel = Channel::new(ours);
-    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION }, &[]).unwrap();
+    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None }, &[]).unwrap();
     (child, channel)
 }
 
@@ -153,6 +153,14 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
         workspace_passed: true,
         stdin_passed: false,
         output: LaunchOutput::Passed,
+        note: RunNote {
+            request_id: 1,
+            policy: "test".into(),
+            command: argv.join(" ").as_str().into(),
+            detach: false,
+            wall_ms: None,
+            fed: false,
+        },
     };
     let directory = File::open(workspace).unwrap();
     let (out, err): (OwnedFd, OwnedFd) = (write.try_clone().unwrap().into(), write.into());

@@ -97,7 +97,7 @@ impl Relay {
     fn wrote(&self, run: &mut Run) -> u64 {
         loop {
             let news: FromRelay = receive(&self.supervisor, SOON).expect("news of the run");
-            let FromRelay::Wrote { exec_id, head, next_seq, eof, .. } = news else { panic!("{news:?}") };
+            let FromRelay::Wrote { exec_id, head, next_seq, eof, .. } = news else { continue };
             if exec_id == run.exec_id {
                 run.eof = eof;
                 run.next_seq = next_seq;
@@ -469,7 +469,7 @@ fn a_supervisor_that_never_reads_stops_nobody() {
     let mut ends = std::collections::HashMap::new();
     while ends.len() < runs.len() {
         let FromRelay::Wrote { exec_id, head, eof, .. } = receive(&relay.supervisor, SOON).unwrap() else {
-            panic!("unknown news");
+            continue;
         };
         if eof {
             ends.insert(exec_id, head);

@@ -19,7 +19,8 @@ use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
-    FromLauncher, FromRelay, LAUNCH_VERSION, Launch, LaunchOutput, Owner, SpecNumber, ToLauncher, ToRelay,
+    Adopted, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Owner, Program, RunNote,
+    SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
@@ -455,28 +456,58 @@ fn to_launcher() -> Vec<ToLauncher> {
         workspace_passed: true,
         stdin_passed: false,
         output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
+        note: note(),
     };
     vec![
-        ToLauncher::Hello { version: LAUNCH_VERSION },
+        ToLauncher::Hello {
+            version: LAUNCH_VERSION,
+            keep: Some(Keep { launcher: Token([0x5a; 32]), supervisor: Token([0xa5; 32]) }),
+        },
+        ToLauncher::Again { version: LAUNCH_VERSION, token: Token([0xa5; 32]) },
         ToLauncher::Spec { number: SPEC, spec: Arc::new(spec()) },
         ToLauncher::ForgetSpec { number: SPEC },
         ToLauncher::Launch(Box::new(launch)),
         ToLauncher::Signal { exec_id: RUN, signal: 15 },
         ToLauncher::Resize { exec_id: RUN, rows: 24, columns: 80 },
         ToLauncher::Cancel { exec_id: RUN, reason: CancelReason::Asked },
+        ToLauncher::Release { exec_ids: vec![RUN] },
+        ToLauncher::InputEnded { exec_id: RUN, bytes: 6 },
+        ToLauncher::ReleaseOutput { exec_id: RUN, next_seq: 9 },
         ToLauncher::OutputExceeded { exec_id: RUN },
         ToLauncher::Shutdown,
     ]
 }
 
+fn note() -> RunNote {
+    RunNote {
+        request_id: 7,
+        policy: "default".into(),
+        command: "python3 -c print(6*7)".into(),
+        detach: false,
+        wall_ms: Some(60_000),
+        fed: false,
+    }
+}
+
 fn from_launcher() -> Vec<FromLauncher> {
     vec![
+        FromLauncher::Known { version: LAUNCH_VERSION, token: Token([0x5a; 32]) },
         FromLauncher::Hello {
             version: LAUNCH_VERSION,
             pid: 4_712,
             plan: Plan::System,
             memory: MemoryMechanism::Cgroup,
+            program: Program { device: 65_024, inode: 4_194_305, modified_ns: 1_700_000_000_000_000_000 },
         },
+        FromLauncher::Adopted(Box::new(Adopted {
+            exec_id: RUN,
+            owner_uid: 1000,
+            ring_bytes: Some(1 << 20),
+            age_ms: 12_000,
+            input_bytes: None,
+            output_released: None,
+            note: note(),
+        })),
         FromLauncher::Started { exec_id: RUN, confinement: Box::new(confinement()) },
         FromLauncher::Warning {
             exec_id: RUN,
@@ -501,14 +532,18 @@ fn to_relay() -> Vec<ToRelay> {
 }
 
 fn from_relay() -> Vec<FromRelay> {
-    vec![FromRelay::Wrote {
-        exec_id: RUN,
-        head: 4_096,
-        next_seq: 20,
-        oldest_offset: 1_024,
-        oldest_seq: 9,
-        eof: false,
-    }]
+    vec![
+        FromRelay::Wrote {
+            exec_id: RUN,
+            head: 4_096,
+            next_seq: 20,
+            acknowledged: 2_048,
+            oldest_offset: 1_024,
+            oldest_seq: 9,
+            eof: false,
+        },
+        FromRelay::Told,
+    ]
 }
 
 fn part<T: Serialize + DeserializeOwned + Debug>(list: &[T]) -> Vec<Example> {

@@ -98,7 +98,7 @@ impl State {
                 }
             }
         }
-        self.link.nudge_relay();
+        self.links.nudge_relays();
     }
 
     /// Works out what the relay may write over: what every follower has; without any, everything. Tells the
@@ -111,12 +111,14 @@ impl State {
         let connections = &self.connections;
         let following = |connection| connections.get(connection)?.following.get(&id);
         let slowest = run.followers.iter().filter_map(following).map(|following| following.taken).min();
-        let floor = slowest.unwrap_or(run.wrote.head);
+        // What nobody follows nobody waits for, unless its client was cut off and may come back.
+        let all = if run.is_unclaimed { run.taken } else { run.wrote.head };
+        let floor = slowest.unwrap_or(all);
         let held = floor < run.wrote.head;
         run.taken = floor.max(run.taken);
         if let Some(offset) = run.to_acknowledge() {
             run.acknowledged = offset;
-            self.link.acknowledge(id, offset);
+            self.links.acknowledge(run.launcher, id, offset);
         }
         let owner = run.owner;
         if matches!(self.dispatcher.phase(id, owner), Some(Phase::Closing { .. })) {

@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::confinement::{Confinement, StdioPath};
-use stockade_protocol::launch::{FromLauncher, FromRelay, LAUNCH_VERSION};
+use stockade_protocol::launch::{Adopted, FromLauncher, FromRelay, LAUNCH_VERSION};
 use stockade_protocol::outcome::Outcome;
 use stockade_protocol::{Bytes, ExecId};
 
 use super::state::State;
-use crate::dispatcher::Event;
+use crate::dispatcher::{self, Event, LauncherId};
 use crate::link::Introduction;
 use crate::output::{Ring, Wrote};
 use crate::runs::Run;
@@ -59,20 +59,24 @@ impl State {
     /// A message of the launcher. `Err`: it breaks the rules, and the launcher has to go.
     pub(crate) fn heard_launcher(
         &mut self,
+        launcher: LauncherId,
         message: FromLauncher,
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<Option<OwnedFd>, String> {
         let now = self.now();
         match message {
-            FromLauncher::Hello { version, pid, plan, memory } => {
+            FromLauncher::Hello { version, pid, plan, memory, program } => {
                 if version == 0 || version > LAUNCH_VERSION {
                     return Err(format!("the launcher speaks version {version}, not {LAUNCH_VERSION}"));
                 }
                 tracing::info!(pid, ?plan, ?memory, "the launcher is ready");
-                self.link.introduction = Some(Introduction { plan, memory });
+                if let Some(link) = self.links.get_mut(launcher) {
+                    link.introduction = Some(Introduction { plan, memory, program });
+                }
                 let relay = descriptors.pop().ok_or("the launcher sent no relay")?;
                 return Ok(Some(relay));
             }
+            FromLauncher::Adopted(adopted) => self.adopt(launcher, *adopted),
             FromLauncher::Started { exec_id, confinement } => {
                 self.tool_started(now, exec_id, confinement, descriptors.pop());
             }
@@ -99,7 +103,11 @@ impl State {
                 tracing::info!(%exec_id, "the last process is reaped");
                 self.handle(Event::Reaped { run: exec_id });
             }
-            FromLauncher::Warmth { warmth } => self.link.warmth = warmth,
+            FromLauncher::Warmth { warmth } => {
+                if let Some(link) = self.links.get_mut(launcher) {
+                    link.warmth = warmth;
+                }
+            }
             _ => tracing::warn!("the launcher said something this version doesn't know"),
         }
         Ok(None)
@@ -118,7 +126,7 @@ impl State {
             tracing::debug!(parent: run.span(), ?layer, enforced, detail, "layer");
         }
         // The launcher sees a descriptor; that it is the end of a pipe of ours only we know.
-        if run.feed.is_some() {
+        if run.feed.is_some() || run.fed_before.is_some() {
             confinement.stdio[0] = StdioPath::Relayed;
         }
         confinement.absent = shortened(core::mem::take(&mut confinement.absent), ABSENT);
@@ -142,7 +150,9 @@ impl State {
 
     /// A message of the relay.
     pub(crate) fn heard_relay(&mut self, message: &FromRelay) {
-        let &FromRelay::Wrote { exec_id, head, next_seq, oldest_offset, oldest_seq, eof } = message else {
+        let &FromRelay::Wrote { exec_id, head, next_seq, acknowledged, oldest_offset, oldest_seq, eof } =
+            message
+        else {
             return;
         };
         let now = self.now();
@@ -162,19 +172,41 @@ impl State {
             tracing::error!(parent: run.span(), "the relay's report makes no sense and is ignored");
             return;
         }
+        // An adopted run's was told by another supervisor.
+        run.acknowledged = run.acknowledged.max(acknowledged);
+        run.taken = run.taken.max(acknowledged);
         run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };
         let kept = run.ring_bytes.map_or(0, |capacity| head.min(capacity));
         let held = !run.followers.is_empty() && run.taken < head;
         self.handle(Event::Wrote { now, run: exec_id, next_seq, kept, eof, held });
         self.settle_acknowledgement(exec_id);
         self.ring_followers(exec_id);
-        self.link.nudge_relay();
+        self.links.nudge_relays();
     }
 
-    /// The launcher has died. Its runs end here; what it still had to be told is void.
-    pub(crate) fn launcher_died(&mut self, reason: String) {
-        self.link.reset();
+    /// A run that another supervisor has launched, of whose end nobody was told yet.
+    fn adopt(&mut self, launcher: LauncherId, adopted: Adopted) {
         let now = self.now();
-        self.handle(Event::LauncherDown { now, reason });
+        let (detach, wall_ms) = (adopted.note.detach, adopted.note.wall_ms);
+        let run = Run::adopted(adopted, launcher, now);
+        tracing::info!(parent: run.span(), age_ms = run.age_before, "adopted");
+        let event = dispatcher::event::Adopted {
+            now,
+            run: run.exec_id,
+            launcher,
+            owner: run.owner,
+            detach,
+            relayed: run.ring_bytes.is_some(),
+            wall_ms,
+        };
+        self.runs.insert(run.exec_id, run);
+        self.handle(Event::Adopted(event));
+    }
+
+    /// A launcher has died. Its runs end here; what it still had to be told is void.
+    pub(crate) fn launcher_died(&mut self, launcher: LauncherId, reason: String) {
+        self.links.remove(launcher);
+        let now = self.now();
+        self.handle(Event::LauncherDown { now, launcher, reason });
     }
 }

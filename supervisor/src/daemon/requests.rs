@@ -26,7 +26,7 @@ use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
 use crate::output::Wrote;
-use crate::runs::{Input, Run, Waiting, shown_command};
+use crate::runs::{Input, Run, Waiting};
 
 /// The highest signal number.
 const MAX_SIGNAL: u8 = 64;
@@ -119,7 +119,7 @@ impl State {
     fn exec(
         &mut self,
         connection: ConnectionId,
-        mut request: ExecRequest,
+        request: ExecRequest,
         home: &Path,
         descriptors: Descriptors,
     ) -> Result<(), Box<(u64, Denied)>> {
@@ -130,7 +130,7 @@ impl State {
         let owner = outbox.owner.clone();
         let caller = Caller { owner, home: home.to_owned(), user_mode: self.settings.is_user_mode() };
         let id = ExecId::generate();
-        let detach = core::mem::take(&mut request.detach);
+        let detach = request.detach;
         let streams_input = request.stdin == StdinMode::Stream;
         let admitted = admission::admit(request, id, &caller, &mut self.specs, &passed).map_err(refuse)?;
         let bytes = size_of(&admitted);
@@ -166,7 +166,7 @@ impl State {
         descriptors: Descriptors,
         streams_input: bool,
     ) -> Result<Run, Denied> {
-        let Admitted { launch, spec, stdin } = admitted;
+        let Admitted { mut launch, spec, stdin } = admitted;
         let entry = || self.ledger.entry(launch.owner.uid);
         let feed = || Some(Feed::new(spec.limits.stdin, entry()));
         let (input, feed) = match (stdin, descriptors.stdin) {
@@ -190,6 +190,7 @@ impl State {
             (StdinPlan::Stream, _) => (Input::Fed, feed()),
             _ => (Input::Null, None),
         };
+        launch.note.fed = feed.is_some();
         let (ring_bytes, output) = match launch.output {
             LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),
             _ => (None, descriptors.output),
@@ -197,13 +198,16 @@ impl State {
         Ok(Run {
             exec_id: id,
             owner: launch.owner.uid,
-            origin,
+            origin: Some(origin),
             request_id,
-            policy: spec.policy.clone(),
-            command: shown_command(&launch.argv),
+            policy: launch.note.policy.clone(),
+            command: launch.note.command.clone(),
             asked_at: self.now(),
+            age_before: 0,
             span: OnceCell::new(),
+            launcher: None,
             feed,
+            fed_before: None,
             streams_input,
             ring_bytes,
             ring: None,
@@ -216,6 +220,7 @@ impl State {
             trusted_files: Vec::new(),
             exited: None,
             followers: Vec::new(),
+            is_unclaimed: false,
             waiting: Some(Box::new(Waiting {
                 launch,
                 spec,
@@ -334,7 +339,7 @@ impl State {
             policy: run.policy.clone(),
             command: run.command.clone(),
             state,
-            age_ms: now.saturating_sub(run.asked_at),
+            age_ms: now.saturating_sub(run.asked_at).saturating_add(run.age_before),
             last_seq: self.dispatcher.last_seq(id),
         })
     }
@@ -343,11 +348,11 @@ impl State {
     pub(crate) fn status(&self) -> StatusReport {
         let counts = self.dispatcher.counts();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let introduction = self.link.introduction;
+        let introduction = self.links.introduction();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.settings.pid.cast_unsigned(),
-            launcher_pid: self.link.child.map_or(0, i32::cast_unsigned),
+            launcher_pid: self.links.pid().map_or(0, i32::cast_unsigned),
             uptime_ms: self.now(),
             plan: introduction.map_or(Plan::Minimal, |introduction| introduction.plan),
             memory: introduction.map_or(MemoryMechanism::Rusage, |introduction| introduction.memory),
@@ -360,7 +365,7 @@ impl State {
             denied: counts.denied,
             ended: counts.ended,
             unreaped: number(counts.unreaped),
-            warmth: self.link.warmth,
+            warmth: self.links.warmth(),
             draining: counts.draining,
             policies: self.specs.policies().names().into_iter().map(str::to_owned).collect(),
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use stockade_protocol::ExecId;
+use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 
 use super::state::State;
@@ -22,11 +23,14 @@ impl State {
         let Some(waiting) = run.waiting.take() else { return };
         let feed = run.feed.clone();
         let Waiting { launch, spec, workspace, input, output } = *waiting;
+        run.launcher = self.links.current();
         let result = input_of(input, feed).and_then(|(stdin, tasks)| {
+            // The launcher holds the pipe open: our own end is not that of the tool's input.
+            let held = tasks.as_ref().map(|tasks| tasks.pipe.try_clone()).transpose()?;
             let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
             let workspace = given(workspace.into_iter().collect());
-            let descriptors = workspace.chain(stdin).chain(given(output)).collect();
-            self.link.launch(launch, spec, descriptors).map_err(io::Error::other)?;
+            let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).collect();
+            self.links.launch(launch, spec, descriptors).map_err(io::Error::other)?;
             Ok(tasks)
         });
         match result {
@@ -46,7 +50,14 @@ impl State {
 
     fn feed_run(&mut self, id: ExecId, tasks: Option<Tasks>) {
         let Some(Tasks { feed, pipe, source }) = tasks else { return };
-        tokio::task::spawn_local(Rc::clone(&feed).write_to(pipe));
+        let (written, daemon) = (Rc::clone(&feed), self.daemon.clone());
+        tokio::task::spawn_local(async move {
+            Rc::clone(&written).write_to(pipe).await;
+            if let Some(daemon) = daemon.upgrade() {
+                let ended = ToLauncher::InputEnded { exec_id: id, bytes: written.written() };
+                daemon.state.borrow_mut().tell_launcher(id, &ended);
+            }
+        });
         let Some(source) = source else { return };
         // Closing the feed ends the task, so it outlives no run.
         let daemon = self.daemon.clone();

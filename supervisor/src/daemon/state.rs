@@ -12,11 +12,11 @@ use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
 use crate::aside::Aside;
-use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event};
+use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::{self, Workshop};
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::{Ledger, Memory};
-use crate::link::Link;
+use crate::links::Links;
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::peer::Viewer;
@@ -68,6 +68,8 @@ pub(crate) struct Daemon {
     pub(crate) aside: Aside,
     /// Rung when the next deadline is sooner than the timer's.
     pub(crate) timer: Rc<Notify>,
+    /// Rung once, when everything is taken over that another supervisor has left.
+    pub(crate) adopted: Notify,
     /// Rung once, when a drain has nothing left to wait for.
     pub(crate) stop: Rc<Notify>,
 }
@@ -85,7 +87,7 @@ impl Daemon {
                 connections: HashMap::new(),
                 next_connection: 0,
                 ledger: Ledger::new(settings.memory),
-                link: Link::default(),
+                links: Links::default(),
                 specs: Specs::new(policies),
                 workshop: Workshop::default(),
                 events: VecDeque::new(),
@@ -98,7 +100,8 @@ impl Daemon {
             let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
             let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
             let aside = Aside::default();
-            Self { state: RefCell::new(state), settings, homes, received, aside, timer, stop }
+            let adopted = Notify::new();
+            Self { state: RefCell::new(state), settings, homes, received, aside, timer, adopted, stop }
         })
     }
 }
@@ -115,7 +118,7 @@ pub(crate) struct State {
     next_connection: u64,
     /// What connections hold.
     pub(crate) ledger: Ledger,
-    pub(crate) link: Link,
+    pub(crate) links: Links,
     pub(crate) specs: Specs,
     pub(super) workshop: Workshop,
     events: VecDeque<Event>,
@@ -142,7 +145,7 @@ impl State {
 
     /// As whom connections are looked at.
     pub(crate) fn viewer(&self) -> Viewer {
-        Viewer { uid: self.settings.uid, pid: self.settings.pid, launcher: self.link.child }
+        Viewer { uid: self.settings.uid, pid: self.settings.pid, launchers: self.links.pids() }
     }
 
     /// Hands an event to the dispatcher and carries out what it says. Events that come up on the way wait for their
@@ -160,7 +163,7 @@ impl State {
             }
         }
         self.is_handling = false;
-        self.link.nudge_relay();
+        self.links.nudge_relays();
         let next = self.dispatcher.next_deadline();
         if next.is_some_and(|next| self.armed.get().is_none_or(|armed| next < armed)) {
             self.timer.notify_one();
@@ -186,18 +189,26 @@ impl State {
                     feed.close();
                 }
             }
-            Effect::DropOutput { run } => {
+            Effect::Unclaimed { run } => {
                 if let Some(run) = self.runs.get_mut(&run) {
-                    run.ring = None;
+                    run.is_unclaimed = false;
                 }
-                self.link.forget(run);
+                self.settle_acknowledgement(run);
+            }
+            Effect::DropOutput { run } => {
+                if let Some(dropped) = self.runs.get_mut(&run) {
+                    dropped.ring = None;
+                    self.links.drop_output(dropped.launcher, run, dropped.end_of_output());
+                }
                 self.ring_followers(run);
             }
             Effect::Forget { run } => self.forget(run),
-            Effect::ReplaceLauncher { reason } => {
+            Effect::ReplaceLauncher { launcher, reason } => {
                 tracing::error!(reason, "the launcher doesn't answer and is replaced");
-                self.link.replace = Some(reason);
-                self.link.bell.notify_one();
+                if let Some(link) = self.links.get_mut(launcher) {
+                    link.replace = Some(reason);
+                    link.bell.notify_one();
+                }
             }
             Effect::Stop => self.stop.notify_one(),
         }
@@ -219,7 +230,8 @@ impl State {
     }
 
     pub(super) fn tell_launcher(&mut self, run: ExecId, message: &ToLauncher) {
-        if let Err(error) = self.link.send(message, Vec::new()) {
+        let launcher = self.runs.get(&run).and_then(|run| run.launcher);
+        if let Err(error) = self.links.send(launcher, message) {
             tracing::error!(%run, %error, "a message for the launcher can't be sent");
         }
     }
@@ -263,6 +275,7 @@ impl State {
         let seq = after_seq + 1;
         outbox.follow(id, Place { seq: seq.max(1), offset }, run.taken);
         run.followers.push(connection);
+        run.is_unclaimed = false;
     }
 
     fn forget(&mut self, id: ExecId) {
@@ -273,13 +286,28 @@ impl State {
             }
         }
         // Without a ring the relay knows nothing of it.
-        if run.ring.is_some() {
-            self.link.forget(id);
-        }
+        self.links.release(run.launcher, id, run.ring.is_some());
         if let Some(feed) = &run.feed {
             feed.close();
         }
         tracing::debug!(parent: run.span(), "forgotten");
+        if let Some(launcher) = run.launcher {
+            self.end_elder(launcher);
+        }
+    }
+
+    /// Ends a launcher that only stays for the runs it has, once it has none.
+    pub(crate) fn end_elder(&mut self, launcher: LauncherId) {
+        let has_runs = || self.runs.values().any(|run| run.launcher == Some(launcher));
+        if self.links.is_elder(launcher) && !has_runs() {
+            tracing::info!(
+                launcher = launcher.0,
+                "the last run of an older launcher has ended, and so does it"
+            );
+            if let Err(error) = self.links.send(Some(launcher), &ToLauncher::Shutdown) {
+                tracing::error!(%error, "an older launcher can't be asked to end");
+            }
+        }
     }
 
     /// A new connection.
@@ -295,7 +323,7 @@ impl State {
         let Some(outbox) = self.connections.remove(&connection) else { return };
         let now = self.now();
         // A run's input ends with the client that gave it.
-        for run in self.runs.values().filter(|run| run.origin == connection) {
+        for run in self.runs.values().filter(|run| run.origin == Some(connection)) {
             if let Some(feed) = run.feed.as_ref().filter(|_| run.streams_input) {
                 feed.end();
             }
@@ -309,7 +337,7 @@ impl State {
         for id in outbox.following.keys() {
             self.settle_acknowledgement(*id);
         }
-        self.link.nudge_relay();
+        self.links.nudge_relays();
     }
 
     /// A limit is near: told to followers at once, numbered as the event before, and not kept.

@@ -8,7 +8,7 @@ use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupFailure, Set
 use stockade_protocol::ring::FIRST_SEQ;
 
 use super::bounds::{Bounds, CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
-use super::event::{ConnectionId, Effect, Emission, Event, Request};
+use super::event::{ConnectionId, Effect, Emission, Event, LauncherId, Request};
 use super::queue::{FairQueue, QueueBytes};
 use super::retention::Kept;
 use super::run::{Phase, Run};
@@ -28,24 +28,26 @@ pub struct Dispatcher {
     pub(super) runs: HashMap<ExecId, Run>,
     pub(super) kept: Kept,
     pub(super) timers: Timers,
+    /// Until when adopted runs wait for their clients.
+    pub(super) claims: Timers,
     queue: FairQueue,
     queue_bytes: QueueBytes,
     /// Runs each connection follows whose `Exited` it hasn't taken.
     followed: HashMap<ConnectionId, BTreeSet<ExecId>>,
-    running: usize,
+    pub(super) running: usize,
     /// Slots held by each owner that holds any.
-    holding: HashMap<u32, usize>,
+    pub(super) holding: HashMap<u32, usize>,
     launcher: Launcher,
     drain: Option<Drain>,
     mean_ms: u64,
-    totals: Totals,
-    /// Ended runs whose processes the kernel hasn't let go. They outlive their records.
-    unreaped: BTreeSet<ExecId>,
+    pub(super) totals: Totals,
+    /// Ended runs whose processes the kernel hasn't let go, and whose launchers they are. They outlive their records.
+    unreaped: BTreeMap<ExecId, LauncherId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Launcher {
-    Up,
+    Up(LauncherId),
     /// Dead or not there yet; expected soon.
     Down,
     Unavailable(String),
@@ -60,8 +62,8 @@ struct Drain {
 }
 
 #[derive(Debug, Default)]
-struct Totals {
-    accepted: u64,
+pub(super) struct Totals {
+    pub(super) accepted: u64,
     denied: u64,
     ended: u64,
 }
@@ -94,6 +96,7 @@ impl Dispatcher {
             runs: HashMap::new(),
             kept: Kept::default(),
             timers: Timers::default(),
+            claims: Timers::default(),
             queue: FairQueue::default(),
             queue_bytes: QueueBytes::default(),
             followed: HashMap::new(),
@@ -103,7 +106,7 @@ impl Dispatcher {
             drain: None,
             mean_ms: FIRST_MEAN_MS,
             totals: Totals::default(),
-            unreaped: BTreeSet::new(),
+            unreaped: BTreeMap::new(),
         }
     }
 
@@ -112,6 +115,7 @@ impl Dispatcher {
         let mut effects = Vec::new();
         match event {
             Event::Request(request) => self.request(&request, &mut effects),
+            Event::Adopted(adopted) => self.adopt(&adopted),
             Event::Started { now, run } => self.started(now, run, &mut effects),
             Event::Ended { now, run, outcome, reaped } => self.ended(now, run, outcome, reaped, &mut effects),
             Event::Reaped { run } => {
@@ -135,13 +139,16 @@ impl Dispatcher {
             Event::Delivered { connection, run } => self.delivered(connection, run, &mut effects),
             Event::Acknowledged { owner, run, seq } => self.acknowledged(owner, run, seq, &mut effects),
             Event::Disconnected { now, connection } => self.disconnected(now, connection, &mut effects),
-            Event::LauncherUp { now } => {
-                self.launcher = Launcher::Up;
+            Event::LauncherUp { now, launcher } => {
+                self.launcher = Launcher::Up(launcher);
                 self.fill_slots(now, &mut effects);
             }
-            Event::LauncherDown { now, reason } => self.launcher_down(now, &reason, &mut effects),
+            Event::LauncherDown { now, launcher, reason } => {
+                self.launcher_down(now, launcher, &reason, &mut effects);
+            }
             Event::LauncherUnavailable { now, reason } => self.unavailable(now, reason, &mut effects),
             Event::Drain { now, grace } => self.start_drain(now, grace, &mut effects),
+            Event::Leave { now } => self.leave(now, &mut effects),
             Event::Kill { now } => self.start_drain(now, 0, &mut effects),
             Event::Tick { now } => self.tick(now, &mut effects),
         }
@@ -157,7 +164,7 @@ impl Dispatcher {
             .as_ref()
             .filter(|drain| !drain.stopped)
             .map(|drain| if drain.killed { drain.stop_by } else { drain.grace_until });
-        [self.timers.next(), drain].into_iter().flatten().min()
+        [self.timers.next(), self.claims.next(), drain].into_iter().flatten().min()
     }
 
     /// Where a run stands; `None`: not known, or not this owner's.
@@ -205,7 +212,7 @@ impl Dispatcher {
         self.totals.accepted += 1;
         let run = Run {
             owner: request.owner,
-            origin: request.connection,
+            origin: Some(request.connection),
             origin_gone: false,
             origin_delivered: false,
             detach: request.detach,
@@ -213,6 +220,7 @@ impl Dispatcher {
             wall_ms: request.wall_ms,
             bytes: request.bytes,
             phase: Phase::Queued,
+            launcher: None,
             started_at: 0,
             next_seq: 2,
             has_started: false,
@@ -270,7 +278,7 @@ impl Dispatcher {
 
     /// Whether an owner's next request needs no place in the queue. Whoever waits there now can't start now.
     fn starts_at_once(&self, owner: u32) -> bool {
-        self.launcher == Launcher::Up && self.queue.len_of(owner) == 0 && self.may_start(owner)
+        matches!(self.launcher, Launcher::Up(_)) && self.queue.len_of(owner) == 0 && self.may_start(owner)
     }
 
     fn held_by(&self, owner: u32) -> usize {
@@ -297,7 +305,7 @@ impl Dispatcher {
     }
 
     fn fill_slots(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        while self.launcher == Launcher::Up
+        while let Launcher::Up(launcher) = self.launcher
             && self.drain.is_none()
             && let Some(id) = self.next()
         {
@@ -305,6 +313,7 @@ impl Dispatcher {
             *self.holding.entry(run.owner).or_default() += 1;
             self.queue_bytes.take(run.owner, run.bytes);
             run.phase = Phase::Starting;
+            run.launcher = Some(launcher);
             run.started_at = now;
             self.running += 1;
             self.timers.set(id, Some(now + STARTING_MS));
@@ -334,8 +343,8 @@ impl Dispatcher {
         }
         let lasted = now.saturating_sub(run.started_at);
         self.mean_ms = (self.mean_ms * (MEAN_DIVISOR - 1) + lasted) / MEAN_DIVISOR;
-        if !reaped {
-            self.unreaped.insert(id);
+        if let (false, Some(launcher)) = (reaped, run.launcher) {
+            self.unreaped.insert(id, launcher);
         }
         let outcome = match (outcome, run.overdue.take()) {
             (Outcome::Cancelled { .. }, Some(overdue)) => overdue,
@@ -412,13 +421,15 @@ impl Dispatcher {
         }
     }
 
-    fn cancel(&mut self, now: u64, id: ExecId, reason: CancelReason, effects: &mut Vec<Effect>) {
+    pub(super) fn cancel(&mut self, now: u64, id: ExecId, reason: CancelReason, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         match run.phase {
             Phase::Queued => {
                 let (owner, origin) = (run.owner, run.origin);
                 run.phase = Phase::Closing { outcome: Outcome::Cancelled { reason } };
-                self.leave_queue(owner, origin, id);
+                if let Some(origin) = origin {
+                    self.leave_queue(owner, origin, id);
+                }
                 self.exit(now, id, effects);
             }
             Phase::Starting | Phase::Running if !run.cancelled => {
@@ -468,6 +479,7 @@ impl Dispatcher {
         }
         run.followers.insert(connection, false);
         followed.insert(id);
+        self.claim(connection, id);
         effects.push(Effect::Follow { connection, run: id, after_seq });
     }
 
@@ -479,7 +491,7 @@ impl Dispatcher {
         if let Some(delivered) = run.followers.get_mut(&connection) {
             *delivered = true;
         }
-        run.origin_delivered |= connection == run.origin;
+        run.origin_delivered |= run.origin == Some(connection);
         self.forget_if_done(id, effects);
     }
 
@@ -495,10 +507,10 @@ impl Dispatcher {
         let mut gone: Vec<ExecId> = Vec::new();
         for (id, run) in &mut self.runs {
             let followed = run.followers.remove(&connection).is_some();
-            if run.origin == connection {
+            if run.origin == Some(connection) {
                 run.origin_gone = true;
             }
-            if followed || run.origin == connection {
+            if followed || run.origin == Some(connection) {
                 gone.push(*id);
             }
         }
@@ -506,7 +518,7 @@ impl Dispatcher {
         gone.sort_unstable();
         for id in gone {
             let Some(run) = self.runs.get(&id) else { continue };
-            if run.origin == connection && !run.detach {
+            if run.origin == Some(connection) && !run.detach {
                 self.cancel(now, id, CancelReason::ClientGone, effects);
             }
             self.progress(now, id, false);
@@ -514,11 +526,14 @@ impl Dispatcher {
         }
     }
 
-    fn launcher_down(&mut self, now: u64, reason: &str, effects: &mut Vec<Effect>) {
-        self.launcher = Launcher::Down;
+    fn launcher_down(&mut self, now: u64, launcher: LauncherId, reason: &str, effects: &mut Vec<Effect>) {
+        if self.launcher == Launcher::Up(launcher) {
+            self.launcher = Launcher::Down;
+        }
         // Nobody is left to say when they are gone.
-        self.unreaped.clear();
-        let mut lost: Vec<ExecId> = self.runs.keys().copied().collect();
+        self.unreaped.retain(|_, of| *of != launcher);
+        let had = |run: &Run| run.launcher == Some(launcher);
+        let mut lost: Vec<ExecId> = self.runs.iter().filter(|(_, run)| had(run)).map(|(id, _)| *id).collect();
         lost.sort_unstable();
         for id in lost {
             let Some(run) = self.runs.get_mut(&id) else { continue };
@@ -557,6 +572,13 @@ impl Dispatcher {
         self.drain_tick(now, effects);
     }
 
+    /// Stops without waiting for what runs.
+    fn leave(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        self.drain = Some(Drain { grace_until: now, stop_by: now, killed: true, stopped: true });
+        self.cancel_all(now, |run| run.phase == Phase::Queued, effects);
+        effects.push(Effect::Stop);
+    }
+
     fn drain_tick(&mut self, now: u64, effects: &mut Vec<Effect>) {
         let Some(drain) = &mut self.drain else { return };
         if now >= drain.grace_until && !drain.killed {
@@ -592,7 +614,7 @@ impl Dispatcher {
             match run.phase {
                 Phase::Starting | Phase::Running if run.cancelled => {
                     let reason = format!("run {id} could not be ended within {UNANSWERED_MS} ms");
-                    effects.push(Effect::ReplaceLauncher { reason });
+                    effects.extend(run.launcher.map(|launcher| Effect::ReplaceLauncher { launcher, reason }));
                 }
                 Phase::Starting => {
                     let failure = SetupFailure {
@@ -613,6 +635,7 @@ impl Dispatcher {
                 Phase::Queued => {}
             }
         }
+        self.unclaimed(now, effects);
         self.drain_tick(now, effects);
     }
 }

@@ -10,11 +10,17 @@ use stockade_protocol::outcome::{CancelReason, Outcome};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// One launcher, for as long as the daemon lives: never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LauncherId(pub u32);
+
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A client asked for a run, and policy and request are in order.
     Request(Request),
+    /// A launcher that was there before us has this run.
+    Adopted(Adopted),
     /// The launcher has started a run's tool.
     Started {
         /// When.
@@ -116,15 +122,19 @@ pub enum Event {
         /// Which.
         connection: ConnectionId,
     },
-    /// A launcher is ready for runs.
+    /// A launcher is ready for runs, and takes those to come.
     LauncherUp {
         /// When.
         now: u64,
+        /// Which.
+        launcher: LauncherId,
     },
-    /// The launcher has died, and its runs with it.
+    /// A launcher has died, and its runs with it.
     LauncherDown {
         /// When.
         now: u64,
+        /// Which.
+        launcher: LauncherId,
         /// What is known of it.
         reason: String,
     },
@@ -141,6 +151,11 @@ pub enum Event {
         now: u64,
         /// The grace, in milliseconds.
         grace: u64,
+    },
+    /// The daemon is to stop and leave the runs to their launchers: those that wait for a slot are cancelled.
+    Leave {
+        /// When.
+        now: u64,
     },
     /// The daemon is to stop at once.
     Kill {
@@ -175,6 +190,25 @@ pub struct Request {
     pub wall_ms: Option<u64>,
     /// Bytes it takes while it waits.
     pub bytes: usize,
+}
+
+/// A run that another supervisor has accepted, as far as it concerns the dispatcher.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    /// When.
+    pub now: u64,
+    /// The run.
+    pub run: ExecId,
+    /// Whose launcher has it.
+    pub launcher: LauncherId,
+    /// For which owner.
+    pub owner: u32,
+    /// Whether it outlives its client's connection.
+    pub detach: bool,
+    /// Whether its output passes through the relay.
+    pub relayed: bool,
+    /// Its wall-time limit.
+    pub wall_ms: Option<u64>,
 }
 
 /// Something to be done, in this order among the effects of one event.
@@ -226,6 +260,11 @@ pub enum Effect {
         /// The run.
         run: ExecId,
     },
+    /// Nobody has come to follow an adopted run in time: its output waits for nobody any more.
+    Unclaimed {
+        /// The run.
+        run: ExecId,
+    },
     /// Give up a kept run's output, not the run.
     DropOutput {
         /// The run.
@@ -238,6 +277,8 @@ pub enum Effect {
     },
     /// The launcher doesn't answer: end it and start another.
     ReplaceLauncher {
+        /// Which.
+        launcher: LauncherId,
         /// What it did not answer.
         reason: String,
     },

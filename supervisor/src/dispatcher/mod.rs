@@ -26,8 +26,9 @@
 //! What lives here, in reading order: [`event`], what goes in and out; [`bounds`], every limit; [`share`], how owners share
 //! what is limited; `queue`, who is
 //! next; `run`, one run's record; `timers`, who has to be looked at when; `core`, the function; `retention`, how
-//! long an ended run is kept.
+//! long an ended run is kept; `adoption`, runs that another supervisor has accepted.
 
+mod adoption;
 pub mod bounds;
 mod core;
 pub mod event;
@@ -41,6 +42,6 @@ mod timers;
 
 pub use bounds::Bounds;
 pub use core::{Counts, Dispatcher};
-pub use event::{ConnectionId, Effect, Emission, Event};
+pub use event::{ConnectionId, Effect, Emission, Event, LauncherId};
 pub use run::Phase;
 pub use share::Share;

@@ -124,6 +124,7 @@ impl Dispatcher {
         let Some(mut run) = self.runs.remove(&id) else { return };
         self.kept.remove(&mut run);
         self.timers.set(id, None);
+        self.claims.set(id, None);
         effects.push(Effect::Forget { run: id });
     }
 }

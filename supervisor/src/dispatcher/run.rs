@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stockade_protocol::outcome::Outcome;
 
-use super::ConnectionId;
+use super::event::{ConnectionId, LauncherId};
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) owner: u32,
-    pub(super) origin: ConnectionId,
+    /// Who asked for it; of an adopted run, once somebody has claimed it.
+    pub(super) origin: Option<ConnectionId>,
     pub(super) origin_gone: bool,
     pub(super) origin_delivered: bool,
     pub(super) detach: bool,
@@ -39,6 +40,8 @@ pub(super) struct Run {
     pub(super) wall_ms: Option<u64>,
     pub(super) bytes: usize,
     pub(super) phase: Phase,
+    /// Whose launcher it was handed to.
+    pub(super) launcher: Option<LauncherId>,
     /// When it was handed to the launcher.
     pub(super) started_at: u64,
     /// The sequence number of the next event.

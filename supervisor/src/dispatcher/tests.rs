@@ -10,10 +10,11 @@ use stockade_protocol::outcome::{CancelReason, Clock, Outcome};
 
 use super::bounds::{CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, UNANSWERED_MS};
 use super::event::Request;
-use super::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, Phase, Share};
+use super::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId, Phase, Share};
 
 const OWNER: u32 = 1000;
 const CLIENT: ConnectionId = ConnectionId(1);
+const LAUNCHER: LauncherId = LauncherId(1);
 
 fn id(number: u16) -> ExecId {
     let [high, low] = number.to_be_bytes();
@@ -36,7 +37,7 @@ fn request(number: u16) -> Request {
 
 fn ready(slots: usize, queue: usize) -> Dispatcher {
     let mut dispatcher = Dispatcher::new(Bounds::new(slots, queue, true));
-    assert_eq!(dispatcher.handle(Event::LauncherUp { now: 0 }), []);
+    assert_eq!(dispatcher.handle(Event::LauncherUp { now: 0, launcher: LAUNCHER }), []);
     dispatcher
 }
 
@@ -265,10 +266,11 @@ fn a_dead_launcher_loses_its_runs_at_once_and_keeps_those_that_wait() {
     let mut dispatcher = ready(1, 4);
     dispatcher.handle(Event::Request(request(1)));
     dispatcher.handle(Event::Request(request(2)));
-    let effects = dispatcher.handle(Event::LauncherDown { now: 5, reason: "killed".into() });
+    let effects =
+        dispatcher.handle(Event::LauncherDown { now: 5, launcher: LAUNCHER, reason: "killed".into() });
     assert_eq!(exit_of(&effects), Some((2, Outcome::Lost { reason: "killed".into() })));
     assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Finish { .. })).count(), 1);
-    let effects = dispatcher.handle(Event::LauncherUp { now: 6 });
+    let effects = dispatcher.handle(Event::LauncherUp { now: 6, launcher: LAUNCHER });
     assert_eq!(effects, [Effect::Start { run: id(2) }]);
 }
 
@@ -279,7 +281,7 @@ fn without_any_launcher_what_waits_fails_and_what_comes_is_refused() {
     let effects = dispatcher.handle(Event::LauncherUnavailable { now: 5, reason: "no memory".into() });
     assert!(matches!(exit_of(&effects), Some((2, Outcome::SetupFailed { .. }))));
     assert_eq!(denial(&dispatcher.handle(Event::Request(request(2)))), Some(DenyReason::Unavailable));
-    dispatcher.handle(Event::LauncherUp { now: 6 });
+    dispatcher.handle(Event::LauncherUp { now: 6, launcher: LAUNCHER });
     assert_eq!(denial(&dispatcher.handle(Event::Request(request(3)))), None);
 }
 
@@ -485,7 +487,7 @@ impl Model {
                     self.stops += 1;
                     assert_eq!(self.stops, 1, "stopped twice");
                 }
-                Effect::Deny { .. } | Effect::ReplaceLauncher { .. } => {}
+                Effect::Deny { .. } | Effect::ReplaceLauncher { .. } | Effect::Unclaimed { .. } => {}
             }
         }
     }
@@ -587,11 +589,11 @@ impl World {
             }
             Step::LauncherDown => {
                 self.up = false;
-                Event::LauncherDown { now, reason: "x".into() }
+                Event::LauncherDown { now, launcher: LAUNCHER, reason: "x".into() }
             }
             Step::LauncherUp => {
                 self.up = true;
-                Event::LauncherUp { now }
+                Event::LauncherUp { now, launcher: LAUNCHER }
             }
             Step::Unavailable if !self.up => Event::LauncherUnavailable { now, reason: "x".into() },
             Step::Unavailable => return,

@@ -19,7 +19,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::launch::{
-    FromLauncher, FromRelay, Launch, LaunchOutput, SpecNumber, ToLauncher, ToRelay,
+    FromLauncher, FromRelay, Launch, LaunchOutput, Program, SpecNumber, ToLauncher, ToRelay,
 };
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
 use stockade_protocol::spec::{Level, SandboxSpec};
@@ -134,11 +134,14 @@ impl Stage {
             heard: VecDeque::new(),
             specs: HashMap::new(),
             told: 0,
+            released: Vec::new(),
         };
         assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
-        let hello =
-            FromLauncher::Hello { version: 1, pid: 1, plan: Plan::User, memory: MemoryMechanism::Monitor };
+        let program = Program::default();
+        let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
+        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
+        launcher.relay.send(&FromRelay::Told, &[]).unwrap();
         launcher
     }
 
@@ -228,27 +231,37 @@ pub(super) struct Launcher {
     specs: HashMap<SpecNumber, Arc<SandboxSpec>>,
     /// How many specs it was told in all.
     pub(super) told: usize,
+    /// The runs it may forget.
+    pub(super) released: Vec<ExecId>,
 }
 
 impl Launcher {
     fn receive(&mut self) -> (ToLauncher, Vec<OwnedFd>) {
-        if let Some(heard) = self.heard.pop_front() {
-            return heard;
-        }
-        loop {
-            assert!(wait_readable(&self.channel, LONG), "the launcher hears nothing");
+        assert!(self.hears_within(LONG), "the launcher hears nothing");
+        self.heard.pop_front().unwrap()
+    }
+
+    /// Whether something comes in this time that is more than what a launcher is to keep and to forget.
+    fn hears_within(&mut self, within: Duration) -> bool {
+        while self.heard.is_empty() {
+            if !wait_readable(&self.channel, within) {
+                return false;
+            }
             match self.channel.receive().unwrap().expect("the daemon has closed the channel") {
                 (ToLauncher::Spec { number, spec }, _) => {
                     assert!(self.specs.insert(number, spec).is_none(), "a number has two specs");
                     assert!(self.specs.len() <= MAX_SPECS, "more than a launcher takes");
                     self.told += 1;
                 }
+                (ToLauncher::Release { exec_ids }, _) => self.released.extend(exec_ids),
+                (ToLauncher::InputEnded { .. }, _) => {}
                 (ToLauncher::ForgetSpec { number }, _) => {
                     assert!(self.specs.remove(&number).is_some(), "it never knew that");
                 }
-                other => return other,
+                other => self.heard.push_back(other),
             }
         }
+        true
     }
 
     /// What a launch is confined to.
@@ -263,8 +276,12 @@ impl Launcher {
     /// The next message, which must be a launch.
     pub(super) fn launch(&mut self) -> (Launch, Vec<OwnedFd>) {
         match self.receive() {
-            (ToLauncher::Launch(launch), descriptors) => {
+            (ToLauncher::Launch(launch), mut descriptors) => {
                 drop(self.spec(&launch));
+                if launch.note.fed {
+                    // What a launcher holds until it's told that all is written.
+                    drop(descriptors.pop().expect("the write end isn't there"));
+                }
                 (*launch, descriptors)
             }
             (other, _) => panic!("{other:?} instead of a launch"),
@@ -273,7 +290,7 @@ impl Launcher {
 
     /// Whether something comes within a moment.
     pub(super) fn hears_something(&mut self) -> bool {
-        !self.heard.is_empty() || wait_readable(&self.channel, Duration::from_millis(100))
+        self.hears_within(Duration::from_millis(100))
     }
 
     pub(super) fn say(&self, message: &FromLauncher, descriptors: &[OwnedFd]) {
@@ -320,6 +337,7 @@ impl Launcher {
             exec_id,
             head: wrote.head,
             next_seq: wrote.next_seq,
+            acknowledged: 0,
             oldest_offset: wrote.oldest_offset,
             oldest_seq: wrote.oldest_seq,
             eof: wrote.eof,

@@ -10,7 +10,7 @@
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
-//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`].
+//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -18,11 +18,13 @@ pub use spawn::{copy_as_launcher, may_copy};
 mod bank;
 mod check;
 mod embedded;
+mod keeping;
 mod outbox;
 mod outlet;
 mod preparation;
 mod pressure;
 mod progress;
+mod records;
 mod run;
 mod satellites;
 mod spares;
@@ -46,14 +48,15 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::Pid;
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, Warmth};
-use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, Launch, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome};
+use stockade_protocol::launch::{FromLauncher, Launch, ToLauncher};
+use stockade_protocol::outcome::{CancelReason, Outcome};
 use stockade_protocol::spec::SandboxSpec;
 
 use crate::cgroup::{Cgroups, RunCgroup};
 use crate::failure::Staged;
 use crate::poller::{Interest, Poller, Ready};
 use check::Permitted;
+use keeping::{CALLER, DOOR, Keeping};
 use outbox::Outbox;
 use pressure::Pressure;
 use run::{Due, Run, Source};
@@ -66,8 +69,8 @@ const SUPERVISOR: u64 = 0;
 const SIGNALS: u64 = 1;
 const MONITOR: u64 = 2;
 const RELAY: u64 = 3;
-/// A run's number is its first token ([`Source`]).
-const FIRST_RUN: u64 = Source::COUNT;
+/// A run's number is its first token ([`Source`]). Below it are these, [`DOOR`] and [`CALLER`].
+const FIRST_RUN: u64 = 2 * Source::COUNT;
 /// A template's token is its number and this: no run's number ever comes so far.
 const FIRST_TEMPLATE: u64 = 1 << 63;
 /// Messages taken from one socket before the others have their turn.
@@ -126,7 +129,9 @@ struct Launcher {
     dying_groups: Vec<RunCgroup>,
     /// The namespaces that no run may be in.
     namespaces: verify::Namespaces,
-    /// The supervisor is gone or has said so: no new run, and the end once all have ended.
+    /// What it has if it outlives its supervisor.
+    keeping: Option<Keeping>,
+    /// The supervisor has said so, or is gone for good: no new run, and the end once all have ended.
     closing: bool,
 }
 
@@ -166,6 +171,7 @@ impl Launcher {
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
             namespaces: verify::Namespaces::default(),
+            keeping: None,
             closing: false,
         })
     }
@@ -198,6 +204,8 @@ impl Launcher {
             SIGNALS => self.reap(),
             MONITOR => self.hear_monitor(event),
             RELAY => self.hear_relay(event),
+            DOOR => self.hear_door(),
+            CALLER => self.hear_caller(),
             token if token >= FIRST_TEMPLATE => self.order(token - FIRST_TEMPLATE),
             token => match Source::of(token) {
                 (number, Source::Worker) => self.hear_worker(number),
@@ -217,14 +225,14 @@ impl Launcher {
                 Ok(Some((message, descriptors))) => self.command(message, descriptors),
                 Err(error) if error.would_block() => return,
                 // A message we can't read is one we can't answer: the two aren't of one version.
-                Ok(None) | Err(_) => return self.close(),
+                Ok(None) | Err(_) => return self.lose_supervisor(),
             }
         }
     }
 
     fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
         match message {
-            ToLauncher::Hello { version } => self.hello(version),
+            ToLauncher::Hello { version, keep } => self.hello(version, keep, descriptors),
             ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),
             ToLauncher::ForgetSpec { number } => self.specs.forget(number),
             ToLauncher::Launch(launch) => {
@@ -237,6 +245,23 @@ impl Launcher {
                 }
             }
             ToLauncher::Cancel { exec_id, reason } => self.condemn_id(exec_id, Outcome::Cancelled { reason }),
+            ToLauncher::Release { exec_ids } => {
+                for exec_id in exec_ids {
+                    if let Some(records) = self.supervisor.records_mut() {
+                        records.release(exec_id);
+                    }
+                }
+            }
+            ToLauncher::ReleaseOutput { exec_id, next_seq } => {
+                if let Some(records) = self.supervisor.records_mut() {
+                    records.release_output(exec_id, next_seq);
+                }
+            }
+            ToLauncher::InputEnded { exec_id, bytes } => {
+                if let Some(records) = self.supervisor.records_mut() {
+                    records.input_ended(exec_id, bytes);
+                }
+            }
             ToLauncher::OutputExceeded { exec_id } => {
                 let limit = self.run_mut(exec_id).and_then(|run| run.limits.output).unwrap_or(0);
                 self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
@@ -245,26 +270,6 @@ impl Launcher {
             // Terminals aren't there yet.
             _ => {}
         }
-    }
-
-    fn hello(&mut self, version: u16) {
-        if version != LAUNCH_VERSION {
-            return self.close();
-        }
-        let mut beside = Vec::new();
-        if !self.embedded {
-            match self.start_relay() {
-                Ok(socket) => beside.push(socket),
-                Err(_) => return self.close(),
-            }
-        }
-        let hello = FromLauncher::Hello {
-            version: LAUNCH_VERSION,
-            pid: std::process::id(),
-            plan: self.plan,
-            memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
-        };
-        self.supervisor.send(hello, beside, &self.poller);
     }
 
     /// Ends every run, and the launcher after them.
@@ -284,8 +289,12 @@ impl Launcher {
         self.launch(launch, within, descriptors);
     }
 
-    fn launch(&mut self, launch: Launch, within: Staged<Permitted>, descriptors: Vec<OwnedFd>) {
+    fn launch(&mut self, launch: Launch, within: Staged<Permitted>, mut descriptors: Vec<OwnedFd>) {
         let exec_id = launch.exec_id;
+        let input = if launch.note.fed { descriptors.pop() } else { None };
+        if let Some(records) = self.supervisor.records_mut() {
+            records.begin(&launch, input);
+        }
         let ordered = within.and_then(|within| {
             check::permit_launch(&launch, &within, self.closing)?;
             preparation::order(launch, within, descriptors)
@@ -314,11 +323,12 @@ impl Launcher {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        let alone = self.alone_deadline();
         let runs = self.runs.values().filter_map(Run::deadline);
         let outboxes = [self.supervisor.outbox(), self.monitor.as_ref(), self.relay.as_ref()];
         let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
         let look = self.pressure.deadline().filter(|_| self.templates.has_spares());
-        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1);
+        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1).chain(alone);
         runs.chain(ours).chain(self.templates.deadline()).min()
     }
 
@@ -356,6 +366,10 @@ impl Launcher {
         }
         self.refill(now);
         self.tell_warmth(now);
+        self.end_unclaimed(now);
+        if self.alone_until().is_some_and(|at| at <= now) {
+            self.close();
+        }
     }
 
     /// Tries again what couldn't be sent because too many descriptors were on their way.

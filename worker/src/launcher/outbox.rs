@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -23,7 +24,7 @@ pub(crate) struct Outbox {
     hears: bool,
     /// What it's registered for; `None`: it isn't.
     interest: Option<Interest>,
-    queue: VecDeque<(Packed, Vec<OwnedFd>)>,
+    queue: VecDeque<(Rc<Packed>, Vec<OwnedFd>)>,
     /// When it's tried again though nothing tells that there is room.
     again: Option<Instant>,
 }
@@ -63,7 +64,20 @@ impl Outbox {
         descriptors: Vec<OwnedFd>,
         poller: &Poller,
     ) -> Result<(), ChannelError> {
-        self.queue.push_back((Packed::new(message)?, descriptors));
+        self.deliver_packed(Rc::new(Packed::new(message)?), descriptors, poller)
+    }
+
+    /// As [`deliver`](Self::deliver), of a message that somebody keeps.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub(crate) fn deliver_packed(
+        &mut self,
+        packed: Rc<Packed>,
+        descriptors: Vec<OwnedFd>,
+        poller: &Poller,
+    ) -> Result<(), ChannelError> {
+        self.queue.push_back((packed, descriptors));
         self.flush(poller)
     }
 

@@ -16,13 +16,18 @@ use crate::poller::Ready;
 use crate::relay::{RelayCommand, RelayReport};
 
 impl Launcher {
-    pub(super) fn start_relay(&mut self) -> io::Result<OwnedFd> {
-        let (pid, channel) = spawn::satellite("relay")?;
+    /// A socket to the relay for a supervisor, which takes the place of the one before; the first has the relay started.
+    pub(super) fn relay_socket(&mut self) -> io::Result<OwnedFd> {
         let (ours, theirs) = stockade_wire::socket::seqpacket_pair()?;
-        let mut relay = Outbox::new(channel, RELAY, &self.poller)?;
+        let relay = match &mut self.relay {
+            Some(relay) => relay,
+            none => {
+                let (pid, channel) = spawn::satellite("relay")?;
+                self.satellites.push(pid);
+                none.insert(Outbox::new(channel, RELAY, &self.poller)?)
+            }
+        };
         relay.send(&RelayCommand::Supervisor, vec![theirs], &self.poller);
-        self.satellites.push(pid);
-        self.relay = Some(relay);
         Ok(ours)
     }
 

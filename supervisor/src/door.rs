@@ -1,0 +1,151 @@
+//! The door of a launcher that outlives us: a socket that we make, the launcher listens on, and our successor connects to.
+//!
+//! ```text
+//! successor ── connect ──> launcher    the launcher looks at its user id
+//! successor <── Known ──── launcher    the successor looks at its user id and the launcher's token
+//! successor ── Again ────> launcher    the launcher looks at the supervisor's token
+//! ```
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags};
+use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
+use stockade_protocol::launch::{FromLauncher, Keep, LAUNCH_VERSION, OLDEST_LAUNCH_VERSION};
+use stockade_wire::channel::{Channel, ChannelError, unpack};
+use stockade_wire::socket;
+use tokio::io::Interest;
+use tokio::time::{sleep, timeout};
+
+use crate::watched::watch;
+
+/// The pause before a door with a queue is tried again.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a launcher wasn't met.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoorError {
+    /// Nobody is there.
+    #[error("cannot connect to the launcher")]
+    Connect(#[source] io::Error),
+    /// Somebody else is.
+    #[error("user {0} answers instead of the launcher")]
+    Stranger(u32),
+    /// It doesn't know the secret.
+    #[error("what answers isn't the launcher that was started")]
+    Impostor,
+    /// It says nothing.
+    #[error("the launcher says nothing")]
+    Silent,
+    /// It says what it mustn't.
+    #[error("the launcher's greeting can't be understood")]
+    Greeting(#[source] ChannelError),
+    /// Of another time.
+    #[error(
+        "the launcher speaks version {0} at most, and this daemon {OLDEST_LAUNCH_VERSION} to {LAUNCH_VERSION}"
+    )]
+    Version(u16),
+}
+
+/// A launcher that was met.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) channel: Channel,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Makes a door in a directory that is ours; nobody can connect until the launcher listens.
+///
+/// # Errors
+/// Those of bind(2) and chmod(2).
+pub(crate) fn make(directory: &Path, name: &str) -> io::Result<OwnedFd> {
+    let (_held, address) = address(directory, name)?;
+    let door =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&door, &address)?;
+    rustix::fs::chmodat(rustix::fs::CWD, directory.join(name), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+    Ok(door)
+}
+
+/// By way of the directory's descriptor, which must be held: no path is too long for it.
+fn address(directory: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let held = rustix::fs::open(directory, flags, Mode::empty())?;
+    let mut path = OsString::from(format!("/proc/self/fd/{}/", held.as_raw_fd()));
+    path.push(name);
+    let address = SocketAddrUnix::new(path)?;
+    Ok((held, address))
+}
+
+/// Knocks, and makes sure who answers.
+///
+/// # Errors
+/// [`DoorError`].
+pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
+    let socket = connect(door, within).await.map_err(DoorError::Connect)?;
+    let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
+    if peer.uid() != rustix::process::geteuid().as_raw() {
+        return Err(DoorError::Stranger(peer.uid()));
+    }
+    let pidfd = match getsockopt(&socket, PeerPidfd) {
+        Ok(pidfd) => pidfd,
+        Err(_before_6_5) => {
+            let pid = Pid::from_raw(peer.pid()).ok_or(DoorError::Impostor)?;
+            rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                .map_err(|errno| DoorError::Connect(errno.into()))?
+        }
+    };
+    let known = timeout(within, hear(&socket)).await.map_err(|_elapsed| DoorError::Silent)??;
+    match known {
+        FromLauncher::Known { version, .. } if version < OLDEST_LAUNCH_VERSION => {
+            Err(DoorError::Version(version))
+        }
+        FromLauncher::Known { token, .. } if token == keep.launcher => {
+            Ok(Met { channel: Channel::new(socket), pid: peer.pid(), pidfd })
+        }
+        _ => Err(DoorError::Impostor),
+    }
+}
+
+async fn connect(door: &Path, within: Duration) -> io::Result<OwnedFd> {
+    let directory = door.parent().unwrap_or(Path::new("/"));
+    let name = door.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (_held, address) = address(directory, name)?;
+    let until = Instant::now() + within;
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // Its queue is full.
+            Err(Errno::AGAIN) if Instant::now() < until => sleep(PAUSE).await,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+async fn hear(socket: &OwnedFd) -> Result<FromLauncher, DoorError> {
+    let failed = |error: io::Error| DoorError::Greeting(error.into());
+    let watched = socket.try_clone().and_then(|copy| watch(copy, Interest::READABLE)).map_err(failed)?;
+    let mut buffer = vec![0; MAX_LAUNCH_INLINE + 1];
+    loop {
+        let mut guard = watched.readable().await.map_err(failed)?;
+        match guard.try_io(|socket| socket::receive(socket, &mut buffer)) {
+            Err(_would_block) => {}
+            Ok(received) => {
+                let received = received.map_err(failed)?;
+                let greeting = unpack(&buffer[..received.length], received.descriptors);
+                return greeting.map(|(message, _none)| message).map_err(DoorError::Greeting);
+            }
+        }
+    }
+}

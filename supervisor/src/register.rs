@@ -1,0 +1,371 @@
+//! Which launchers were started from a state directory, so that the next supervisor finds them: a file that is the old or the
+//! new one at any moment, never half of either.
+//!
+//! It holds the secrets by which launchers and supervisors know each other, so nobody else may read it. The launchers keep
+//! everything else there is to know of their runs.
+
+use core::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use stockade_protocol::launch::{Keep, Token};
+
+use crate::door;
+
+/// The version of the file that is written, and the newest that is read.
+const VERSION: u32 = 1;
+/// Its name in the state directory.
+const NAME: &str = "launchers.json";
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 64 * 1024;
+/// The most launchers: each upgrade leaves one as long as its runs go on.
+const LAUNCHERS: usize = 16;
+
+/// Why there is no register.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// It can't be read or written.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It isn't what was written.
+    #[error(
+        "{path} is damaged: {reason}; remove it to start without the runs that an earlier daemon may have left"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A newer supervisor has written it.
+    #[error(
+        "{path} was written by a newer stockade (version {version} of the file, this one knows {VERSION}); start that one, \
+         or remove the file to start without the runs it may have left"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// More launchers than there may be.
+    #[error(
+        "{LAUNCHERS} older launchers still have runs; no other may outlive this daemon until some have ended"
+    )]
+    Full,
+    /// The kernel gives no secrets.
+    #[error("cannot make a secret")]
+    Secret(#[source] io::Error),
+}
+
+/// A launcher that was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its door's name.
+    door: String,
+    /// Its process id when it was started, for people.
+    pid: Option<u32>,
+    /// The most workers parked for one template.
+    pub(crate) parked: u32,
+    pub(crate) keep: Keep,
+}
+
+/// The register, open.
+#[derive(Debug, Clone)]
+pub(crate) struct Register(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: PathBuf,
+    doors: PathBuf,
+    parked: u32,
+    entries: RefCell<Vec<Entry>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    #[serde(default)]
+    launchers: Vec<Written>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    door: String,
+    pid: Option<u32>,
+    parked: u32,
+    launcher: String,
+    supervisor: String,
+}
+
+impl Register {
+    /// Reads what is there. `state`: the state directory; `doors`: where doors are; `parked`: what launchers are started with.
+    ///
+    /// # Errors
+    /// [`RegisterError`].
+    pub(crate) fn open(state: &Path, doors: &Path, parked: u32) -> Result<Self, RegisterError> {
+        let entries = read(&state.join(NAME))?;
+        let (state, doors) = (state.to_owned(), doors.to_owned());
+        Ok(Self(Rc::new(Inner { state, doors, parked, entries: RefCell::new(entries) })))
+    }
+
+    /// The launchers that were started, oldest first.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.0.entries.borrow().clone()
+    }
+
+    /// What launchers are started with.
+    pub(crate) fn parked(&self) -> u32 {
+        self.0.parked
+    }
+
+    /// Where a launcher's door is.
+    pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.0.doors.join(&entry.door)
+    }
+
+    /// Makes a door for another launcher, and writes it down before anybody knows of it.
+    ///
+    /// # Errors
+    /// [`RegisterError`]; no door is left then.
+    pub(crate) fn add(&self, pid: Option<u32>) -> Result<(Entry, OwnedFd), RegisterError> {
+        if self.0.entries.borrow().len() >= LAUNCHERS {
+            return Err(RegisterError::Full);
+        }
+        let secret = || secret().map_err(RegisterError::Secret);
+        let keep = Keep { launcher: secret()?, supervisor: secret()? };
+        let door = format!("launcher-{}.sock", &hex(&secret()?.0)[..16]);
+        let path = self.0.doors.join(&door);
+        let failed = |source: io::Error| RegisterError::Io { path: path.clone(), source };
+        let listening = door::make(&self.0.doors, &door).map_err(failed)?;
+        let entry = Entry { door, pid, parked: self.0.parked, keep };
+        self.0.entries.borrow_mut().push(entry.clone());
+        if let Err(error) = self.write() {
+            self.remove(Some(keep));
+            return Err(error);
+        }
+        Ok((entry, listening))
+    }
+
+    /// Forgets a launcher that has ended, and its door.
+    pub(crate) fn remove(&self, keep: Option<Keep>) {
+        let Some(keep) = keep else { return };
+        let gone: Vec<Entry> =
+            self.0.entries.borrow_mut().extract_if(.., |entry| entry.keep == keep).collect();
+        for entry in gone {
+            if let Err(error) = std::fs::remove_file(self.path_of(&entry))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, door = entry.door, "a launcher's door can't be removed");
+            }
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(
+                reason = crate::admission::chain(&error),
+                "what launchers there are can't be written down"
+            );
+        }
+    }
+
+    fn write(&self) -> Result<(), RegisterError> {
+        let path = self.0.state.join(NAME);
+        let launchers = self.0.entries.borrow().iter().map(Written::from).collect();
+        replace(&path, &Document { version: VERSION, launchers })
+            .map_err(|source| RegisterError::Io { path, source })
+    }
+}
+
+impl From<&Entry> for Written {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            door: entry.door.clone(),
+            pid: entry.pid,
+            parked: entry.parked,
+            launcher: hex(&entry.keep.launcher.0),
+            supervisor: hex(&entry.keep.supervisor.0),
+        }
+    }
+}
+
+impl TryFrom<Written> for Entry {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { door, pid, parked, launcher, supervisor } = written;
+        if door.is_empty() || door.contains('/') {
+            return Err(format!("`{door}` can't be a door's name"));
+        }
+        let token = |text: &str| unhex(text).map(Token).ok_or("a secret isn't 64 hexadecimal digits");
+        Ok(Self {
+            door,
+            pid,
+            parked,
+            keep: Keep { launcher: token(&launcher)?, supervisor: token(&supervisor)? },
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Entry>, RegisterError> {
+    let io = |source: io::Error| RegisterError::Io { path: path.to_owned(), source };
+    let damaged = |reason: String| RegisterError::Damaged { path: path.to_owned(), reason };
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io)?,
+    };
+    let mut text = String::new();
+    match file.take(LARGEST + 1).read_to_string(&mut text) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(damaged("it is no text".to_owned()));
+        }
+        read => read.map_err(io)?,
+    };
+    if text.len() as u64 > LARGEST {
+        return Err(damaged(format!("it is longer than {LARGEST} bytes")));
+    }
+    // The version first: of a newer one nothing else need be what we know.
+    let version: Version = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    if version.version > VERSION {
+        return Err(RegisterError::Newer { path: path.to_owned(), version: version.version });
+    }
+    let document: Document = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    document.launchers.into_iter().map(|written| Entry::try_from(written).map_err(damaged)).collect()
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Puts a file in the place of another, on disk before it has its name.
+fn replace(path: &Path, document: &Document) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(document)?)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn secret() -> io::Result<Token> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(Token(bytes))
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+        }
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn open(directory: &Path) -> Result<Register, RegisterError> {
+        Register::open(directory, directory, 8)
+    }
+
+    #[test]
+    fn the_next_finds_what_the_one_before_has_written_and_nothing_that_was_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let before = open(directory.path()).unwrap();
+        let (one, _door) = before.add(Some(1)).unwrap();
+        let (two, _door) = before.add(None).unwrap();
+        assert_eq!(open(directory.path()).unwrap().entries(), [one.clone(), two.clone()]);
+        assert!(before.path_of(&one).exists());
+        before.remove(Some(one.keep));
+        assert!(!before.path_of(&one).exists() && before.path_of(&two).exists());
+        assert_eq!(open(directory.path()).unwrap().entries(), [two]);
+    }
+
+    #[test]
+    fn secrets_differ_and_nobody_else_may_read_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let register = open(directory.path()).unwrap();
+        let (one, _door) = register.add(None).unwrap();
+        let (two, _door) = register.add(None).unwrap();
+        let all = [one.keep.launcher, one.keep.supervisor, two.keep.launcher, two.keep.supervisor];
+        for (at, token) in all.iter().enumerate() {
+            assert!(!all[..at].contains(token) && token.0 != [0; 32]);
+        }
+        for path in [directory.path().join(NAME), register.path_of(&one)] {
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_newer_file_is_refused_by_name_and_an_unfinished_one_is_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        let token = "0".repeat(64);
+        let with = |door: &str, secret: &str| {
+            format!(
+                r#"{{"version": 1, "launchers": [{{"door": "{door}", "pid": 1, "parked": 8, "launcher": "{secret}", "supervisor": "{token}"}}]}}"#
+            )
+        };
+        for (text, says) in [
+            ("", "damaged"),
+            ("{\"version\": 1, \"launchers\": [", "damaged"),
+            ("{\"launchers\": []}", "version"),
+            (&with("../door", &token), "can't be a door's name"),
+            (&with("door", "abc"), "hexadecimal"),
+            ("{\"version\": 2, \"anything\": []}", "newer"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = open(directory.path()).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("launchers.json"), "{text}: {error}");
+        }
+        std::fs::write(&path, with("door", &token)).unwrap();
+        assert_eq!(open(directory.path()).unwrap().entries().len(), 1);
+        std::fs::write(path.with_extension("new"), "{").unwrap();
+        let register = open(directory.path()).unwrap();
+        register.add(None).unwrap();
+        assert_eq!(open(directory.path()).unwrap().entries().len(), 2);
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let register = open(directory.path()).unwrap();
+        for _ in 0..LAUNCHERS {
+            register.add(None).unwrap();
+        }
+        assert!(matches!(register.add(None), Err(RegisterError::Full)));
+    }
+}

@@ -1,0 +1,213 @@
+//! What becomes of one run.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use stockade_protocol::Bytes;
+use stockade_protocol::client::{ClientMessage, ExecRequest, Overrides, StdinMode};
+use stockade_protocol::outcome::{Clock, Outcome};
+use stockade_tests::setting::marker;
+use stockade_tests::wire::request;
+use stockade_tests::{Daemon, Ended, Ground, Mode, left, wait_until};
+
+use crate::follower::Follower;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A daemon of its own and a client's ground, for each mode.
+fn each() -> impl Iterator<Item = (Daemon, Ground)> {
+    Mode::daemons_here()
+        .into_iter()
+        .map(|mode| (Daemon::start(mode.server(), &[]), Ground::new(mode.client())))
+}
+
+fn bash(ground: &Ground, line: &str) -> ExecRequest {
+    request(ground, "default", &["bash", "-c", line])
+}
+
+/// Three hundred lines, one each ten milliseconds, and their text.
+fn lines() -> (&'static str, String) {
+    let line = "for i in {1..300}; do echo line $i; sleep 0.01; done; exit 3";
+    (line, (1..=300).map(|number| format!("line {number}\n")).collect())
+}
+
+#[test]
+fn a_run_outlives_a_killed_daemon_and_no_byte_of_it_is_lost_or_doubled() {
+    for (daemon, ground) in each() {
+        let (line, text) = lines();
+        let mut run = Follower::of(&daemon, &ground, bash(&ground, line));
+        for bytes in [200, 1000] {
+            run.follow(|run| run.output.len() > bytes);
+            daemon.kill();
+            // What was in the socket when it was killed is still there.
+            run.follow(|_| false);
+            assert!(run.end.is_none(), "it has ended too soon to be tested");
+            daemon.start_again(&[]);
+            run.come_back(&daemon);
+        }
+        assert_eq!(run.follow_to_the_end().0, Outcome::Exited { code: 3 });
+        assert_eq!(String::from_utf8_lossy(&run.output), text);
+        run.acknowledge();
+    }
+}
+
+#[test]
+fn what_has_ended_while_no_daemon_was_there_is_told_with_its_true_end() {
+    for (daemon, ground) in each() {
+        let made = ground.work().join("made");
+        let line = "echo before; sleep 0.5; echo after; touch made; exit 7";
+        let mut run = Follower::of(&daemon, &ground, bash(&ground, line));
+        run.follow(|run| !run.output.is_empty());
+        daemon.kill();
+        assert!(wait_until(SOON, || made.exists()), "it doesn't go on");
+        assert!(wait_until(SOON, || left::with_word("touch made; exit 7").is_empty()), "it doesn't end");
+        daemon.start_again(&[]);
+        run.come_back(&daemon);
+        let (outcome, usage) = run.follow_to_the_end().clone();
+        assert_eq!(outcome, Outcome::Exited { code: 7 });
+        assert!((400_000..5_000_000).contains(&usage.wall_us), "{usage:?}");
+        assert_eq!(usage.bytes_out, 13, "{usage:?}");
+        assert_eq!(run.output, b"before\nafter\n");
+        // Once more: it is kept until it's acknowledged, through another death, too.
+        daemon.kill_and_start_again(&[]);
+        let mut again = run;
+        again.end = None;
+        again.output.clear();
+        again.come_back_from_the_start(&daemon);
+        assert_eq!(again.follow_to_the_end().0, Outcome::Exited { code: 7 });
+        assert_eq!(again.output, b"before\nafter\n");
+        again.acknowledge();
+        let listed = || Ended::of(daemon.ask(&ground, &["ps"])).text();
+        assert!(wait_until(SOON, || !listed().contains(&again.exec_id.to_string())), "{}", listed());
+    }
+}
+
+#[test]
+fn limits_hold_while_no_daemon_is_there() {
+    for (daemon, ground) in each() {
+        let word = marker("unattended");
+        let mut asked = bash(&ground, &format!("echo here; sleep 50; echo {word}"));
+        asked.overrides = Overrides { wall_ms: Some(1500), ..Overrides::default() };
+        let mut run = Follower::of(&daemon, &ground, asked);
+        run.follow(|run| !run.output.is_empty());
+        daemon.kill();
+        assert!(!left::with_word(&word).is_empty(), "it died with the daemon");
+        assert!(wait_until(Duration::from_secs(10), || left::with_word(&word).is_empty()), "it goes on");
+        daemon.start_again(&[]);
+        run.come_back(&daemon);
+        assert_eq!(run.follow_to_the_end().0, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 1500 });
+        run.acknowledge();
+    }
+}
+
+#[test]
+fn a_stop_that_keeps_runs_ends_none_and_refuses_new_ones_until_the_next_daemon() {
+    for mode in Mode::daemons_here() {
+        let daemon = Daemon::start(mode.server(), &["--keep-runs"]);
+        let ground = Ground::new(mode.client());
+        let (line, text) = lines();
+        let mut run = Follower::of(&daemon, &ground, bash(&ground, line));
+        run.follow(|run| run.output.len() > 500);
+        daemon.signal(Signal::TERM);
+        assert!(daemon.ends_within(SOON), "{}", daemon.log());
+        run.follow(|_| false);
+        assert!(!daemon.socket.exists(), "nobody serves it");
+        daemon.start_again(&[]);
+        run.come_back(&daemon);
+        assert_eq!(run.follow_to_the_end().0, Outcome::Exited { code: 3 });
+        assert_eq!(String::from_utf8_lossy(&run.output), text);
+        run.acknowledge();
+        let after = Ended::of({
+            let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
+            command.args(["--", "echo", "after"]);
+            command
+        });
+        after.expect_code(0).expect_text("after");
+    }
+}
+
+#[test]
+fn a_run_keeps_its_owner_its_policy_and_its_command() {
+    for (daemon, ground) in each() {
+        let word = marker("kept");
+        let mut asked = request(&ground, "strict", &["bash", "-c", &format!("sleep 50; echo {word}")]);
+        asked.detach = true;
+        let run = Follower::of(&daemon, &ground, asked);
+        let id = run.exec_id.to_string();
+        let mine = || Ended::of(daemon.ask(&ground, &["ps", "--json"])).text();
+        assert!(wait_until(SOON, || mine().contains("running")), "{}", mine());
+        daemon.kill_and_start_again(&[]);
+        let listed = mine();
+        for word in [&id, "strict", &word, "running"] {
+            assert!(listed.contains(word), "no {word} in {listed}");
+        }
+        if daemon.ground.person.is_root() && !ground.person.is_root() {
+            // Root sees everybody's, and another user's own daemon would see none.
+            let roots = Ground::new(daemon.ground.person);
+            assert!(Ended::of(daemon.ask(&roots, &["ps"])).text().contains(&id));
+        }
+        Ended::of(daemon.ask(&ground, &["kill", &id])).expect_code(0);
+        assert!(wait_until(SOON, || left::with_word(&word).is_empty()), "it can't be killed");
+    }
+}
+
+#[test]
+fn a_run_whose_input_the_daemon_was_writing_is_lost_and_sees_no_end_of_input() {
+    for (daemon, ground) in each() {
+        let made = ground.work().join("input-ended");
+        let mut asked = bash(&ground, "cat; touch input-ended");
+        asked.stdin = StdinMode::Stream;
+        let mut run = Follower::of(&daemon, &ground, asked);
+        let exec_id = run.exec_id;
+        run.say(&ClientMessage::StdinData { exec_id, bytes: Bytes::from("half of it") });
+        run.follow(|run| !run.output.is_empty());
+        daemon.kill_and_start_again(&[]);
+        run.come_back(&daemon);
+        let (outcome, _) = run.follow_to_the_end();
+        assert!(matches!(outcome, Outcome::Lost { reason } if reason.contains("input")), "{outcome:?}");
+        assert!(!made.exists(), "it took the daemon's end for that of its input");
+        run.acknowledge();
+    }
+}
+
+#[test]
+fn a_run_whose_input_was_written_whole_goes_on() {
+    for (daemon, ground) in each() {
+        let mut asked = bash(&ground, "cat; sleep 1; echo end");
+        asked.stdin = StdinMode::Inline(Bytes::from("all of it\n"));
+        let mut run = Follower::of(&daemon, &ground, asked);
+        run.follow(|run| !run.output.is_empty());
+        // That its input has been written whole the launcher is told right after the write.
+        std::thread::sleep(Duration::from_millis(100));
+        daemon.kill_and_start_again(&[]);
+        run.come_back(&daemon);
+        let (outcome, usage) = run.follow_to_the_end().clone();
+        assert_eq!(outcome, Outcome::Exited { code: 0 });
+        assert_eq!(usage.bytes_in, 10, "{usage:?}");
+        assert_eq!(run.output, b"all of it\nend\n");
+        run.acknowledge();
+    }
+}
+
+#[test]
+fn a_run_that_nobody_comes_back_for_ends_and_a_detached_one_does_not() {
+    let mode = Mode::a_daemon();
+    let (daemon, ground) = (Daemon::start(mode.server(), &[]), Ground::new(mode.client()));
+    let (attached, detached) = (marker("attached"), marker("detached"));
+    let with = |word: &str, detach| {
+        let mut asked = bash(&ground, &format!("echo here; sleep 300; echo {word}"));
+        asked.policy = "build".to_owned();
+        asked.detach = detach;
+        let mut run = Follower::of(&daemon, &ground, asked);
+        run.follow(|run| !run.output.is_empty());
+        run
+    };
+    let (one, other) = (with(&attached, false), with(&detached, true));
+    daemon.kill_and_start_again(&[]);
+    drop(one);
+    std::thread::sleep(Duration::from_secs(20));
+    assert!(!left::with_word(&attached).is_empty(), "its client had ten seconds more");
+    assert!(wait_until(SOON, || left::with_word(&attached).is_empty()), "it goes on without a client");
+    assert!(!left::with_word(&detached).is_empty(), "it needs no client");
+    Ended::of(daemon.ask(&ground, &["kill", &other.exec_id.to_string()])).expect_code(0);
+}

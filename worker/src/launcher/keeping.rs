@@ -1,0 +1,217 @@
+//! How a launcher outlives its supervisor: it has a door, a socket that the next supervisor connects to. Whoever does is the
+//! supervisor's user, and is told a secret of the launcher's; one who answers with the supervisor's takes its place.
+//!
+//! ```text
+//! attended ── its channel ends ──> alone ── Again, with the token ──> attended
+//!     │ Shutdown                     │ no run goes on, and what is kept of them is old
+//!     v                              v
+//!  closing                        closing
+//! ```
+//!
+//! Alone it goes on as before: every limit is armed here or below, what is said is kept ([`super::records`]), and output goes
+//! into the rings until they are full. A run whose input came through the supervisor ends, since nobody can tell how much
+//! of it has arrived; and so do, after a while, the runs that end with their client's connection.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::net::SocketFlags;
+use stockade_protocol::ExecId;
+use stockade_protocol::bounds::UNCLAIMED_MS;
+use stockade_protocol::launch::{
+    FromLauncher, Keep, LAUNCH_VERSION, OLDEST_LAUNCH_VERSION, ToLauncher, Token,
+};
+use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome};
+use stockade_wire::channel::Channel;
+use stockade_wire::program;
+
+use super::records::Records;
+use super::specs::Specs;
+use super::{Launcher, SUPERVISOR};
+use crate::poller::Interest;
+
+/// The door's token, and that of whoever stands in it.
+pub(super) const DOOR: u64 = 4;
+pub(super) const CALLER: u64 = 5;
+/// Connections that may wait at the door.
+const BACKLOG: i32 = 4;
+/// How long what is known of ended runs is kept for a next supervisor, if none comes.
+const UNATTENDED: Duration = Duration::from_secs(10 * 60);
+
+/// What a launcher has that outlives its supervisor.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    keep: Keep,
+    door: OwnedFd,
+    /// As whom its supervisors run.
+    uid: u32,
+    /// Who has connected and hasn't shown the token yet. The next one takes its place.
+    caller: Option<Channel>,
+    alone_since: Option<Instant>,
+    /// When runs that are nobody's any more are ended, if nobody has come by then.
+    unclaimed_at: Option<Instant>,
+}
+
+impl Launcher {
+    /// The first supervisor's greeting. `beside`: the door, where it's to be outlived.
+    pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, mut beside: Vec<OwnedFd>) {
+        if version != LAUNCH_VERSION || self.keeping.is_some() {
+            return self.close();
+        }
+        if let Some(keep) = keep {
+            match beside.pop().map(|door| self.open_door(keep, door)) {
+                Some(Ok(keeping)) => self.keeping = Some(keeping),
+                Some(Err(_)) | None => return self.close(),
+            }
+            self.supervisor.keep_records();
+        }
+        self.introduce();
+    }
+
+    /// Says who it is, with a socket to its relay.
+    fn introduce(&mut self) {
+        let mut beside = Vec::new();
+        if !self.embedded {
+            match self.relay_socket() {
+                Ok(socket) => beside.push(socket),
+                Err(_) => return self.close(),
+            }
+        }
+        let hello = FromLauncher::Hello {
+            version: LAUNCH_VERSION,
+            pid: std::process::id(),
+            plan: self.plan,
+            memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
+            program: program::of_this_process(),
+        };
+        self.supervisor.send(hello, beside, &self.poller);
+    }
+
+    fn open_door(&self, keep: Keep, door: OwnedFd) -> io::Result<Keeping> {
+        let supervisor = self.supervisor.outbox().ok_or(io::ErrorKind::NotConnected)?;
+        let uid = getsockopt(supervisor.channel(), PeerCredentials)?.uid();
+        rustix::io::ioctl_fionbio(&door, true)?;
+        // Whoever connects is told the credentials of who has called this.
+        rustix::net::listen(&door, BACKLOG)?;
+        self.poller.add(&door, DOOR, Interest::Read)?;
+        Ok(Keeping { keep, door, uid, caller: None, alone_since: None, unclaimed_at: None })
+    }
+
+    /// Somebody is at the door.
+    pub(super) fn hear_door(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&keeping.door, flags) else { return };
+        let theirs = getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == keeping.uid);
+        if !theirs || self.closing {
+            return;
+        }
+        let caller = Channel::new(socket);
+        let known = FromLauncher::Known { version: LAUNCH_VERSION, token: keeping.keep.launcher };
+        if caller.send(&known, &[]).is_ok() && self.poller.add(&caller, CALLER, Interest::Read).is_ok() {
+            // The one before it, if there is one, leaves the poller with its last descriptor.
+            keeping.caller = Some(caller);
+        }
+    }
+
+    /// Who stands in the door says something: the token, or nothing that matters.
+    pub(super) fn hear_caller(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        let Some(caller) = keeping.caller.take() else { return };
+        let said = match caller.receive::<ToLauncher>() {
+            Err(error) if error.would_block() => {
+                keeping.caller = Some(caller);
+                return;
+            }
+            other => other,
+        };
+        let keep = keeping.keep;
+        if let Ok(Some((ToLauncher::Again { version, token }, _))) = said
+            && (OLDEST_LAUNCH_VERSION..=LAUNCH_VERSION).contains(&version)
+            && is_same(token, keep.supervisor)
+        {
+            drop(self.poller.remove(&caller));
+            self.follow(caller);
+        }
+    }
+
+    /// Another supervisor takes the place of the one before, which is gone or as good as gone.
+    fn follow(&mut self, supervisor: Channel) {
+        self.end_fed_runs();
+        // It has names of its own for what runs are confined to.
+        self.specs = Specs::default();
+        self.warmth.0 = stockade_protocol::confinement::Warmth::default();
+        let taken = self.supervisor.take_over(supervisor.into_socket(), SUPERVISOR, &self.poller);
+        let Some(keeping) = &mut self.keeping else { return };
+        if taken.is_err() {
+            self.supervisor.lose(&self.poller);
+            keeping.is_alone();
+            return;
+        }
+        keeping.alone_since = None;
+        keeping.unclaimed_at = None;
+        self.introduce();
+    }
+
+    /// The supervisor's channel has ended: there will be another, or nobody needs this launcher any more.
+    pub(super) fn lose_supervisor(&mut self) {
+        let Some(keeping) = self.keeping.as_mut().filter(|_| !self.closing) else { return self.close() };
+        keeping.is_alone();
+        self.supervisor.lose(&self.poller);
+        self.end_fed_runs();
+    }
+
+    /// Runs whose input came through the supervisor: how much of it has arrived nobody knows, and the tool must not take the
+    /// end of the supervisor for that of its input.
+    fn end_fed_runs(&mut self) {
+        let fed = self.supervisor.records().map(Records::fed).unwrap_or_default();
+        for exec_id in fed {
+            self.lose_input(exec_id);
+        }
+    }
+
+    fn lose_input(&mut self, exec_id: ExecId) {
+        let reason = "its standard input came through the supervisor, which has ended".to_owned();
+        self.condemn_id(exec_id, Outcome::Lost { reason });
+    }
+
+    /// Ends the runs whose clients were cut off and can't come back, since no supervisor has come.
+    pub(super) fn end_unclaimed(&mut self, now: Instant) {
+        let Some(keeping) = &mut self.keeping else { return };
+        if keeping.unclaimed_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        for exec_id in self.supervisor.records().map(Records::attached).unwrap_or_default() {
+            self.condemn_id(exec_id, Outcome::Cancelled { reason: CancelReason::ClientGone });
+        }
+    }
+
+    /// When something is to be done because no supervisor has come.
+    pub(super) fn alone_deadline(&self) -> Option<Instant> {
+        let unclaimed = self.keeping.as_ref().and_then(|keeping| keeping.unclaimed_at);
+        unclaimed.into_iter().chain(self.alone_until()).min()
+    }
+
+    /// When it ends if no supervisor comes.
+    pub(super) fn alone_until(&self) -> Option<Instant> {
+        let since = self.keeping.as_ref().filter(|_| !self.closing)?.alone_since?;
+        let kept = self.supervisor.records()?.kept_until(UNATTENDED).ok()?;
+        Some(kept.unwrap_or(since))
+    }
+}
+
+impl Keeping {
+    fn is_alone(&mut self) {
+        let now = Instant::now();
+        self.alone_since.get_or_insert(now);
+        self.unclaimed_at.get_or_insert(now + Duration::from_millis(UNCLAIMED_MS));
+    }
+}
+
+/// Whether two secrets are one, in a time that doesn't depend on where they differ.
+fn is_same(one: Token, other: Token) -> bool {
+    one.0.iter().zip(other.0).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+}

@@ -1,12 +1,16 @@
 //! Configuration and policies read again: all or nothing, at once for what comes, and never for what goes on.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use stockade_policies::PolicySet;
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::outcome::Outcome;
 
 use super::stage::{Changes, Client, Stage, until};
-use crate::config::{FILE, LogLevel};
+use crate::config::{Configuration, Count, FILE, LogLevel, Queue, Slots, Space, Span};
+use crate::daemon::{Daemon, Settings};
+use crate::limits::Limits;
 use crate::serve::Order;
 
 fn configure(stage: &Stage, name: &str, text: &str) -> PathBuf {
@@ -127,4 +131,44 @@ fn connections_are_bounded_by_what_holds_when_they_come() {
     settle(&stage, &mut client, 6);
     let mut second = stage.client();
     assert_eq!(second.status().connections, 2);
+}
+
+#[test]
+fn every_limit_reaches_whatever_it_limits() {
+    let settings = Settings {
+        uid: 0,
+        pid: 1,
+        hello_within: Duration::from_secs(1),
+        frame_within: Duration::from_secs(1),
+        home_of: crate::paths::home_of,
+    };
+    let before = Configuration::default();
+    let daemon = Daemon::new(settings, Limits::of(&before, 0), PolicySet::shipped());
+    let mut after = before;
+    after.runs.slots = Slots::nearest(3);
+    after.runs.queue = Queue::nearest(4);
+    after.runs.grace = Span::seconds(5);
+    after.runs.retention = Span::seconds(6);
+    after.connections.total = Count::nearest(7);
+    after.connections.per_user = Count::nearest(2);
+    after.connections.memory = Space::mebibytes(16);
+    after.connections.memory_per_user = Space::mebibytes(8);
+    let mut state = daemon.state.borrow_mut();
+    let entry = state.ledger.entry(1);
+    assert!(entry.allows(100 << 20));
+    state.set_limits(Limits::of(&after, 0));
+    assert!(entry.allows(8 << 20) && !entry.allows(9 << 20));
+    // Of 16 MiB a quarter is for others, and of him much waits.
+    let other = state.ledger.entry(2);
+    other.set(8 << 20);
+    assert!(entry.allows(4 << 20) && !entry.allows(6 << 20));
+    let status = state.status();
+    assert_eq!((status.slots, status.queue_bound), (3, 4));
+    let limits = &state.limits;
+    assert_eq!((limits.grace_ms, limits.bounds.retention_ms), (5_000, 6_000));
+    assert_eq!((limits.connections, limits.connections_per_owner), (7, 2));
+    // A user's own daemon has one user, who may have everything.
+    let own = Limits::of(&after, 1000);
+    assert_eq!((own.connections_per_owner, own.memory.per_owner), (7, 16 << 20));
+    assert_eq!((own.memory.share.kept, own.bounds.slots.kept), (0, 0));
 }

@@ -288,6 +288,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn all_pages_are_written_with_their_sections() {
+        let directory = tempfile::tempdir().unwrap();
+        write_all(&built(), directory.path()).unwrap();
+        for name in ["stockade.1", "stockade-config-check.1", "stockade.toml.5"] {
+            let text = fs::read_to_string(directory.path().join(name)).unwrap();
+            assert!(text.contains("\n.SH NAME\n"), "{name}");
+        }
+    }
+
     /// What our help says behind its options arrives on the page, whatever a line begins with.
     #[test]
     fn a_page_has_the_examples_and_the_status_of_its_help() {

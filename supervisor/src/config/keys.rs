@@ -1,7 +1,8 @@
 //! Every key, once: what it is called, what it holds by default, and what it means.
 //!
-//! A table is a struct in [`Configuration`] and an entry in [`tables()`]; both come of one block below. A key that does
-//! nothing yet has no place here.
+//! A table is a struct in [`Configuration`] and an entry in [`tables()`]; both come of one block below, so whoever adds a
+//! key adds its lines there, its samples in `tests`, and its row in docs/configuration.md, which a test asks for. A key
+//! that does nothing yet has no place here.
 
 use stockade_policies::reader::Section;
 use stockade_policies::{Mistake, Position};
@@ -69,7 +70,10 @@ macro_rules! tables {
     ($(
         $(#[doc = $about:literal])*
         [$table:ident] $Table:ident {
-            $($(#[doc = $doc:literal])* $name:literal $field:ident: $Value:ty = $default:expr, $when:ident, $whose:ident;)*
+            $(
+                $(#[doc = $doc:literal])*
+                $name:literal $field:ident: $Value:ty = $default:expr, $when:ident, $whose:ident;
+            )*
         }
     )*) => {
         /// Everything that can be set.
@@ -135,8 +139,8 @@ tables! {
 
     /// How many runs there may be, and how long what is about them stays.
     [runs] Runs {
-        /// Runs at once. In root's daemon the last quarter is for users who have none. With fewer than before, no run is
-        /// ended for it: fewer start.
+        /// Runs at once. In root's daemon the last quarter is for users who have none. With fewer than before, no
+        /// run is ended for it: fewer start.
         "slots" slots: Slots = Count::nearest(bounds::SLOTS), Reload, Anybodys;
         /// Requests that may wait for a slot.
         "queue" queue: Queue = Count::nearest(bounds::QUEUE), Reload, Anybodys;
@@ -154,16 +158,19 @@ tables! {
         "total" total: Count<1, 1_048_576> = Count::nearest(limits::CONNECTIONS), Reload, Anybodys;
         /// Connections of one user at once.
         "per-user" per_user: Count<1, 1_048_576> = Count::nearest(limits::CONNECTIONS_PER_OWNER), Reload, Roots;
-        /// The memory that may wait in connections: frames that aren't whole, input, output and answers. In root's daemon the
-        /// last quarter is for users of whom little waits.
-        "memory" memory: Space<16, 1_048_576> = Space::mebibytes(limits::CONNECTION_MEBIBYTES), Reload, Anybodys;
-        /// The same of one user.
-        "memory-per-user" memory_per_user: Space<4, 1_048_576> = Space::mebibytes(limits::CONNECTION_MEBIBYTES_PER_OWNER), Reload, Roots;
+        /// The memory that may wait in connections: frames that aren't whole, input, output and answers. In root's
+        /// daemon the last quarter is for users of whom little waits.
+        "memory" memory: Space<16, 1_048_576> =
+            Space::mebibytes(limits::CONNECTION_MEBIBYTES), Reload, Anybodys;
+        /// The memory that may wait in one user's connections.
+        "memory-per-user" memory_per_user: Space<4, 1_048_576> =
+            Space::mebibytes(limits::CONNECTION_MEBIBYTES_PER_OWNER), Reload, Roots;
     }
 
     /// What the daemon says on standard error.
     [log] Logging {
-        /// How much is logged. STOCKADE_LOG in the daemon's environment, which can choose by module, takes its place.
+        /// How much is logged. STOCKADE_LOG in the daemon's environment, which can choose by module, takes its
+        /// place.
         "level" level: LogLevel = LogLevel::Info, Reload, Anybodys;
     }
 }

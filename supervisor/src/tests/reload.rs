@@ -104,7 +104,8 @@ fn what_takes_a_restart_stays_and_the_rest_is_taken_up() {
         &stage,
         FILE,
         &format!(
-            "[daemon]\nstate-directory = \"/elsewhere\"\npolicies = [{policies:?}]\n[runs]\nparked = 1\n[log]\nlevel = \"error\"\n",
+            "[daemon]\nstate-directory = \"/elsewhere\"\npolicies = [{policies:?}]\n\
+             [runs]\nparked = 1\n[log]\nlevel = \"error\"\n",
         ),
     );
     settle(&stage, &mut client, 5);

@@ -11,7 +11,9 @@ use clap::{CommandFactory as _, Parser};
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
-use crate::{attach, completions, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status};
+use crate::{
+    attach, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status,
+};
 
 const EXAMPLES: &str = "Examples:
   stockade run -- python3 -c 'print(6*7)'
@@ -40,6 +42,7 @@ enum Subcommand {
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Policy(policy::Arguments),
+    Config(config::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
 }
@@ -89,6 +92,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Status(arguments) => status::status(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
+        Subcommand::Config(arguments) => config::config(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),
     }
@@ -123,7 +127,8 @@ mod tests {
                 assert!(
                     DOCUMENT.contains(&format!("`stockade {name}"))
                         || DOCUMENT.contains(&format!("[`{name}`]"))
-                        || DOCUMENT.contains(&format!("`stockade policy {name}")),
+                        || DOCUMENT.contains(&format!("`stockade policy {name}"))
+                        || DOCUMENT.contains(&format!("`stockade config {name}")),
                     "{name}"
                 );
                 for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {

@@ -46,6 +46,9 @@ pub(crate) enum CliError {
     /// Two things asked for that don't go together, or one that can't be.
     #[error("{0}")]
     Asked(String),
+    /// The daemon's configuration.
+    #[error("configuration")]
+    Configuration(#[from] stockade_supervisor::config::Mistakes),
     /// The daemon could not serve.
     #[error(transparent)]
     Serve(#[from] stockade_supervisor::ServeError),

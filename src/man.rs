@@ -12,11 +12,12 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::error::CliError;
-use crate::{cli, out};
+use crate::{cli, file_page, out};
 
 const EXAMPLES: &str = "Examples:
   stockade man run | man -l -
   stockade man policy explain | man -l -
+  stockade man stockade.toml | man -l -
   stockade man --directory /usr/local/share/man/man1";
 
 /// What a subcommand ends with unless its help says more.
@@ -26,7 +27,7 @@ const EXIT_STATUS: &str = "0; 1 if it could not be done; 2 for a wrong command l
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The subcommand that the page is about; none: the page about all of it
+    /// The subcommand that the page is about, or stockade.toml; none: the page about all of it
     #[arg(value_name = "COMMAND", conflicts_with = "directory")]
     command: Vec<String>,
     /// Write every page into this directory, which is made if it isn't there
@@ -39,7 +40,8 @@ type Row = (&'static str, &'static str, &'static [&'static str]);
 
 const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "serve"];
 const DECIDING: &[&str] = &["run", "policy", "doctor", "serve"];
-const PAINTED: &[&str] = &["run", "attach", "logs", "ps", "status", "policy", "doctor", "serve"];
+const CONFIGURED: &[&str] = &["config", "serve"];
+const PAINTED: &[&str] = &["run", "attach", "logs", "ps", "status", "policy", "config", "doctor", "serve"];
 
 const FILES: &[Row] = &[
     ("/run/stockade/stockade.sock", "The socket of the machine's daemon.", CLIENTS),
@@ -47,6 +49,16 @@ const FILES: &[Row] = &[
         "$XDG_RUNTIME_DIR/stockade/stockade.sock",
         "The socket of a user's own daemon, which is looked for first.",
         CLIENTS,
+    ),
+    (
+        "/etc/stockade/stockade.toml, /etc/stockade/stockade.d/*.toml",
+        "The configuration of root's daemon: see stockade.toml(5).",
+        CONFIGURED,
+    ),
+    (
+        "~/.config/stockade/stockade.toml, ~/.config/stockade/stockade.d/*.toml",
+        "The configuration of a user's daemon; in $XDG_CONFIG_HOME where that is set.",
+        CONFIGURED,
     ),
     ("/etc/stockade/policies/", "The operator's policies, a file each.", DECIDING),
     (
@@ -63,12 +75,20 @@ const FILES: &[Row] = &[
 ];
 
 const ENVIRONMENT: &[Row] = &[
-    ("STOCKADE_SOCKET", "The daemon's socket, in place of the usual ones.", CLIENTS),
+    ("STOCKADE_SOCKET", "The daemon's socket, in place of the usual ones and the configuration's.", CLIENTS),
     ("STOCKADE_LOG", "What the daemon logs on standard error (info; stockade_supervisor=debug).", &["serve"]),
     ("XDG_RUNTIME_DIR", "Where a user's own daemon has its socket.", CLIENTS),
-    ("XDG_CONFIG_HOME", "Where your own policies are, below ~/.config otherwise.", DECIDING),
+    (
+        "XDG_CONFIG_HOME",
+        "Where your own policies and your daemon's configuration are, below ~/.config otherwise.",
+        &["run", "policy", "config", "doctor", "serve"],
+    ),
     ("XDG_STATE_HOME", "Where a user's daemon keeps its state, below ~/.local/state otherwise.", &["serve"]),
-    ("HOME", "Your home directory. Root's is taken from the user database.", DECIDING),
+    (
+        "HOME",
+        "Your home directory. Root's is taken from the user database.",
+        &["run", "policy", "config", "doctor", "serve"],
+    ),
     ("NO_COLOR", "If set and not empty: no colours, on a terminal either.", PAINTED),
     ("TERM", "dumb: no colours either.", PAINTED),
 ];
@@ -79,6 +99,10 @@ pub(crate) fn man(arguments: &Arguments) -> Result<u8, CliError> {
         let failed = || CliError::io(format!("write the pages into {}", directory.display()));
         write_all(&root, directory).map_err(failed())?;
         return Ok(0);
+    }
+    let version = root.get_version().unwrap_or_default();
+    if arguments.command.len() == 1 && arguments.command[0] == file_page::NAME {
+        return out::print(file_page::page(version).as_bytes());
     }
     let mut command = &root;
     for word in &arguments.command {
@@ -111,6 +135,8 @@ fn find<'a>(command: &'a Command, word: &str) -> Result<&'a Command, CliError> {
 
 fn write_all(root: &Command, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
+    let version = root.get_version().unwrap_or_default();
+    fs::write(directory.join(format!("{}.5", file_page::NAME)), file_page::page(version))?;
     every(root).into_iter().try_for_each(|command| {
         fs::write(directory.join(format!("{}.1", name_of(command))), page(root, command))
     })
@@ -259,6 +285,16 @@ mod tests {
             for page in *pages {
                 assert!(plain(&root, find(&root, page).unwrap()).contains(name), "{page}: {name}");
             }
+        }
+    }
+
+    #[test]
+    fn all_pages_are_written_with_their_sections() {
+        let directory = tempfile::tempdir().unwrap();
+        write_all(&built(), directory.path()).unwrap();
+        for name in ["stockade.1", "stockade-config-check.1", "stockade.toml.5"] {
+            let text = fs::read_to_string(directory.path().join(name)).unwrap();
+            assert!(text.contains("\n.SH NAME\n"), "{name}");
         }
     }
 

@@ -1,16 +1,23 @@
 //! `stockade serve`: the daemon.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use stockade_policies::Trust;
-use stockade_supervisor::{Log, ServeOptions};
+use stockade_supervisor::config::{
+    Configured, Group, LogLevel, Origin, Parked, Queue, Slots, Sources, Span, Switch,
+};
+use stockade_supervisor::paths::Surroundings;
+use stockade_supervisor::{Log, ServeOptions, SetLevel};
 use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::error::CliError;
-use crate::{color, sources, units};
+use crate::{color, sources};
+
+/// Names a socket to clients and to daemons.
+const SOCKET: &str = "STOCKADE_SOCKET";
+/// Says what a daemon logs.
+const LOG: &str = "STOCKADE_LOG";
 
 const EXAMPLES: &str = "Examples:
   stockade serve                                  for yourself, on $XDG_RUNTIME_DIR/stockade/stockade.sock
@@ -18,13 +25,26 @@ const EXAMPLES: &str = "Examples:
   stockade serve --policies ./policies --slots 8
   STOCKADE_LOG=stockade_supervisor=debug stockade serve
 
-Signals: SIGHUP reads the policies again (all or nothing); SIGTERM refuses new runs and gives running ones their
+Files: what isn't said here is said by stockade.toml and stockade.d; see stockade.toml(5) and `stockade config show`.
+
+Signals: SIGHUP reads configuration and policies again (all or nothing); SIGTERM refuses new runs and gives running ones their
 grace; a second SIGTERM ends them.";
 
 /// Serves runs over a socket until it is told to stop.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What a command line can say about a daemon, over the files of its configuration.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// The configuration's directory, with stockade.toml and stockade.d [default: /etc/stockade; of a user
+    /// ~/.config/stockade]
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
     /// Where to listen
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -36,38 +56,130 @@ pub(crate) struct Arguments {
     state_directory: Option<PathBuf>,
     /// As root: the group whose members may connect
     #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
+    group: Option<Group>,
     /// Runs at once
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    slots: Option<u32>,
+    #[arg(long, value_name = "COUNT")]
+    slots: Option<Slots>,
     /// Requests that may wait
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
-    queue: Option<u32>,
+    #[arg(long, value_name = "COUNT")]
+    queue: Option<Queue>,
     /// The most workers kept ready for one user, policy and workspace; 0: none is made before its run
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=64))]
-    parked: Option<u32>,
+    #[arg(long, value_name = "COUNT")]
+    parked: Option<Parked>,
     /// How long running commands have when it is told to stop
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::time)]
-    grace: u64,
+    #[arg(long, value_name = "TIME")]
+    grace: Option<Span>,
     /// When it is told to stop, let runs go on for the daemon that comes next, instead of ending them after their grace
     #[arg(long)]
     keep_runs: bool,
     /// How long an ended run's output is kept
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::time)]
-    retention: u64,
+    #[arg(long, value_name = "TIME")]
+    retention: Option<Span>,
+}
+
+impl Options {
+    /// All that the daemon's configuration is made of.
+    pub(crate) fn sources(&self, surroundings: &Surroundings<'_>) -> Sources {
+        let mut over = Configured::default();
+        if let Some(socket) =
+            (surroundings.variable)(SOCKET).map(PathBuf::from).filter(|path| path.is_absolute())
+        {
+            over.set("daemon.socket", Origin::Variable(SOCKET), |to| to.daemon.socket = socket.into());
+        }
+        // It says more than a level does; the most of it is what a level can say.
+        if let Some(filter) = own_filter(surroundings) {
+            over.set("log.level", Origin::Variable(LOG), |to| to.log.level = most(&filter));
+        }
+        self.say(&mut over);
+        let directory = self.config.clone().unwrap_or_else(|| surroundings.configuration());
+        let (directory, is_named) = (Some(directory), self.config.is_some());
+        Sources { directory, is_named, uid: surroundings.uid, over }
+    }
+
+    fn say(&self, over: &mut Configured) {
+        if let Some(path) = self.socket.clone() {
+            over.set("daemon.socket", Origin::Option("--socket"), |to| to.daemon.socket = path.into());
+        }
+        if let Some(group) = self.group.clone() {
+            over.set("daemon.group", Origin::Option("--group"), |to| to.daemon.group = group);
+        }
+        if !self.policies.is_empty() {
+            let paths = self.policies.clone();
+            over.set("daemon.policies", Origin::Option("--policies"), |to| to.daemon.policies = paths.into());
+        }
+        if let Some(path) = self.state_directory.clone() {
+            over.set("daemon.state-directory", Origin::Option("--state-directory"), |to| {
+                to.daemon.state_directory = path.into();
+            });
+        }
+        if let Some(slots) = self.slots {
+            over.set("runs.slots", Origin::Option("--slots"), |to| to.runs.slots = slots);
+        }
+        if let Some(queue) = self.queue {
+            over.set("runs.queue", Origin::Option("--queue"), |to| to.runs.queue = queue);
+        }
+        if let Some(parked) = self.parked {
+            over.set("runs.parked", Origin::Option("--parked"), |to| to.runs.parked = parked);
+        }
+        if let Some(grace) = self.grace {
+            over.set("runs.grace", Origin::Option("--grace"), |to| to.runs.grace = grace);
+        }
+        if self.keep_runs {
+            over.set("runs.keep", Origin::Option("--keep-runs"), |to| to.runs.keep = Switch::On);
+        }
+        if let Some(retention) = self.retention {
+            over.set("runs.retention", Origin::Option("--retention"), |to| to.runs.retention = retention);
+        }
+    }
 }
 
 pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
-    let filter = EnvFilter::try_from_env("STOCKADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let surroundings = sources::surroundings();
+    let sources = arguments.options.sources(&surroundings);
+    let configured = sources.load()?;
     let (log, _last_lines) = Log::to(std::io::stderr()).map_err(CliError::io("start the log's thread"))?;
     settle_before_a_panic(&log);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let set_level = start_logging(&log, own_filter(&surroundings), configured.values.log.level);
+    let policy_directories = surroundings.policies();
+    let log = Some(log);
+    stockade_supervisor::serve(ServeOptions { configured, sources, policy_directories, log, set_level })?;
+    Ok(0)
+}
+
+/// What the environment says is logged.
+fn own_filter(surroundings: &Surroundings<'_>) -> Option<EnvFilter> {
+    let text = (surroundings.variable)(LOG)?;
+    EnvFilter::try_new(text.to_str()?).ok()
+}
+
+/// The most that a filter lets through.
+fn most(filter: &EnvFilter) -> LogLevel {
+    match filter.max_level_hint().and_then(LevelFilter::into_level) {
+        Some(Level::TRACE) => LogLevel::Trace,
+        Some(Level::DEBUG) => LogLevel::Debug,
+        Some(Level::INFO) => LogLevel::Info,
+        Some(Level::WARN) => LogLevel::Warn,
+        Some(Level::ERROR) | None => LogLevel::Error,
+    }
+}
+
+/// Logs what the environment says, whatever else is said; else what the configuration does, which a reload can change.
+fn start_logging(log: &Log, own: Option<EnvFilter>, level: LogLevel) -> Option<SetLevel> {
+    let of_level = |level: LogLevel| EnvFilter::new(level.name());
+    let may_change = own.is_none();
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(own.unwrap_or_else(|| of_level(level)))
         .with_ansi(color::wanted(&std::io::stderr()))
         .with_writer(Lines(log.clone()))
-        .init();
-    stockade_supervisor::serve(ServeOptions { log: Some(log), ..options(arguments) })?;
-    Ok(0)
+        .with_filter_reloading();
+    let filter = logging.reload_handle();
+    logging.init();
+    let set_level: SetLevel = Box::new(move |level| {
+        if let Err(error) = filter.reload(of_level(level)) {
+            tracing::error!(%error, %level, "the log's level can't be changed");
+        }
+    });
+    may_change.then_some(set_level)
 }
 
 /// A panic ends the process: what was logged before has to be there to explain it.
@@ -91,26 +203,5 @@ impl<'a> MakeWriter<'a> for Lines {
 
     fn make_writer_for(&'a self, line: &Metadata<'_>) -> Log {
         if *line.level() <= Level::WARN { self.0.urgent() } else { self.make_writer() }
-    }
-}
-
-fn options(arguments: &Arguments) -> ServeOptions {
-    let surroundings = sources::surroundings();
-    let trust = if surroundings.uid == 0 { Trust::Operator } else { Trust::User };
-    let mut policy_directories = surroundings.policies();
-    policy_directories.extend(arguments.policies.iter().map(|path| (path.clone(), trust)));
-    let count = |count: Option<u32>| count.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-    ServeOptions {
-        socket: arguments.socket.clone(),
-        policy_directories,
-        state_directory: arguments.state_directory.clone(),
-        group: arguments.group.clone(),
-        slots: count(arguments.slots),
-        queue: count(arguments.queue),
-        parked: arguments.parked,
-        grace: Duration::from_millis(arguments.grace),
-        keep_runs: arguments.keep_runs,
-        retention: Duration::from_millis(arguments.retention),
-        log: None,
     }
 }

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// The largest size a policy may state: 1 EiB, so that sums of a few stay below `u64::MAX`.
+/// The largest size a text may state: 1 EiB, so that sums of a few stay below `u64::MAX`.
 const MAX_SIZE: u64 = 1 << 60;
-/// The longest time a policy may state: 366 days, in milliseconds.
+/// The longest time a text may state: 366 days, in milliseconds.
 const MAX_TIME_MS: u64 = 366 * 24 * 3_600_000;
 
 const SIZE_UNITS: [(&str, u64); 5] =
@@ -12,16 +12,18 @@ const SIZE_UNITS: [(&str, u64); 5] =
 const TIME_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-pub(crate) const SIZE_EXPECTED: &str = "a size with its unit (B, KiB, MiB, GiB, TiB), as in \"256MiB\"";
-pub(crate) const TIME_EXPECTED: &str = "a time with its unit (ms, s, m, h, d), as in \"30s\"";
+/// What is expected where a size belongs.
+pub const SIZE_EXPECTED: &str = "a size with its unit (B, KiB, MiB, GiB, TiB), as in \"256MiB\"";
+/// What is expected where a time belongs.
+pub const TIME_EXPECTED: &str = "a time with its unit (ms, s, m, h, d), as in \"30s\"";
 
 /// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Size(u64);
+pub struct Size(u64);
 
 /// A length of time in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time(u64);
+pub struct Time(u64);
 
 /// A limit that a policy can lift by saying `"none"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,31 +46,47 @@ impl<T> Bound<T> {
 impl Size {
     pub(crate) const ZERO: Self = Self(0);
 
-    pub(crate) const fn mebibytes(count: u32) -> Self {
+    /// So many MiB.
+    #[must_use]
+    pub const fn mebibytes(count: u32) -> Self {
         Self((count as u64) << 20)
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// From digits and a unit.
+    ///
+    /// # Errors
+    /// What is wrong, without what was expected: that is [`SIZE_EXPECTED`].
+    pub fn parse(text: &str) -> Result<Self, String> {
         let size = amount(text, &SIZE_UNITS)?;
         if size > MAX_SIZE { Err(format!("`{text}` is over 1 EiB")) } else { Ok(Self(size)) }
     }
 
-    pub(crate) fn bytes(self) -> u64 {
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
         self.0
     }
 }
 
 impl Time {
-    pub(crate) const fn seconds(count: u32) -> Self {
+    /// So many seconds.
+    #[must_use]
+    pub const fn seconds(count: u32) -> Self {
         Self(count as u64 * 1_000)
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// From digits and a unit.
+    ///
+    /// # Errors
+    /// What is wrong, without what was expected: that is [`TIME_EXPECTED`].
+    pub fn parse(text: &str) -> Result<Self, String> {
         let time = amount(text, &TIME_UNITS)?;
         if time > MAX_TIME_MS { Err(format!("`{text}` is over 366 days")) } else { Ok(Self(time)) }
     }
 
-    pub(crate) fn milliseconds(self) -> u64 {
+    /// In milliseconds.
+    #[must_use]
+    pub const fn milliseconds(self) -> u64 {
         self.0
     }
 }

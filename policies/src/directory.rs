@@ -1,17 +1,11 @@
-//! Reads the policy files of a directory: the only input of this crate. Its states are none; it either has all
-//! files or an error.
-//!
-//! Only `*.toml` files are read, sorted by name, so many and so large at most. A link is followed when it ends at
-//! a regular file within the same directory, and refused otherwise: a policy directory says by itself what holds.
-//! It must never block: what isn't a regular file is refused without reading from it.
+//! Reads the policies of a directory. Its states are none; it either has all of them or an error. How files are read
+//! is in [`files`].
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use crate::document::MAX_TEXT;
 use crate::error::PolicyError;
+use crate::files;
 use crate::set::{MAX_POLICIES, Source, Trust};
 
 /// The most entries of a policy directory, whatever they are.
@@ -22,7 +16,11 @@ const MAX_DIRECTORY: usize = 2 * MAX_POLICIES;
 /// # Errors
 /// What can't be read, names the path.
 pub fn read(directory: &Path, trust: Trust, sources: &mut Vec<Source>) -> Result<(), PolicyError> {
-    for path in files(directory)? {
+    let paths = files::named(directory, MAX_DIRECTORY)?;
+    if paths.len() > MAX_POLICIES {
+        return Err(PolicyError::TooMany { count: paths.len(), limit: MAX_POLICIES });
+    }
+    for path in paths {
         sources.push(read_file(&path, directory, trust)?);
     }
     Ok(())
@@ -42,70 +40,9 @@ pub fn file(path: &Path, trust: Trust) -> Result<Source, PolicyError> {
     Ok(source)
 }
 
-fn files(directory: &Path) -> Result<Vec<PathBuf>, PolicyError> {
-    let entries = match directory.read_dir() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|source| cannot(directory, source))?,
-    };
-    let mut paths = Vec::new();
-    for (count, entry) in (1..).zip(entries) {
-        if count > MAX_DIRECTORY {
-            let reason = format!("the directory has more than {MAX_DIRECTORY} entries");
-            return Err(PolicyError::File { path: directory.to_owned(), reason });
-        }
-        let path = entry.map_err(|source| cannot(directory, source))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
-            paths.push(path);
-        }
-    }
-    if paths.len() > MAX_POLICIES {
-        return Err(PolicyError::TooMany { count: paths.len(), limit: MAX_POLICIES });
-    }
-    paths.sort();
-    Ok(paths)
-}
-
 fn read_file(path: &Path, directory: &Path, trust: Trust) -> Result<Source, PolicyError> {
-    let refused = |reason: &str| PolicyError::File { path: path.to_owned(), reason: reason.into() };
-    let open = open(path, directory).map_err(|source| cannot(path, source))?;
-    let Some(file) = open else {
-        return Err(refused("a link that leads out of the policy directory; put the file itself there"));
-    };
-    let attributes = file.metadata().map_err(|source| cannot(path, source))?;
-    if !attributes.is_file() {
-        return Err(refused("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that a file that grows meanwhile is noticed.
-    let bound = MAX_TEXT as u64 + 1;
-    file.take(bound).read_to_end(&mut bytes).map_err(|source| cannot(path, source))?;
-    if bytes.len() > MAX_TEXT {
-        return Err(refused(&format!("larger than {MAX_TEXT} bytes")));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| refused(&format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to())))?;
+    let text = files::text(path, directory, |_| Ok(()))?;
     Ok(Source { name: stem(path)?, file: path.display().to_string(), text, trust })
-}
-
-/// Opens without blocking and without following a last link, but for one that stays in the directory.
-fn open(path: &Path, directory: &Path) -> io::Result<Option<File>> {
-    let open = |path: &Path| {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(path)
-    };
-    match open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            let target = path.canonicalize()?;
-            if target.parent() != Some(directory.canonicalize()?.as_path()) {
-                return Ok(None);
-            }
-            open(&target).map(Some)
-        }
-        opened => opened.map(Some),
-    }
 }
 
 fn stem(path: &Path) -> Result<String, PolicyError> {

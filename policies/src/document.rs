@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stockade_protocol::spec::{IoPriority, Level, NetworkMode, Ports};
-use toml::de::DeTable;
 
 use crate::amount::{Bound, SIZE_EXPECTED, Size, TIME_EXPECTED, Time};
 use crate::error::{PolicyError, Problem};
@@ -14,11 +13,9 @@ use crate::names::{
 };
 use crate::place::Place;
 use crate::position::{Lines, Located, Position};
-use crate::reader::{Section, shown};
+use crate::reader::{self, Section};
 use crate::tree::{Built, Table};
 
-/// The longest policy text, in bytes.
-pub(crate) const MAX_TEXT: usize = 256 * 1024;
 /// The longest description, in bytes.
 const MAX_DESCRIPTION: usize = 1024;
 /// The kernel's own bound on processes (`PID_MAX_LIMIT`).
@@ -110,17 +107,7 @@ pub(crate) struct RunAs {
 /// Reads one file's text. `name` is what the policy is called after its file.
 pub(crate) fn parse(file: &str, name: &str, text: &str) -> Result<Document, PolicyError> {
     let lines = Lines::new(file, text);
-    let start = || lines.at(&(0..0));
-    if text.len() > MAX_TEXT {
-        let problem =
-            Problem::TooLarge { what: "the file's bytes".into(), count: text.len(), limit: MAX_TEXT };
-        return Err(PolicyError::at(&start(), problem));
-    }
-    let root = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or_else(start, |span| lines.at(&span));
-        PolicyError::at(&at, Problem::Syntax(shown(error.message())))
-    })?;
-    document(Table::Read(&lines, root.get_ref()), name, &start())
+    reader::whole(&lines, |root| document(root, name, &lines.at(&(0..0))))
 }
 
 /// As [`parse`], for a shipped policy, which the build has read.

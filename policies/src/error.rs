@@ -1,22 +1,36 @@
-//! What can be wrong with a policy's text. Each error names the file, line and column, what stands there and
-//! what was expected.
+//! What can be wrong with a text: a policy's, or that of whoever reads another file of the operator's with the same
+//! reader. Each error names the file, line and column, what stands there and what was expected.
 
 use std::path::PathBuf;
 
+use crate::files::FileError;
 use crate::position::Position;
+
+/// A text is wrong at a place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {problem}")]
+pub struct Mistake {
+    /// Where.
+    pub at: Position,
+    /// What.
+    pub problem: Problem,
+}
+
+impl Mistake {
+    /// At a place.
+    #[must_use]
+    pub fn new(at: &Position, problem: Problem) -> Self {
+        Self { at: at.clone(), problem }
+    }
+}
 
 /// Why policies can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// A file's text is wrong at a place.
-    #[error("{at}: {problem}")]
-    Text {
-        /// Where.
-        at: Position,
-        /// What.
-        problem: Problem,
-    },
+    #[error(transparent)]
+    Text(#[from] Mistake),
     /// A policy directory, or a file of it, can't be read.
     #[error("cannot read policies from {path}")]
     Read {
@@ -64,11 +78,20 @@ pub enum PolicyError {
 
 impl PolicyError {
     pub(crate) fn at(at: &Position, problem: Problem) -> Self {
-        Self::Text { at: at.clone(), problem }
+        Self::Text(Mistake::new(at, problem))
     }
 }
 
-/// What is wrong at a place of a policy's text.
+impl From<FileError> for PolicyError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Read { path, source } => Self::Read { path, source },
+            FileError::Refused { path, reason } => Self::File { path, reason },
+        }
+    }
+}
+
+/// What is wrong at a place of a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {

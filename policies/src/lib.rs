@@ -11,7 +11,7 @@
 //! What is known before a run isn't worked out by one: the build reads the shipped policies and the data files of
 //! system calls, and compiles the rules on arguments (`build/main.rs`).
 //!
-//! The crate is pure but for [`directory`], which reads policy files. Every value carries the file, line and
+//! The crate is pure but for [`files`], which reads what [`directory`] finds. Every value carries the file, line and
 //! column that stated it, through inheritance and resolution, so that an error and an answer name the rule that
 //! decided. Nothing here enforces: the worker obeys the [`SandboxSpec`](stockade_protocol::spec::SandboxSpec),
 //! and [`Resolved::explain`] reads that same spec.
@@ -19,22 +19,26 @@
 //! It must never widen: an unknown key, a missing unit, an ambiguous path or a value that a level can't hold is
 //! an error, not a default. `docs/policies.md` is the reference for authors.
 //!
-//! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `tree`, `document`, `inherit`, [`policy`],
-//! [`set`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
+//! How a text is read ([`files`], [`reader`], [`amount`], [`Mistake`]) knows nothing of policies; the daemon's
+//! configuration is read the same way.
+//!
+//! Reading order: [`position`], [`error`], [`amount`], `place`, `names`, `tree`, [`reader`], `document`, `inherit`, [`policy`],
+//! [`set`], [`files`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
-mod amount;
+pub mod amount;
 pub mod directory;
 mod document;
 pub mod error;
 pub mod explain;
+pub mod files;
 mod inherit;
 mod names;
 mod nearest;
 mod place;
 pub mod policy;
 pub mod position;
-mod reader;
+pub mod reader;
 pub mod resolve;
 mod rule;
 pub mod set;
@@ -43,9 +47,10 @@ pub mod syscalls;
 mod text;
 mod tree;
 
-pub use error::{PolicyError, Problem};
+pub use error::{Mistake, PolicyError, Problem};
 pub use explain::{Answer, Question};
 pub use policy::Policy;
-pub use position::Position;
+pub use position::{Located, Position};
 pub use resolve::{Confines, ResolveError, ResolveRequest, Resolved, Subject, Surroundings, resolve};
 pub use set::{PolicySet, Source, Trust, UnknownPolicy};
+pub use text::quoted;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Range;
 use std::sync::Arc;
 
-/// A place in a policy file, or a default of the crate itself (line 0).
+/// A place in a file, or a default of the crate itself (line 0).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The file as its source was named.
@@ -35,9 +35,11 @@ impl fmt::Display for Position {
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(crate) struct Located<T> {
-    pub(crate) value: T,
-    pub(crate) at: Position,
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub at: Position,
 }
 
 impl<T> Located<T> {
@@ -62,6 +64,10 @@ impl<'a> Lines<'a> {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let starts = core::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         Self { file: Arc::from(file), text, starts }
+    }
+
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
     }
 
     /// The position of a span's start; past the end, the end's.

@@ -1,37 +1,119 @@
 //! Reads tables of TOML with positions: every key must be known, every value has one expected form, and an error
-//! says where it stands, what it is and what belongs there. It knows nothing of policies. What belongs there is put
-//! into words only for an error.
+//! says where it stands, what it is and what belongs there. It knows nothing of policies: the daemon's configuration
+//! is read with it, too. What belongs there is put into words only for an error.
 
 use core::fmt::Display;
 
-use crate::error::{PolicyError, Problem};
+use toml::de::DeTable;
+
+use crate::error::{Mistake, Problem};
 use crate::nearest::probably_meant;
-use crate::position::{Located, Position};
+use crate::position::{Lines, Located, Position};
 use crate::tree::{Entry, Table, Value};
 
+/// The longest text, in bytes.
+pub const MAX_TEXT: usize = 256 * 1024;
 /// The most entries of one list or table.
 pub(crate) const MAX_ENTRIES: usize = 1024;
 
+/// A text's whole, as a table.
+///
+/// # Errors
+/// It's too long, or not TOML.
+pub(crate) fn whole<T, E: From<Mistake>>(
+    lines: &Lines<'_>,
+    take: impl FnOnce(Table<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let start = || lines.at(&(0..0));
+    let count = lines.text().len();
+    if count > MAX_TEXT {
+        let problem = Problem::TooLarge { what: "the file's bytes".into(), count, limit: MAX_TEXT };
+        return Err(Mistake::new(&start(), problem).into());
+    }
+    let root = DeTable::parse(lines.text()).map_err(|error| {
+        let at = error.span().map_or_else(start, |span| lines.at(&span));
+        Mistake::new(&at, Problem::Syntax(shown(error.message())))
+    })?;
+    take(Table::Read(lines, root.get_ref()))
+}
+
+/// A table that a text may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Its key.
+    pub key: &'static str,
+    /// As a person would say it: `[runs]`.
+    pub name: &'static str,
+    /// The keys that it may have.
+    pub keys: &'a [&'static str],
+}
+
+/// Reads a text that has tables only, these, and gives each that is there to `take`. Tables and keys that aren't known
+/// are among the mistakes; what else is wrong `take` puts there, too. In the order of the text, at the end.
+pub fn tables(
+    (file, text): (&str, &str),
+    (name, known): (&'static str, &[Known<'_>]),
+    mistakes: &mut Vec<Mistake>,
+    mut take: impl FnMut(&Known<'_>, &Section<'_>, &mut Vec<Mistake>),
+) {
+    let names: Vec<&str> = known.iter().map(|table| table.key).collect();
+    let read = whole(&Lines::new(file, text), |root| {
+        let root = Section { name, entries: root.entries() };
+        mistakes.extend(Section::unknown(name, &root.entries, &names));
+        for table in known {
+            let Some(value) = root.value(table.key) else { continue };
+            match value.as_table() {
+                Some(found) => {
+                    let section = Section { name: table.name, entries: found.entries() };
+                    mistakes.extend(Section::unknown(table.name, &section.entries, table.keys));
+                    take(table, &section, mistakes);
+                }
+                None => mistakes.push(root.wrong_type(table.key, value, "a table")),
+            }
+        }
+        Ok::<_, Mistake>(())
+    });
+    mistakes.extend(read.err());
+    mistakes.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
+}
+
 /// One table, whose keys are all known.
-pub(crate) struct Section<'a> {
+pub struct Section<'a> {
     name: &'static str,
     entries: Vec<Entry<'a>>,
 }
 
 impl<'a> Section<'a> {
     /// Takes a table in, if it has no key but these. `name` is as a person would say it: `[limits]`.
-    pub(crate) fn new(name: &'static str, table: Table<'a>, known: &[&str]) -> Result<Self, PolicyError> {
+    pub(crate) fn new(name: &'static str, table: Table<'a>, known: &[&str]) -> Result<Self, Mistake> {
         let entries = table.entries();
+        match Self::unknown(name, &entries, known).into_iter().next() {
+            Some(mistake) => Err(mistake),
+            None => Ok(Self { name, entries }),
+        }
+    }
+
+    /// The keys that aren't known, in the order of the text, not of the alphabet.
+    fn unknown(name: &str, entries: &[Entry<'_>], known: &[&str]) -> Vec<Mistake> {
         let unknown = entries.iter().filter(|entry| !known.contains(&entry.key));
-        // The first in the text, not in the alphabet.
-        let first = unknown.map(|entry| (entry.at(), entry.key)).min_by_key(|(at, _)| (at.line, at.column));
-        let Some((at, text)) = first else { return Ok(Self { name, entries }) };
-        let suggestion = match probably_meant(text, known.iter().copied()) {
-            Some(name) => format!("; did you mean `{name}`?"),
-            None => format!("; there are: {}", known.join(", ")),
-        };
-        let problem = Problem::UnknownKey { key: shown(text), section: name.into(), suggestion };
-        Err(PolicyError::at(&at, problem))
+        let mut mistakes: Vec<Mistake> = unknown
+            .map(|entry| {
+                let suggestion = match probably_meant(entry.key, known.iter().copied()) {
+                    Some(name) => format!("; did you mean `{name}`?"),
+                    None => format!("; there are: {}", known.join(", ")),
+                };
+                let problem = Problem::UnknownKey { key: shown(entry.key), section: name.into(), suggestion };
+                Mistake::new(&entry.at(), problem)
+            })
+            .collect();
+        mistakes.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
+        mistakes
+    }
+
+    /// Where a key's value stands, if it's there.
+    #[must_use]
+    pub fn at(&self, key: &str) -> Option<Position> {
+        self.value(key).map(Value::at)
     }
 
     fn value(&self, key: &str) -> Option<Value<'a>> {
@@ -44,31 +126,32 @@ impl<'a> Section<'a> {
         key: &str,
         name: &'static str,
         known: &[&str],
-    ) -> Result<Option<Section<'a>>, PolicyError> {
+    ) -> Result<Option<Section<'a>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let table = value.as_table().ok_or_else(|| self.wrong_type(key, value, "a table"))?;
         Section::new(name, table, known).map(Some)
     }
 
     /// A text that `parse` understands.
-    pub(crate) fn text<T>(
+    ///
+    /// # Errors
+    /// What stands there instead.
+    pub fn text<T>(
         &self,
         key: &str,
         expected: impl Display + Copy,
         parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<Located<T>>, PolicyError> {
+    ) -> Result<Option<Located<T>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let text = value.as_text().ok_or_else(|| self.wrong_type(key, value, expected))?;
         parse_at(key, expected, text, value.at(), parse).map(Some)
     }
 
     /// A whole number from `lowest` to `highest`.
-    pub(crate) fn number(
-        &self,
-        key: &str,
-        lowest: u64,
-        highest: u64,
-    ) -> Result<Option<Located<u64>>, PolicyError> {
+    ///
+    /// # Errors
+    /// What stands there instead.
+    pub fn number(&self, key: &str, lowest: u64, highest: u64) -> Result<Option<Located<u64>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let expected = format_args!("a whole number from {lowest} to {highest}");
         let number = value.as_number().ok_or_else(|| self.wrong_type(key, value, expected))?;
@@ -77,10 +160,14 @@ impl<'a> Section<'a> {
             return Ok(Some(Located::new(number, at)));
         }
         let (reason, expected) = (format!("{number} is out of range"), expected.to_string());
-        Err(PolicyError::at(&at, Problem::Value { key: key.into(), reason, expected }))
+        Err(Mistake::new(&at, Problem::Value { key: key.into(), reason, expected }))
     }
 
-    pub(crate) fn truth(&self, key: &str) -> Result<Option<Located<bool>>, PolicyError> {
+    /// A key that is true or false, if it's there.
+    ///
+    /// # Errors
+    /// It's something else.
+    pub fn truth(&self, key: &str) -> Result<Option<Located<bool>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let truth = value.as_truth().ok_or_else(|| self.wrong_type(key, value, "true or false"))?;
         Ok(Some(Located::new(truth, value.at())))
@@ -93,7 +180,7 @@ impl<'a> Section<'a> {
         expected: impl Display + Copy,
         zero: T,
         parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<Located<T>>, PolicyError> {
+    ) -> Result<Option<Located<T>>, Mistake> {
         match self.value(key) {
             Some(value) if value.as_number() == Some(0) => Ok(Some(Located::new(zero, value.at()))),
             _ => self.text(key, expected, parse),
@@ -101,12 +188,15 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts. Present and empty is something else than absent.
-    pub(crate) fn list<T>(
+    ///
+    /// # Errors
+    /// What stands there instead.
+    pub fn list<T>(
         &self,
         key: &str,
         expected: impl Display + Copy,
         parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<Vec<Located<T>>>, PolicyError> {
+    ) -> Result<Option<Vec<Located<T>>>, Mistake> {
         self.elements(key, expected, |element| {
             let text = element.as_text().ok_or_else(|| self.wrong_type(key, element, expected))?;
             parse_at(key, expected, text, element.at(), &parse)
@@ -120,7 +210,7 @@ impl<'a> Section<'a> {
         word: (&str, T),
         (lowest, highest): (u64, u64),
         list: impl Fn(Vec<u64>) -> T,
-    ) -> Result<Option<Located<T>>, PolicyError> {
+    ) -> Result<Option<Located<T>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let (at, (word, of_word)) = (value.at(), word);
         let expected = format!("a list of whole numbers from {lowest} to {highest}, or \"{word}\"");
@@ -129,7 +219,7 @@ impl<'a> Section<'a> {
         }
         if value.as_text().is_some() {
             let reason = "no other word stands here".into();
-            return Err(PolicyError::at(&at, Problem::Value { key: key.into(), reason, expected }));
+            return Err(Mistake::new(&at, Problem::Value { key: key.into(), reason, expected }));
         }
         let numbers = self.elements(key, &expected, |element| {
             let number = element.as_number().ok_or_else(|| self.wrong_type(key, element, &expected))?;
@@ -138,7 +228,7 @@ impl<'a> Section<'a> {
             }
             let reason = format!("{number} is out of range");
             let problem = Problem::Value { key: key.into(), reason, expected: expected.clone() };
-            Err(PolicyError::at(&element.at(), problem))
+            Err(Mistake::new(&element.at(), problem))
         })?;
         Ok(numbers.map(|numbers| Located::new(list(numbers), at)))
     }
@@ -147,8 +237,8 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         expected: impl Display + Copy,
-        element: impl Fn(Value<'a>) -> Result<T, PolicyError>,
-    ) -> Result<Option<Vec<T>>, PolicyError> {
+        element: impl Fn(Value<'a>) -> Result<T, Mistake>,
+    ) -> Result<Option<Vec<T>>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let list =
             value.as_list().ok_or_else(|| self.wrong_type(key, value, format_args!("a list: {expected}")))?;
@@ -166,7 +256,7 @@ impl<'a> Section<'a> {
         key: &str,
         expected: impl Display + Copy,
         name: impl Fn(&str) -> Result<N, String>,
-    ) -> Result<Vec<(N, Located<String>)>, PolicyError> {
+    ) -> Result<Vec<(N, Located<String>)>, Mistake> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
         let table = value.as_table().ok_or_else(|| self.wrong_type(key, value, expected))?;
         let texts = table.entries();
@@ -181,10 +271,10 @@ impl<'a> Section<'a> {
         Ok(entries)
     }
 
-    fn wrong_type(&self, key: &str, value: Value<'_>, expected: impl Display) -> PolicyError {
+    fn wrong_type(&self, key: &str, value: Value<'_>, expected: impl Display) -> Mistake {
         let key = if self.name.starts_with('[') { format!("{} {key}", self.name) } else { key.into() };
         let problem = Problem::Type { key, found: value.kind(), expected: expected.to_string() };
-        PolicyError::at(&value.at(), problem)
+        Mistake::new(&value.at(), problem)
     }
 }
 
@@ -194,22 +284,22 @@ fn parse_at<T>(
     text: &str,
     at: Position,
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Located<T>, PolicyError> {
+) -> Result<Located<T>, Mistake> {
     match parse(text) {
         Ok(value) => Ok(Located::new(value, at)),
-        Err(reason) => Err(PolicyError::at(
+        Err(reason) => Err(Mistake::new(
             &at,
             Problem::Value { key: key.into(), reason: shown(&reason), expected: expected.to_string() },
         )),
     }
 }
 
-fn bounded(key: &str, count: usize, value: Value<'_>) -> Result<(), PolicyError> {
+fn bounded(key: &str, count: usize, value: Value<'_>) -> Result<(), Mistake> {
     if count <= MAX_ENTRIES {
         return Ok(());
     }
     let problem = Problem::TooLarge { what: format!("`{key}`"), count, limit: MAX_ENTRIES };
-    Err(PolicyError::at(&value.at(), problem))
+    Err(Mistake::new(&value.at(), problem))
 }
 
 /// Text of a file in a message: no control characters, not without end.

@@ -116,7 +116,8 @@ fn ports(ports: &Ports) -> String {
 }
 
 /// A basic TOML string.
-fn quoted(text: impl Display) -> String {
+#[must_use]
+pub fn quoted(text: impl Display) -> String {
     let mut quoted = String::from("\"");
     for character in text.to_string().chars() {
         match character {

@@ -58,7 +58,7 @@ fn links_stay_in_the_directory() {
     assert!(load(directory.path()).unwrap().get("link").is_ok());
     symlink(outside.path().join("x.toml"), directory.path().join("out.toml")).unwrap();
     let error = load(directory.path()).unwrap_err();
-    assert!(error.contains("/out.toml: a link that leads out of the policy directory"), "{error}");
+    assert!(error.contains("/out.toml: a link that leads out of its directory"), "{error}");
     fs::remove_file(directory.path().join("out.toml")).unwrap();
     symlink("nowhere", directory.path().join("dangling.toml")).unwrap();
     assert!(load(directory.path()).unwrap_err().contains("dangling.toml"));

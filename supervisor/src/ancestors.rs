@@ -5,6 +5,7 @@
 //! root and we can change it. sshd and systemd ask for the same.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -32,6 +33,30 @@ pub(crate) enum Unsafe {
 struct Us {
     uid: u32,
     gid: u32,
+}
+
+/// Whether a file is root's or ours, and nobody else may write to it.
+///
+/// # Errors
+/// What is wrong, and what would help.
+pub(crate) fn belongs(file: &Metadata, uid: u32) -> Result<(), (String, String)> {
+    let us = Us { uid, gid: rustix::process::getegid().as_raw() };
+    if file.uid() != 0 && file.uid() != us.uid {
+        let whose = if uid == 0 { "root's" } else { "root's or yours" };
+        let reason = format!("it belongs to user {}, who could say anything in it", file.uid());
+        return Err((reason, format!("make it {whose}, with chown")));
+    }
+    if others_write(file, us) {
+        return Err(("others may write to it".to_owned(), "chmod go-w it".to_owned()));
+    }
+    Ok(())
+}
+
+fn others_write(found: &Metadata, us: Us) -> bool {
+    // The group of a user alone, by the numbers that most systems give it.
+    let is_private = us.uid != 0 && us.gid == us.uid && found.gid() == us.gid;
+    let writes = if is_private { OTHERS_WRITE } else { OTHERS_WRITE | GROUP_WRITES };
+    found.mode() & writes != 0
 }
 
 /// Checks every directory above `path`. Where the way ends nothing is there yet, and what we make is ours.
@@ -98,10 +123,7 @@ fn check_one(path: &Path, us: Us) -> Result<bool, Unsafe> {
     if found.is_symlink() {
         return Ok(true);
     }
-    // The group of a user alone, by the numbers that most systems give it.
-    let is_private = us.uid != 0 && us.gid == us.uid && found.gid() == us.gid;
-    let writes = if is_private { OTHERS_WRITE } else { OTHERS_WRITE | GROUP_WRITES };
-    if found.mode() & STICKY == 0 && found.mode() & writes != 0 {
+    if found.mode() & STICKY == 0 && others_write(&found, us) {
         let reason = "others may write to it, and so replace what is in it".to_owned();
         return not_safe(reason, format!("chmod go-w {}, or use another place", path.display()));
     }

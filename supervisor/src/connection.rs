@@ -110,13 +110,13 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
 
 fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
     let state = daemon.state.borrow();
-    let settings = &daemon.settings;
+    let limits = &state.limits;
     let own = state.connections.values().filter(|outbox| outbox.owner.uid == uid).count();
-    if state.connections.len() >= settings.connections {
-        return Some(format!("the daemon has {} connections already", settings.connections));
+    if state.connections.len() >= limits.connections {
+        return Some(format!("the daemon has {} connections already", limits.connections));
     }
-    (own >= settings.connections_per_owner)
-        .then(|| format!("user {uid} has {} connections already", settings.connections_per_owner))
+    (own >= limits.connections_per_owner)
+        .then(|| format!("user {uid} has {} connections already", limits.connections_per_owner))
 }
 
 /// Sends an error to somebody who won't be a client.

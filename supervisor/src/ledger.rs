@@ -31,7 +31,7 @@ pub(crate) struct Ledger(Rc<Book>);
 
 #[derive(Debug)]
 struct Book {
-    memory: Memory,
+    memory: Cell<Memory>,
     taken: Cell<usize>,
     owners: RefCell<HashMap<u32, usize>>,
     /// To be rung when something is given back.
@@ -41,7 +41,13 @@ struct Book {
 impl Ledger {
     pub(crate) fn new(memory: Memory) -> Self {
         let (taken, owners, starved) = Default::default();
-        Self(Rc::new(Book { memory, taken, owners, starved }))
+        Self(Rc::new(Book { memory: Cell::new(memory), taken, owners, starved }))
+    }
+
+    /// Other bounds from now on. What is held already may stay.
+    pub(crate) fn set_bounds(&self, memory: Memory) {
+        self.0.memory.set(memory);
+        self.0.starved.borrow_mut().drain(..).for_each(|bell| bell.notify_one());
     }
 
     /// An entry for one buffer of an owner, empty.
@@ -90,10 +96,11 @@ impl Entry {
         let counted = self.counted.get();
         let more = bytes.saturating_sub(FREE).saturating_sub(counted);
         let book = &self.ledger.0;
+        let memory = book.memory.get();
         let own = book.owners.borrow().get(&self.owner).copied().unwrap_or(0);
         more == 0
-            || (own.saturating_add(more) <= book.memory.per_owner
-                && book.memory.share.allows(book.taken.get(), own, more))
+            || (own.saturating_add(more) <= memory.per_owner
+                && memory.share.allows(book.taken.get(), own, more))
     }
 
     /// Rings this once something has been given back, by anybody.
@@ -106,7 +113,7 @@ impl Entry {
 
     /// What is said at the bound.
     pub(crate) fn refusal(&self) -> String {
-        let mebibytes = self.ledger.0.memory.per_owner >> 20;
+        let mebibytes = self.ledger.0.memory.get().per_owner >> 20;
         format!(
             "user {} has too much of the daemon's memory: at most {mebibytes} MiB may wait in his connections, \
              less while others need it; read what waits, or use fewer connections",
@@ -164,6 +171,19 @@ mod tests {
         assert!(!entry.allows(1024 * KIB + 1));
         entry.set(0);
         assert_eq!(ledger.taken(), 0);
+    }
+
+    #[test]
+    fn other_bounds_hold_from_then_on() {
+        let ledger = ledger();
+        let entry = ledger.entry(1);
+        entry.set(100 * KIB + FREE);
+        let bounds = |per_owner| Memory { share: Share::new(400 * KIB, 50 * KIB, true), per_owner };
+        ledger.set_bounds(bounds(120 * KIB));
+        assert!(entry.allows(120 * KIB + FREE) && !entry.allows(121 * KIB + FREE));
+        ledger.set_bounds(bounds(50 * KIB));
+        assert!(entry.allows(100 * KIB + FREE), "what is held already");
+        assert!(!entry.allows(101 * KIB + FREE));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
-//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
+//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
 //! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
@@ -24,6 +24,7 @@ mod accounts;
 pub mod admission;
 mod ancestors;
 mod aside;
+pub mod config;
 mod connection;
 mod daemon;
 pub mod descriptors;
@@ -35,6 +36,7 @@ mod homes;
 mod launch_link;
 pub mod launcher;
 mod ledger;
+mod limits;
 mod link;
 mod links;
 mod listener;
@@ -61,4 +63,5 @@ pub use listener::ListenError;
 pub use log::{LastLines, Log};
 pub use peer::NotAClient;
 pub use register::RegisterError;
+pub use reload::SetLevel;
 pub use serve::{ServeError, ServeOptions, serve};

@@ -95,7 +95,7 @@ pub enum ListenError {
         pid: Option<i32>,
     },
     /// No such group.
-    #[error("there is no group `{0}`; make it, or leave --group out")]
+    #[error("there is no group `{0}`; make it, or name another")]
     Group(String),
     /// Binding failed.
     #[error("cannot listen on {path}")]

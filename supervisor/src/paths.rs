@@ -14,6 +14,8 @@ use crate::accounts;
 const SOCKET: &str = "stockade/stockade.sock";
 /// Where a machine's own daemon listens.
 pub const SYSTEM_SOCKET: &str = "/run/stockade/stockade.sock";
+/// The configuration of a machine's own daemon.
+pub const SYSTEM_CONFIGURATION: &str = "/etc/stockade";
 /// An operator's policies.
 pub const SYSTEM_POLICIES: &str = "/etc/stockade/policies";
 /// The state of a machine's own daemon.
@@ -82,10 +84,19 @@ impl Surroundings<'_> {
     pub fn policies(&self) -> Vec<(PathBuf, Trust)> {
         let mut directories = vec![(PathBuf::from(SYSTEM_POLICIES), Trust::Operator)];
         if self.uid != 0 {
-            let configuration = self.absolute("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"));
-            directories.push((configuration.join("stockade/policies"), Trust::User));
+            directories.push((self.configuration().join("policies"), Trust::User));
         }
         directories
+    }
+
+    /// The configuration's directory: `/etc/stockade`, and for a user `$XDG_CONFIG_HOME/stockade`, else
+    /// `~/.config/stockade`.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        if self.uid == 0 {
+            return PathBuf::from(SYSTEM_CONFIGURATION);
+        }
+        self.absolute("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config")).join("stockade")
     }
 }
 
@@ -149,6 +160,14 @@ mod tests {
         assert_eq!(with(&[("XDG_CONFIG_HOME", "/c")], 0).policies().len(), 1);
         let own = (PathBuf::from("/c/stockade/policies"), Trust::User);
         assert!(with(&[("XDG_CONFIG_HOME", "/c")], 7).policies() == [system, own]);
+    }
+
+    #[test]
+    fn the_configuration_is_the_systems_or_a_users_own() {
+        const OTHER: (&str, &str) = ("XDG_CONFIG_HOME", "/c");
+        assert_eq!(with(&[OTHER], 0).configuration(), PathBuf::from(SYSTEM_CONFIGURATION));
+        assert_eq!(with(&[OTHER], 7).configuration(), PathBuf::from("/c/stockade"));
+        assert_eq!(with(&[], 7).configuration(), PathBuf::from("/home/me/.config/stockade"));
     }
 
     #[test]

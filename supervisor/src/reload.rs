@@ -1,24 +1,89 @@
-//! Policies read again, all or nothing: the old set stays when the new one is bad.
+//! Configuration and policies read again, all or nothing: if anything of either is bad, the old of both stay.
 //!
-//! A run that has been accepted keeps what it was accepted with; only what comes later meets the new set.
+//! A run that has been accepted keeps what it was accepted with; only what comes later meets the new. What a daemon can't
+//! change while it runs stays as it is, and the log says that it takes a restart.
 
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use stockade_policies::{PolicySet, Trust};
+use stockade_policies::{PolicyError, PolicySet, Trust};
 
 use crate::admission::chain;
+use crate::config::{Configuration, Configured, LogLevel, Mistakes, Sources, When};
 use crate::daemon::Daemon;
+use crate::limits::Limits;
 
-/// Reads the directories again and puts the new set in the old one's place if all of it is good.
-pub(crate) fn reload(daemon: &Rc<Daemon>, directories: &[(PathBuf, Trust)]) {
-    match PolicySet::load(directories) {
-        Ok(policies) => {
-            let mut state = daemon.state.borrow_mut();
-            let (before, after) = (state.specs.policies().names().len(), policies.names().len());
-            tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
-            state.specs.replace(policies);
+/// Sets what is logged.
+pub type SetLevel = Box<dyn Fn(LogLevel)>;
+
+/// What is read again, and what holds until then.
+pub(crate) struct Reload {
+    pub(crate) running: Configured,
+    pub(crate) sources: Sources,
+    /// Policy directories, beside those that the configuration names.
+    pub(crate) usual: Vec<(PathBuf, Trust)>,
+    pub(crate) set_level: Option<SetLevel>,
+}
+
+/// Why everything stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum Bad {
+    #[error("the configuration is bad")]
+    Configuration(#[source] Mistakes),
+    #[error("the policies are bad")]
+    Policies(#[source] PolicyError),
+}
+
+impl Reload {
+    /// A reload, from its beginning to its end: what is to be told when one begins, and when it has ended, stands here.
+    pub(crate) fn again(&mut self, daemon: &Rc<Daemon>) {
+        match self.read() {
+            Ok((configured, policies)) => self.take(daemon, configured, policies),
+            Err(bad) => tracing::error!(
+                reason = chain(&bad),
+                "nothing is reloaded: the old configuration and policies stay"
+            ),
         }
-        Err(error) => tracing::error!(reason = chain(&error), "the policies are bad; the old ones stay"),
     }
+
+    fn read(&self) -> Result<(Configured, PolicySet), Bad> {
+        let configured = self.sources.load().map_err(Bad::Configuration)?;
+        let directories = directories(&self.usual, &configured.values, self.sources.uid);
+        let policies = PolicySet::load(&directories).map_err(Bad::Policies)?;
+        Ok((configured, policies))
+    }
+
+    fn take(&mut self, daemon: &Rc<Daemon>, mut configured: Configured, policies: PolicySet) {
+        for change in self.running.changes(&configured) {
+            let (key, old, new) = (change.key.path, change.old.as_str(), change.new.as_str());
+            if change.key.when == When::Restart {
+                tracing::warn!(key, old, new, "takes a restart: the old value stays until then");
+                configured.copy(change.key, &self.running);
+            } else {
+                tracing::info!(key, old, new, "changed");
+            }
+        }
+        let mut state = daemon.state.borrow_mut();
+        let (before, after) = (state.specs.policies().names().len(), policies.names().len());
+        tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
+        state.specs.replace(policies);
+        state.set_limits(Limits::of(&configured.values, self.sources.uid));
+        let level = configured.values.log.level;
+        if let Some(set_level) = self.set_level.as_ref().filter(|_| level != self.running.values.log.level) {
+            set_level(level);
+        }
+        self.running = configured;
+    }
+}
+
+/// Where policies are: at the usual places, and where the configuration says, on top. What root's daemon is told to read
+/// is the operator's.
+pub(crate) fn directories(
+    usual: &[(PathBuf, Trust)],
+    configuration: &Configuration,
+    uid: u32,
+) -> Vec<(PathBuf, Trust)> {
+    let trust = if uid == 0 { Trust::Operator } else { Trust::User };
+    let more = configuration.daemon.policies.paths().iter().map(|path| (path.clone(), trust));
+    usual.iter().cloned().chain(more).collect()
 }

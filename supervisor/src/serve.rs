@@ -1,8 +1,8 @@
 //! `stockade serve`: the daemon from its first line to its last.
 //!
 //! ```text
-//! options ──> lock ──> policies ──> socket ──> launcher ──> serving ──SIGTERM──> draining ──> stopped
-//!                                                              │ SIGHUP: reload      │ SIGTERM: kill
+//! configuration ──> lock ──> policies ──> socket ──> launcher ──> serving ──SIGTERM──> draining ──> stopped
+//!                                                                    │ SIGHUP: reload      │ SIGTERM: kill
 //! ```
 //!
 //! Everything happens on one thread. Whoever calls [`serve`] has installed a tracing subscriber.
@@ -19,28 +19,20 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
-use crate::dispatcher::{Bounds, Event, Share, bounds};
+use crate::dispatcher::Event;
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
-use crate::ledger::Memory;
+use crate::limits::Limits;
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::log::{self, Log};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::register::{Register, RegisterError};
+use crate::reload::{Reload, SetLevel};
 use crate::{connection, paths, reload};
 
-/// Connections at once.
-const CONNECTIONS: usize = 4096;
-/// Connections of one user, in root's daemon.
-const CONNECTIONS_PER_OWNER: usize = 2048;
-/// Bytes that may wait in connections, beside what is free in each.
-const CONNECTION_MEMORY: usize = 512 * 1024 * 1024;
-/// Those of one user, in root's daemon.
-const CONNECTION_MEMORY_PER_OWNER: usize = 128 * 1024 * 1024;
-/// With so many bytes in them an owner has little: the largest frame, and as much that waits for him.
-const LITTLE_CONNECTION_MEMORY: usize = 4 * 1024 * 1024;
 /// How long the opening frame may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// How long any frame may take from its first byte to its last.
@@ -53,48 +45,19 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How to serve.
-#[derive(Debug, Clone)]
+#[derive(Default)]
 pub struct ServeOptions {
-    /// The socket; by default as [`Surroundings::listen`] says.
-    pub socket: Option<PathBuf>,
-    /// Policy directories beside the shipped policies, later ones on top; see [`Surroundings::policies`].
+    /// What holds at the start.
+    pub configured: Configured,
+    /// What that was made of, to be read again at a reload.
+    pub sources: Sources,
+    /// Policy directories beside the shipped policies and below those that the configuration names; see
+    /// [`Surroundings::policies`].
     pub policy_directories: Vec<(PathBuf, Trust)>,
-    /// The state directory; by default as [`Surroundings::state`] says.
-    pub state_directory: Option<PathBuf>,
-    /// The group that may use root's daemon.
-    pub group: Option<String>,
-    /// Runs at once; by default [`bounds::SLOTS`].
-    pub slots: Option<usize>,
-    /// Requests that may wait; by default [`bounds::QUEUE`].
-    pub queue: Option<usize>,
-    /// The most workers parked for one user, policy and workspace; by default [`bounds::PARKED`].
-    pub parked: Option<u32>,
-    /// How long runs may go on when the daemon is asked to stop.
-    pub grace: Duration,
-    /// Whether runs go on when the daemon is asked to stop, for the next one.
-    pub keep_runs: bool,
-    /// How long ended runs are kept for a client that comes back.
-    pub retention: Duration,
     /// Where tracing writes to, if that wants its lines handed over.
     pub log: Option<Log>,
-}
-
-impl Default for ServeOptions {
-    fn default() -> Self {
-        Self {
-            socket: None,
-            policy_directories: Vec::new(),
-            state_directory: None,
-            group: None,
-            slots: None,
-            queue: None,
-            parked: None,
-            grace: Duration::from_secs(10),
-            keep_runs: false,
-            retention: Duration::from_millis(bounds::RETENTION_MS),
-            log: None,
-        }
-    }
+    /// Sets what is logged, if a reload may.
+    pub set_level: Option<SetLevel>,
 }
 
 /// Why the daemon didn't serve.
@@ -110,9 +73,6 @@ pub enum ServeError {
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
-    /// A limit that makes no sense.
-    #[error("{0}")]
-    Option(&'static str),
     /// The event loop or its signals.
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
@@ -122,70 +82,54 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`], before anything was served.
-#[allow(clippy::needless_pass_by_value, reason = "a daemon's options are its own")]
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let purpose = Purpose::Daemon { parked: options.parked.unwrap_or(bounds::PARKED) };
+    let purpose = Purpose::Daemon { parked: options.configured.values.runs.parked.number() };
     let starter: Starter =
         Box::new(move || launcher::start(purpose).map(|(channel, child)| (channel, Some(child))));
-    let settings = settings(&options, rustix::process::geteuid().as_raw())?;
-    serve_with(&options, settings, starter, None)
+    let settings = Settings {
+        uid: rustix::process::geteuid().as_raw(),
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        hello_within: HELLO_WITHIN,
+        frame_within: FRAME_WITHIN,
+        home_of: paths::home_of,
+    };
+    let limits = Limits::of(&options.configured.values, settings.uid);
+    serve_with(options, settings, limits, starter, None)
 }
 
-/// Serves with these settings; `orders` in place of signals.
+/// Serves with these settings and limits; `orders` in place of signals.
 pub(crate) fn serve_with(
-    options: &ServeOptions,
+    options: ServeOptions,
     settings: Settings,
+    limits: Limits,
     starter: Starter,
     orders: Option<Orders>,
 ) -> Result<(), ServeError> {
     let surroundings = Surroundings::of_this_process();
+    let ServeOptions { configured, sources, policy_directories: usual, log, set_level } = options;
+    let named = configured.values.settled(&surroundings).daemon;
     raise_descriptor_limit();
-    let state = options.state_directory.clone().unwrap_or_else(|| surroundings.state());
-    let _lock = StateLock::take(&state, surroundings.uid)?;
-    let policies = PolicySet::load(&options.policy_directories)?;
-    let socket = options.socket.clone().or_else(|| surroundings.listen()).ok_or(ListenError::NoPlace)?;
+    let state = named.state_directory.path().unwrap_or(Path::new(""));
+    let _lock = StateLock::take(state, surroundings.uid)?;
+    let directories = reload::directories(&usual, &configured.values, surroundings.uid);
+    let policies = PolicySet::load(&directories)?;
+    let socket = named.socket.path().ok_or(ListenError::NoPlace)?;
     let doors = socket.parent().unwrap_or(Path::new("/"));
-    let register = Register::open(&state, doors, options.parked.unwrap_or(bounds::PARKED))?;
+    let register = Register::open(state, doors, configured.values.runs.parked.number())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    let reload = Reload { running: configured, sources, usual, set_level };
     let result = LocalSet::new().block_on(&runtime, async {
-        let access = Access { uid: surroundings.uid, group: options.group.as_deref() };
-        let listener = Listener::bind(&socket, access)?;
+        let access = Access { uid: surroundings.uid, group: named.group.name() };
+        let listener = Listener::bind(socket, access)?;
         let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
-        run(Daemon::new(settings, policies), listener, orders, (starter, register), options).await;
+        let launchers = (starter, register);
+        run(Daemon::new(settings, limits, policies), listener, orders, launchers, (reload, log)).await;
         Ok(())
     });
     // A directory service that is slow to tell a home must not keep us.
     runtime.shutdown_background();
     result
-}
-
-pub(crate) fn settings(options: &ServeOptions, uid: u32) -> Result<Settings, ServeError> {
-    let slots = options.slots.unwrap_or(bounds::SLOTS);
-    if slots == 0 {
-        return Err(ServeError::Option("with 0 slots nothing could ever run; give at least 1"));
-    }
-    if options.group.is_some() && uid != 0 {
-        return Err(ServeError::Option("only root's daemon serves a group; leave --group out"));
-    }
-    let mut bounds = Bounds::new(slots, options.queue.unwrap_or(bounds::QUEUE), uid == 0);
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    bounds.retention_ms = milliseconds(options.retention);
-    Ok(Settings {
-        uid,
-        pid: rustix::process::getpid().as_raw_nonzero().get(),
-        bounds,
-        grace_ms: milliseconds(options.grace),
-        connections: CONNECTIONS,
-        connections_per_owner: if uid == 0 { CONNECTIONS_PER_OWNER } else { CONNECTIONS },
-        memory: Memory {
-            share: Share::new(CONNECTION_MEMORY, LITTLE_CONNECTION_MEMORY, uid == 0),
-            per_owner: if uid == 0 { CONNECTION_MEMORY_PER_OWNER } else { CONNECTION_MEMORY },
-        },
-        hello_within: HELLO_WITHIN,
-        frame_within: FRAME_WITHIN,
-        home_of: paths::home_of,
-    })
 }
 
 /// Connections, rings and waiting requests each take descriptors: as many as we may have.
@@ -203,7 +147,7 @@ fn raise_descriptor_limit() {
 pub(crate) enum Order {
     /// Stop; the second time, at once.
     Stop,
-    /// Read the policies again.
+    /// Read configuration and policies again.
     Reload,
 }
 
@@ -236,15 +180,15 @@ async fn run(
     listener: Listener,
     mut orders: Orders,
     (starter, register): (Starter, Register),
-    options: &ServeOptions,
+    (mut reload, log): (Reload, Option<Log>),
 ) {
     let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter, register));
     let timer = spawn_local(keep_time(Rc::clone(&daemon)));
-    let handing = options.log.clone().map(|log| spawn_local(log::hand_over(log)));
+    let handing = log.map(|log| spawn_local(log::hand_over(log)));
     tracing::info!(
         socket = %listener.path.display(),
         pid = daemon.settings.pid,
-        slots = daemon.settings.bounds.slots.total,
+        slots = daemon.state.borrow().limits.bounds.slots.total,
         policies = ?daemon.state.borrow().specs.policies().names(),
         "serving"
     );
@@ -254,15 +198,15 @@ async fn run(
         tokio::select! {
             () = daemon.stop.notified() => break,
             Some(order) = orders.recv() => match order {
-                Order::Reload => reload::reload(&daemon, &options.policy_directories),
-                Order::Stop if options.keep_runs => leave(&daemon),
+                Order::Reload => reload.again(&daemon),
+                Order::Stop if daemon.state.borrow().limits.keep_runs => leave(&daemon),
                 Order::Stop => asked += stop(&daemon, asked),
             },
         }
     }
     // Nobody new; those who are here get their last events.
     accepting.abort();
-    if options.keep_runs {
+    if daemon.state.borrow().limits.keep_runs {
         // What isn't sent by then the next supervisor sends.
         let _late = timeout(LAST_ANSWERS_WITHIN, last_events(&daemon)).await;
         daemon.state.borrow().links.leaving.set(true);
@@ -284,13 +228,10 @@ async fn run(
 /// The first time: no new runs, and grace for the others. The second time: no grace.
 fn stop(daemon: &Daemon, asked: u32) -> u32 {
     let mut state = daemon.state.borrow_mut();
-    let now = state.now();
+    let (now, grace_ms) = (state.now(), state.limits.grace_ms);
     if asked == 0 {
-        tracing::info!(
-            grace_ms = daemon.settings.grace_ms,
-            "stopping: no new runs, and grace for the others"
-        );
-        state.handle(Event::Drain { now, grace: daemon.settings.grace_ms });
+        tracing::info!(grace_ms, "stopping: no new runs, and grace for the others");
+        state.handle(Event::Drain { now, grace: grace_ms });
     } else {
         tracing::warn!("stopping at once");
         state.handle(Event::Kill { now });

@@ -158,8 +158,9 @@ fn serve_with(mut command: Command, ground: &Ground, socket: &Path) -> Command {
     command.arg("serve").arg("--socket").arg(socket);
     command.arg("--state-directory").arg(ground.base().join("state"));
     if ground.person.is_root() {
-        // A user's daemon looks there by itself (`XDG_CONFIG_HOME`).
+        // A user's daemon looks there by itself (`XDG_CONFIG_HOME`); what the machine's operator has isn't ours.
         command.args(["--group", "users"]).arg("--policies").arg(ground.policies());
+        command.arg("--config").arg(ground.configuration());
     }
     let log = ground.base().join("daemon.log");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();

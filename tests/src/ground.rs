@@ -98,7 +98,13 @@ impl Ground {
     /// The folder of the suite's policies, where an embedded run of this person looks, too.
     #[must_use]
     pub fn policies(&self) -> PathBuf {
-        self.base().join("config/stockade/policies")
+        self.configuration().join("policies")
+    }
+
+    /// The directory of the daemon's configuration.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.base().join("config/stockade")
     }
 
     /// Writes a file of the workspace, its folders too, as the person's.

@@ -12,10 +12,11 @@ use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
 use crate::aside::Aside;
-use crate::dispatcher::{Bounds, ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
+use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::{self, Workshop};
 use crate::homes::{self, Homes, Lookup};
-use crate::ledger::{Ledger, Memory};
+use crate::ledger::Ledger;
+use crate::limits::Limits;
 use crate::links::Links;
 use crate::outbox::Outbox;
 use crate::output::Place;
@@ -35,14 +36,6 @@ const RECEIVED: usize = 64 * 1024;
 pub(crate) struct Settings {
     pub(crate) uid: u32,
     pub(crate) pid: i32,
-    pub(crate) bounds: Bounds,
-    /// Grace of a drain, in milliseconds.
-    pub(crate) grace_ms: u64,
-    /// Most connections at once, in total and of one user.
-    pub(crate) connections: usize,
-    pub(crate) connections_per_owner: usize,
-    /// Bytes that may wait in them.
-    pub(crate) memory: Memory,
     /// How long the opening frame may take, and any other.
     pub(crate) hello_within: Duration,
     pub(crate) frame_within: Duration,
@@ -75,18 +68,18 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn new(settings: Settings, policies: PolicySet) -> Rc<Self> {
+    pub(crate) fn new(settings: Settings, limits: Limits, policies: PolicySet) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
             let state = State {
                 daemon: Weak::clone(daemon),
                 started: Instant::now(),
-                dispatcher: Dispatcher::new(settings.bounds.clone()),
+                dispatcher: Dispatcher::new(limits.bounds.clone()),
                 runs: HashMap::new(),
                 connections: HashMap::new(),
                 next_connection: 0,
-                ledger: Ledger::new(settings.memory),
+                ledger: Ledger::new(limits.memory),
                 links: Links::default(),
                 specs: Specs::new(policies),
                 workshop: Workshop::default(),
@@ -96,6 +89,7 @@ impl Daemon {
                 timer: Rc::clone(&timer),
                 stop: Rc::clone(&stop),
                 settings: settings.clone(),
+                limits,
             };
             let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
             let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
@@ -128,6 +122,7 @@ pub(crate) struct State {
     timer: Rc<Notify>,
     stop: Rc<Notify>,
     pub(super) settings: Settings,
+    pub(crate) limits: Limits,
 }
 
 impl State {
@@ -141,6 +136,13 @@ impl State {
     pub(crate) fn instant(&self, at: u64) -> Instant {
         let far = Instant::now() + FAR;
         self.started.checked_add(Duration::from_millis(at)).map_or(far, |at| at.min(far))
+    }
+
+    /// Other limits from now on. Nothing ends for it.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.ledger.set_bounds(limits.memory);
+        self.handle(Event::Bounds { now: self.now(), bounds: Box::new(limits.bounds.clone()) });
+        self.limits = limits;
     }
 
     /// As whom connections are looked at.

@@ -6,17 +6,17 @@ use super::share::Share;
 
 /// Runs that may be started and not finished. 64 in flight must be possible on two cores; most runs wait for
 /// something other than a processor, so this bounds memory and processes, not load.
-pub const SLOTS: usize = 256;
+pub const SLOTS: u32 = 256;
 /// Workers parked for one owner, policy and workspace. How many of them there are goes by how often runs come.
 pub const PARKED: u32 = 8;
 /// Runs that may wait for a slot.
-pub const QUEUE: usize = 1024;
+pub const QUEUE: u32 = 1024;
 /// Bytes of requests that may wait for a slot, together. A queue of the largest requests would be 768 MiB.
 pub const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Runs one connection may follow whose `Exited` it hasn't taken yet.
 pub const RUNS_PER_CONNECTION: usize = 1024;
 /// How long an ended run is kept for a client that comes back.
-pub const RETENTION_MS: u64 = 10 * 60 * 1000;
+pub const RETENTION_SECONDS: u32 = 10 * 60;
 /// Ended runs kept, in total.
 pub const KEPT_RUNS: usize = 2048;
 /// Ended runs kept, of one owner.
@@ -49,7 +49,7 @@ pub struct Bounds {
     pub queue_bytes: Share,
     /// See [`RUNS_PER_CONNECTION`].
     pub runs_per_connection: usize,
-    /// See [`RETENTION_MS`].
+    /// See [`RETENTION_SECONDS`].
     pub retention_ms: u64,
     /// See [`KEPT_RUNS`].
     pub kept_runs: usize,
@@ -70,7 +70,7 @@ impl Bounds {
             queue: Share::new(queue, 1, many_owners),
             queue_bytes: Share::new(QUEUE_BYTES, MAX_FRAME as usize, many_owners),
             runs_per_connection: RUNS_PER_CONNECTION,
-            retention_ms: RETENTION_MS,
+            retention_ms: u64::from(RETENTION_SECONDS) * 1000,
             kept_runs: KEPT_RUNS,
             kept_runs_per_owner: KEPT_RUNS_PER_OWNER,
             kept_output: KEPT_OUTPUT,

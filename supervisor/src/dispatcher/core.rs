@@ -139,6 +139,10 @@ impl Dispatcher {
             Event::Delivered { connection, run } => self.delivered(connection, run, &mut effects),
             Event::Acknowledged { owner, run, seq } => self.acknowledged(owner, run, seq, &mut effects),
             Event::Disconnected { now, connection } => self.disconnected(now, connection, &mut effects),
+            Event::Bounds { now, bounds } => {
+                self.bounds = *bounds;
+                self.fill_slots(now, &mut effects);
+            }
             Event::LauncherUp { now, launcher } => {
                 self.launcher = Launcher::Up(launcher);
                 self.fill_slots(now, &mut effects);

@@ -6,6 +6,8 @@ use stockade_protocol::ExecId;
 use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::{CancelReason, Outcome};
 
+use super::bounds::Bounds;
+
 /// One connection, for as long as the daemon lives: never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
@@ -121,6 +123,13 @@ pub enum Event {
         now: u64,
         /// Which.
         connection: ConnectionId,
+    },
+    /// Other limits hold from now on. Whatever goes on or waits stays, over them too.
+    Bounds {
+        /// When.
+        now: u64,
+        /// The limits.
+        bounds: Box<Bounds>,
     },
     /// A launcher is ready for runs, and takes those to come.
     LauncherUp {

@@ -215,6 +215,24 @@ fn one_owner_cannot_fill_the_queue_with_bytes_for_another() {
 }
 
 #[test]
+fn other_bounds_hold_from_then_on_and_end_nothing() {
+    let mut dispatcher = ready(8, 8);
+    for number in 1..=3 {
+        assert_eq!(starts(&dispatcher.handle(Event::Request(request(number)))), [id(number)]);
+    }
+    let bounds = |slots, queue| Event::Bounds { now: 0, bounds: Box::new(Bounds::new(slots, queue, false)) };
+    assert_eq!(dispatcher.handle(bounds(2, 2)), []);
+    for number in 4..=5 {
+        assert_eq!(starts(&dispatcher.handle(Event::Request(request(number)))), []);
+    }
+    assert_eq!(denial(&dispatcher.handle(Event::Request(request(6)))), Some(DenyReason::Busy));
+    // Three ran, and two may.
+    assert_eq!(starts(&dispatcher.handle(ended(id(1), 0))), []);
+    assert_eq!(starts(&dispatcher.handle(ended(id(2), 0))), [id(4)]);
+    assert_eq!(starts(&dispatcher.handle(bounds(3, 2))), [id(5)]);
+}
+
+#[test]
 fn a_cancelled_queued_run_ends_and_never_starts() {
     let mut dispatcher = ready(1, 4);
     dispatcher.handle(Event::Request(request(1)));

@@ -1,4 +1,4 @@
-//! The daemon's own life: launchers that die, stopping, reloading.
+//! The daemon's own life: launchers that die, stopping.
 
 use std::time::{Duration, Instant};
 
@@ -102,27 +102,6 @@ fn the_grace_of_a_drain_ends_and_a_second_stop_ends_it_at_once() {
         drop(launcher);
         stage.join();
     }
-}
-
-#[test]
-fn a_reload_is_all_or_nothing() {
-    let policy = "name = \"custom\"\nextends = \"default\"\n";
-    let stage = Stage::new(Changes { policy: Some(policy), ..Changes::default() });
-    let mut client = stage.client();
-    let has = |client: &mut Client, name: &str| client.status().policies.iter().any(|known| known == name);
-    assert!(has(&mut client, "custom"));
-    let policies = stage.directory.path().join("policies");
-    let second = "name = \"second\"\nextends = \"default\"\n";
-    std::fs::write(policies.join("second.toml"), second).unwrap();
-    std::fs::write(policies.join("third.toml"), "name = \"third\"\nno-such-key = 1\n").unwrap();
-    stage.order(Order::Reload);
-    // Nothing tells that a reload has failed but its absence; the next one shows that it was looked at.
-    std::thread::park_timeout(Duration::from_millis(200));
-    assert!(has(&mut client, "custom") && !has(&mut client, "second"));
-    std::fs::remove_file(policies.join("third.toml")).unwrap();
-    stage.order(Order::Reload);
-    until("reloaded", || has(&mut client, "second"));
-    assert!(has(&mut client, "custom"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The daemon as a whole, between real clients on a real socket and a launcher that a script plays.
 //!
-//! `stage` has the daemon in a thread, the client and the scripted launcher; the others have one subject each.
+//! `stage` has the daemon in a thread, the client and the scripted launcher, `said` what that thread logs; the others have one subject each.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,5 +15,7 @@ mod flow;
 mod hostile;
 mod input;
 mod life;
+mod reload;
+mod said;
 mod specs;
 mod stage;

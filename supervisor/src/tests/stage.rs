@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,15 @@ use stockade_wire::channel::Channel;
 use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket;
 
+use super::said::Said;
+use crate::config::{Configuration, Configured, DROP_INS, FILE, LogLevel, Origin, Sources};
+use crate::daemon::Settings;
 use crate::homes::Lookup;
 use crate::launch_link::Starter;
+use crate::limits::Limits;
 use crate::output::tests::Writer;
-use crate::serve::{Order, ServeOptions, serve_with, settings};
+use crate::reload::SetLevel;
+use crate::serve::{Order, ServeOptions, serve_with};
 
 /// The longest that anything here is waited for.
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -43,6 +48,10 @@ pub(super) struct Stage {
     orders: tokio::sync::mpsc::UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
     launchers: Option<Receiver<OwnedFd>>,
+    /// What it logs about reloads.
+    pub(super) said: Said,
+    /// The log's levels that reloads have set.
+    pub(super) levels: Arc<Mutex<Vec<LogLevel>>>,
 }
 
 /// Set in place of the defaults.
@@ -86,23 +95,41 @@ impl Stage {
         if let Some(text) = changes.policy {
             std::fs::write(policies.join("custom.toml"), text).unwrap();
         }
-        let options = ServeOptions {
-            socket: Some(socket.clone()),
-            policy_directories: vec![(policies, Trust::Operator)],
-            state_directory: Some(directory.path().join("state")),
-            slots: Some(changes.slots),
-            queue: Some(changes.queue),
-            grace: changes.grace,
-            retention: changes.retention,
-            ..ServeOptions::default()
+        let uid = rustix::process::geteuid().as_raw();
+        let mut over = Configured::default();
+        let mut set = |path, put: &dyn Fn(&mut Configuration)| over.set(path, Origin::Option(path), put);
+        set("daemon.socket", &|to| to.daemon.socket = socket.clone().into());
+        set("daemon.state-directory", &|to| {
+            to.daemon.state_directory = directory.path().join("state").into();
+        });
+        let files = directory.path().join("configuration");
+        std::fs::create_dir_all(files.join(DROP_INS)).unwrap();
+        std::fs::write(
+            files.join(FILE),
+            format!("[runs]\nslots = {}\nqueue = {}\n", changes.slots, changes.queue),
+        )
+        .unwrap();
+        let sources = Sources { directory: Some(files), is_named: true, uid, over };
+        let configured = sources.load().unwrap();
+        let mut limits = Limits::of(&configured.values, uid);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        limits.grace_ms = milliseconds(changes.grace);
+        limits.bounds.retention_ms = milliseconds(changes.retention);
+        limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
+        let settings = Settings {
+            uid,
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            hello_within: changes.hello_within,
+            frame_within: changes.frame_within,
+            home_of: changes.home_of,
         };
-        let mut settings = settings(&options, rustix::process::geteuid().as_raw()).unwrap();
-        settings.hello_within = changes.hello_within;
-        settings.frame_within = changes.frame_within;
-        settings.home_of = changes.home_of;
-        settings.memory.per_owner = changes.memory.unwrap_or(settings.memory.per_owner);
+        let policy_directories = vec![(policies, Trust::Operator)];
         let (orders, received) = tokio::sync::mpsc::unbounded_channel();
         let (launcher, launchers) = channel();
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let set_levels = Arc::clone(&levels);
+        let said = Said::default();
+        let saying = said.clone();
         let thread = std::thread::spawn(move || {
             let starter: Starter = Box::new(move || {
                 let (ours, theirs) = socket::seqpacket_pair().unwrap();
@@ -110,9 +137,21 @@ impl Stage {
                 let _over = launcher.send(theirs);
                 Ok((Channel::new(ours), None))
             });
-            serve_with(&options, settings, starter, Some(received)).unwrap();
+            let _saying = tracing::subscriber::set_default(saying);
+            let set_level: SetLevel = Box::new(move |level| set_levels.lock().unwrap().push(level));
+            let set_level = Some(set_level);
+            let options = ServeOptions { configured, sources, policy_directories, log: None, set_level };
+            serve_with(options, settings, limits, starter, Some(received)).unwrap();
         });
-        let stage = Self { directory, socket, orders, thread: Some(thread), launchers: Some(launchers) };
+        let stage = Self {
+            directory,
+            socket,
+            orders,
+            thread: Some(thread),
+            launchers: Some(launchers),
+            said,
+            levels,
+        };
         let until = Instant::now() + LONG;
         while !stage.socket.exists() {
             assert!(Instant::now() < until, "no socket");

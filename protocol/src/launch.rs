@@ -53,6 +53,13 @@ pub enum ToLauncher {
     },
     /// Makes a worker and starts a tool in it. Descriptors: see [`Launch`].
     Launch(Box<Launch>),
+    /// As `Launch`, of a run that has to wait: kept until it's told to [`Start`](Self::Start), also for the next supervisor.
+    Hold(Box<Launch>),
+    /// Launches a run that was held.
+    Start {
+        /// The run.
+        exec_id: ExecId,
+    },
     /// A signal for the tool's process group.
     Signal {
         /// The run.
@@ -279,7 +286,9 @@ pub struct Adopted {
     pub owner_uid: u32,
     /// Bytes of its ring, where its output is relayed.
     pub ring_bytes: Option<u64>,
-    /// How long ago it was launched, in milliseconds.
+    /// Whether it's held, and waits to be started.
+    pub held: bool,
+    /// How long ago it came, in milliseconds.
     pub age_ms: u64,
     /// Bytes that its standard input was fed, once all of them are written.
     pub input_bytes: Option<u64>,

@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 14] = [
+    let constants: [(&str, u64); 15] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -275,6 +275,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
         ("MAX_SPECS", bounds::MAX_SPECS as u64),
         ("RING_BYTES", bounds::RING_BYTES),
+        ("UNCLAIMED_MS", bounds::UNCLAIMED_MS),
     ];
     for (name, value) in constants {
         let row = format!("| `{name}` | {value} |");

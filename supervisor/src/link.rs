@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, Warmth};
-use stockade_protocol::launch::{Launch, Program, ToLauncher, ToRelay};
+use stockade_protocol::launch::{Launch, Program, SpecNumber, ToLauncher, ToRelay};
 use stockade_protocol::outcome::MemoryMechanism;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{ChannelError, Packed};
@@ -111,7 +111,25 @@ impl Link {
         spec: Arc<SandboxSpec>,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), ChannelError> {
-        let number = launch.spec;
+        self.tell_spec(launch.spec, spec)?;
+        self.send(&ToLauncher::Launch(Box::new(launch)), descriptors)
+    }
+
+    /// As [`launch`](Self::launch), of a run that waits.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub(crate) fn hold(
+        &mut self,
+        launch: Launch,
+        spec: Arc<SandboxSpec>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        self.tell_spec(launch.spec, spec)?;
+        self.send(&ToLauncher::Hold(Box::new(launch)), descriptors)
+    }
+
+    fn tell_spec(&mut self, number: SpecNumber, spec: Arc<SandboxSpec>) -> Result<(), ChannelError> {
         if self.channel.is_some() && !self.told.knows(number) {
             let told = Packed::new(&ToLauncher::Spec { number, spec })?;
             while let Some(number) = self.told.forgets(told.size()) {
@@ -120,7 +138,7 @@ impl Link {
             self.told.learns(number, told.size());
             self.queue.push_back((told, Vec::new()));
         }
-        self.send(&ToLauncher::Launch(Box::new(launch)), descriptors)
+        Ok(())
     }
 
     /// What is below an offset may be written over.

@@ -133,6 +133,22 @@ impl Links {
         }
     }
 
+    /// Has the current launcher hold a run.
+    ///
+    /// # Errors
+    /// As [`Link::launch`].
+    pub(crate) fn hold(
+        &mut self,
+        launch: Launch,
+        spec: Arc<SandboxSpec>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        match self.of(self.current) {
+            Some(link) => link.hold(launch, spec, descriptors),
+            None => Ok(()),
+        }
+    }
+
     /// Tells a launcher something, if it is still there.
     ///
     /// # Errors

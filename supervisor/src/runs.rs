@@ -45,7 +45,9 @@ pub(crate) struct Run {
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
     pub(crate) launcher: Option<LauncherId>,
-    /// Until it is handed to the launcher.
+    /// Whether a launcher holds it, and starts it when it's told to.
+    pub(crate) is_held: bool,
+    /// Until it is handed to the launcher, or told to be started.
     pub(crate) waiting: Option<Box<Waiting>>,
     /// Its standard input, if that passes through us.
     pub(crate) feed: Option<Rc<Feed>>,
@@ -106,7 +108,8 @@ pub(crate) struct Exited {
 impl Run {
     /// One that another supervisor has launched. `now`: in milliseconds since our start.
     pub(crate) fn adopted(adopted: Adopted, launcher: LauncherId, now: u64) -> Self {
-        let Adopted { exec_id, owner_uid, ring_bytes, age_ms, input_bytes, output_released, note } = adopted;
+        let Adopted { exec_id, owner_uid, ring_bytes, held, age_ms, input_bytes, output_released, note } =
+            adopted;
         let mut wrote = Wrote::default();
         if let Some(next_seq) = output_released {
             wrote.next_seq = next_seq;
@@ -123,6 +126,7 @@ impl Run {
             age_before: age_ms,
             span: OnceCell::new(),
             launcher: Some(launcher),
+            is_held: held,
             waiting: None,
             feed: None,
             fed_before: input_bytes.or(note.fed.then_some(0)),

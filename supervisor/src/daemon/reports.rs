@@ -187,7 +187,7 @@ impl State {
     /// A run that another supervisor has launched, of whose end nobody was told yet.
     fn adopt(&mut self, launcher: LauncherId, adopted: Adopted) {
         let now = self.now();
-        let (detach, wall_ms) = (adopted.note.detach, adopted.note.wall_ms);
+        let (detach, wall_ms, held) = (adopted.note.detach, adopted.note.wall_ms, adopted.held);
         let run = Run::adopted(adopted, launcher, now);
         tracing::info!(parent: run.span(), age_ms = run.age_before, "adopted");
         let event = dispatcher::event::Adopted {
@@ -198,6 +198,7 @@ impl State {
             detach,
             relayed: run.ring_bytes.is_some(),
             wall_ms,
+            held,
         };
         self.runs.insert(run.exec_id, run);
         self.handle(Event::Adopted(event));
@@ -206,6 +207,13 @@ impl State {
     /// A launcher has died. Its runs end here; what it still had to be told is void.
     pub(crate) fn launcher_died(&mut self, launcher: LauncherId, reason: String) {
         self.links.remove(launcher);
+        // What it held and we have, too, goes to the next.
+        for run in
+            self.runs.values_mut().filter(|run| run.launcher == Some(launcher) && run.waiting.is_some())
+        {
+            run.launcher = None;
+            run.is_held = false;
+        }
         let now = self.now();
         self.handle(Event::LauncherDown { now, launcher, reason });
     }

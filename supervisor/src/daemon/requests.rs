@@ -206,6 +206,7 @@ impl State {
             age_before: 0,
             span: OnceCell::new(),
             launcher: None,
+            is_held: false,
             feed,
             fed_before: None,
             streams_input,

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
@@ -20,6 +21,10 @@ impl State {
     /// Hands a run over. What can't be handed over ends as a set-up that failed.
     pub(super) fn start(&mut self, id: ExecId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        if core::mem::take(&mut run.is_held) {
+            run.waiting = None;
+            return self.tell_launcher(id, &ToLauncher::Start { exec_id: id });
+        }
         let Some(waiting) = run.waiting.take() else { return };
         let feed = run.feed.clone();
         let Waiting { launch, spec, workspace, input, output } = *waiting;
@@ -48,6 +53,33 @@ impl State {
         }
     }
 
+    /// Has a run held that has to wait. We keep it, too: a launcher may die.
+    pub(super) fn hold(&mut self, id: ExecId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(waiting) = &run.waiting else { return };
+        let held = run.feed.is_none().then(|| copies(waiting)).transpose();
+        let told = match held {
+            Ok(Some(descriptors)) => {
+                let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
+                self.links.hold(launch, spec, descriptors).map(Some).map_err(io::Error::other)
+            }
+            // Its input passes through us, and ends with us.
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(Some(())) => {
+                run.launcher = self.links.current();
+                run.is_held = true;
+            }
+            Ok(None) => self.dispatcher.is_not_held(id),
+            Err(error) => {
+                tracing::warn!(parent: run.span(), %error, "the run waits here only, and would end with us");
+                self.dispatcher.is_not_held(id);
+            }
+        }
+    }
+
     fn feed_run(&mut self, id: ExecId, tasks: Option<Tasks>) {
         let Some(Tasks { feed, pipe, source }) = tasks else { return };
         let (written, daemon) = (Rc::clone(&feed), self.daemon.clone());
@@ -67,6 +99,16 @@ impl State {
             }
         }));
     }
+}
+
+/// What a launch needs beside it, once more.
+fn copies(waiting: &Waiting) -> io::Result<Vec<OwnedFd>> {
+    let passed = match &waiting.input {
+        Input::Passed(descriptor) => Some(descriptor),
+        _ => None,
+    };
+    let all = waiting.workspace.iter().chain(passed).chain(&waiting.output);
+    all.map(|foreign| foreign.get()?.try_clone()).collect()
 }
 
 struct Tasks {

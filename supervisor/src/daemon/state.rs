@@ -179,6 +179,7 @@ impl State {
             }
             Effect::Emit { run, seq, what } => self.emit(run, seq, what),
             Effect::Follow { connection, run, after_seq } => self.follow(connection, run, after_seq),
+            Effect::Hold { run } => self.hold(run),
             Effect::Start { run } => self.start(run),
             Effect::Cancel { run, reason } => {
                 if let Some(run) = self.runs.get(&run) {

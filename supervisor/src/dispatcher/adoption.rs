@@ -13,10 +13,13 @@ use super::core::Dispatcher;
 use super::event::{Adopted, ConnectionId, Effect};
 use super::run::{Phase, Run};
 
+/// Under whom adopted runs wait: no connection has this number.
+const NOBODY: ConnectionId = ConnectionId(0);
+
 impl Dispatcher {
     /// Takes a run over. Its launcher says next whether it has started, and whether it has ended.
     pub(super) fn adopt(&mut self, adopted: &Adopted) {
-        let &Adopted { now, run: id, launcher, owner, detach, relayed, wall_ms } = adopted;
+        let &Adopted { now, run: id, launcher, owner, detach, relayed, wall_ms, held } = adopted;
         let run = Run {
             owner,
             origin: None,
@@ -26,7 +29,9 @@ impl Dispatcher {
             relayed,
             wall_ms,
             bytes: 0,
-            phase: Phase::Starting,
+            phase: if held { Phase::Queued } else { Phase::Starting },
+            waits_for: NOBODY,
+            held,
             launcher: Some(launcher),
             started_at: now,
             next_seq: 2,
@@ -44,12 +49,16 @@ impl Dispatcher {
             return;
         }
         self.totals.accepted += 1;
+        self.claims.set(id, Some(now.saturating_add(UNCLAIMED_MS)));
+        if held {
+            self.queue.push(owner, NOBODY, id);
+            return;
+        }
         // It runs already: there may be more runs than slots until some have ended.
         self.running += 1;
         *self.holding.entry(owner).or_default() += 1;
         // At the latest then it should have started, or ended: the launcher arms its limits itself.
         self.timers.set(id, Some(now.saturating_add(STARTING_MS).saturating_add(OVERDUE_MS)));
-        self.claims.set(id, Some(now.saturating_add(UNCLAIMED_MS)));
     }
 
     /// Somebody follows a run. Of one that nobody has claimed yet, he is from now on who asked for it.
@@ -73,5 +82,113 @@ impl Dispatcher {
             }
             self.forget_if_done(id, effects);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_protocol::outcome::Outcome;
+
+    use super::super::event::{Event, LauncherId};
+    use super::super::{Bounds, Emission};
+    use super::*;
+
+    const OWNER: u32 = 1000;
+    const OLD: LauncherId = LauncherId(1);
+    const NEW: LauncherId = LauncherId(2);
+
+    fn id(number: u8) -> ExecId {
+        ExecId::from_bytes([number; 16])
+    }
+
+    fn adopted(number: u8, held: bool, detach: bool) -> Event {
+        let (run, launcher, owner) = (id(number), OLD, OWNER);
+        let (relayed, wall_ms) = (false, None);
+        Event::Adopted(Adopted { now: 0, run, launcher, owner, detach, relayed, wall_ms, held })
+    }
+
+    fn attach(connection: u64, number: u8) -> Event {
+        let (connection, owner, run) = (ConnectionId(connection), OWNER, id(number));
+        Event::Attach { connection, owner, run, after_seq: 0 }
+    }
+
+    fn with(slots: usize, events: impl IntoIterator<Item = Event>) -> Dispatcher {
+        let mut dispatcher = Dispatcher::new(Bounds::new(slots, 8, false));
+        for event in events {
+            dispatcher.handle(event);
+        }
+        dispatcher
+    }
+
+    fn cancels(effects: &[Effect]) -> Vec<ExecId> {
+        let cancelled = |effect: &Effect| match effect {
+            Effect::Cancel { run, .. } => Some(*run),
+            _ => None,
+        };
+        effects.iter().filter_map(cancelled).collect()
+    }
+
+    fn ended(number: u8, now: u64) -> Event {
+        Event::Ended { now, run: id(number), outcome: Outcome::Exited { code: 0 }, reaped: true }
+    }
+
+    #[test]
+    fn adopted_runs_hold_their_slots_and_those_that_waited_get_theirs_from_their_own_launcher() {
+        let mut dispatcher = with(1, [adopted(1, false, true), adopted(2, true, true)]);
+        let started = Event::Started { now: 1, run: id(1) };
+        assert!(matches!(
+            dispatcher.handle(started)[..],
+            [Effect::Emit { what: Emission::Started, seq: 2, .. }]
+        ));
+        assert_eq!(dispatcher.handle(Event::LauncherUp { now: 1, launcher: NEW }), []);
+        let effects = dispatcher.handle(ended(1, 2));
+        assert_eq!(effects.last(), Some(&Effect::Start { run: id(2) }));
+        // The older launcher has it, whoever is there for runs to come.
+        let effects = dispatcher.handle(Event::LauncherDown { now: 3, launcher: OLD, reason: "x".into() });
+        let lost = |effect: &Effect| {
+            matches!(effect, Effect::Emit { run, what: Emission::Exited { outcome: Outcome::Lost { .. } }, .. }
+                if *run == id(2))
+        };
+        assert!(effects.iter().any(lost), "{effects:?}");
+    }
+
+    #[test]
+    fn what_an_older_launcher_held_is_lost_with_it() {
+        let mut dispatcher = with(1, [adopted(1, true, false)]);
+        let effects = dispatcher.handle(Event::LauncherDown { now: 1, launcher: OLD, reason: "x".into() });
+        assert!(matches!(effects[..], [Effect::Emit { what: Emission::Exited { .. }, .. }]), "{effects:?}");
+        assert_eq!(dispatcher.counts().queued, 0);
+    }
+
+    #[test]
+    fn nobody_comes_in_time_and_what_is_not_detached_ends() {
+        for held in [false, true] {
+            let mut dispatcher =
+                with(4, [adopted(1, held, false), adopted(2, held, true), adopted(3, held, false)]);
+            dispatcher.handle(attach(7, 3));
+            assert_eq!(dispatcher.next_deadline(), Some(UNCLAIMED_MS));
+            let effects = dispatcher.handle(Event::Tick { now: UNCLAIMED_MS });
+            assert_eq!(cancels(&effects), [id(1)], "held: {held}");
+            let unclaimed = |effect: &&Effect| matches!(effect, Effect::Unclaimed { .. });
+            assert_eq!(effects.iter().filter(unclaimed).count(), 2);
+        }
+    }
+
+    #[test]
+    fn who_comes_first_is_whose_it_is() {
+        let mut dispatcher = with(4, [adopted(1, false, false)]);
+        dispatcher.handle(attach(7, 1));
+        dispatcher.handle(attach(8, 1));
+        let gone = |connection| Event::Disconnected { now: 5, connection: ConnectionId(connection) };
+        assert_eq!(cancels(&dispatcher.handle(gone(8))), []);
+        assert_eq!(cancels(&dispatcher.handle(gone(7))), [id(1)]);
+    }
+
+    #[test]
+    fn a_run_is_adopted_once() {
+        let mut dispatcher = with(4, [adopted(1, false, true), adopted(1, false, true)]);
+        assert_eq!((dispatcher.counts().running, dispatcher.counts().accepted), (1, 1));
+        dispatcher.handle(ended(1, 1));
+        assert_eq!(dispatcher.counts().running, 0);
     }
 }

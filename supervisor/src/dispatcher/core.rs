@@ -7,7 +7,7 @@ use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupFailure, SetupStage};
 use stockade_protocol::ring::FIRST_SEQ;
 
-use super::bounds::{Bounds, CLOSING_MS, DRAIN_TAIL_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
+use super::bounds::{Bounds, CLOSING_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
 use super::event::{ConnectionId, Effect, Emission, Event, LauncherId, Request};
 use super::queue::{FairQueue, QueueBytes};
 use super::retention::Kept;
@@ -30,35 +30,36 @@ pub struct Dispatcher {
     pub(super) timers: Timers,
     /// Until when adopted runs wait for their clients.
     pub(super) claims: Timers,
-    queue: FairQueue,
-    queue_bytes: QueueBytes,
+    pub(super) queue: FairQueue,
+    pub(super) queue_bytes: QueueBytes,
     /// Runs each connection follows whose `Exited` it hasn't taken.
     followed: HashMap<ConnectionId, BTreeSet<ExecId>>,
     pub(super) running: usize,
     /// Slots held by each owner that holds any.
     pub(super) holding: HashMap<u32, usize>,
-    launcher: Launcher,
-    drain: Option<Drain>,
+    pub(super) launcher: Launcher,
+    pub(super) drain: Option<Drain>,
     mean_ms: u64,
     pub(super) totals: Totals,
     /// Ended runs whose processes the kernel hasn't let go, and whose launchers they are. They outlive their records.
-    unreaped: BTreeMap<ExecId, LauncherId>,
+    pub(super) unreaped: BTreeMap<ExecId, LauncherId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Launcher {
+pub(super) enum Launcher {
     Up(LauncherId),
     /// Dead or not there yet; expected soon.
     Down,
     Unavailable(String),
 }
 
+/// How far a drain is.
 #[derive(Debug)]
-struct Drain {
-    grace_until: u64,
-    stop_by: u64,
-    killed: bool,
-    stopped: bool,
+pub(super) struct Drain {
+    pub(super) grace_until: u64,
+    pub(super) stop_by: u64,
+    pub(super) killed: bool,
+    pub(super) stopped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +147,7 @@ impl Dispatcher {
             Event::LauncherUp { now, launcher } => {
                 self.launcher = Launcher::Up(launcher);
                 self.fill_slots(now, &mut effects);
+                self.hold_all(&mut effects);
             }
             Event::LauncherDown { now, launcher, reason } => {
                 self.launcher_down(now, launcher, &reason, &mut effects);
@@ -224,6 +226,8 @@ impl Dispatcher {
             wall_ms: request.wall_ms,
             bytes: request.bytes,
             phase: Phase::Queued,
+            waits_for: request.connection,
+            held: false,
             launcher: None,
             started_at: 0,
             next_seq: 2,
@@ -245,6 +249,7 @@ impl Dispatcher {
         self.queue.push(request.owner, request.connection, request.run);
         self.queue_bytes.put(request.owner, request.bytes);
         self.fill_slots(request.now, effects);
+        self.hold(request.run, effects);
     }
 
     fn refusal(&self, request: &Request) -> Option<Denied> {
@@ -317,7 +322,9 @@ impl Dispatcher {
             *self.holding.entry(run.owner).or_default() += 1;
             self.queue_bytes.take(run.owner, run.bytes);
             run.phase = Phase::Starting;
-            run.launcher = Some(launcher);
+            // One that was adopted while it waited its own launcher has.
+            run.launcher.get_or_insert(launcher);
+            run.held = false;
             run.started_at = now;
             self.running += 1;
             self.timers.set(id, Some(now + STARTING_MS));
@@ -365,7 +372,7 @@ impl Dispatcher {
         self.fill_slots(now, effects);
     }
 
-    fn finish(&mut self, id: ExecId, effects: &mut Vec<Effect>) {
+    pub(super) fn finish(&mut self, id: ExecId, effects: &mut Vec<Effect>) {
         self.running -= 1;
         if let Some(owner) = self.runs.get(&id).map(|run| run.owner) {
             let left = self.holding.get(&owner).map_or(0, |held| held.saturating_sub(1));
@@ -379,7 +386,7 @@ impl Dispatcher {
     }
 
     /// Puts `Exited` out: the last event of a run, from whichever phase.
-    fn exit(&mut self, now: u64, id: ExecId, effects: &mut Vec<Effect>) {
+    pub(super) fn exit(&mut self, now: u64, id: ExecId, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Phase::Closing { outcome } = &run.phase else { return };
         let outcome = outcome.clone();
@@ -429,11 +436,12 @@ impl Dispatcher {
         let Some(run) = self.runs.get_mut(&id) else { return };
         match run.phase {
             Phase::Queued => {
-                let (owner, origin) = (run.owner, run.origin);
-                run.phase = Phase::Closing { outcome: Outcome::Cancelled { reason } };
-                if let Some(origin) = origin {
-                    self.leave_queue(owner, origin, id);
+                let (owner, waits_for) = (run.owner, run.waits_for);
+                if core::mem::take(&mut run.held) {
+                    effects.push(Effect::Cancel { run: id, reason: reason.clone() });
                 }
+                run.phase = Phase::Closing { outcome: Outcome::Cancelled { reason } };
+                self.leave_queue(owner, waits_for, id);
                 self.exit(now, id, effects);
             }
             Phase::Starting | Phase::Running if !run.cancelled => {
@@ -445,7 +453,7 @@ impl Dispatcher {
         }
     }
 
-    fn leave_queue(&mut self, owner: u32, origin: ConnectionId, id: ExecId) {
+    pub(super) fn leave_queue(&mut self, owner: u32, origin: ConnectionId, id: ExecId) {
         if self.queue.remove(owner, origin, id)
             && let Some(run) = self.runs.get(&id)
         {
@@ -527,88 +535,6 @@ impl Dispatcher {
             }
             self.progress(now, id, false);
             self.forget_if_done(id, effects);
-        }
-    }
-
-    fn launcher_down(&mut self, now: u64, launcher: LauncherId, reason: &str, effects: &mut Vec<Effect>) {
-        if self.launcher == Launcher::Up(launcher) {
-            self.launcher = Launcher::Down;
-        }
-        // Nobody is left to say when they are gone.
-        self.unreaped.retain(|_, of| *of != launcher);
-        let had = |run: &Run| run.launcher == Some(launcher);
-        let mut lost: Vec<ExecId> = self.runs.iter().filter(|(_, run)| had(run)).map(|(id, _)| *id).collect();
-        lost.sort_unstable();
-        for id in lost {
-            let Some(run) = self.runs.get_mut(&id) else { continue };
-            match run.phase {
-                Phase::Starting | Phase::Running => {
-                    run.phase = Phase::Closing { outcome: Outcome::Lost { reason: reason.to_owned() } };
-                    self.finish(id, effects);
-                    self.exit(now, id, effects);
-                }
-                // The relay died with the launcher: no more output will come.
-                Phase::Closing { .. } => self.exit(now, id, effects),
-                Phase::Queued | Phase::Ended { .. } => {}
-            }
-        }
-    }
-
-    fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
-        while let Some(id) = self.queue.pop(|_| true) {
-            let Some(run) = self.runs.get_mut(&id) else { continue };
-            self.queue_bytes.take(run.owner, run.bytes);
-            let subject = format!("no launcher can be started: {reason}").into();
-            let failure = SetupFailure { stage: SetupStage::Check, errno: 0, subject };
-            run.phase = Phase::Closing { outcome: Outcome::SetupFailed { failure } };
-            self.exit(now, id, effects);
-        }
-        self.launcher = Launcher::Unavailable(reason);
-    }
-
-    fn start_drain(&mut self, now: u64, grace: u64, effects: &mut Vec<Effect>) {
-        let until = now.saturating_add(grace);
-        let grace_until = self.drain.as_ref().map_or(until, |drain| drain.grace_until.min(until));
-        let stop_by = grace_until.saturating_add(DRAIN_TAIL_MS);
-        let (killed, stopped) = self.drain.as_ref().map_or((false, false), |d| (d.killed, d.stopped));
-        self.drain = Some(Drain { grace_until, stop_by, killed, stopped });
-        self.cancel_all(now, |run| run.phase == Phase::Queued, effects);
-        self.drain_tick(now, effects);
-    }
-
-    /// Stops without waiting for what runs.
-    fn leave(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        self.drain = Some(Drain { grace_until: now, stop_by: now, killed: true, stopped: true });
-        self.cancel_all(now, |run| run.phase == Phase::Queued, effects);
-        effects.push(Effect::Stop);
-    }
-
-    fn drain_tick(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        let Some(drain) = &mut self.drain else { return };
-        if now >= drain.grace_until && !drain.killed {
-            drain.killed = true;
-            self.cancel_all(now, Run::holds_slot, effects);
-        } else if now >= drain.stop_by && !drain.stopped {
-            drain.stopped = true;
-            effects.push(Effect::Stop);
-        }
-    }
-
-    fn cancel_all(&mut self, now: u64, which: impl Fn(&Run) -> bool, effects: &mut Vec<Effect>) {
-        let mut ids: Vec<ExecId> =
-            self.runs.iter().filter(|(_, run)| which(run)).map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        for id in ids {
-            self.cancel(now, id, CancelReason::Draining, effects);
-        }
-    }
-
-    fn check_drained(&mut self, effects: &mut Vec<Effect>) {
-        let Some(drain) = &mut self.drain else { return };
-        let going_on = |run: &Run| !matches!(run.phase, Phase::Ended { .. });
-        if !drain.stopped && !self.runs.values().any(going_on) {
-            drain.stopped = true;
-            effects.push(Effect::Stop);
         }
     }
 

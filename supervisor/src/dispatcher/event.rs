@@ -161,7 +161,7 @@ pub enum Event {
         /// The grace, in milliseconds.
         grace: u64,
     },
-    /// The daemon is to stop and leave the runs to their launchers: those that wait for a slot are cancelled.
+    /// The daemon is to stop and leave the runs to their launchers: those that wait and aren't held are cancelled.
     Leave {
         /// When.
         now: u64,
@@ -218,6 +218,8 @@ pub struct Adopted {
     pub relayed: bool,
     /// Its wall-time limit.
     pub wall_ms: Option<u64>,
+    /// Whether it only waits.
+    pub held: bool,
 }
 
 /// Something to be done, in this order among the effects of one event.
@@ -252,7 +254,12 @@ pub enum Effect {
         /// The last sequence number it has.
         after_seq: u64,
     },
-    /// Hand a run to the launcher.
+    /// A run has to wait: have the launcher hold it, so that it outlives us.
+    Hold {
+        /// The run.
+        run: ExecId,
+    },
+    /// Hand a run to the launcher, or have it start what it holds.
     Start {
         /// The run.
         run: ExecId,

@@ -26,12 +26,15 @@
 //! What lives here, in reading order: [`event`], what goes in and out; [`bounds`], every limit; [`share`], how owners share
 //! what is limited; `queue`, who is
 //! next; `run`, one run's record; `timers`, who has to be looked at when; `core`, the function; `retention`, how
-//! long an ended run is kept; `adoption`, runs that another supervisor has accepted.
+//! long an ended run is kept; `adoption`, runs that another supervisor has accepted;
+//! `launchers`, launchers that come and go; `drain`, the daemon's end.
 
 mod adoption;
 pub mod bounds;
 mod core;
+mod drain;
 pub mod event;
+mod launchers;
 mod queue;
 mod retention;
 mod run;

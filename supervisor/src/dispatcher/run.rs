@@ -40,6 +40,10 @@ pub(super) struct Run {
     pub(super) wall_ms: Option<u64>,
     pub(super) bytes: usize,
     pub(super) phase: Phase,
+    /// Under which connection it waits.
+    pub(super) waits_for: ConnectionId,
+    /// Whether a launcher holds it while it waits.
+    pub(super) held: bool,
     /// Whose launcher it was handed to.
     pub(super) launcher: Option<LauncherId>,
     /// When it was handed to the launcher.

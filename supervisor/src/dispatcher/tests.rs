@@ -466,6 +466,7 @@ struct Model {
     seqs: BTreeMap<ExecId, u64>,
     exited: BTreeSet<ExecId>,
     cancelled_in_queue: BTreeSet<ExecId>,
+    held: BTreeSet<ExecId>,
     forgotten: BTreeSet<ExecId>,
     /// The ring's numbering, as the relay would tell it.
     ring: BTreeMap<ExecId, u64>,
@@ -498,7 +499,14 @@ impl Model {
                     assert!(self.exited.contains(run), "forgotten before its end");
                     assert!(self.forgotten.insert(*run), "forgotten twice");
                 }
-                Effect::Cancel { run, .. } => assert!(self.holding.contains(run)),
+                Effect::Hold { run } => {
+                    assert!(!self.started.contains(run), "held though started");
+                    assert!(!self.exited.contains(run), "held after its end");
+                    self.held.insert(*run);
+                }
+                Effect::Cancel { run, .. } => {
+                    assert!(self.holding.contains(run) || self.held.contains(run), "nobody has it");
+                }
                 Effect::DropOutput { run } => assert!(self.exited.contains(run)),
                 Effect::Follow { run, .. } => assert!(!self.forgotten.contains(run)),
                 Effect::Stop => {

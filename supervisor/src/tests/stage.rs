@@ -173,6 +173,7 @@ impl Stage {
             heard: VecDeque::new(),
             specs: HashMap::new(),
             told: 0,
+            held: HashMap::new(),
             released: Vec::new(),
         };
         assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
@@ -270,6 +271,8 @@ pub(super) struct Launcher {
     specs: HashMap<SpecNumber, Arc<SandboxSpec>>,
     /// How many specs it was told in all.
     pub(super) told: usize,
+    /// The runs that wait.
+    pub(super) held: HashMap<ExecId, (Launch, Vec<OwnedFd>)>,
     /// The runs it may forget.
     pub(super) released: Vec<ExecId>,
 }
@@ -294,6 +297,15 @@ impl Launcher {
                 }
                 (ToLauncher::Release { exec_ids }, _) => self.released.extend(exec_ids),
                 (ToLauncher::InputEnded { .. }, _) => {}
+                (ToLauncher::Hold(launch), descriptors) => {
+                    self.held.insert(launch.exec_id, (*launch, descriptors));
+                }
+                // As if it were launched now.
+                (ToLauncher::Start { exec_id }, _) => {
+                    let (launch, descriptors) = self.held.remove(&exec_id).expect("it isn't held");
+                    self.heard.push_back((ToLauncher::Launch(Box::new(launch)), descriptors));
+                }
+                (ToLauncher::Cancel { exec_id, .. }, _) if self.held.remove(&exec_id).is_some() => {}
                 (ToLauncher::ForgetSpec { number }, _) => {
                     assert!(self.specs.remove(&number).is_some(), "it never knew that");
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use stockade_protocol::Bytes;
 use stockade_protocol::client::{ClientMessage, ExecRequest, Overrides, StdinMode};
-use stockade_protocol::outcome::{Clock, Outcome};
+use stockade_protocol::outcome::{CancelReason, Clock, Outcome};
 use stockade_tests::setting::marker;
 use stockade_tests::wire::request;
 use stockade_tests::{Daemon, Ended, Ground, Mode, left, wait_until};
@@ -210,4 +210,32 @@ fn a_run_that_nobody_comes_back_for_ends_and_a_detached_one_does_not() {
     assert!(wait_until(SOON, || left::with_word(&attached).is_empty()), "it goes on without a client");
     assert!(!left::with_word(&detached).is_empty(), "it needs no client");
     Ended::of(daemon.ask(&ground, &["kill", &other.exec_id.to_string()])).expect_code(0);
+}
+
+#[test]
+fn what_waits_for_a_slot_waits_on_through_a_death_and_is_run_once() {
+    for mode in Mode::daemons_here() {
+        let slots = ["--slots", "1"];
+        let (daemon, ground) = (Daemon::start(mode.server(), &slots), Ground::new(mode.client()));
+        let count = ground.work().join("count");
+        let mut first = Follower::of(&daemon, &ground, bash(&ground, "echo first; sleep 2; echo over"));
+        first.follow(|run| !run.output.is_empty());
+        let waits = || Follower::of(&daemon, &ground, bash(&ground, "echo ran >> count; echo second"));
+        let (mut second, mut third) = (waits(), waits());
+        let mut gone = waits();
+        let exec_id = gone.exec_id;
+        gone.say(&ClientMessage::Cancel { exec_id });
+        assert_eq!(gone.follow_to_the_end().0, Outcome::Cancelled { reason: CancelReason::Asked });
+        daemon.kill_and_start_again(&slots);
+        assert!(!count.exists(), "it had no slot");
+        for run in [&mut first, &mut second, &mut third] {
+            run.come_back(&daemon);
+        }
+        for run in [&mut first, &mut second, &mut third] {
+            assert_eq!(run.follow_to_the_end().0, Outcome::Exited { code: 0 });
+            run.acknowledge();
+        }
+        assert_eq!(second.output, b"second\n");
+        assert_eq!(std::fs::read_to_string(&count).unwrap(), "ran\nran\n");
+    }
 }

@@ -10,7 +10,8 @@
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
-//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`].
+//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`],
+//! [`holding`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -18,6 +19,7 @@ pub use spawn::{copy_as_launcher, may_copy};
 mod bank;
 mod check;
 mod embedded;
+mod holding;
 mod keeping;
 mod outbox;
 mod outlet;
@@ -56,6 +58,7 @@ use crate::cgroup::{Cgroups, RunCgroup};
 use crate::failure::Staged;
 use crate::poller::{Interest, Poller, Ready};
 use check::Permitted;
+use holding::Held;
 use keeping::{CALLER, DOOR, Keeping};
 use outbox::Outbox;
 use pressure::Pressure;
@@ -129,6 +132,8 @@ struct Launcher {
     dying_groups: Vec<RunCgroup>,
     /// The namespaces that no run may be in.
     namespaces: verify::Namespaces,
+    /// Runs that wait to be started.
+    held: Held,
     /// What it has if it outlives its supervisor.
     keeping: Option<Keeping>,
     /// The supervisor has said so, or is gone for good: no new run, and the end once all have ended.
@@ -171,6 +176,7 @@ impl Launcher {
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
             namespaces: verify::Namespaces::default(),
+            held: Held::new(),
             keeping: None,
             closing: false,
         })
@@ -239,6 +245,11 @@ impl Launcher {
                 let within = self.specs.find(launch.spec);
                 self.launch(*launch, within, descriptors);
             }
+            ToLauncher::Hold(launch) => {
+                let within = self.specs.find(launch.spec);
+                self.hold(*launch, within, descriptors);
+            }
+            ToLauncher::Start { exec_id } => self.start_held(exec_id),
             ToLauncher::Signal { exec_id, signal } => {
                 if let Some(run) = self.run_mut(exec_id) {
                     run.signal(signal);
@@ -277,6 +288,7 @@ impl Launcher {
         self.closing = true;
         drop(self.supervisor.outbox().map(|outbox| self.poller.remove(outbox.channel())));
         self.templates.clear();
+        self.held.clear();
         let all: Vec<u64> = self.runs.keys().copied().collect();
         for number in all {
             self.condemn(number, Outcome::Cancelled { reason: CancelReason::Draining });
@@ -290,11 +302,15 @@ impl Launcher {
     }
 
     fn launch(&mut self, launch: Launch, within: Staged<Permitted>, mut descriptors: Vec<OwnedFd>) {
-        let exec_id = launch.exec_id;
         let input = if launch.note.fed { descriptors.pop() } else { None };
         if let Some(records) = self.supervisor.records_mut() {
             records.begin(&launch, input);
         }
+        self.launch_recorded(launch, within, descriptors);
+    }
+
+    fn launch_recorded(&mut self, launch: Launch, within: Staged<Permitted>, descriptors: Vec<OwnedFd>) {
+        let exec_id = launch.exec_id;
         let ordered = within.and_then(|within| {
             check::permit_launch(&launch, &within, self.closing)?;
             preparation::order(launch, within, descriptors)
@@ -310,8 +326,9 @@ impl Launcher {
     }
 
     fn condemn_id(&mut self, exec_id: ExecId, outcome: Outcome) {
-        if let Some(number) = self.by_id.get(&exec_id).copied() {
-            self.condemn(number, outcome);
+        match self.by_id.get(&exec_id).copied() {
+            Some(number) => self.condemn(number, outcome),
+            None => self.give_up_held(exec_id, outcome),
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) struct Records {
 
 #[derive(Debug)]
 struct Record {
+    /// Whether it waits to be started.
+    held: bool,
+    /// When it came.
     launched: Instant,
     owner_uid: u32,
     ring_bytes: Option<u64>,
@@ -45,13 +48,26 @@ struct Said {
 pub(super) type Again = (Rc<Packed>, Vec<OwnedFd>);
 
 impl Records {
+    /// A run that waits.
+    pub(super) fn hold(&mut self, launch: &Launch) {
+        self.add(launch, None, true);
+    }
+
     /// A run that is launched. `input`: the write end of its standard input, if a supervisor fills it.
     pub(super) fn begin(&mut self, launch: &Launch, input: Option<OwnedFd>) {
+        match self.runs.get_mut(&launch.exec_id) {
+            Some(record) => record.held = false,
+            None => self.add(launch, input, false),
+        }
+    }
+
+    fn add(&mut self, launch: &Launch, input: Option<OwnedFd>, held: bool) {
         let ring_bytes = match launch.output {
             LaunchOutput::Relayed { ring_bytes } => Some(ring_bytes),
             _ => None,
         };
         let record = Record {
+            held,
             launched: Instant::now(),
             owner_uid: launch.owner.uid,
             ring_bytes,
@@ -85,6 +101,7 @@ impl Records {
             record.said.push(Said { packed: Rc::clone(&packed), ring });
             if ends {
                 record.input = None;
+                record.held = false;
                 self.ended += usize::from(record.ended.replace(Instant::now()).is_none());
                 self.make_room();
             }
@@ -139,13 +156,14 @@ impl Records {
         attached.map(|(exec_id, _)| *exec_id).collect()
     }
 
-    /// Until when the last of them is kept where no supervisor comes: so long after its end. `Err`: one hasn't ended. `None`:
-    /// there is none.
+    /// Until when the last of them is kept where no supervisor comes: so long after its end, or since it came if it only
+    /// waits. `Err`: one runs. `None`: there is none.
     pub(super) fn kept_until(&self, retention: Duration) -> Result<Option<Instant>, ()> {
-        if self.ended < self.runs.len() {
+        if self.runs.values().any(|record| record.ended.is_none() && !record.held) {
             return Err(());
         }
-        Ok(self.runs.values().filter_map(|record| record.ended).max().map(|at| at + retention))
+        let since = self.runs.values().map(|record| record.ended.unwrap_or(record.launched));
+        Ok(since.max().map(|at| at + retention))
     }
 
     /// Everything a next supervisor has to be told, in order.
@@ -160,6 +178,7 @@ impl Records {
                 exec_id,
                 owner_uid: record.owner_uid,
                 ring_bytes: record.ring_bytes,
+                held: record.held,
                 age_ms: u64::try_from(age).unwrap_or(u64::MAX),
                 input_bytes: record.input_bytes,
                 output_released: record.output_released,

@@ -8,7 +8,7 @@ mod held;
 mod report;
 mod talk;
 
-pub(crate) use report::{failed_to_begin, output_lost};
+pub(crate) use report::{failed_to_begin, never_begun, output_lost};
 
 use std::fs::File;
 use std::io;

@@ -11,13 +11,12 @@ use crate::cgroup::Counters;
 
 /// The message that a run never began.
 pub(crate) fn failed_to_begin(exec_id: ExecId, failure: SetupFailure) -> FromLauncher {
-    FromLauncher::Ended {
-        exec_id,
-        outcome: Outcome::SetupFailed { failure },
-        usage: Usage::default(),
-        trusted_files: Vec::new(),
-        reaped: true,
-    }
+    never_begun(exec_id, Outcome::SetupFailed { failure })
+}
+
+/// The end of a run of which nothing was ever made.
+pub(crate) fn never_begun(exec_id: ExecId, outcome: Outcome) -> FromLauncher {
+    FromLauncher::Ended { exec_id, outcome, usage: Usage::default(), trusted_files: Vec::new(), reaped: true }
 }
 
 impl Run {

@@ -1,0 +1,92 @@
+//! Launchers that come and go, and what they hold of what waits.
+
+use stockade_protocol::ExecId;
+use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
+
+use super::core::{Dispatcher, Launcher};
+use super::event::{Effect, LauncherId};
+use super::run::{Phase, Run};
+
+impl Dispatcher {
+    /// Has a run held that has to wait.
+    pub(super) fn hold(&mut self, id: ExecId, effects: &mut Vec<Effect>) {
+        if let Launcher::Up(_) = self.launcher
+            && let Some(run) = self.runs.get_mut(&id)
+            && run.phase == Phase::Queued
+            && !run.held
+        {
+            run.held = true;
+            effects.push(Effect::Hold { run: id });
+        }
+    }
+
+    /// A run that waits can't be held.
+    pub fn is_not_held(&mut self, id: ExecId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.held = false;
+        }
+    }
+
+    /// Has everything held that waits: a launcher has come that doesn't hold it.
+    pub(super) fn hold_all(&mut self, effects: &mut Vec<Effect>) {
+        let mut waiting: Vec<ExecId> =
+            self.runs.iter().filter(|(_, run)| run.phase == Phase::Queued).map(|(id, _)| *id).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            self.hold(id, effects);
+        }
+    }
+
+    pub(super) fn launcher_down(
+        &mut self,
+        now: u64,
+        launcher: LauncherId,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.launcher == Launcher::Up(launcher) {
+            self.launcher = Launcher::Down;
+        }
+        // Nobody is left to say when they are gone.
+        self.unreaped.retain(|_, of| *of != launcher);
+        let had = |run: &Run| run.launcher == Some(launcher);
+        let mut lost: Vec<ExecId> = self.runs.iter().filter(|(_, run)| had(run)).map(|(id, _)| *id).collect();
+        lost.sort_unstable();
+        for id in lost {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            match run.phase {
+                Phase::Starting | Phase::Running => {
+                    run.phase = Phase::Closing { outcome: Outcome::Lost { reason: reason.to_owned() } };
+                    self.finish(id, effects);
+                    self.exit(now, id, effects);
+                }
+                // The relay died with the launcher: no more output will come.
+                Phase::Closing { .. } => self.exit(now, id, effects),
+                // Adopted while it waited: nobody else has it.
+                Phase::Queued => {
+                    let (owner, waits_for) = (run.owner, run.waits_for);
+                    run.phase = Phase::Closing { outcome: Outcome::Lost { reason: reason.to_owned() } };
+                    self.leave_queue(owner, waits_for, id);
+                    self.exit(now, id, effects);
+                }
+                Phase::Ended { .. } => {}
+            }
+        }
+        // What it held of our own requests we have, too.
+        for run in self.runs.values_mut().filter(|run| run.phase == Phase::Queued && run.launcher.is_none()) {
+            run.held = false;
+        }
+    }
+
+    pub(super) fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
+        while let Some(id) = self.queue.pop(|_| true) {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            self.queue_bytes.take(run.owner, run.bytes);
+            let subject = format!("no launcher can be started: {reason}").into();
+            let failure = SetupFailure { stage: SetupStage::Check, errno: 0, subject };
+            run.phase = Phase::Closing { outcome: Outcome::SetupFailed { failure } };
+            self.exit(now, id, effects);
+        }
+        self.launcher = Launcher::Unavailable(reason);
+    }
+}

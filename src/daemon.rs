@@ -142,7 +142,14 @@ impl<'a> Session<'a> {
         self.follow.stdout.flush();
         self.follow.stderr.flush();
         if socket || due.is_some_and(|due| Instant::now() >= due) {
-            self.client.pump()?;
+            let away = self.client.pause().is_some();
+            if let Err(error) = self.client.pump() {
+                // One that came back doesn't want us.
+                if away {
+                    self.tell_left_behind();
+                }
+                return Err(error.into());
+            }
         }
         self.tell_pause();
         if signal && let Some(wish) = self.signals.next() {

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage, StdinMode};
+use stockade_protocol::denied::{Denied, DenyReason};
 
 use crate::error::ClientError;
 
 /// What comes to the caller: a message, or an error about a run or a request, which ends nothing else.
 pub(crate) type Received = Result<ServerMessage, ClientError>;
 
-/// Messages kept while there is no supervisor. One more waits for it.
+/// Messages kept while there is no supervisor, and questions without an answer then. One more waits for it.
 const MAX_LATER: usize = 256;
 
 /// See the module.
@@ -130,6 +131,7 @@ impl Follows {
             }
             // Only saves the supervisor memory, which it frees by itself in time.
             ClientMessage::Acknowledge { .. } => Kept::Yes,
+            ClientMessage::List | ClientMessage::Status if self.questions.len() >= MAX_LATER => Kept::No,
             ClientMessage::Attach { .. } | ClientMessage::List | ClientMessage::Status => {
                 self.sent(message);
                 Kept::Yes
@@ -147,25 +149,14 @@ impl Follows {
     }
 
     /// Takes what the supervisor sent; puts what the caller is to have of it.
-    pub(crate) fn take(&mut self, message: ServerMessage, into: &mut VecDeque<Received>) {
-        match message {
-            ServerMessage::Event { exec_id, seq, event } => self.event(exec_id, seq, event, into),
+    pub(crate) fn take(&mut self, mut message: ServerMessage, into: &mut VecDeque<Received>) {
+        let passes = match &mut message {
+            ServerMessage::Event { exec_id, seq, event } => self.event(*exec_id, *seq, event, into),
             ServerMessage::Denied { request_id: 0, exec_id: Some(exec_id), denied } => {
-                let attached = self.runs.get(&exec_id).map(|run| run.attached);
-                let unknown = denied.reason == stockade_protocol::denied::DenyReason::UnknownRun;
-                if attached == Some(Attached::Again) {
-                    self.runs.remove(&exec_id);
-                    into.push_back(Err(ClientError::Lost { exec_id, denied }));
-                    return;
-                }
-                if unknown && attached == Some(Attached::Asked) {
-                    self.runs.remove(&exec_id);
-                }
-                let (request_id, exec_id) = (0, Some(exec_id));
-                into.push_back(Ok(ServerMessage::Denied { request_id, exec_id, denied }));
+                self.denied(*exec_id, denied, into)
             }
             other => {
-                match &other {
+                match other {
                     ServerMessage::Denied { request_id, .. } => drop(self.answered(*request_id)),
                     ServerMessage::Runs(_) => self.answer(Question::List),
                     ServerMessage::Status(_) => self.answer(Question::Status),
@@ -173,42 +164,66 @@ impl Follows {
                     ServerMessage::Error(_) => *self = Self::default(),
                     _ => {}
                 }
-                into.push_back(Ok(other));
+                true
             }
+        };
+        if passes {
+            into.push_back(Ok(message));
         }
     }
 
-    fn event(&mut self, exec_id: ExecId, seq: u64, mut event: ExecEvent, into: &mut VecDeque<Received>) {
-        if let ExecEvent::Accepted { request_id } = event
-            && !self.runs.contains_key(&exec_id)
-        {
+    /// Whether the caller is to have it, after what is put before it.
+    fn event(
+        &mut self,
+        exec_id: ExecId,
+        seq: u64,
+        event: &mut ExecEvent,
+        into: &mut VecDeque<Received>,
+    ) -> bool {
+        let Some(run) = self.runs.get_mut(&exec_id) else {
+            // Of another run that isn't followed nothing is due: its end was here already.
+            let ExecEvent::Accepted { request_id } = *event else { return false };
             let streams = self.answered(request_id).is_some_and(|request| request.streams);
             let input = if streams { Input::Open { sent: 0 } } else { Input::None };
             self.runs.insert(exec_id, Followed::new(seq, input, Attached::Yes));
-            into.push_back(Ok(ServerMessage::Event { exec_id, seq, event }));
-            return;
-        }
-        // Of a run that isn't followed nothing is due: its end was here already.
-        let Some(run) = self.runs.get_mut(&exec_id) else { return };
+            return true;
+        };
         run.attached = Attached::Yes;
         // It has the number of the event before it, and isn't sent again.
-        if !matches!(event, ExecEvent::LimitWarning { .. }) {
-            let Some(missing) = run.missing(seq, &event) else { return };
-            run.last_seq = seq;
-            if let ExecEvent::OutputLost { events } = &mut event {
-                *events = missing;
-            } else if missing > 0 {
-                let event = ExecEvent::OutputLost { events: missing };
-                into.push_back(Ok(ServerMessage::Event { exec_id, seq: seq - 1, event }));
-            }
+        if matches!(event, ExecEvent::LimitWarning { .. }) {
+            return true;
         }
-        if let ExecEvent::Exited { usage, .. } = &event {
+        let Some(missing) = run.missing(seq, event) else { return false };
+        run.last_seq = seq;
+        if let ExecEvent::OutputLost { events } = event {
+            *events = missing;
+        } else if missing > 0 {
+            let event = ExecEvent::OutputLost { events: missing };
+            into.push_back(Ok(ServerMessage::Event { exec_id, seq: seq - 1, event }));
+        }
+        if let ExecEvent::Exited { usage, .. } = event {
             if matches!(run.input, Input::Ended { sent, in_doubt: true } if usage.bytes_in < sent) {
                 into.push_back(Err(ClientError::InputInDoubt { exec_id }));
             }
             self.runs.remove(&exec_id);
         }
-        into.push_back(Ok(ServerMessage::Event { exec_id, seq, event }));
+        true
+    }
+
+    /// Whether the caller is to have a denial of something about a run.
+    fn denied(&mut self, exec_id: ExecId, denied: &Denied, into: &mut VecDeque<Received>) -> bool {
+        match self.runs.get(&exec_id).map(|run| run.attached) {
+            Some(Attached::Again) => {
+                self.runs.remove(&exec_id);
+                into.push_back(Err(ClientError::Lost { exec_id, denied: denied.clone() }));
+                false
+            }
+            Some(Attached::Asked) if denied.reason == DenyReason::UnknownRun => {
+                self.runs.remove(&exec_id);
+                true
+            }
+            _ => true,
+        }
     }
 
     /// The connection broke. What can't be asked again is an error.
@@ -275,7 +290,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use stockade_protocol::Bytes;
     use stockade_protocol::client::Stream;
-    use stockade_protocol::denied::{Denied, DenyReason};
     use stockade_protocol::outcome::{Outcome, Usage};
 
     use super::*;
@@ -382,9 +396,10 @@ mod tests {
     #[test]
     fn what_is_kept_for_later_is_bounded() {
         let mut follows = Follows::default();
-        let signal = ClientMessage::Signal { exec_id: RUN, signal: 2 };
-        let kept = core::iter::repeat_with(|| follows.keep(&signal)).take(2 * MAX_LATER);
-        assert_eq!(kept.filter(|kept| *kept == Kept::Yes).count(), MAX_LATER);
+        for message in [ClientMessage::Signal { exec_id: RUN, signal: 2 }, ClientMessage::List] {
+            let kept = core::iter::repeat_with(|| follows.keep(&message)).take(2 * MAX_LATER);
+            assert_eq!(kept.filter(|kept| *kept == Kept::Yes).count(), MAX_LATER);
+        }
     }
 
     #[test]

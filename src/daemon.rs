@@ -5,16 +5,19 @@
 //!    └──Denied──> ended        └──Exited (set-up failed)──> ended
 //! ```
 //!
+//! When the daemon goes while the run's end is still to come, the client comes back to the next one by itself
+//! (`client/src/connection.rs`) and the loop goes on; here a pause that lasts is told of, and a signal ends the wait.
+//!
 //! The socket is read only while our own output takes more: a reader of ours that is slow stops its run's pipe in
 //! the daemon, and costs nobody memory. Before `Started` there is no command a signal could reach, so the first one
 //! cancels.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use stockade_client::{Client, ClientError, ConnectError, Request};
+use stockade_client::{Client, ClientError, ConnectError, Pause, Request};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
 
@@ -25,6 +28,11 @@ use crate::wait::wait;
 
 /// SIGPIPE: what a command meets when nobody reads its output.
 const SIGPIPE: u8 = 13;
+/// SIGINT: Ctrl-C.
+const SIGINT: u8 = 2;
+
+/// A pause without a daemon that is shorter isn't told of: an upgrade takes less.
+pub(crate) const PAUSE_TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// One run that is followed.
 #[derive(Debug)]
@@ -38,6 +46,10 @@ pub(crate) struct Session<'a> {
     exec_id: Option<ExecId>,
     started: bool,
     told_broken: bool,
+    /// The pause that was told of, until it's told that it's over.
+    told_pause: Option<Pause>,
+    /// The signal that came last, as far as it's known which.
+    asked: Option<u8>,
     /// A signal that came before the run had an id.
     cancel: bool,
     done: bool,
@@ -55,6 +67,8 @@ impl<'a> Session<'a> {
             exec_id: None,
             started: false,
             told_broken: false,
+            told_pause: None,
+            asked: None,
             cancel: false,
             done: false,
         })
@@ -90,7 +104,8 @@ impl<'a> Session<'a> {
         loop {
             while !self.done && !self.follow.pending() {
                 match self.client.next_waiting() {
-                    Some(message) => self.message(message?)?,
+                    Some(Ok(message)) => self.message(message)?,
+                    Some(Err(error)) => return Err(self.failed(error)),
                     None => break,
                 }
             }
@@ -107,24 +122,36 @@ impl<'a> Session<'a> {
 
     /// Waits for the next thing and does what doesn't depend on messages. `Some`: leave now.
     fn wait(&mut self) -> Result<Option<u8>, CliError> {
-        let reading = !self.done && !self.follow.pending();
+        // Nothing comes from a daemon that hasn't answered our greeting, so a reader of ours who is slow is no reason to
+        // keep it waiting.
+        let reading = !self.done && (!self.follow.pending() || self.client.pause().is_some());
         let (stdout, stderr) = (&self.follow.stdout, &self.follow.stderr);
         let wanted = [
             Some((self.signals.as_fd(), PollFlags::IN)),
-            reading.then(|| (self.client.as_fd(), PollFlags::IN)),
+            self.client.socket().filter(|_| reading).map(|socket| (socket, PollFlags::IN)),
             stdout.pending().then(|| (stdout.as_fd(), PollFlags::OUT)),
             stderr.pending().then(|| (stderr.as_fd(), PollFlags::OUT)),
         ];
-        let deadline = (!self.client.is_greeted()).then_some(self.greeted_by);
+        let greeted_by = (!self.client.is_greeted()).then_some(self.greeted_by);
+        let due = self.client.due().filter(|_| !self.done);
+        let deadline = [greeted_by, due, self.pause_due()].into_iter().flatten().min();
         let [signal, socket, ..] = wait(wanted, deadline).map_err(CliError::io("wait for the daemon"))?;
-        if deadline.is_some_and(|deadline| !socket && Instant::now() >= deadline) {
+        if greeted_by.is_some_and(|deadline| !socket && Instant::now() >= deadline) {
             return Err(ClientError::Silent(Client::ANSWER_WITHIN).into());
         }
         self.follow.stdout.flush();
         self.follow.stderr.flush();
-        if socket {
-            self.client.pump()?;
+        if socket || due.is_some_and(|due| Instant::now() >= due) {
+            let away = self.client.pause().is_some();
+            if let Err(error) = self.client.pump() {
+                // One that came back doesn't want us.
+                if away {
+                    self.tell_left_behind();
+                }
+                return Err(error.into());
+            }
         }
+        self.tell_pause();
         if signal && let Some(wish) = self.signals.next() {
             return self.obey(wish);
         }
@@ -170,12 +197,20 @@ impl<'a> Session<'a> {
     }
 
     fn obey(&mut self, wish: Wish) -> Result<Option<u8>, CliError> {
+        if let Wish::Forward(signal) | Wish::Leave(signal) = wish {
+            self.asked = Some(signal);
+        }
         if self.done {
             // The run is over; only our own reader keeps us.
             return Ok(match wish {
                 Wish::Forward(signal) | Wish::Leave(signal) => Some(128 + signal),
                 Wish::Cancel => Some(self.follow.status().unwrap_or(crate::exit::OURS)),
             });
+        }
+        if self.client.pause().is_some() {
+            // There's nobody to give it to. The run, which has heard nothing of it, goes on.
+            self.tell_left_behind();
+            return Ok(Some(128 + self.asked.unwrap_or(SIGINT)));
         }
         match (wish, self.exec_id) {
             (Wish::Leave(signal), _) => return Ok(Some(128 + signal)),
@@ -184,6 +219,40 @@ impl<'a> Session<'a> {
             (_, None) => self.cancel = true,
         }
         Ok(None)
+    }
+
+    /// When to tell of the pause there is.
+    fn pause_due(&self) -> Option<Instant> {
+        let pause = self.client.pause().filter(|_| !self.done && self.told_pause.is_none())?;
+        Some(pause.since + PAUSE_TOLD_AFTER)
+    }
+
+    fn tell_pause(&mut self) {
+        if self.pause_due().is_some_and(|due| Instant::now() >= due) {
+            self.told_pause = self.client.pause();
+            if let Some(pause) = self.told_pause {
+                self.follow.waiting(pause.until - pause.since);
+            }
+        } else if self.client.pause().is_none()
+            && let Some(pause) = self.told_pause.take()
+        {
+            self.follow.back(pause.since.elapsed());
+        }
+    }
+
+    /// Why the run isn't followed any more, after what can be said of the run itself.
+    fn failed(&mut self, error: ClientError) -> CliError {
+        if matches!(error, ClientError::Gone { .. }) {
+            self.tell_left_behind();
+        }
+        error.into()
+    }
+
+    fn tell_left_behind(&mut self) {
+        if let Some(exec_id) = self.exec_id {
+            self.follow
+                .note(&format!("the daemon is gone and the run may go on: `stockade attach {exec_id}`"));
+        }
     }
 
     /// Nobody reads our output any more: the command should know, as it would unconfined.
@@ -202,10 +271,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// An error of a conversation, which is one of the greeting as long as that wasn't answered.
+/// An error of a conversation, which is one of the greeting as long as that wasn't answered, and not of what was asked.
 fn of_greeting(error: CliError, greeted: bool, path: PathBuf) -> CliError {
     match error {
-        CliError::Client(source) if !greeted => ConnectError::Handshake { path, source }.into(),
+        CliError::Client(source) if !greeted && source.about().is_none() => {
+            ConnectError::Handshake { path, source }.into()
+        }
         error => error,
     }
 }

@@ -77,7 +77,11 @@ impl CliError {
             },
             Self::Connect(ConnectError::Handshake { .. }) => Some("pass --embedded to run without a daemon"),
             Self::NoDaemon { .. } => Some("start one with `stockade serve`"),
-            Self::Client(ClientError::Closed) => {
+            Self::Client(ClientError::Unanswered { .. }) => Some("`stockade ps --all` shows whether it was"),
+            Self::Client(ClientError::Lost { .. }) => {
+                Some("what became of it is in the daemon's log, if anywhere; run it again if need be")
+            }
+            Self::Client(ClientError::Closed | ClientError::Gone { .. }) => {
                 Some("the daemon went away; once it is back, `stockade ps` shows what became of the run")
             }
             _ => None,

@@ -4,6 +4,7 @@
 //! Both ways of running (through a daemon, embedded) feed the same events here, so they look the same.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_protocol::ExecId;
@@ -15,6 +16,7 @@ use stockade_protocol::spec::Level;
 use stockade_supervisor::words::{duration, size};
 
 use crate::color::Paint;
+use crate::json::Connection;
 use crate::sink::Sink;
 use crate::{escape, exit, json, words};
 
@@ -92,6 +94,22 @@ impl Follow {
         self.status = Some(exit::OURS);
     }
 
+    /// There has been no daemon for a while, and we wait for it so long in all.
+    pub(crate) fn waiting(&mut self, within: Duration) {
+        if self.json {
+            self.stdout.push(&json::connection(Connection::Waiting { within_ms: milliseconds(within) }));
+        }
+        self.note(&waiting(within));
+    }
+
+    /// After a pause that was told of there is a daemon again.
+    pub(crate) fn back(&mut self, after: Duration) {
+        if self.json {
+            self.stdout.push(&json::connection(Connection::Back { after_ms: milliseconds(after) }));
+        }
+        self.note(&format!("the daemon is back after {}", duration(milliseconds(after))));
+    }
+
     /// Whether output of ours could not be written; then the status can't be a success.
     pub(crate) fn finish(&mut self, status: u8) -> u8 {
         self.stdout.drain();
@@ -158,6 +176,15 @@ impl Follow {
         }
         self.status = Some(exit::status(outcome));
     }
+}
+
+/// What is said of a pause without a daemon.
+pub(crate) fn waiting(within: Duration) -> String {
+    format!("the daemon is gone; waiting for it to come back, up to {}", duration(milliseconds(within)))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn used(usage: &Usage) -> String {

@@ -1,7 +1,7 @@
 //! `--json`: what happens, one JSON object a line, on standard output.
 //!
 //! The objects are the wire's own types: `{"exec_id":…,"seq":…,"event":{"output":{"stream":"stdout","bytes":…}}}`,
-//! and `{"denied":{…}}` for a request that was refused. Bytes are text where they are UTF-8, else an array of
+//! `{"denied":{…}}` for a request that was refused, and `{"connection":{…}}` where the daemon was away for a while. Bytes are text where they are UTF-8, else an array of
 //! numbers; a digest is hexadecimal. `docs/cli.md` has an example of each.
 
 use serde::Serialize;
@@ -35,6 +35,27 @@ pub(crate) fn event(exec_id: ExecId, seq: u64, event: &ExecEvent) -> Vec<u8> {
 /// One refusal, with its line end.
 pub(crate) fn denied(denied: &Denied) -> Vec<u8> {
     line(&json!({ "denied": denied }))
+}
+
+/// A pause without a daemon, and its end. Of a short one nothing is said.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Connection {
+    /// The daemon is gone, and is waited for.
+    Waiting {
+        /// So long in all.
+        within_ms: u64,
+    },
+    /// There is one again.
+    Back {
+        /// So long after the connection broke.
+        after_ms: u64,
+    },
+}
+
+/// What became of the connection, with its line end.
+pub(crate) fn connection(connection: Connection) -> Vec<u8> {
+    line(&json!({ "connection": connection }))
 }
 
 /// Any object, with its line end.
@@ -103,6 +124,14 @@ mod tests {
         let value = parsed(&event(ID, 4, &exited));
         assert_eq!(value["event"]["exited"]["outcome"]["exited"]["code"], 7);
         assert_eq!(value["event"]["exited"]["usage"]["memory_mechanism"], "rusage");
+    }
+
+    #[test]
+    fn a_pause_is_an_object_of_its_own() {
+        let waiting = parsed(&connection(Connection::Waiting { within_ms: 30_000 }));
+        assert_eq!(waiting, json!({ "connection": { "waiting": { "within_ms": 30_000 } } }));
+        let back = parsed(&connection(Connection::Back { after_ms: 2_310 }));
+        assert_eq!(back, json!({ "connection": { "back": { "after_ms": 2_310 } } }));
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use stockade_client::{Client, ClientError, ExecEvent, RunEvent, Stream};
 use stockade_protocol::ExecId;
 
+use crate::color::Paint;
+use crate::daemon::PAUSE_TOLD_AFTER;
 use crate::error::CliError;
-use crate::{escape, json, out, place, runs};
+use crate::{escape, follow, json, out, place, runs};
 
 const EXAMPLES: &str = "Examples:
   stockade logs 774b              what is kept so far
@@ -42,6 +44,10 @@ pub(crate) fn logs(arguments: &Arguments) -> Result<u8, CliError> {
     let mut client = place::need("logs", arguments.socket.as_deref())?;
     let exec_id = runs::find(&mut client, &arguments.run)?;
     let last = last_seq(&mut client, exec_id)?;
+    let prefix = Paint::to(&std::io::stderr()).bold("stockade:");
+    client.on_pause(PAUSE_TOLD_AFTER, move |pause| {
+        out::complain(&format!("{prefix} {}", follow::waiting(pause.until - pause.since)));
+    });
     client.attach(exec_id, 0)?;
     for event in client.events(exec_id) {
         let event = match event {

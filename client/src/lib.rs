@@ -2,7 +2,7 @@
 //!
 //! One [`Client`] is one connection; any number of runs may go on over it. Nothing here starts a thread or needs a
 //! runtime: every call either returns at once or waits in `poll(2)`, and [`Client`] can stand in a poll loop of
-//! the caller's (it is [`AsFd`](std::os::fd::AsFd); see [`Client::pump`]).
+//! the caller's ([`Client::socket`] and [`Client::due`] say what to wait for; see [`Client::pump`]).
 //!
 //! ```no_run
 //! use stockade_client::{Client, ExecEvent, Request};
@@ -36,17 +36,43 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # When the supervisor goes
+//!
+//! Runs outlive the supervisor, and a client that follows one outlives it, too. When the connection breaks while the end
+//! of a run is still to come, the client connects again to the same path, for [`RETURN_WITHIN`] at most, and attaches to
+//! its runs after the last event it has. Whoever reads the events sees a pause, and then the rest: each event once, in its
+//! order. [`Client::pause`] and [`Client::on_pause`] tell of it.
+//!
+//! What is asked meanwhile (a signal, a cancel, a list) is asked when there is a supervisor again, and what waits for an
+//! answer waits on. What can't be known is said, never guessed:
+//!
+//! * an `Exec` that wasn't answered isn't sent again: [`ClientError::Unanswered`];
+//! * standard input that was sent as messages may lack its last bytes: [`ClientError::InputInDoubt`];
+//! * a run that the next supervisor doesn't know: [`ClientError::Lost`];
+//! * events that are no longer kept: [`ExecEvent::OutputLost`];
+//! * a signal that was sent just before the break may not have arrived. A cancel is asked for again.
+//!
+//! No supervisor in time is [`ClientError::Gone`]; one that refuses, or speaks another version, ends the client at once. A
+//! client that follows nothing, or that was made over a socket without a path, has [`ClientError::Closed`] as soon as the
+//! connection breaks.
+//!
 //! What the wire looks like is in `docs/protocol.md`. This crate decides nothing: which policy applies, and what
 //! of a request the policy admits, is the supervisor's.
 #![forbid(unsafe_code)]
 
+mod client;
 mod connection;
 mod error;
+mod events;
+mod follows;
 mod incoming;
+mod outage;
 mod request;
 
-pub use connection::{Client, Events, RunEvent};
-pub use error::{ClientError, ConnectError};
+pub use client::Client;
+pub use error::{About, ClientError, ConnectError};
+pub use events::{Events, RunEvent};
+pub use outage::{Pause, RETURN_WITHIN};
 pub use request::Request;
 pub use stockade_protocol::client::{
     ExecEvent, OutputMode, Overrides, RunState, RunSummary, StatusReport, StdinMode, Stream,

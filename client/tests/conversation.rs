@@ -1,70 +1,23 @@
 //! The client against a scripted supervisor on the other end of a socket pair.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::io::{Read, Write};
+mod script;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use stockade_client::{
-    Client, ClientError, ConnectError, Denied, DenyReason, ExecEvent, ExecId, Outcome, Request, Stream, Usage,
-};
-use stockade_protocol::Bytes;
+use script::{Script, exited, id, output};
+use stockade_client::{Client, ClientError, ConnectError, Denied, DenyReason, ExecEvent, Request};
 use stockade_protocol::bounds::{MAX_FRAME, MAX_STDIN_CHUNK};
 use stockade_protocol::client::{
     ClientMessage, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome,
 };
-use stockade_protocol::codec;
-
-/// The supervisor's end.
-struct Script(UnixStream);
-
-impl Script {
-    fn read(&mut self) -> Option<ClientMessage> {
-        let mut header = [0; codec::HEADER];
-        self.0.read_exact(&mut header).ok()?;
-        let mut payload = vec![0; codec::payload_length(header, MAX_FRAME).unwrap()];
-        self.0.read_exact(&mut payload).unwrap();
-        Some(codec::decode_payload(&payload).unwrap())
-    }
-
-    fn say(&mut self, message: &ServerMessage) {
-        let mut frame = Vec::new();
-        codec::encode_frame(message, MAX_FRAME, &mut frame).unwrap();
-        self.0.write_all(&frame).unwrap();
-    }
-
-    fn event(&mut self, exec_id: ExecId, seq: u64, event: ExecEvent) {
-        self.say(&ServerMessage::Event { exec_id, seq, event });
-    }
-
-    fn welcome(&mut self, version: u16) {
-        assert!(matches!(self.read(), Some(ClientMessage::Hello(_))));
-        self.say(&ServerMessage::Welcome(Welcome {
-            version,
-            features: 1,
-            max_frame: MAX_FRAME,
-            server: "script".into(),
-        }));
-    }
-}
 
 fn supervisor(script: impl FnOnce(Script) + Send + 'static) -> (OwnedFd, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (ours.into(), std::thread::spawn(move || script(Script(theirs))))
-}
-
-fn id(last: u8) -> ExecId {
-    ExecId::from_bytes([1, 0x90, 0, 0, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, last])
-}
-
-fn exited(code: u8) -> ExecEvent {
-    ExecEvent::Exited { outcome: Outcome::Exited { code }, usage: Usage::default(), trusted_files: vec![] }
-}
-
-fn output(bytes: &str) -> ExecEvent {
-    ExecEvent::Output { stream: Stream::Stdout, bytes: Bytes::from(bytes) }
 }
 
 #[test]

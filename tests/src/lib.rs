@@ -7,7 +7,7 @@
 //! searched for leftovers when it stops.
 //!
 //! Reading order: [`person`], [`mode`], [`binaries`], [`scratch`], [`ground`], [`daemon`], [`setting`], [`left`],
-//! [`wire`], [`untested`].
+//! [`wire`], [`proxy`], [`untested`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails loudly")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 #![allow(clippy::missing_panics_doc, reason = "every function here may panic: that fails the test")]
@@ -18,6 +18,7 @@ pub mod ground;
 pub mod left;
 pub mod mode;
 pub mod person;
+pub mod proxy;
 pub mod scratch;
 pub mod setting;
 pub mod untested;
@@ -29,6 +30,7 @@ pub use daemon::Daemon;
 pub use ground::Ground;
 pub use mode::Mode;
 pub use person::Person;
+pub use proxy::Proxy;
 pub use setting::{Ended, Run, Setting};
 pub use untested::not_tested;
 

@@ -1,0 +1,329 @@
+//! What a caller asks of the supervisor, and how it waits for the answers.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use stockade_protocol::bounds::MAX_STDIN_CHUNK;
+use stockade_protocol::client::{ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome};
+use stockade_protocol::{Bytes, ExecId};
+
+use crate::connection::{ANSWER_WITHIN, Connection, MAX_WAITING};
+use crate::error::{About, ClientError, ConnectError};
+use crate::events::Events;
+use crate::outage::Pause;
+use crate::request::Request;
+
+/// One connection to the supervisor.
+#[derive(Debug)]
+pub struct Client {
+    /// Boxed, so that a client stays small wherever it's held.
+    connection: Box<Connection>,
+    last_request: u64,
+}
+
+impl Client {
+    /// How long the handshake, and an answer to `List` or `Status`, may take.
+    pub const ANSWER_WITHIN: Duration = ANSWER_WITHIN;
+
+    /// Connects to the supervisor's socket and greets it.
+    ///
+    /// # Errors
+    /// [`ConnectError::Socket`] when nobody can be reached, [`ConnectError::Handshake`] when somebody is there but
+    /// doesn't want this client, or doesn't speak its version.
+    pub fn connect(path: &Path) -> Result<Self, ConnectError> {
+        let mut client = Self::open(path)?;
+        let greeted = client.wait_for_welcome();
+        greeted.map(|()| client).map_err(|source| ConnectError::Handshake { path: path.into(), source })
+    }
+
+    /// As [`Client::connect`], but doesn't wait for the answer: what is asked meanwhile is on its way already. That the
+    /// supervisor doesn't want this client is the error of the first thing that is received.
+    ///
+    /// # Errors
+    /// [`ConnectError::Socket`]; [`ConnectError::Handshake`] when it closes at once.
+    pub fn open(path: &Path) -> Result<Self, ConnectError> {
+        let connected = Connection::connect(path);
+        let (socket, address) =
+            connected.map_err(|errno| ConnectError::Socket { path: path.into(), source: errno.into() })?;
+        Connection::over(socket, Some(address))
+            .map(Self::on)
+            .map_err(|source| ConnectError::Handshake { path: path.into(), source })
+    }
+
+    fn on(connection: Connection) -> Self {
+        Self { connection: Box::new(connection), last_request: 0 }
+    }
+
+    /// Greets the supervisor over a socket that is connected already. Such a client has no path, and so doesn't connect
+    /// again when the connection breaks.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing but a `Welcome` of this version counts as an answer.
+    pub fn over(socket: OwnedFd) -> Result<Self, ClientError> {
+        let mut client = Self::on(Connection::over(socket, None)?);
+        client.wait_for_welcome()?;
+        Ok(client)
+    }
+
+    /// How long to wait for a supervisor that has gone while runs were followed: [`RETURN_WITHIN`](crate::RETURN_WITHIN)
+    /// unless said otherwise, a day at most. Zero: not at all.
+    pub fn return_within(&mut self, within: Duration) {
+        self.connection.return_within(within);
+    }
+
+    /// Has this called when a pause lasts for so long, once a pause: from within whatever call waits or pumps then.
+    pub fn on_pause(&mut self, after: Duration, tell: impl FnMut(Pause) + Send + 'static) {
+        self.connection.on_pause(after, Box::new(tell));
+    }
+
+    /// Waits for the answer to our greeting, if it isn't there yet.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing but a `Welcome` of this version counts as an answer.
+    pub fn wait_for_welcome(&mut self) -> Result<(), ClientError> {
+        let deadline = Some((Instant::now() + Self::ANSWER_WITHIN, Self::ANSWER_WITHIN));
+        while !self.is_greeted() {
+            if let Some(message) = self.next_waiting() {
+                message?;
+            }
+            self.connection.wait_readable(deadline)?;
+            self.pump()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the supervisor has answered our greeting: until then an error is one of the greeting.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.connection.is_greeted()
+    }
+
+    /// What the supervisor said when greeted: its release, version and limits. Before that, what this client can take.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        self.connection.welcome()
+    }
+
+    /// Asks for a run and waits until it's admitted.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`] when it isn't: nothing ran. [`ClientError::Unanswered`]: it may have been.
+    pub fn exec(&mut self, request: &Request) -> Result<ExecId, ClientError> {
+        let ours = self.begin(request)?;
+        self.wait_for(None, Some(About::Request(ours)), |message| match message {
+            ServerMessage::Event { exec_id, event: ExecEvent::Accepted { request_id }, .. }
+                if *request_id == ours =>
+            {
+                Some(Ok(*exec_id))
+            }
+            ServerMessage::Denied { request_id, denied, .. } if *request_id == ours => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Asks for a run and doesn't wait, unless it's for a pause to be over. Its `Accepted` or its denial comes with the id
+    /// that this returns.
+    ///
+    /// # Errors
+    /// [`ClientError::Codec`] when the request is too large to be sent at all.
+    pub fn begin(&mut self, request: &Request) -> Result<u64, ClientError> {
+        self.last_request += 1;
+        let mut exec = request.exec().clone();
+        exec.request_id = self.last_request;
+        self.connection.send(&ClientMessage::Exec(Box::new(exec)), &request.descriptors())?;
+        Ok(self.last_request)
+    }
+
+    /// Sends standard input to a run whose request said [`Request::stdin_stream`]. In a pause it waits.
+    ///
+    /// # Errors
+    /// [`ClientError::InputInDoubt`] once after a break: what was sent before may not have arrived, and of these bytes not
+    /// all were sent.
+    pub fn stdin(&mut self, exec_id: ExecId, bytes: &[u8]) -> Result<(), ClientError> {
+        for chunk in bytes.chunks(MAX_STDIN_CHUNK) {
+            self.connection.send(&ClientMessage::StdinData { exec_id, bytes: Bytes::from(chunk) }, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Ends a run's standard input. In a pause it waits.
+    ///
+    /// # Errors
+    /// As [`Client::stdin`]: then it isn't ended yet.
+    pub fn stdin_eof(&mut self, exec_id: ExecId) -> Result<(), ClientError> {
+        self.connection.send(&ClientMessage::StdinEof { exec_id }, &[])
+    }
+
+    /// Sends a signal to a run's process group.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn signal(&mut self, exec_id: ExecId, signal: u8) -> Result<(), ClientError> {
+        self.connection.send(&ClientMessage::Signal { exec_id, signal }, &[])
+    }
+
+    /// Ends a run: the whole tree, at once. Its `Exited` follows.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn cancel(&mut self, exec_id: ExecId) -> Result<(), ClientError> {
+        self.connection.send(&ClientMessage::Cancel { exec_id }, &[])
+    }
+
+    /// Follows a run's events from after a sequence number; 0: from the first that is kept.
+    ///
+    /// # Errors
+    /// [`ClientError`]; that there's no such run comes later, as a denial.
+    pub fn attach(&mut self, exec_id: ExecId, after_seq: u64) -> Result<(), ClientError> {
+        self.connection.send(&ClientMessage::Attach { exec_id, after_seq }, &[])
+    }
+
+    /// Tells the supervisor that a run's events up to this one needn't be kept. In a pause it isn't told.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn acknowledge(&mut self, exec_id: ExecId, seq: u64) -> Result<(), ClientError> {
+        self.connection.send(&ClientMessage::Acknowledge { exec_id, seq }, &[])
+    }
+
+    /// Sends any message and doesn't wait.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
+        self.connection.send(message, &[])
+    }
+
+    /// The caller's runs.
+    ///
+    /// # Errors
+    /// [`ClientError::Silent`] when no answer comes in time.
+    pub fn list(&mut self) -> Result<Vec<RunSummary>, ClientError> {
+        self.connection.send(&ClientMessage::List, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Runs(runs) => Some(core::mem::take(runs)),
+            _ => None,
+        })
+    }
+
+    /// How the supervisor is.
+    ///
+    /// # Errors
+    /// [`ClientError::Silent`] when no answer comes in time.
+    pub fn status(&mut self) -> Result<StatusReport, ClientError> {
+        self.connection.send(&ClientMessage::Status, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Status(report) => Some(report.as_ref().clone()),
+            _ => None,
+        })
+    }
+
+    /// A run's events until its `Exited`, waiting for each. Events of other runs stay for later. A denial that
+    /// names the run (there's no such run) ends it with that error, and so does an error [about](ClientError::about) it;
+    /// after [`ClientError::InputInDoubt`] the run's other events can be had by asking once more.
+    pub fn events(&mut self, exec_id: ExecId) -> Events<'_> {
+        Events::new(self, exec_id)
+    }
+
+    /// The next message of any kind, waiting for it at most so long.
+    ///
+    /// # Errors
+    /// [`ClientError::Silent`] when none came in time; [`ClientError::Refused`] and [`ClientError::Closed`] at the
+    /// connection's end.
+    pub fn receive(&mut self, within: Option<Duration>) -> Result<ServerMessage, ClientError> {
+        let deadline = within.map(|within| (Instant::now() + within, within));
+        loop {
+            if let Some(message) = self.next_waiting() {
+                return message;
+            }
+            self.connection.wait_readable(deadline)?;
+            self.pump()?;
+        }
+    }
+
+    /// Reads what is there without waiting, and in a pause does what is due; call it when [`Client::socket`] is readable
+    /// and when [`Client::due`] has come, then take messages with [`Client::next_waiting`].
+    ///
+    /// # Errors
+    /// [`ClientError::Codec`] for bytes that are no message, [`ClientError::Version`] or [`ClientError::Refused`] by a
+    /// supervisor that came back; the connection is of no use then.
+    pub fn pump(&mut self) -> Result<(), ClientError> {
+        self.pump_at(Instant::now())
+    }
+
+    /// As [`Client::pump`], at a time that the caller has looked at already. It goes by no other clock.
+    ///
+    /// # Errors
+    /// As [`Client::pump`].
+    pub fn pump_at(&mut self, now: Instant) -> Result<(), ClientError> {
+        self.connection.pump(now)
+    }
+
+    /// What a poll loop waits for, to be readable. `None`: nothing is connected now, and only [`Client::due`] counts.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.connection.socket()
+    }
+
+    /// When to pump at the latest. `None`: not before the socket is readable.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.connection.due()
+    }
+
+    /// The time without a supervisor, while there is none.
+    #[must_use]
+    pub fn pause(&self) -> Option<Pause> {
+        self.connection.pause()
+    }
+
+    /// The next message that [`Client::pump`] read; `None`: nothing yet. An error that is [about](ClientError::about) one
+    /// run or request leaves the rest as it is; any other is the connection's end, and comes again.
+    pub fn next_waiting(&mut self) -> Option<Result<ServerMessage, ClientError>> {
+        self.connection.next_waiting()
+    }
+
+    /// Waits for the message that answers, or the error about what was asked; what is neither is kept in its order.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        within: Option<Duration>,
+        about: Option<About>,
+        mut answers: impl FnMut(&mut ServerMessage) -> Option<T>,
+    ) -> Result<T, ClientError> {
+        let deadline = within.map(|within| (Instant::now() + within, within));
+        let mut seen = 0;
+        loop {
+            let waiting = self.connection.waiting();
+            while seen < waiting.len() {
+                match &mut waiting[seen] {
+                    Ok(ServerMessage::Error(error)) => return Err(ClientError::Refused(error.clone())),
+                    Ok(message) => {
+                        if let Some(answer) = answers(message) {
+                            waiting.remove(seen);
+                            return Ok(answer);
+                        }
+                    }
+                    Err(error) if about.is_some() && error.about() == about => {
+                        if let Some(Err(error)) = waiting.remove(seen) {
+                            return Err(error);
+                        }
+                    }
+                    Err(_) => {}
+                }
+                seen += 1;
+            }
+            let full = waiting.len() >= MAX_WAITING;
+            if let Some(end) = self.connection.end() {
+                return Err(end);
+            }
+            if full {
+                return Err(ClientError::Unexpected("more events than are kept while waiting for an answer"));
+            }
+            self.connection.wait_readable(deadline)?;
+            self.pump()?;
+        }
+    }
+}

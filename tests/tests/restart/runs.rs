@@ -1,5 +1,8 @@
 //! What becomes of one run.
 
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -237,5 +240,34 @@ fn what_waits_for_a_slot_waits_on_through_a_death_and_is_run_once() {
         }
         assert_eq!(second.output, b"second\n");
         assert_eq!(std::fs::read_to_string(&count).unwrap(), "ran\nran\n");
+    }
+}
+
+#[test]
+fn the_command_line_comes_back_by_itself_and_misses_nothing() {
+    for mode in Mode::daemons_here() {
+        let daemon = Daemon::start(mode.server(), &[]);
+        let ground = Ground::new(mode.client());
+        let (line, text) = lines();
+        let follow = |words: &[&str]| {
+            let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
+            command.args(words).args(["--", "bash", "-c", line]);
+            // No descriptor that could be passed: output comes over the socket, as an editor's does.
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            command.stdout(OwnedFd::from(theirs)).stderr(Stdio::piped()).stdin(Stdio::null());
+            let child = command.spawn().unwrap();
+            drop(command);
+            (child, ours)
+        };
+        let (mut child, mut output) = follow(&[]);
+        let mut came = vec![0; 600];
+        output.read_exact(&mut came).unwrap();
+        for _ in 0..2 {
+            daemon.kill_and_start_again(&[]);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        output.read_to_end(&mut came).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{mode:?}");
+        assert_eq!(String::from_utf8_lossy(&came), text);
     }
 }

@@ -143,7 +143,10 @@ async fn adopt(
 ) -> Option<JoinHandle<String>> {
     let Met { channel, pid, pidfd } = met;
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
-    let keeper = Keeper { process: Process::Other { pid, pidfd }, leaving };
+    // Whatever the kernel tells of who listens: ourselves we don't kill.
+    let is_another = pid != daemon.settings.pid;
+    let process = if is_another { Process::Other { pid, pidfd } } else { Process::Nobody };
+    let keeper = Keeper { process, leaving };
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
     let (owner, ours) = (Rc::clone(daemon), register.parked() == entry.parked);

@@ -446,6 +446,8 @@ impl Relay {
 /// The supervisor's side.
 impl Relay {
     fn replace_supervisor(&mut self, socket: OwnedFd) {
+        // What the one before has acknowledged it has given to its clients.
+        self.take_supervisor_messages();
         self.drop_supervisor();
         let channel = Channel::new(socket);
         if rustix::io::ioctl_fionbio(&channel, true).is_err()

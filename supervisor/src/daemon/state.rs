@@ -273,12 +273,20 @@ impl State {
     fn follow(&mut self, connection: ConnectionId, id: ExecId, after_seq: u64) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
-        // A place that has to be looked for may lie below what the relay may write over already.
-        let offset = (after_seq < stockade_protocol::ring::FIRST_SEQ && run.acknowledged == 0).then_some(0);
         let seq = after_seq + 1;
-        outbox.follow(id, Place { seq: seq.max(1), offset }, run.taken);
+        let offset = if seq >= run.wrote.next_seq {
+            // It has everything: nobody else may have told the relay so.
+            Some(run.wrote.head)
+        } else {
+            // A place that has to be looked for may lie below what the relay may write over already.
+            (after_seq < stockade_protocol::ring::FIRST_SEQ && run.acknowledged == 0).then_some(0)
+        };
+        outbox.follow(id, Place { seq, offset }, offset.unwrap_or(0).max(run.taken));
         run.followers.push(connection);
         run.is_unclaimed = false;
+        if after_seq > 0 {
+            self.settle_acknowledgement(id);
+        }
     }
 
     fn forget(&mut self, id: ExecId) {

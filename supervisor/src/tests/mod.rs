@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod adoption;
 mod dead;
 mod flow;
 mod hostile;

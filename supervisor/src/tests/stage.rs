@@ -54,8 +54,13 @@ pub(super) struct Stage {
     pub(super) levels: Arc<Mutex<Vec<LogLevel>>>,
 }
 
+/// What is to be done before the daemon starts.
+pub(super) type Before = Box<dyn FnOnce(&Path)>;
+
 /// Set in place of the defaults.
 pub(super) struct Changes {
+    /// Is given the directory of the stage before the daemon starts.
+    pub(super) before: Option<Before>,
     pub(super) slots: usize,
     pub(super) queue: usize,
     pub(super) grace: Duration,
@@ -71,6 +76,7 @@ pub(super) struct Changes {
 impl Default for Changes {
     fn default() -> Self {
         Self {
+            before: None,
             slots: 64,
             queue: 64,
             grace: Duration::from_secs(10),
@@ -88,6 +94,9 @@ impl Stage {
     #[allow(clippy::needless_pass_by_value, reason = "tests make them on the spot")]
     pub(super) fn new(changes: Changes) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        if let Some(before) = changes.before {
+            before(directory.path());
+        }
         // In a directory that the daemon makes: one that others may enter it refuses to a user.
         let socket = directory.path().join("daemon/s");
         let policies = directory.path().join("policies");

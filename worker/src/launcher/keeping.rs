@@ -38,6 +38,8 @@ pub(super) const DOOR: u64 = 4;
 pub(super) const CALLER: u64 = 5;
 /// Connections that may wait at the door.
 const BACKLOG: i32 = 4;
+/// The most messages of a supervisor that are heard when another is there: more than a socket holds.
+const LAST_WORDS: usize = 4096;
 /// How long what is known of ended runs is kept for a next supervisor, if none comes.
 const UNATTENDED: Duration = Duration::from_secs(10 * 60);
 
@@ -140,6 +142,10 @@ impl Launcher {
 
     /// Another supervisor takes the place of the one before, which is gone or as good as gone.
     fn follow(&mut self, supervisor: Channel) {
+        self.hear_last_words();
+        if self.closing {
+            return;
+        }
         self.end_fed_runs();
         // It has names of its own for what runs are confined to.
         self.specs = Specs::default();
@@ -154,6 +160,15 @@ impl Launcher {
         keeping.alone_since = None;
         keeping.unclaimed_at = None;
         self.introduce();
+    }
+
+    /// What the supervisor said before it died counts: it may have told its clients of it.
+    fn hear_last_words(&mut self) {
+        for _ in 0..LAST_WORDS {
+            let Some(outbox) = self.supervisor.outbox() else { return };
+            let Ok(Some((message, descriptors))) = outbox.channel().receive::<ToLauncher>() else { return };
+            self.command(message, descriptors);
+        }
     }
 
     /// The supervisor's channel has ended: there will be another, or nobody needs this launcher any more.

@@ -236,7 +236,7 @@ impl Launcher {
         }
     }
 
-    fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
+    pub(super) fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
         match message {
             ToLauncher::Hello { version, keep } => self.hello(version, keep, descriptors),
             ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),

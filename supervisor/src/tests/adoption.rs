@@ -1,0 +1,322 @@
+//! A launcher that another supervisor has left, played by the test from its door on.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use stockade_protocol::ExecId;
+use stockade_protocol::client::{ClientMessage, ExecEvent, RunState, Stream};
+use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
+use stockade_protocol::launch::{
+    Adopted, FromLauncher, FromRelay, LAUNCH_VERSION, Program, RunNote, ToLauncher, ToRelay, Token,
+};
+use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
+use stockade_protocol::ring::FIRST_SEQ;
+use stockade_protocol::spec::Level;
+use stockade_wire::channel::Channel;
+use stockade_wire::{program, socket};
+
+use super::stage::{Changes, Stage, until};
+use crate::output::tests::Writer;
+
+const DOOR: &str = "launcher-0123456789abcdef.sock";
+const LAUNCHER: Token = Token([0x11; 32]);
+const SUPERVISOR: Token = Token([0x22; 32]);
+const RING: u64 = 64 * 1024;
+
+/// What stands at a door.
+type Door = Rc<RefCell<Option<OwnedFd>>>;
+
+/// A stage whose state directory names a launcher, and its door.
+fn stage() -> (Stage, OwnedFd) {
+    let door = Door::default();
+    let made = Rc::clone(&door);
+    let before = move |directory: &Path| *made.borrow_mut() = Some(leave_launcher(directory));
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let door = door.borrow_mut().take().unwrap();
+    (stage, door)
+}
+
+/// What another supervisor leaves.
+fn leave_launcher(directory: &Path) -> OwnedFd {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    for name in ["daemon", "state"] {
+        std::fs::DirBuilder::new().mode(0o700).create(directory.join(name)).unwrap();
+    }
+    let door =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    rustix::net::bind(&door, &SocketAddrUnix::new(directory.join("daemon").join(DOOR)).unwrap()).unwrap();
+    rustix::net::listen(&door, 4).unwrap();
+    let (launcher, supervisor) = ("11".repeat(32), "22".repeat(32));
+    let text = format!(
+        r#"{{"version": 1, "launchers": [
+            {{"door": "{DOOR}", "pid": 1, "parked": 8, "launcher": "{launcher}", "supervisor": "{supervisor}"}}]}}"#
+    );
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(directory.join("state/launchers.json"));
+    std::io::Write::write_all(file.as_mut().unwrap(), text.as_bytes()).unwrap();
+    door
+}
+
+/// The launcher after the greeting, and its relay.
+struct Elder {
+    channel: Channel,
+    relay: Channel,
+}
+
+/// Takes the supervisor's call, and waits for its token.
+fn answer(door: &OwnedFd) -> Channel {
+    let channel = Channel::new(rustix::net::accept_with(door, SocketFlags::CLOEXEC).unwrap());
+    channel.send(&FromLauncher::Known { version: LAUNCH_VERSION, token: LAUNCHER }, &[]).unwrap();
+    match channel.receive().unwrap().expect("nothing said").0 {
+        ToLauncher::Again { version: LAUNCH_VERSION, token } => assert_eq!(token, SUPERVISOR),
+        other => panic!("{other:?}"),
+    }
+    channel
+}
+
+fn run(number: u8) -> ExecId {
+    ExecId::from_bytes([number; 16])
+}
+
+fn adopted(exec_id: ExecId) -> Adopted {
+    Adopted {
+        exec_id,
+        owner_uid: rustix::process::geteuid().as_raw(),
+        ring_bytes: Some(RING),
+        held: false,
+        age_ms: 5_000,
+        input_bytes: None,
+        output_released: None,
+        note: RunNote {
+            request_id: 9,
+            policy: "default".into(),
+            command: "old command".into(),
+            detach: true,
+            wall_ms: None,
+            fed: false,
+        },
+    }
+}
+
+fn started(exec_id: ExecId) -> FromLauncher {
+    let confinement = Confinement {
+        policy: "default".into(),
+        policy_digest: [0; 32],
+        level: Level::Strict,
+        plan: Plan::User,
+        layers: Vec::new(),
+        memory: MemoryMechanism::Monitor,
+        host_uid: 1,
+        absent: Vec::new(),
+        stdio: [StdioPath::Null; 3],
+    };
+    FromLauncher::Started { exec_id, confinement: Box::new(confinement) }
+}
+
+fn ended(exec_id: ExecId, outcome: Outcome) -> FromLauncher {
+    FromLauncher::Ended { exec_id, outcome, usage: Usage::default(), trusted_files: Vec::new(), reaped: true }
+}
+
+impl Elder {
+    /// Goes on after the runs were told.
+    fn introduce(channel: Channel, program: Program) -> Self {
+        let (ours, theirs) = socket::seqpacket_pair().unwrap();
+        let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
+        let hello = FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program };
+        channel.send(&hello, &[theirs.as_fd()]).unwrap();
+        Self { channel, relay: Channel::new(ours) }
+    }
+
+    fn wrote(&self, exec_id: ExecId, writer: &Writer, acknowledged: u64) {
+        let wrote = writer.wrote;
+        let message = FromRelay::Wrote {
+            exec_id,
+            head: wrote.head,
+            next_seq: wrote.next_seq,
+            acknowledged,
+            oldest_offset: wrote.oldest_offset,
+            oldest_seq: wrote.oldest_seq,
+            eof: wrote.eof,
+        };
+        self.relay.send(&message, &[]).unwrap();
+    }
+
+    fn told(&self) {
+        self.relay.send(&FromRelay::Told, &[]).unwrap();
+    }
+
+    fn hears(&self) -> ToLauncher {
+        self.channel.receive().unwrap().expect("the daemon has closed").0
+    }
+}
+
+/// A launcher with one run whose ring holds this.
+fn with_output(door: &OwnedFd, program: Program, payloads: &[&[u8]], acknowledged: u64) -> (Elder, Writer) {
+    let channel = answer(door);
+    channel.send(&FromLauncher::Adopted(Box::new(adopted(run(1)))), &[]).unwrap();
+    let mut writer = Writer::new(RING);
+    for payload in payloads {
+        writer.write(Stream::Stdout, payload);
+    }
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    let elder = Elder::introduce(channel, program);
+    elder.wrote(run(1), &writer, acknowledged);
+    elder.told();
+    (elder, writer)
+}
+
+#[test]
+fn an_adopted_run_is_listed_followed_and_ended_and_its_launcher_goes_on() {
+    let (stage, door) = stage();
+    let (elder, mut writer) = with_output(&door, program::of_this_process(), &[b"one", b"two"], 0);
+    let mut client = stage.client();
+    let listed = client.runs();
+    assert_eq!((listed[0].exec_id, &listed[0].state), (run(1), &RunState::Running));
+    assert!(listed[0].age_ms >= 5_000 && *listed[0].command == *b"old command", "{listed:?}");
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: FIRST_SEQ });
+    assert!(
+        matches!(client.event(run(1), FIRST_SEQ + 1), ExecEvent::Output { bytes, .. } if *bytes == *b"two")
+    );
+    writer.wrote.eof = true;
+    elder.wrote(run(1), &writer, 0);
+    elder.channel.send(&ended(run(1), Outcome::Exited { code: 5 }), &[]).unwrap();
+    assert_eq!(client.read_to_end(run(1), FIRST_SEQ + 2).1, Outcome::Exited { code: 5 });
+    let (exec_id, forgotten) = (run(1), ToRelay::Forget { exec_id: run(1) });
+    assert_eq!(elder.relay.receive::<ToRelay>().unwrap().unwrap().0, forgotten);
+    assert_eq!(elder.hears(), ToLauncher::Release { exec_ids: vec![exec_id] });
+    // Of our own program, it has the runs to come, too.
+    let request = stage.request();
+    let next = client.exec(request);
+    assert!(matches!(elder.hears(), ToLauncher::Spec { .. }));
+    assert!(matches!(elder.hears(), ToLauncher::Launch(launch) if launch.exec_id == next));
+}
+
+#[test]
+fn who_has_everything_of_a_full_ring_keeps_nobody_waiting_for_an_acknowledgement_that_was_lost() {
+    let (stage, door) = stage();
+    let payload = vec![b'x'; 8_000];
+    let (elder, writer) = with_output(&door, program::of_this_process(), &[payload.as_slice(); 8], 0);
+    let mut client = stage.client();
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: writer.wrote.next_seq - 1 });
+    let acknowledged = ToRelay::Acknowledge { exec_id: run(1), offset: writer.wrote.head };
+    assert_eq!(elder.relay.receive::<ToRelay>().unwrap().unwrap().0, acknowledged);
+}
+
+#[test]
+fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
+    let (stage, door) = stage();
+    let payload = vec![b'x'; 8_000];
+    let (elder, mut writer) = with_output(&door, program::of_this_process(), &[payload.as_slice(); 2], 0);
+    let mut other = stage.client();
+    for _ in 0..6 {
+        writer.write(Stream::Stdout, &payload);
+        elder.wrote(run(1), &writer, 0);
+    }
+    until("heard", || other.runs()[0].last_seq == writer.wrote.next_seq - 1);
+    let mut set = [rustix::event::PollFd::new(&elder.relay, rustix::event::PollFlags::IN)];
+    let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    assert_eq!(
+        rustix::event::poll(&mut set, Some(&moment)).unwrap(),
+        0,
+        "given up before anybody could come"
+    );
+    let mut client = stage.client();
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 0 });
+    client.event(run(1), 1);
+    client.event(run(1), 2);
+    for number in 0..8 {
+        assert!(matches!(client.event(run(1), FIRST_SEQ + number), ExecEvent::Output { .. }));
+    }
+    assert!(matches!(elder.relay.receive::<ToRelay>().unwrap().unwrap().0, ToRelay::Acknowledge { .. }));
+}
+
+#[test]
+fn clients_wait_until_everything_is_taken_over() {
+    let (stage, door) = stage();
+    let channel = answer(&door);
+    let mut client = stage.stranger();
+    client.say(&ClientMessage::Hello(stockade_protocol::client::Hello {
+        magic: stockade_protocol::client::MAGIC,
+        version: stockade_protocol::client::VERSION,
+        features: 0,
+    }));
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: FIRST_SEQ });
+    assert!(client.hears_nothing(), "served before the runs are known");
+    channel.send(&FromLauncher::Adopted(Box::new(adopted(run(1)))), &[]).unwrap();
+    let mut writer = Writer::new(RING);
+    writer.write(Stream::Stdout, b"one");
+    writer.write(Stream::Stdout, b"two");
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    let elder = Elder::introduce(channel, program::of_this_process());
+    assert!(client.hears_nothing(), "served before it is known where the rings stand");
+    elder.wrote(run(1), &writer, 0);
+    elder.told();
+    client.next();
+    assert!(
+        matches!(client.event(run(1), FIRST_SEQ + 1), ExecEvent::Output { bytes, .. } if *bytes == *b"two")
+    );
+}
+
+#[test]
+fn one_of_another_program_keeps_its_runs_and_is_ended_after_the_last() {
+    let (stage, door) = stage();
+    let (elder, mut writer) = with_output(&door, Program::default(), &[b"one"], 0);
+    let mut younger = stage.launcher();
+    let mut client = stage.client();
+    let next = client.exec(stage.request());
+    assert_eq!(younger.play(b"new"), next);
+    assert_eq!(client.read_to_end(next, 2).0, b"new");
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 2 });
+    client.event(run(1), 3);
+    client.say(&ClientMessage::Signal { exec_id: run(1), signal: 15 });
+    assert_eq!(elder.hears(), ToLauncher::Signal { exec_id: run(1), signal: 15 });
+    writer.wrote.eof = true;
+    elder.wrote(run(1), &writer, 0);
+    elder.channel.send(&ended(run(1), Outcome::Signaled { signal: 15, core_dumped: false }), &[]).unwrap();
+    client.read_to_end(run(1), 4);
+    assert_eq!(elder.hears(), ToLauncher::Release { exec_ids: vec![run(1)] });
+    assert_eq!(elder.hears(), ToLauncher::Shutdown);
+    drop(elder);
+    // Its end is its own: the younger one's runs go on.
+    let next = client.exec(stage.request());
+    assert_eq!(younger.play(b"on"), next);
+    assert_eq!(client.read_to_end(next, 2).0, b"on");
+}
+
+#[test]
+fn one_that_dies_takes_its_own_runs_only() {
+    let (stage, door) = stage();
+    let (elder, _writer) = with_output(&door, Program::default(), &[b"one"], 0);
+    let mut younger = stage.launcher();
+    let mut client = stage.client();
+    let own = client.exec(stage.request());
+    let (launch, _) = younger.launch();
+    younger.started(&launch);
+    client.event(own, 2);
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 3 });
+    drop(elder);
+    assert!(matches!(client.event(run(1), 4), ExecEvent::Exited { outcome: Outcome::Lost { .. }, .. }));
+    younger.end_output(own);
+    younger.ended(own, Outcome::Exited { code: 0 });
+    assert_eq!(client.read_to_end(own, 3).1, Outcome::Exited { code: 0 });
+}
+
+#[test]
+fn who_answers_without_the_launchers_token_is_told_nothing() {
+    let (stage, door) = stage();
+    let channel = Channel::new(rustix::net::accept_with(&door, SocketFlags::CLOEXEC).unwrap());
+    let known = FromLauncher::Known { version: LAUNCH_VERSION, token: SUPERVISOR };
+    channel.send(&known, &[]).unwrap();
+    let said = channel.receive::<ToLauncher>();
+    assert!(matches!(said, Ok(None) | Err(_)), "{said:?}");
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    assert!(client.runs().is_empty());
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.play(b""), run);
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stockade_policies::Trust;
-use stockade_supervisor::{Log, ServeOptions};
+use stockade_supervisor::{Endpoint, Log, ServeOptions};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -16,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   stockade serve                                  for yourself, on $XDG_RUNTIME_DIR/stockade/stockade.sock
   stockade serve --group agents                   as root: for the members of a group, on /run/stockade
   stockade serve --policies ./policies --slots 8
+  stockade serve --metrics 127.0.0.1:9747         for Prometheus: /metrics, /healthz, /readyz
   STOCKADE_LOG=stockade_supervisor=debug stockade serve
 
 Signals: SIGHUP reads the policies again (all or nothing); SIGTERM refuses new runs and gives running ones their
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// The most workers kept ready for one user, policy and workspace; 0: none is made before its run
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=64))]
     parked: Option<u32>,
+    /// Where to tell metrics and health: unix:PATH, 127.0.0.1:PORT or [::1]:PORT; otherwise nowhere
+    #[arg(long, value_name = "WHERE")]
+    metrics: Option<Endpoint>,
     /// How long running commands have when it is told to stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::time)]
     grace: u64,
@@ -107,6 +111,7 @@ fn options(arguments: &Arguments) -> ServeOptions {
         parked: arguments.parked,
         grace: Duration::from_millis(arguments.grace),
         retention: Duration::from_millis(arguments.retention),
+        metrics: arguments.metrics.clone(),
         log: None,
     }
 }

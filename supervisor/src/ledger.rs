@@ -50,7 +50,6 @@ impl Ledger {
     }
 
     /// Everything that counts.
-    #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.0.taken.get()
     }

@@ -16,7 +16,7 @@
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `metrics`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ mod ledger;
 mod link;
 mod listener;
 mod log;
+mod metrics;
 mod mounts;
 mod outbox;
 mod outgoing;
@@ -56,5 +57,6 @@ pub mod words;
 
 pub use listener::ListenError;
 pub use log::{LastLines, Log};
+pub use metrics::{Endpoint, EndpointError};
 pub use peer::NotAClient;
 pub use serve::{ServeError, ServeOptions, serve};

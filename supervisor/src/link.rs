@@ -73,6 +73,11 @@ impl Link {
         self.gone.notify_waiters();
     }
 
+    /// Whether there is a launcher that has introduced itself.
+    pub(crate) fn is_up(&self) -> bool {
+        self.relay.is_some()
+    }
+
     /// Whether so much waits that no more should come from clients.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= QUEUE

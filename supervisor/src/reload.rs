@@ -18,7 +18,11 @@ pub(crate) fn reload(daemon: &Rc<Daemon>, directories: &[(PathBuf, Trust)]) {
             let (before, after) = (state.specs.policies().names().len(), policies.names().len());
             tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
             state.specs.replace(policies);
+            state.figures.reloaded(true);
         }
-        Err(error) => tracing::error!(reason = chain(&error), "the policies are bad; the old ones stay"),
+        Err(error) => {
+            tracing::error!(reason = chain(&error), "the policies are bad; the old ones stay");
+            daemon.state.borrow().figures.reloaded(false);
+        }
     }
 }

@@ -18,6 +18,7 @@ use tracing::Span;
 use crate::aside::Foreign;
 use crate::dispatcher::ConnectionId;
 use crate::feed::{Feed, Source};
+use crate::metrics::Timing;
 use crate::output::{Ring, Wrote};
 
 /// The most bytes of a command in a list.
@@ -38,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) command: Bytes,
     /// When it was asked for, in milliseconds since the daemon's start.
     pub(crate) asked_at: u64,
+    /// When what happened to it.
+    pub(crate) timing: Timing,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Until it is handed to the launcher.

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_policies::{PolicyError, PolicySet, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::daemon::{Daemon, Settings};
@@ -26,6 +26,7 @@ use crate::launcher::{self, Purpose};
 use crate::ledger::Memory;
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::log::{self, Log};
+use crate::metrics::{self, Door, Endpoint, EndpointError, Figures};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::{connection, paths, reload};
@@ -70,6 +71,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// How long ended runs are kept for a client that comes back.
     pub retention: Duration,
+    /// Where metrics and health are told; by default nowhere.
+    pub metrics: Option<Endpoint>,
     /// Where tracing writes to, if that wants its lines handed over.
     pub log: Option<Log>,
 }
@@ -86,6 +89,7 @@ impl Default for ServeOptions {
             parked: None,
             grace: Duration::from_secs(10),
             retention: Duration::from_millis(bounds::RETENTION_MS),
+            metrics: None,
             log: None,
         }
     }
@@ -101,6 +105,9 @@ pub enum ServeError {
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
+    /// No place for the metrics.
+    #[error(transparent)]
+    Metrics(#[from] EndpointError),
     /// A limit that makes no sense.
     #[error("{0}")]
     Option(&'static str),
@@ -139,9 +146,21 @@ pub(crate) fn serve_with(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let result = LocalSet::new().block_on(&runtime, async {
         let access = Access { uid: surroundings.uid, group: options.group.as_deref() };
+        let figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        let door = match &options.metrics {
+            Some(endpoint) => Some(Door::open(endpoint, access).await?),
+            None => None,
+        };
         let listener = Listener::bind(&socket, access)?;
         let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
-        run(Daemon::new(settings, policies), listener, orders, starter, options).await;
+        let daemon = Daemon::new(settings, policies, figures);
+        let telling = door.map(|door| tell(&daemon, door));
+        run(daemon, listener, orders, starter, options).await;
+        if let Some(telling) = telling {
+            telling.abort();
+            // Its socket's name is gone when it is.
+            let _ended = telling.await;
+        }
         Ok(())
     });
     // A directory service that is slow to tell a home must not keep us.
@@ -261,6 +280,12 @@ async fn run(
     if let Some(handing) = handing {
         handing.abort();
     }
+}
+
+/// Tells metrics and health, until it is aborted.
+fn tell(daemon: &Rc<Daemon>, door: Door) -> JoinHandle<()> {
+    tracing::info!(at = %door.endpoint(), "metrics are served");
+    spawn_local(metrics::serve(Rc::clone(daemon), door))
 }
 
 /// The first time: no new runs, and grace for the others. The second time: no grace.

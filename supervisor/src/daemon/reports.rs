@@ -70,6 +70,7 @@ impl State {
                 }
                 tracing::info!(pid, ?plan, ?memory, "the launcher is ready");
                 self.link.introduction = Some(Introduction { plan, memory });
+                self.figures.launcher_up();
                 let relay = descriptors.pop().ok_or("the launcher sent no relay")?;
                 return Ok(Some(relay));
             }
@@ -86,6 +87,7 @@ impl State {
                 self.end_output_without_ring(now, exec_id);
                 if let Some(run) = self.runs.get_mut(&exec_id) {
                     run.usage = usage;
+                    run.timing.end();
                     run.trusted_files = shortened(trusted_files, TRUSTED_FILES);
                     if !reaped {
                         tracing::warn!(parent: run.span(), "ended, but a process of it isn't reaped yet");
@@ -125,6 +127,8 @@ impl State {
         for layer in &mut confinement.layers {
             truncate(&mut layer.detail, TEXT);
         }
+        run.timing.start();
+        self.figures.started(&confinement);
         run.confinement = Some(confinement);
         run.ring = run.ring_bytes.zip(ring).map(|(capacity, memfd)| Ring::new(memfd, capacity));
         self.handle(Event::Started { now, run: id });

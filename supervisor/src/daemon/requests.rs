@@ -25,6 +25,7 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
+use crate::metrics::Timing;
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting, shown_command};
 
@@ -202,6 +203,7 @@ impl State {
             policy: spec.policy.clone(),
             command: shown_command(&launch.argv),
             asked_at: self.now(),
+            timing: Timing::asked(),
             span: OnceCell::new(),
             feed,
             streams_input,

@@ -27,6 +27,7 @@ impl State {
             let workspace = given(workspace.into_iter().collect());
             let descriptors = workspace.chain(stdin).chain(given(output)).collect();
             self.link.launch(launch, spec, descriptors).map_err(io::Error::other)?;
+            run.timing.hand();
             Ok(tasks)
         });
         match result {

@@ -17,6 +17,7 @@ use crate::frames::{self, Workshop};
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::{Ledger, Memory};
 use crate::link::Link;
+use crate::metrics::Figures;
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::peer::Viewer;
@@ -73,7 +74,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn new(settings: Settings, policies: PolicySet) -> Rc<Self> {
+    pub(crate) fn new(settings: Settings, policies: PolicySet, figures: Figures) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
@@ -87,6 +88,7 @@ impl Daemon {
                 ledger: Ledger::new(settings.memory),
                 link: Link::default(),
                 specs: Specs::new(policies),
+                figures,
                 workshop: Workshop::default(),
                 events: VecDeque::new(),
                 is_handling: false,
@@ -117,6 +119,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) link: Link,
     pub(crate) specs: Specs,
+    /// What is counted.
+    pub(crate) figures: Figures,
     pub(super) workshop: Workshop,
     events: VecDeque<Event>,
     is_handling: bool,
@@ -138,6 +142,11 @@ impl State {
     pub(crate) fn instant(&self, at: u64) -> Instant {
         let far = Instant::now() + FAR;
         self.started.checked_add(Duration::from_millis(at)).map_or(far, |at| at.min(far))
+    }
+
+    /// What doesn't change.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// As whom connections are looked at.
@@ -176,7 +185,8 @@ impl State {
             Effect::Follow { connection, run, after_seq } => self.follow(connection, run, after_seq),
             Effect::Start { run } => self.start(run),
             Effect::Cancel { run, reason } => {
-                if let Some(run) = self.runs.get(&run) {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.timing.order_kill();
                     tracing::info!(parent: run.span(), ?reason, "cancelling");
                 }
                 self.tell_launcher(run, &ToLauncher::Cancel { exec_id: run, reason });
@@ -205,6 +215,11 @@ impl State {
 
     /// Sends an answer to a client, if it is still there.
     pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
+        match message {
+            ServerMessage::Denied { denied, .. } => self.figures.denied(denied.reason),
+            ServerMessage::Error(error) => self.figures.broken(error.code),
+            _ => {}
+        }
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
         let mut frame = Vec::new();
         if let Err(error) = frames::push(message, &mut frame) {
@@ -239,6 +254,8 @@ impl State {
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
                 tracing::info!(parent: run.span(), ?outcome, why, "ended");
+                let usage = run.started.then(|| run.final_usage());
+                self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 run.exited = Some(Exited { seq, outcome });
             }
         }
@@ -287,6 +304,7 @@ impl State {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
         self.connections.insert(connection, outbox);
+        self.figures.connected();
         connection
     }
 

@@ -30,6 +30,7 @@ use stockade_wire::socket;
 
 use crate::homes::Lookup;
 use crate::launch_link::Starter;
+use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
 use crate::serve::{Order, ServeOptions, serve_with, settings};
 
@@ -45,6 +46,10 @@ pub(super) struct Stage {
     launchers: Option<Receiver<OwnedFd>>,
 }
 
+fn metrics_of(directory: &Path) -> PathBuf {
+    directory.join("daemon/m")
+}
+
 /// Set in place of the defaults.
 pub(super) struct Changes {
     pub(super) slots: usize,
@@ -57,6 +62,8 @@ pub(super) struct Changes {
     pub(super) home_of: Lookup,
     /// Bytes that may wait in an owner's connections.
     pub(super) memory: Option<usize>,
+    /// Whether metrics are told, at [`Stage::metrics`].
+    pub(super) metrics: bool,
 }
 
 impl Default for Changes {
@@ -71,6 +78,7 @@ impl Default for Changes {
             policy: None,
             home_of: crate::paths::home_of,
             memory: None,
+            metrics: false,
         }
     }
 }
@@ -94,6 +102,7 @@ impl Stage {
             queue: Some(changes.queue),
             grace: changes.grace,
             retention: changes.retention,
+            metrics: changes.metrics.then(|| Endpoint::Unix(metrics_of(directory.path()))),
             ..ServeOptions::default()
         };
         let mut settings = settings(&options, rustix::process::geteuid().as_raw()).unwrap();
@@ -140,6 +149,11 @@ impl Stage {
             FromLauncher::Hello { version: 1, pid: 1, plan: Plan::User, memory: MemoryMechanism::Monitor };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher
+    }
+
+    /// Where its metrics are told.
+    pub(super) fn metrics(&self) -> PathBuf {
+        metrics_of(self.directory.path())
     }
 
     pub(super) fn client(&self) -> Client {

@@ -284,7 +284,9 @@ async fn run(
 
 /// Tells metrics and health, until it is aborted.
 fn tell(daemon: &Rc<Daemon>, door: Door) -> JoinHandle<()> {
-    tracing::info!(at = %door.endpoint(), "metrics are served");
+    let endpoint = door.endpoint();
+    tracing::info!(at = %endpoint, "metrics are served");
+    daemon.state.borrow_mut().figures.told_at = Some(endpoint);
     spawn_local(metrics::serve(Rc::clone(daemon), door))
 }
 

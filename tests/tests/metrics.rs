@@ -118,3 +118,28 @@ fn alerts_are_rules_that_promtool_takes() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/prometheus/alerts.yaml");
     promtool(&["check", "rules", rules.to_str().unwrap()], "");
 }
+
+#[test]
+fn status_tells_how_runs_ended_and_where_metrics_are_told() {
+    let daemon = Daemon::start(Person::user(), &["--metrics", "127.0.0.1:0"]);
+    let run = |words: &[&str]| {
+        let mut command = daemon.ask(&daemon.ground, &["run"]);
+        command.arg("--").args(words).current_dir(daemon.ground.work());
+        Ended::of(command)
+    };
+    run(&["true"]).expect_code(0);
+    run(&["no-such-program"]).expect_code(127);
+    let status = |words: &[&str]| Ended::of(daemon.ask(&daemon.ground, words));
+    let told: serde_json::Value = serde_json::from_str(&status(&["status", "--json"]).text()).unwrap();
+    assert_eq!(told["unready"], serde_json::json!([]), "{told}");
+    assert_eq!(told["outcomes"]["exited"], 1, "{told}");
+    assert_eq!(told["outcomes"]["setup-failed"], 1, "{told}");
+    assert_eq!(told["launchers"], 1, "{told}");
+    assert!(told["metrics"].as_str().unwrap().starts_with("127.0.0.1:"), "{told}");
+    assert!(told["process"]["memory"].as_u64().unwrap() > 100_000, "{told}");
+    let screen = status(&["status"]);
+    for part in ["state        ready", "ended        2: exited 1, setup-failed 1", "metrics      127.0.0.1:"]
+    {
+        assert!(screen.text().contains(part), "{}", screen.story());
+    }
+}

@@ -25,7 +25,7 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
-use crate::metrics::Timing;
+use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting, shown_command};
 
@@ -365,6 +365,15 @@ impl State {
             warmth: self.link.warmth,
             draining: counts.draining,
             policies: self.specs.policies().names().into_iter().map(str::to_owned).collect(),
+            unready: metrics::unready(self).into_iter().map(str::to_owned).collect(),
+            known: number(self.runs.len()),
+            launchers: self.figures.launchers(),
+            outcomes: self.figures.by_outcome(),
+            denials: self.figures.by_reason(),
+            process: Process::look().into(),
+            connection_bytes: self.ledger.taken() as u64,
+            kernel: metrics::kernel(),
+            metrics: self.figures.told_at.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }

@@ -8,11 +8,12 @@ use prometheus::{
     Counter, Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
     Registry,
 };
-use stockade_protocol::client::ProtocolErrorCode;
+use stockade_protocol::client::{Count, ProtocolErrorCode};
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::{Outcome, Usage};
 
+use super::endpoint::Endpoint;
 use super::labels::{self, CODES, LAYERS, OTHER, OUTCOMES, REASONS, STAGES};
 use super::table::{self, Kind, Metric};
 use super::timing::Timing;
@@ -28,6 +29,8 @@ pub(crate) struct Figures {
     pub(super) registry: Registry,
     /// When the daemon started, in seconds since the epoch.
     pub(super) born: f64,
+    /// Where they are told, if they are.
+    pub(crate) told_at: Option<Endpoint>,
     /// What is looked at when somebody asks, by name.
     pub(super) gauges: HashMap<&'static str, GaugeVec>,
     /// What only grows and is known elsewhere, by name.
@@ -106,6 +109,7 @@ impl Figures {
             refused: reloads.get_metric_with_label_values(&["refused"])?,
             connected: make.counter(&table::CONNECTED)?,
             registry: make.0,
+            told_at: None,
             born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             gauges,
             totals,
@@ -188,6 +192,25 @@ impl Figures {
             self.know([policy]);
         }
         self.policies.get(policy).unwrap_or(&self.others)
+    }
+
+    /// Ended runs by outcome, of all policies.
+    pub(crate) fn by_outcome(&self) -> Vec<Count> {
+        let of = |at: usize| self.policies.values().chain([&self.others]).map(move |all| all[at].get()).sum();
+        let count = |(at, word): (usize, &&str)| Count { name: (*word).to_owned(), count: of(at) };
+        OUTCOMES.iter().enumerate().map(count).collect()
+    }
+
+    /// Denials by reason.
+    pub(crate) fn by_reason(&self) -> Vec<Count> {
+        let count =
+            |(word, count): (&&str, &IntCounter)| Count { name: (*word).to_owned(), count: count.get() };
+        REASONS.iter().zip(&self.denials).map(count).collect()
+    }
+
+    /// Launchers that came up.
+    pub(crate) fn launchers(&self) -> u64 {
+        self.launchers.get()
     }
 }
 

@@ -6,7 +6,7 @@ use super::table::{self, Metric};
 use crate::daemon::State;
 
 /// Why new runs aren't taken; nothing: they are. That the socket is there needs no look: nobody is answered before.
-pub(super) fn unready(state: &State) -> Vec<&'static str> {
+pub(crate) fn unready(state: &State) -> Vec<&'static str> {
     let mut reasons = Vec::new();
     if !state.link.is_up() {
         reasons.push("no launcher is up: the log says why the last one ended");
@@ -61,7 +61,7 @@ fn daemon(state: &State) {
         gauge.reset();
     }
     if let Some(introduction) = state.link.introduction {
-        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let kernel = kernel();
         let words = [
             PLANS[labels::plan(&introduction.plan)],
             MECHANISMS[labels::mechanism(&introduction.memory)],
@@ -71,11 +71,16 @@ fn daemon(state: &State) {
     }
 }
 
+/// The kernel's release.
+pub(crate) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
 fn process(state: &State) {
     let process = Process::look();
     put(state, &table::PROCESS_START, &[], state.figures.born);
-    if let Some(seconds) = process.cpu {
-        total(state, &table::PROCESS_CPU, seconds);
+    if let Some(cpu) = process.cpu {
+        total(state, &table::PROCESS_CPU, cpu.as_secs_f64());
     }
     let looked = [
         (&table::PROCESS_RESIDENT, process.resident),

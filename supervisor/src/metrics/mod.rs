@@ -30,9 +30,11 @@ mod timing;
 pub(crate) use endpoint::Door;
 pub use endpoint::{Endpoint, EndpointError};
 pub(crate) use figures::Figures;
+pub(crate) use gauges::{kernel, unready};
 pub(crate) use http::serve;
 #[cfg(test)]
 pub(crate) use lint::complaints;
+pub(crate) use process::Process;
 #[cfg(test)]
 pub(crate) use table::TABLE;
 pub(crate) use timing::Timing;

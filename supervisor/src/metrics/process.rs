@@ -1,6 +1,9 @@
 //! What the kernel says of the supervisor's own process.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, getrlimit};
+use stockade_protocol::client::ProcessReport;
 
 /// Of the process, now. What can't be read is left out.
 #[derive(Debug, Default, Clone, Copy)]
@@ -9,8 +12,8 @@ pub(crate) struct Process {
     pub(crate) resident: Option<u64>,
     /// Address space, in bytes.
     pub(crate) address_space: Option<u64>,
-    /// Processor time, in seconds.
-    pub(crate) cpu: Option<f64>,
+    /// Processor time.
+    pub(crate) cpu: Option<Duration>,
     /// Descriptors open, and how many may be.
     pub(crate) descriptors: Option<u64>,
     pub(crate) descriptor_limit: Option<u64>,
@@ -31,15 +34,27 @@ impl Process {
             .map(|(_, rest)| rest.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
             .unwrap_or_default();
         let field = |at: usize| fields.get(at).copied();
-        let seconds =
-            |at: usize| field(at).map(|ticks| ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+        let hertz = rustix::param::clock_ticks_per_second().max(1);
+        let time =
+            |at: usize| field(at).map(|ticks| Duration::from_millis(ticks.saturating_mul(1000) / hertz));
         Self {
             resident: field(RESIDENT_PAGES)
                 .map(|pages| pages.saturating_mul(rustix::param::page_size() as u64)),
             address_space: field(ADDRESS_SPACE),
-            cpu: seconds(USER_TIME).zip(seconds(SYSTEM_TIME)).map(|(user, system)| user + system),
+            cpu: time(USER_TIME).zip(time(SYSTEM_TIME)).map(|(user, system)| user + system),
             descriptors: open_descriptors(),
             descriptor_limit: getrlimit(Resource::Nofile).current,
+        }
+    }
+}
+
+impl From<Process> for ProcessReport {
+    fn from(process: Process) -> Self {
+        Self {
+            memory: process.resident.unwrap_or(0),
+            cpu_ms: process.cpu.map_or(0, |cpu| u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX)),
+            descriptors: process.descriptors.unwrap_or(0),
+            descriptor_bound: process.descriptor_limit.unwrap_or(0),
         }
     }
 }

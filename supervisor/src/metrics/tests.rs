@@ -128,4 +128,6 @@ fn policies_beyond_the_bound_are_counted_together() {
     assert!(text.contains(&format!("{} 1\n", series(&format!("policy-{}", POLICIES - 1)))));
     assert!(!text.contains(&series(&format!("policy-{POLICIES}"))));
     assert!(text.contains(&format!("{} 50\n", series("other"))));
+    let total: u64 = figures.by_outcome().into_iter().map(|outcome| outcome.count).sum();
+    assert_eq!(total, (POLICIES + 50) as u64);
 }

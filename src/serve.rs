@@ -4,13 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stockade_policies::Trust;
-use stockade_supervisor::{Endpoint, Log, ServeOptions};
-use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use stockade_supervisor::{Endpoint, ServeOptions};
 
 use crate::error::CliError;
-use crate::{color, sources, units};
+use crate::{logging, sources, units};
 
 const EXAMPLES: &str = "Examples:
   stockade serve                                  for yourself, on $XDG_RUNTIME_DIR/stockade/stockade.sock
@@ -59,40 +56,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
-    let filter = EnvFilter::try_from_env("STOCKADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let (log, _last_lines) = Log::to(std::io::stderr()).map_err(CliError::io("start the log's thread"))?;
-    settle_before_a_panic(&log);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(color::wanted(&std::io::stderr()))
-        .with_writer(Lines(log.clone()))
-        .init();
+    let (log, _last_lines) = logging::start().map_err(CliError::io("start the log's thread"))?;
     stockade_supervisor::serve(ServeOptions { log: Some(log), ..options(arguments) })?;
     Ok(0)
-}
-
-/// A panic ends the process: what was logged before has to be there to explain it.
-fn settle_before_a_panic(log: &Log) {
-    let (log, print) = (log.clone(), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |panic| {
-        log.settle();
-        print(panic);
-    }));
-}
-
-/// Writes lines by their level: warnings and errors wait for nothing.
-struct Lines(Log);
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Log;
-
-    fn make_writer(&'a self) -> Log {
-        self.0.clone()
-    }
-
-    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Log {
-        if *line.level() <= Level::WARN { self.0.urgent() } else { self.make_writer() }
-    }
 }
 
 fn options(arguments: &Arguments) -> ServeOptions {

@@ -56,7 +56,7 @@ mod watched;
 pub mod words;
 
 pub use listener::ListenError;
-pub use log::{LastLines, Log};
+pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};
 pub use peer::NotAClient;
 pub use serve::{ServeError, ServeOptions, serve};

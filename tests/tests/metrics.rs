@@ -143,3 +143,18 @@ fn status_tells_how_runs_ended_and_where_metrics_are_told() {
         assert!(screen.text().contains(part), "{}", screen.story());
     }
 }
+
+#[test]
+fn a_log_that_is_not_the_journals_stays_text_whatever_the_variable_says() {
+    let ground = Ground::new(Person::user());
+    let socket = ground.base().join("daemon/stockade.sock");
+    let mut command = daemon::serve(&ground, &socket);
+    // As a service's child would inherit it whose standard error was redirected.
+    let mut child = command.env("JOURNAL_STREAM", "8:12345").spawn().unwrap();
+    let log = || std::fs::read_to_string(ground.base().join("daemon.log")).unwrap_or_default();
+    let told = wait_until(PATIENCE, || log().contains("serving"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    child.wait().unwrap();
+    assert!(told && log().contains(" INFO "), "{}", log());
+}

@@ -17,7 +17,7 @@ use crate::frames::{self, Workshop};
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::{Ledger, Memory};
 use crate::link::Link;
-use crate::metrics::Figures;
+use crate::metrics::{self, Figures};
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::peer::Viewer;
@@ -253,7 +253,7 @@ impl State {
                 }
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
-                tracing::info!(parent: run.span(), ?outcome, why, "ended");
+                tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 run.exited = Some(Exited { seq, outcome });

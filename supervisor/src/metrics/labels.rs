@@ -38,6 +38,11 @@ label! { OUTCOMES, outcome, Outcome,
     Outcome::Lost { .. } => "lost",
 }
 
+/// What an outcome is called.
+pub(crate) fn word(value: &Outcome) -> &'static str {
+    OUTCOMES[outcome(value)]
+}
+
 label! { REASONS, reason, DenyReason,
     DenyReason::Busy => "busy",
     DenyReason::Draining => "draining",

@@ -32,6 +32,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub(crate) use figures::Figures;
 pub(crate) use gauges::{kernel, unready};
 pub(crate) use http::serve;
+pub(crate) use labels::word;
 #[cfg(test)]
 pub(crate) use lint::complaints;
 pub(crate) use process::Process;

@@ -14,6 +14,7 @@ use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::{Outcome, Usage};
 
 use super::endpoint::Endpoint;
+use super::kernel::features;
 use super::labels::{self, CODES, LAYERS, OTHER, OUTCOMES, REASONS, STAGES};
 use super::table::{self, Kind, Metric};
 use super::timing::Timing;
@@ -29,6 +30,8 @@ pub(crate) struct Figures {
     pub(super) registry: Registry,
     /// When the daemon started, in seconds since the epoch.
     pub(super) born: f64,
+    /// What the kernel has; it doesn't change.
+    pub(super) features: Vec<(&'static str, bool)>,
     /// Where they are told, if they are.
     pub(crate) told_at: Option<Endpoint>,
     /// What is looked at when somebody asks, by name.
@@ -110,6 +113,7 @@ impl Figures {
             connected: make.counter(&table::CONNECTED)?,
             registry: make.0,
             told_at: None,
+            features: features(),
             born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             gauges,
             totals,

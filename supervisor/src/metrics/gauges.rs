@@ -1,5 +1,6 @@
 //! What is looked at when somebody asks: the state as it is, and the process.
 
+use super::kernel::kernel;
 use super::labels::{self, MECHANISMS, PLANS};
 use super::process::Process;
 use super::table::{self, Metric};
@@ -69,11 +70,9 @@ fn daemon(state: &State) {
         ];
         put(state, &table::POSTURE, &words, 1.0);
     }
-}
-
-/// The kernel's release.
-pub(crate) fn kernel() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    for (feature, there) in &state.figures.features {
+        put(state, &table::FEATURES, &[feature], f64::from(*there));
+    }
 }
 
 fn process(state: &State) {

@@ -11,13 +11,14 @@
 //! ```
 //!
 //! What lives here, in reading order: `table`, every metric's name, labels and help; `labels`, the words of the bounded ones;
-//! `figures`, the counted; `timing`, a run's moments; `gauges`, what is looked at; `process`, what /proc says of us;
+//! `figures`, the counted; `timing`, a run's moments; `gauges`, what is looked at; `kernel` and `process`, what files of the kernel's say of it and of us;
 //! `endpoint`, where it is served; `http`, by which rules.
 
 mod endpoint;
 mod figures;
 mod gauges;
 mod http;
+mod kernel;
 mod labels;
 #[cfg(test)]
 mod lint;
@@ -30,8 +31,9 @@ mod timing;
 pub(crate) use endpoint::Door;
 pub use endpoint::{Endpoint, EndpointError};
 pub(crate) use figures::Figures;
-pub(crate) use gauges::{kernel, unready};
+pub(crate) use gauges::unready;
 pub(crate) use http::serve;
+pub(crate) use kernel::kernel;
 pub(crate) use labels::word;
 #[cfg(test)]
 pub(crate) use lint::complaints;

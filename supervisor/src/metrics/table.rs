@@ -110,6 +110,8 @@ metrics! {
         "Times the policies were read again: loaded, or refused and the old ones kept.";
     POSTURE: Kind::Gauge, "stockade_posture_info", ["plan", "memory", "kernel"],
         "How this machine confines: spawn plan, what bounds memory, and the kernel's release. Always 1.";
+    FEATURES: Kind::Gauge, "stockade_kernel_feature", ["feature"],
+        "Whether the kernel has a feature, as its files say: 1 or 0; without a series where none says.";
     BUILD: Kind::Gauge, "stockade_build_info", ["version", "architecture"], "Which release this is. Always 1.";
     PROCESS_CPU: Kind::Total, "process_cpu_seconds_total", [], "Processor time of the supervisor.";
     PROCESS_RESIDENT: Kind::Gauge, "process_resident_memory_bytes", [], "Memory of the supervisor.";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stockade_policies::Trust;
-use stockade_supervisor::{Endpoint, ServeOptions};
+use stockade_supervisor::{Collector, Endpoint, ServeOptions};
 
 use crate::error::CliError;
 use crate::{logging, sources, units};
@@ -14,6 +14,7 @@ const EXAMPLES: &str = "Examples:
   stockade serve --group agents                   as root: for the members of a group, on /run/stockade
   stockade serve --policies ./policies --slots 8
   stockade serve --metrics 127.0.0.1:9747         for Prometheus: /metrics, /healthz, /readyz
+  stockade serve --traces http://127.0.0.1:4318   for a collector of OpenTelemetry
   STOCKADE_LOG=stockade_supervisor=debug stockade serve
 
 Signals: SIGHUP reads the policies again (all or nothing); SIGTERM refuses new runs and gives running ones their
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Where to tell metrics and health: unix:PATH, 127.0.0.1:PORT or [::1]:PORT; otherwise nowhere
     #[arg(long, value_name = "WHERE")]
     metrics: Option<Endpoint>,
+    /// Where to send a span of each run, by OTLP: http://ADDRESS:PORT of a collector; otherwise nowhere
+    #[arg(long, value_name = "COLLECTOR")]
+    traces: Option<Collector>,
     /// How long running commands have when it is told to stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::time)]
     grace: u64,
@@ -78,6 +82,7 @@ fn options(arguments: &Arguments) -> ServeOptions {
         grace: Duration::from_millis(arguments.grace),
         retention: Duration::from_millis(arguments.retention),
         metrics: arguments.metrics.clone(),
+        traces: arguments.traces.clone(),
         log: None,
     }
 }

@@ -16,7 +16,7 @@
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `metrics`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `metrics`, `traces`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -51,6 +51,7 @@ mod specs;
 #[cfg(test)]
 mod tests;
 mod told;
+mod traces;
 mod turn;
 mod watched;
 pub mod words;
@@ -60,3 +61,4 @@ pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};
 pub use peer::NotAClient;
 pub use serve::{ServeError, ServeOptions, serve};
+pub use traces::{Collector, NoCollector};

@@ -6,6 +6,7 @@
 use core::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::Launch;
@@ -20,6 +21,7 @@ use crate::dispatcher::ConnectionId;
 use crate::feed::{Feed, Source};
 use crate::metrics::Timing;
 use crate::output::{Ring, Wrote};
+use crate::traces::{self, Parent};
 
 /// The most bytes of a command in a list.
 const SHOWN_COMMAND: usize = 256;
@@ -41,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) asked_at: u64,
     /// When what happened to it.
     pub(crate) timing: Timing,
+    /// The client's span that it belongs to.
+    pub(crate) parent: Option<Parent>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Until it is handed to the launcher.
@@ -141,6 +145,20 @@ impl Run {
             usage.bytes_in = feed.written();
         }
         usage
+    }
+
+    /// What a trace says of it, now that it is over.
+    pub(crate) fn spans(&self, outcome: &Outcome, why: Option<&str>) -> Vec<traces::Span> {
+        let wall = Duration::from_micros(self.usage.wall_us);
+        traces::spans(&traces::Ended {
+            id: self.exec_id,
+            owner: self.owner,
+            policy: &self.policy,
+            outcome,
+            why,
+            parent: self.parent,
+            moments: self.timing.moments(wall),
+        })
     }
 
     /// Whether there is something for a follower that wants `seq` next.

@@ -29,6 +29,7 @@ use crate::log::{self, Log};
 use crate::metrics::{self, Door, Endpoint, EndpointError, Figures};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
+use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, reload};
 
 /// Connections at once.
@@ -73,6 +74,8 @@ pub struct ServeOptions {
     pub retention: Duration,
     /// Where metrics and health are told; by default nowhere.
     pub metrics: Option<Endpoint>,
+    /// Where spans of runs are sent; by default nowhere.
+    pub traces: Option<Collector>,
     /// Where tracing writes to, if that wants its lines handed over.
     pub log: Option<Log>,
 }
@@ -90,6 +93,7 @@ impl Default for ServeOptions {
             grace: Duration::from_secs(10),
             retention: Duration::from_millis(bounds::RETENTION_MS),
             metrics: None,
+            traces: None,
             log: None,
         }
     }
@@ -155,7 +159,11 @@ pub(crate) fn serve_with(
         let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
         let daemon = Daemon::new(settings, policies, figures);
         let telling = door.map(|door| tell(&daemon, door));
-        run(daemon, listener, orders, starter, options).await;
+        let traces = options.traces.clone().map(|collector| trace(&daemon, collector));
+        run(Rc::clone(&daemon), listener, orders, starter, options).await;
+        if let Some((traces, sending)) = traces {
+            traces::last(&traces, sending).await;
+        }
         if let Some(telling) = telling {
             telling.abort();
             // Its socket's name is gone when it is.
@@ -288,6 +296,15 @@ fn tell(daemon: &Rc<Daemon>, door: Door) -> JoinHandle<()> {
     tracing::info!(at = %endpoint, "metrics are served");
     daemon.state.borrow_mut().figures.told_at = Some(endpoint);
     spawn_local(metrics::serve(Rc::clone(daemon), door))
+}
+
+/// Has spans of runs sent, until it is aborted.
+fn trace(daemon: &Rc<Daemon>, collector: Collector) -> (Rc<Traces>, JoinHandle<()>) {
+    tracing::info!(%collector, "runs are traced");
+    let traces = Traces::new(collector);
+    daemon.state.borrow_mut().traces = Some(Rc::clone(&traces));
+    let sending = spawn_local(traces::send_all(Rc::clone(daemon), Rc::clone(&traces)));
+    (traces, sending)
 }
 
 /// The first time: no new runs, and grace for the others. The second time: no grace.

@@ -28,6 +28,7 @@ use crate::feed::{Feed, Source};
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting, shown_command};
+use crate::traces::Parent;
 
 /// The highest signal number.
 const MAX_SIGNAL: u8 = 64;
@@ -132,12 +133,14 @@ impl State {
         let caller = Caller { owner, home: home.to_owned(), user_mode: self.settings.is_user_mode() };
         let id = ExecId::generate();
         let detach = core::mem::take(&mut request.detach);
+        let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
         let admitted = admission::admit(request, id, &caller, &mut self.specs, &passed).map_err(refuse)?;
         let bytes = size_of(&admitted);
-        let run = self
+        let mut run = self
             .make_run(connection, request_id, id, admitted, descriptors, streams_input)
             .map_err(refuse)?;
+        run.parent = parent;
         let event = Event::Request(Request {
             now: run.asked_at,
             run: id,
@@ -204,6 +207,7 @@ impl State {
             command: shown_command(&launch.argv),
             asked_at: self.now(),
             timing: Timing::asked(),
+            parent: None,
             span: OnceCell::new(),
             feed,
             streams_input,

@@ -23,6 +23,7 @@ use crate::output::Place;
 use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
 use crate::specs::Specs;
+use crate::traces::Traces;
 use crate::words;
 
 /// The longest that the timer's task sleeps.
@@ -89,6 +90,7 @@ impl Daemon {
                 link: Link::default(),
                 specs: Specs::new(policies),
                 figures,
+                traces: None,
                 workshop: Workshop::default(),
                 events: VecDeque::new(),
                 is_handling: false,
@@ -121,6 +123,8 @@ pub(crate) struct State {
     pub(crate) specs: Specs,
     /// What is counted.
     pub(crate) figures: Figures,
+    /// Where spans go, if they go anywhere.
+    pub(crate) traces: Option<Rc<Traces>>,
     pub(super) workshop: Workshop,
     events: VecDeque<Event>,
     is_handling: bool,
@@ -256,6 +260,10 @@ impl State {
                 tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
+                if let Some(traces) = &self.traces {
+                    let lost = traces.put(run.spans(&outcome, why.as_deref()));
+                    self.figures.spans(lost, false);
+                }
                 run.exited = Some(Exited { seq, outcome });
             }
         }

@@ -59,6 +59,8 @@ pub(crate) struct Figures {
     launchers: IntCounter,
     loaded: IntCounter,
     refused: IntCounter,
+    sent: IntCounter,
+    lost: IntCounter,
 }
 
 impl core::fmt::Debug for Figures {
@@ -86,6 +88,7 @@ impl Figures {
         let setup = make.histograms(&table::RUN_SETUP)?;
         let relayed = make.counters(&table::RELAYED)?;
         let reloads = make.counters(&table::RELOADS)?;
+        let spans = make.counters(&table::SPANS)?;
         let layers = make.counters(&table::LAYERS)?;
         let both = |layer: &&str| {
             let of = |enforced| layers.get_metric_with_label_values(&[*layer, enforced]);
@@ -111,6 +114,8 @@ impl Figures {
             loaded: reloads.get_metric_with_label_values(&["loaded"])?,
             refused: reloads.get_metric_with_label_values(&["refused"])?,
             connected: make.counter(&table::CONNECTED)?,
+            sent: spans.get_metric_with_label_values(&["sent"])?,
+            lost: spans.get_metric_with_label_values(&["lost"])?,
             registry: make.0,
             told_at: None,
             features: features(),
@@ -158,6 +163,11 @@ impl Figures {
     /// The policies were read again, and taken or not.
     pub(crate) fn reloaded(&self, taken: bool) {
         if taken { &self.loaded } else { &self.refused }.inc();
+    }
+
+    /// Spans have reached the collector, or are lost.
+    pub(crate) fn spans(&self, count: usize, sent: bool) {
+        if sent { &self.sent } else { &self.lost }.inc_by(count as u64);
     }
 
     /// A command has started.

@@ -40,4 +40,4 @@ pub(crate) use lint::complaints;
 pub(crate) use process::Process;
 #[cfg(test)]
 pub(crate) use table::TABLE;
-pub(crate) use timing::Timing;
+pub(crate) use timing::{Moments, Timing};

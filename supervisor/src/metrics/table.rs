@@ -100,6 +100,8 @@ metrics! {
     CONNECTION_ERRORS: Kind::Counter, "stockade_connection_errors_total", ["code"],
         "Connections that the daemon refused or closed, by the code that the client was told.";
     CONNECTION_MEMORY: Kind::Gauge, "stockade_connection_memory_bytes", [], "Bytes that wait in connections.";
+    SPANS: Kind::Counter, "stockade_trace_spans_total", ["result"],
+        "Spans of runs, sent to the collector or lost on the way.";
     LAUNCHER_UP: Kind::Gauge, "stockade_launcher_up", [], "Whether a launcher is there.";
     LAUNCHER_STARTS: Kind::Counter, "stockade_launcher_starts_total", [],
         "Launchers that came up; each after the first took the place of one that was gone.";

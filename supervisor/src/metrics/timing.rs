@@ -20,6 +20,15 @@ pub(crate) struct Timing {
     ended: Option<Instant>,
 }
 
+/// When a run's parts began and ended, with the command's start worked out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moments {
+    pub(crate) asked: Option<Instant>,
+    pub(crate) handed: Option<Instant>,
+    pub(crate) started: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
+}
+
 /// How long the parts took that are known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Spans {
@@ -60,14 +69,21 @@ impl Timing {
     /// The parts of a run whose command ran for `wall`.
     pub(super) fn spans(&self, wall: Duration) -> Spans {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
-        let began = self.ended.and_then(|ended| ended.checked_sub(wall));
-        // Both are known, or the command never ran.
-        let start = self.started.zip(began).map(|(told, began)| told.min(began));
+        let moments = self.moments(wall);
         Spans {
-            queue: between(self.asked, self.handed),
-            launch: between(self.handed, start),
+            queue: between(moments.asked, moments.handed),
+            launch: between(moments.handed, moments.started),
             kill: between(self.kill, self.ended),
         }
+    }
+
+    /// The moments of a run whose command ran for `wall`.
+    pub(crate) fn moments(&self, wall: Duration) -> Moments {
+        let began = self.ended.and_then(|ended| ended.checked_sub(wall));
+        // Both are known, or the command never ran; and it can't have run before somebody had it.
+        let started = self.started.zip(began).map(|(told, began)| told.min(began));
+        let started = started.map(|started| self.handed.map_or(started, |handed| started.max(handed)));
+        Moments { asked: self.asked, handed: self.handed, started, ended: self.ended }
     }
 }
 

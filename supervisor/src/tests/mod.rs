@@ -18,3 +18,4 @@ mod life;
 mod metrics;
 mod specs;
 mod stage;
+mod traces;

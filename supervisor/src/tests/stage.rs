@@ -33,6 +33,7 @@ use crate::launch_link::Starter;
 use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
 use crate::serve::{Order, ServeOptions, serve_with, settings};
+use crate::traces::Collector;
 
 /// The longest that anything here is waited for.
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -64,6 +65,8 @@ pub(super) struct Changes {
     pub(super) memory: Option<usize>,
     /// Whether metrics are told, at [`Stage::metrics`].
     pub(super) metrics: bool,
+    /// Where spans are sent.
+    pub(super) traces: Option<Collector>,
 }
 
 impl Default for Changes {
@@ -79,6 +82,7 @@ impl Default for Changes {
             home_of: crate::paths::home_of,
             memory: None,
             metrics: false,
+            traces: None,
         }
     }
 }
@@ -102,6 +106,7 @@ impl Stage {
             queue: Some(changes.queue),
             grace: changes.grace,
             retention: changes.retention,
+            traces: changes.traces.clone(),
             metrics: changes.metrics.then(|| Endpoint::Unix(metrics_of(directory.path()))),
             ..ServeOptions::default()
         };

@@ -82,8 +82,8 @@ fn shown(report: &StatusReport) -> String {
         ("known", format!("{} runs, those that are kept among them", report.known)),
         ("connections", format!("{}, {} wait in them", report.connections, size(report.connection_bytes))),
         ("accepted", report.accepted.to_string()),
-        ("ended", counted(report.ended, &report.outcomes)),
-        ("denied", counted(report.denied, &report.denials)),
+        ("ended", counted(&report.outcomes)),
+        ("denied", counted(&report.denials)),
         ("not reaped", report.unreaped.to_string()),
         ("metrics", if report.metrics.is_empty() { "off".to_owned() } else { text(&report.metrics) }),
         ("policies", policies.join(", ")),
@@ -111,7 +111,8 @@ fn launcher(report: &StatusReport) -> String {
 }
 
 /// A total, and what it consists of.
-fn counted(total: u64, counts: &[Count]) -> String {
+fn counted(counts: &[Count]) -> String {
+    let total: u64 = counts.iter().map(|count| count.count).sum();
     let parts: Vec<_> = counts
         .iter()
         .filter(|count| count.count > 0)

@@ -192,13 +192,17 @@ impl Figures {
         observe(&self.queue, spans.queue);
         observe(&self.kill, spans.kill);
         let Some(usage) = usage else { return };
+        self.input.inc_by(usage.bytes_in);
+        self.output.inc_by(usage.bytes_out);
+        if !timing.has_end() {
+            // Lost, and what it used with it: zeros would be made up.
+            return;
+        }
         observe(&self.launch, spans.launch);
         observe(&self.start, spans.queue.zip(spans.launch).map(|(queue, launch)| queue + launch));
         observe(&self.duration, Some(Duration::from_micros(usage.wall_us)));
         observe(&self.cpu, Some(Duration::from_micros(usage.user_us.saturating_add(usage.system_us))));
         self.memory.observe(usage.memory_peak as f64);
-        self.input.inc_by(usage.bytes_in);
-        self.output.inc_by(usage.bytes_out);
     }
 
     fn outcomes(&mut self, policy: &str) -> &Outcomes {

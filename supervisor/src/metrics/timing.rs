@@ -66,6 +66,11 @@ impl Timing {
         self.ended = Some(Instant::now());
     }
 
+    /// Whether the launcher told of its end, and of what it used.
+    pub(super) fn has_end(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// The parts of a run whose command ran for `wall`.
     pub(super) fn spans(&self, wall: Duration) -> Spans {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
@@ -80,8 +85,8 @@ impl Timing {
     /// The moments of a run whose command ran for `wall`.
     pub(crate) fn moments(&self, wall: Duration) -> Moments {
         let began = self.ended.and_then(|ended| ended.checked_sub(wall));
-        // Both are known, or the command never ran; and it can't have run before somebody had it.
-        let started = self.started.zip(began).map(|(told, began)| told.min(began));
+        // It can't have run before somebody had it, and one that nobody has told of never ran.
+        let started = self.started.map(|told| began.map_or(told, |began| told.min(began)));
         let started = started.map(|started| self.handed.map_or(started, |handed| started.max(handed)));
         Moments { asked: self.asked, handed: self.handed, started, ended: self.ended }
     }
@@ -103,6 +108,9 @@ mod tests {
         assert_eq!(timing.spans(ms(0)).launch, Some(ms(27)));
         // Longer than it can have been: a clock that is off gives nothing below zero.
         assert_eq!(timing.spans(ms(1_000)).launch, Some(ms(0)));
+        // Nobody told of its end: what was told of its start stands.
+        let lost = Timing { ended: None, ..timing };
+        assert_eq!(lost.spans(ms(0)), Spans { queue: Some(ms(3)), launch: Some(ms(27)), kill: None });
     }
 
     #[test]

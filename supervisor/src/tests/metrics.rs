@@ -158,6 +158,24 @@ fn what_goes_on_and_what_holds_is_told() {
 }
 
 #[test]
+fn a_lost_run_is_counted_as_lost_and_nothing_is_made_up_of_what_it_used() {
+    let stage = stage();
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    let (launch, _) = launcher.launch();
+    launcher.started(&launch);
+    client.event(run, 2);
+    drop(launcher);
+    assert!(matches!(client.read_to_end(run, 3).1, Outcome::Lost { .. }));
+    let told = scrape(&stage);
+    assert_eq!(told["stockade_runs_total{outcome=\"lost\",policy=\"default\"}"], 1.0);
+    for histogram in ["start_seconds", "duration_seconds", "cpu_seconds", "memory_peak_bytes"] {
+        assert_eq!(told[&format!("stockade_run_{histogram}_count")], 0.0, "{histogram}");
+    }
+}
+
+#[test]
 fn readiness_goes_with_the_launcher_and_with_draining_and_health_stays() {
     let stage = stage();
     let (status, why) = get(&stage, "/readyz");

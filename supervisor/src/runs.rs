@@ -148,14 +148,13 @@ impl Run {
     }
 
     /// What a trace says of it, now that it is over.
-    pub(crate) fn spans(&self, outcome: &Outcome, why: Option<&str>) -> Vec<traces::Span> {
+    pub(crate) fn spans(&self, outcome: &Outcome) -> Vec<traces::Span> {
         let wall = Duration::from_micros(self.usage.wall_us);
         traces::spans(&traces::Ended {
             id: self.exec_id,
             owner: self.owner,
             policy: &self.policy,
             outcome,
-            why,
             parent: self.parent,
             moments: self.timing.moments(wall),
         })

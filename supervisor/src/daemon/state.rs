@@ -261,7 +261,7 @@ impl State {
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 if let Some(traces) = &self.traces {
-                    let lost = traces.put(run.spans(&outcome, why.as_deref()));
+                    let lost = traces.put(run.spans(&outcome));
                     self.figures.spans(lost, false);
                 }
                 run.exited = Some(Exited { seq, outcome });

@@ -87,6 +87,11 @@ label! { STAGES, stage, SetupStage,
     SetupStage::Exec => "exec",
 }
 
+/// What a stage of set-up is called.
+pub(crate) fn stage_word(value: SetupStage) -> &'static str {
+    STAGES[stage(&value)]
+}
+
 label! { LAYERS, layer, Layer,
     Layer::Namespaces => "namespaces",
     Layer::Root => "root",

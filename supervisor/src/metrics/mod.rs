@@ -34,7 +34,7 @@ pub(crate) use figures::Figures;
 pub(crate) use gauges::unready;
 pub(crate) use http::serve;
 pub(crate) use kernel::kernel;
-pub(crate) use labels::word;
+pub(crate) use labels::{stage_word, word};
 #[cfg(test)]
 pub(crate) use lint::complaints;
 pub(crate) use process::Process;

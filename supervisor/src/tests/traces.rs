@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use stockade_protocol::outcome::Outcome;
+use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::stage::{Changes, LONG, Launcher, Stage, until};
@@ -163,10 +163,22 @@ fn a_run_that_we_ended_is_an_error_that_says_why() {
     launcher.end_output(id);
     launcher.ended(id, Outcome::MemoryExceeded { limit: 1 << 20, seen: 2 << 20 });
     client.read_to_end(id, 2);
-    let spans = spans(&heard(&collector, "200 OK"));
-    let status = one(&spans[0], 15);
-    assert!(String::from_utf8(one(&status, 2)).unwrap().contains("memory"));
+    let request = heard(&collector, "200 OK");
+    let status = one(&spans(&request)[0], 15);
+    assert_eq!(one(&status, 2), b"memory-exceeded");
     assert_eq!(one(&status, 3)[0], 2);
+    // One that never began: at which stage, and not on what.
+    let id = client.exec(stage.request());
+    launcher.launch();
+    let failure = SetupFailure { stage: SetupStage::Exec, errno: 2, subject: "/secret/path".into() };
+    launcher.ended(id, Outcome::SetupFailed { failure });
+    client.read_to_end(id, 2);
+    let request = heard(&collector, "200 OK");
+    let has = |text: &[u8]| request.windows(text.len()).any(|window| window == text);
+    assert!(has(b"setup-failed") && has(b"stockade.setup_stage") && has(b"exec"));
+    assert!(!has(b"/secret") && !has(b"/bin/true"), "a path is told");
+    let names: Vec<String> = spans(&request).iter().map(|span| name(span)).collect();
+    assert_eq!(names, ["run", "queue"], "it never started");
 }
 
 #[test]
@@ -190,17 +202,24 @@ fn a_collector_that_refuses_or_says_nothing_costs_its_spans_and_nothing_else() {
     // Now it takes the connection and says nothing: runs go on.
     run(&stage, &mut launcher, None);
     let (silent, _) = collector.accept().unwrap();
-    for _ in 0..20 {
+    for _ in 0..5 {
         run(&stage, &mut launcher, None);
     }
+    // Those that waited meanwhile come, and one more that waits when the daemon stops.
+    let rest = std::thread::spawn(move || {
+        let mut count = 0;
+        while count < 6 * 4 {
+            count += spans(&heard(&collector, "200 OK")).len();
+        }
+        count
+    });
     drop(silent);
     until("lost, too", || lost() == 8);
-    // What still waits goes out when the daemon stops.
-    let rest = std::thread::spawn(move || spans(&heard(&collector, "200 OK")).len());
+    run(&stage, &mut launcher, None);
     stage.order(Order::Stop);
     drop(launcher);
     stage.join();
-    assert_eq!(rest.join().unwrap(), 80);
+    assert_eq!(rest.join().unwrap(), 6 * 4);
 }
 
 #[test]

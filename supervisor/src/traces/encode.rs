@@ -110,7 +110,7 @@ mod tests {
             start: 1,
             end: 300,
             attributes: vec![("a", Value::Number(300)), ("b", Value::Text("c".into()))],
-            error: Some("why".into()),
+            error: Some("why"),
         };
         let mut out = Vec::new();
         one(&mut out, &span);

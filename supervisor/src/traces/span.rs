@@ -6,7 +6,7 @@ use stockade_protocol::ExecId;
 use stockade_protocol::outcome::Outcome;
 
 use super::parent::Parent;
-use crate::metrics::{Moments, word};
+use crate::metrics::{Moments, stage_word, word};
 
 /// A span.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +21,8 @@ pub(crate) struct Span {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) attributes: Vec<(&'static str, Value)>,
-    /// Why it is an error; `None`: it isn't.
-    pub(super) error: Option<String>,
+    /// Why it is an error, in a word: a sentence would name paths. `None`: it isn't one.
+    pub(super) error: Option<&'static str>,
 }
 
 /// An attribute's value.
@@ -39,8 +39,6 @@ pub(crate) struct Ended<'a> {
     pub(crate) owner: u32,
     pub(crate) policy: &'a str,
     pub(crate) outcome: &'a Outcome,
-    /// Why, if we ended it.
-    pub(crate) why: Option<&'a str>,
     pub(crate) parent: Option<Parent>,
     pub(crate) moments: Moments,
 }
@@ -70,6 +68,9 @@ pub(crate) fn spans(run: &Ended<'_>) -> Vec<Span> {
     if let Outcome::Exited { code } = run.outcome {
         attributes.push(("process.exit.code", Value::Number((*code).into())));
     }
+    if let Outcome::SetupFailed { failure } = run.outcome {
+        attributes.push(("stockade.setup_stage", Value::Text(stage_word(failure.stage).to_owned())));
+    }
     let mut spans = vec![Span {
         trace,
         id: whole,
@@ -79,7 +80,7 @@ pub(crate) fn spans(run: &Ended<'_>) -> Vec<Span> {
         start: clock.nanoseconds(asked),
         end: clock.nanoseconds(end),
         attributes,
-        error: is_ours.then(|| run.why.unwrap_or(word(run.outcome)).to_owned()),
+        error: is_ours.then(|| word(run.outcome)),
     }];
     let parts = [("queue", Some(asked), handed), ("launch", handed, started), ("command", started, ended)];
     spans.extend(parts.into_iter().zip(rest).filter_map(|((name, from, to), id)| {

@@ -67,15 +67,15 @@ pub(crate) struct Traces {
     waiting: RefCell<VecDeque<Span>>,
     /// Rung when there are some, or no more will come.
     bell: Notify,
-    /// Rung when no more will come.
-    end: Notify,
+    /// Rung when waiting for more is of no use: there is a request's worth, or no more will come.
+    hurry: Notify,
     is_over: Cell<bool>,
 }
 
 impl Traces {
     pub(crate) fn new(collector: Collector) -> Rc<Self> {
-        let (bell, end) = (Notify::new(), Notify::new());
-        Rc::new(Self { collector, waiting: RefCell::default(), bell, end, is_over: Cell::new(false) })
+        let (bell, hurry) = (Notify::new(), Notify::new());
+        Rc::new(Self { collector, waiting: RefCell::default(), bell, hurry, is_over: Cell::new(false) })
     }
 
     /// Takes spans, or as many as there is room for. How many are lost.
@@ -84,6 +84,9 @@ impl Traces {
         let (all, room) = (spans.len(), WAITING.saturating_sub(waiting.len()));
         waiting.extend(spans.into_iter().take(room));
         self.bell.notify_one();
+        if waiting.len() >= BATCH {
+            self.hurry.notify_one();
+        }
         all.saturating_sub(room)
     }
 
@@ -101,7 +104,7 @@ pub(crate) async fn send_all(daemon: Rc<Daemon>, traces: Rc<Traces>) {
         if !traces.is_over.get() {
             tokio::select! {
                 () = sleep(TOGETHER) => {}
-                () = traces.end.notified() => {}
+                () = traces.hurry.notified() => {}
             }
         }
         send_waiting(&daemon, &traces).await;
@@ -114,7 +117,7 @@ pub(crate) async fn send_all(daemon: Rc<Daemon>, traces: Rc<Traces>) {
 /// No more will come: what is on its way or waits gets a moment.
 pub(crate) async fn last(traces: &Traces, mut sending: JoinHandle<()>) {
     traces.is_over.set(true);
-    traces.end.notify_one();
+    traces.hurry.notify_one();
     traces.bell.notify_one();
     if timeout(LAST_WITHIN, &mut sending).await.is_err() {
         tracing::warn!(collector = %traces.collector, "the last spans are lost");
@@ -172,6 +175,36 @@ async fn post(collector: &Collector, body: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn spans(count: usize) -> Vec<Span> {
+        vec![Span::nothing(); count]
+    }
+
+    #[test]
+    fn a_requests_worth_is_not_waited_with_and_what_is_too_much_is_lost() {
+        let traces = Traces::new("http://127.0.0.1:4318".parse().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let is_hurried = || {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = traces.hurry.notified() => true,
+                    () = core::future::ready(()) => false,
+                }
+            })
+        };
+        assert_eq!(traces.put(spans(BATCH - 1)), 0);
+        assert!(!is_hurried());
+        assert_eq!(traces.put(spans(1)), 0);
+        assert!(is_hurried());
+        assert_eq!(traces.take().len(), BATCH);
+        assert_eq!(traces.put(spans(WAITING - 3)), 0);
+        assert_eq!(traces.put(spans(8)), 5, "three had room");
+        assert_eq!(traces.put(spans(4)), 4);
+        let taken: usize =
+            core::iter::repeat_with(|| traces.take().len()).take_while(|count| *count > 0).sum();
+        assert_eq!(taken, WAITING);
+    }
 
     #[test]
     fn a_collector_is_an_address_and_a_port() {

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// The most workers kept ready for one user, policy and workspace; 0: none is made before its run
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=64))]
     parked: Option<u32>,
-    /// Where to tell metrics and health: unix:PATH, 127.0.0.1:PORT or [::1]:PORT; otherwise nowhere
+    /// Where to tell metrics and health: unix:PATH, or ADDRESS:PORT of the loopback; otherwise nowhere
     #[arg(long, value_name = "WHERE")]
     metrics: Option<Endpoint>,
     /// Where to send a span of each run, by OTLP: http://ADDRESS:PORT of a collector; otherwise nowhere

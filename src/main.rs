@@ -4,7 +4,7 @@
 //! opener, a relay, a monitor ([`stockade_worker::run_role`]); else a person's or a program's subcommand ([`cli`]).
 //!
 //! Reading order: `cli`, `run`, `daemon` and `embedded` with `link` (the two ways of running), `follow` (what is seen of a run),
-//! then a file a subcommand.
+//! then a file a subcommand; `logging` and `journal` are the daemon's.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -21,9 +21,11 @@ mod escape;
 mod exit;
 mod file_page;
 mod follow;
+mod journal;
 mod json;
 mod kill;
 mod link;
+mod logging;
 mod logs;
 mod man;
 mod out;

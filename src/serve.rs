@@ -6,13 +6,12 @@ use stockade_supervisor::config::{
     Configured, Group, LogLevel, Origin, Parked, Queue, Slots, Sources, Span, Switch,
 };
 use stockade_supervisor::paths::Surroundings;
-use stockade_supervisor::{Log, ServeOptions, SetLevel};
-use tracing::{Level, Metadata};
+use stockade_supervisor::{Collector, Endpoint, ServeOptions};
+use tracing::Level;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::error::CliError;
-use crate::{color, sources};
+use crate::{logging, sources};
 
 /// Names a socket to clients and to daemons.
 const SOCKET: &str = "STOCKADE_SOCKET";
@@ -23,6 +22,8 @@ const EXAMPLES: &str = "Examples:
   stockade serve                                  for yourself, on $XDG_RUNTIME_DIR/stockade/stockade.sock
   stockade serve --group agents                   as root: for the members of a group, on /run/stockade
   stockade serve --policies ./policies --slots 8
+  stockade serve --metrics 127.0.0.1:9747         for Prometheus: /metrics, /healthz, /readyz
+  stockade serve --traces http://127.0.0.1:4318   for a collector of OpenTelemetry
   STOCKADE_LOG=stockade_supervisor=debug stockade serve
 
 Files: what isn't said here is said by stockade.toml and stockade.d; see stockade.toml(5) and `stockade config show`.
@@ -66,6 +67,12 @@ pub(crate) struct Options {
     /// The most workers kept ready for one user, policy and workspace; 0: none is made before its run
     #[arg(long, value_name = "COUNT")]
     parked: Option<Parked>,
+    /// Where to tell metrics and health: unix:PATH, or ADDRESS:PORT of the loopback; otherwise nowhere
+    #[arg(long, value_name = "WHERE")]
+    metrics: Option<Endpoint>,
+    /// Where to send a span of each run, by OTLP: http://ADDRESS:PORT of a collector; otherwise nowhere
+    #[arg(long, value_name = "COLLECTOR")]
+    traces: Option<Collector>,
     /// How long running commands have when it is told to stop
     #[arg(long, value_name = "TIME")]
     grace: Option<Span>,
@@ -124,6 +131,16 @@ impl Options {
         if let Some(grace) = self.grace {
             over.set("runs.grace", Origin::Option("--grace"), |to| to.runs.grace = grace);
         }
+        if let Some(metrics) = self.metrics.clone() {
+            over.set("telemetry.metrics", Origin::Option("--metrics"), |to| {
+                to.telemetry.metrics = Some(metrics).into();
+            });
+        }
+        if let Some(traces) = self.traces.clone() {
+            over.set("telemetry.traces", Origin::Option("--traces"), |to| {
+                to.telemetry.traces = Some(traces).into();
+            });
+        }
         if self.keep_runs {
             over.set("runs.keep", Origin::Option("--keep-runs"), |to| to.runs.keep = Switch::On);
         }
@@ -137,9 +154,9 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
     let surroundings = sources::surroundings();
     let sources = arguments.options.sources(&surroundings);
     let configured = sources.load()?;
-    let (log, _last_lines) = Log::to(std::io::stderr()).map_err(CliError::io("start the log's thread"))?;
-    settle_before_a_panic(&log);
-    let set_level = start_logging(&log, own_filter(&surroundings), configured.values.log.level);
+    let own = own_filter(&surroundings);
+    let (log, _last_lines, set_level) =
+        logging::start(own, configured.values.log.level).map_err(CliError::io("start the log's thread"))?;
     let policy_directories = surroundings.policies();
     let log = Some(log);
     stockade_supervisor::serve(ServeOptions { configured, sources, policy_directories, log, set_level })?;
@@ -160,48 +177,5 @@ fn most(filter: &EnvFilter) -> LogLevel {
         Some(Level::INFO) => LogLevel::Info,
         Some(Level::WARN) => LogLevel::Warn,
         Some(Level::ERROR) | None => LogLevel::Error,
-    }
-}
-
-/// Logs what the environment says, whatever else is said; else what the configuration does, which a reload can change.
-fn start_logging(log: &Log, own: Option<EnvFilter>, level: LogLevel) -> Option<SetLevel> {
-    let of_level = |level: LogLevel| EnvFilter::new(level.name());
-    let may_change = own.is_none();
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(own.unwrap_or_else(|| of_level(level)))
-        .with_ansi(color::wanted(&std::io::stderr()))
-        .with_writer(Lines(log.clone()))
-        .with_filter_reloading();
-    let filter = logging.reload_handle();
-    logging.init();
-    let set_level: SetLevel = Box::new(move |level| {
-        if let Err(error) = filter.reload(of_level(level)) {
-            tracing::error!(%error, %level, "the log's level can't be changed");
-        }
-    });
-    may_change.then_some(set_level)
-}
-
-/// A panic ends the process: what was logged before has to be there to explain it.
-fn settle_before_a_panic(log: &Log) {
-    let (log, print) = (log.clone(), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |panic| {
-        log.settle();
-        print(panic);
-    }));
-}
-
-/// Writes lines by their level: warnings and errors wait for nothing.
-struct Lines(Log);
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Log;
-
-    fn make_writer(&'a self) -> Log {
-        self.0.clone()
-    }
-
-    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Log {
-        if *line.level() <= Level::WARN { self.0.urgent() } else { self.make_writer() }
     }
 }

@@ -1,18 +1,20 @@
-//! `stockade status`: how the daemon is.
+//! `stockade status`: how the daemon is, on a screen or as one object.
 
 use std::path::PathBuf;
 
-use stockade_protocol::client::StatusReport;
-use stockade_supervisor::words::duration;
+use serde_json::{Map, Value, json};
+use stockade_protocol::client::{Count, StatusReport};
+use stockade_supervisor::words::{duration, size};
 
 use crate::error::CliError;
 use crate::{escape, follow, json, out, place, table};
 
 const EXAMPLES: &str = "Examples:
   stockade status
-  stockade status --json | jq .running";
+  stockade status --json | jq .running
+  stockade status --json | jq -e '.unready == []'";
 
-/// Says how the daemon is: slots, queue, runs, policies.
+/// Says how the daemon is: whether it takes runs, what it did, what it holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -27,28 +29,49 @@ pub(crate) struct Arguments {
 pub(crate) fn status(arguments: &Arguments) -> Result<u8, CliError> {
     let report = place::need("status", arguments.socket.as_deref())?.status()?;
     if arguments.json {
-        return out::print(&json::line(&report));
+        return out::print(&json::line(&object(&report)));
     }
     out::print(shown(&report).as_bytes())
 }
 
+/// The report, with what is counted by name as objects of these names.
+fn object(report: &StatusReport) -> Value {
+    let named = |counts: &[Count]| -> Map<String, Value> {
+        counts.iter().map(|Count { name, count }| (name.clone(), json!(count))).collect()
+    };
+    let mut object = json!(report);
+    object["outcomes"] = named(&report.outcomes).into();
+    object["denials"] = named(&report.denials).into();
+    object
+}
+
 fn shown(report: &StatusReport) -> String {
-    let policies: Vec<_> = report.policies.iter().map(|name| escape::line(name.as_bytes())).collect();
-    let draining = if report.draining { " (stopping: new runs are refused)" } else { "" };
+    let text = |text: &str| escape::line(text.as_bytes());
+    let process = report.process;
     let warmth = report.warmth;
+    let policies: Vec<_> = report.policies.iter().map(|name| text(name)).collect();
+    let plan = follow::plan(report.plan);
     let rows = [
-        ("release", escape::line(report.version.as_bytes())),
-        ("process", format!("{} (launcher {})", report.pid, report.launcher_pid)),
-        ("up", format!("{}{draining}", duration(report.uptime_ms))),
-        ("workers", format!("{}, memory by {}", follow::plan(report.plan), follow::mechanism(report.memory))),
+        ("state", state(report)),
+        ("release", format!("{}, up {}", text(&report.version), duration(report.uptime_ms))),
+        (
+            "process",
+            format!(
+                "{}: {}, {} of processor time, {} of {} descriptors",
+                report.pid,
+                size(process.memory),
+                duration(process.cpu_ms),
+                process.descriptors,
+                process.descriptor_bound
+            ),
+        ),
+        ("launcher", launcher(report)),
+        (
+            "workers",
+            format!("{plan}, memory by {}, Linux {}", follow::mechanism(report.memory), text(&report.kernel)),
+        ),
         ("running", format!("{} of {}", report.running, report.slots)),
         ("queued", format!("{} of {}", report.queued, report.queue_bound)),
-        ("connections", report.connections.to_string()),
-        (
-            "since start",
-            format!("{} accepted, {} denied, {} ended", report.accepted, report.denied, report.ended),
-        ),
-        ("not reaped", report.unreaped.to_string()),
         (
             "parked",
             format!(
@@ -56,7 +79,117 @@ fn shown(report: &StatusReport) -> String {
                 warmth.parked, warmth.templates, warmth.hits, warmth.misses, warmth.refill_us
             ),
         ),
+        ("known", format!("{} runs, those that are kept among them", report.known)),
+        ("connections", format!("{}, {} wait in them", report.connections, size(report.connection_bytes))),
+        ("accepted", report.accepted.to_string()),
+        ("ended", counted(&report.outcomes)),
+        ("denied", counted(&report.denials)),
+        ("not reaped", report.unreaped.to_string()),
+        ("metrics", if report.metrics.is_empty() { "off".to_owned() } else { text(&report.metrics) }),
         ("policies", policies.join(", ")),
     ];
     table::columns(&rows.map(|(name, value)| [name.to_owned(), value]), |_, _, cell| cell.to_owned())
+}
+
+/// Whether it takes runs, and if not, why.
+fn state(report: &StatusReport) -> String {
+    if report.unready.is_empty() {
+        return "ready".to_owned();
+    }
+    let reasons: Vec<_> = report.unready.iter().map(|reason| escape::line(reason.as_bytes())).collect();
+    format!("takes no runs: {}", reasons.join("; "))
+}
+
+fn launcher(report: &StatusReport) -> String {
+    let gone = report.launchers.saturating_sub(1);
+    let history = if gone == 0 { String::new() } else { format!("; {gone} before it are gone") };
+    if report.launcher_pid == 0 {
+        format!("none{history}")
+    } else {
+        format!("{}{history}", report.launcher_pid)
+    }
+}
+
+/// A total, and what it consists of.
+fn counted(counts: &[Count]) -> String {
+    let total: u64 = counts.iter().map(|count| count.count).sum();
+    let parts: Vec<_> = counts
+        .iter()
+        .filter(|count| count.count > 0)
+        .map(|Count { name, count }| format!("{} {count}", escape::line(name.as_bytes())))
+        .collect();
+    if parts.is_empty() { total.to_string() } else { format!("{total}: {}", parts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use stockade_protocol::client::ProcessReport;
+    use stockade_protocol::confinement::{Plan, Warmth};
+    use stockade_protocol::outcome::MemoryMechanism;
+
+    use super::*;
+
+    fn report() -> StatusReport {
+        let count = |name: &str, count| Count { name: name.into(), count };
+        StatusReport {
+            version: "0.1.0".into(),
+            pid: 10,
+            launcher_pid: 11,
+            uptime_ms: 5_000,
+            plan: Plan::System,
+            memory: MemoryMechanism::Cgroup,
+            running: 1,
+            slots: 2,
+            queued: 3,
+            queue_bound: 4,
+            connections: 5,
+            accepted: 6,
+            denied: 7,
+            ended: 8,
+            unreaped: 9,
+            warmth: Warmth::default(),
+            draining: false,
+            policies: vec!["default".into(), "own\x1b[31m".into()],
+            unready: vec![],
+            known: 12,
+            launchers: 3,
+            outcomes: vec![count("exited", 8), count("lost", 0)],
+            denials: vec![count("busy", 7)],
+            process: ProcessReport { memory: 11 << 20, cpu_ms: 1_500, descriptors: 18, descriptor_bound: 64 },
+            connection_bytes: 0,
+            kernel: "6.18.0".into(),
+            metrics: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_screen_has_what_is_asked_first_and_no_escape_of_a_terminal() {
+        let text = shown(&report());
+        for part in [
+            "state        ready\n",
+            "10: 11 MiB, 1.5 s of processor time, 18 of 64 descriptors",
+            "launcher     11; 2 before it are gone",
+            "ended        8: exited 8\n",
+            "denied       7: busy 7\n",
+            "metrics      off",
+            "system plan, memory by cgroup, Linux 6.18.0",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains('\x1b'));
+        let mut report = report();
+        report.unready = vec!["no launcher is up".into(), "the daemon is stopping".into()];
+        assert!(shown(&report).contains("takes no runs: no launcher is up; the daemon is stopping"));
+    }
+
+    #[test]
+    fn json_has_every_field_and_counts_by_name() {
+        let object = object(&report());
+        assert_eq!(object["outcomes"], json!({ "exited": 8, "lost": 0 }));
+        assert_eq!(object["denials"]["busy"], 7);
+        assert_eq!(object["process"]["descriptors"], 18);
+        assert_eq!(object["unready"], json!([]));
+        assert_eq!(object.as_object().unwrap().len(), 27);
+    }
 }

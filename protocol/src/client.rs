@@ -390,4 +390,44 @@ pub struct StatusReport {
     pub draining: bool,
     /// Names of the policies.
     pub policies: Vec<String>,
+    /// Why new runs aren't taken, a sentence a reason; empty: they are.
+    pub unready: Vec<String>,
+    /// Runs that wait, go on, or are kept for a client that comes back.
+    pub known: u32,
+    /// Launchers that came up since start; each after the first took the place of one that was gone.
+    pub launchers: u64,
+    /// Runs ended since start, by outcome.
+    pub outcomes: Vec<Count>,
+    /// Messages denied since start, by reason: those about a run that isn't known among them, too.
+    pub denials: Vec<Count>,
+    /// The supervisor's process.
+    pub process: ProcessReport,
+    /// Bytes that wait in connections.
+    pub connection_bytes: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Where metrics are told, as `--metrics` names it; empty: nowhere.
+    pub metrics: String,
+}
+
+/// How often something happened that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// The name, as in JSON.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// What the kernel says of a process; 0 where it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// Memory in use, in bytes.
+    pub memory: u64,
+    /// Processor time, in milliseconds.
+    pub cpu_ms: u64,
+    /// Descriptors open.
+    pub descriptors: u64,
+    /// Descriptors that may be open.
+    pub descriptor_bound: u64,
 }

@@ -79,13 +79,13 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         Err(error) => {
             let text = crate::admission::chain(&error);
             tracing::warn!(reason = text, "a peer is refused");
-            say_last(&daemon.aside, socket, ProtocolErrorCode::NotPermitted, text);
+            say_last(daemon, socket, ProtocolErrorCode::NotPermitted, text);
             return None;
         }
     };
     let uid = peer.owner.uid;
     if let Some(text) = too_many(daemon, uid) {
-        say_last(&daemon.aside, socket, ProtocolErrorCode::TooMany, text);
+        say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
     let outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
@@ -120,7 +120,8 @@ fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
 }
 
 /// Sends an error to somebody who won't be a client.
-fn say_last(aside: &Aside, socket: &Watched, code: ProtocolErrorCode, text: String) {
+fn say_last(daemon: &Daemon, socket: &Watched, code: ProtocolErrorCode, text: String) {
+    daemon.state.borrow().figures.broken(code);
     let mut frame = Vec::new();
     let message = ServerMessage::Error(ProtocolError { code, text });
     if crate::frames::push(&message, &mut frame).is_err() {
@@ -128,7 +129,7 @@ fn say_last(aside: &Aside, socket: &Watched, code: ProtocolErrorCode, text: Stri
     }
     // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
     let _sent = socket::send(socket.get_ref(), &frame, &[]);
-    discard(aside, None, socket);
+    discard(&daemon.aside, None, socket);
 }
 
 /// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer

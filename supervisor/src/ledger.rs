@@ -56,7 +56,6 @@ impl Ledger {
     }
 
     /// Everything that counts.
-    #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.0.taken.get()
     }

@@ -16,7 +16,7 @@
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
+//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `metrics`, `traces`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
 //! together.
 #![forbid(unsafe_code)]
 
@@ -41,6 +41,7 @@ mod link;
 mod links;
 mod listener;
 mod log;
+mod metrics;
 mod mounts;
 mod outbox;
 mod outgoing;
@@ -55,13 +56,16 @@ mod specs;
 #[cfg(test)]
 mod tests;
 mod told;
+mod traces;
 mod turn;
 mod watched;
 pub mod words;
 
 pub use listener::ListenError;
-pub use log::{LastLines, Log};
+pub use log::{LINE, LastLines, Log};
+pub use metrics::{Endpoint, EndpointError};
 pub use peer::NotAClient;
 pub use register::RegisterError;
 pub use reload::SetLevel;
 pub use serve::{ServeError, ServeOptions, serve};
+pub use traces::{Collector, NoCollector};

@@ -2,7 +2,7 @@
 //! pipe, a stopped terminal), and the event loop must not stop with him.
 //!
 //! ```text
-//! line ──> queue ── at once: urgent, many, or no loop ──> thread ──> standard error
+//! line ──> queue ── at once: urgent, many, or no loop ──> thread ──> standard error, or the journal
 //!             └──── a moment later, by the loop, once for many ──^
 //! ```
 //!
@@ -28,8 +28,8 @@ const LINES: usize = 1024;
 /// So many are handed over at once, whoever writes them.
 const MANY: usize = 128;
 /// Bytes of a line that are kept; what a client can put into one is bounded well below.
-const LINE: usize = 16 * 1024;
-/// Bytes that are written at once, but for the last line of them.
+pub const LINE: usize = 16 * 1024;
+/// Bytes of text that are written at once, but for the last line of them.
 const PIECE: usize = 16 * 1024;
 /// How long the last lines may take.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
@@ -40,6 +40,14 @@ enum Item {
     Line(Vec<u8>),
     /// Everything before has been written.
     End(Sender<()>),
+}
+
+/// How lines are written.
+struct Form {
+    /// Bytes that are written at once, but for the last line of them.
+    piece: usize,
+    /// What says how many lines were lost.
+    lost: fn(u64) -> Vec<u8>,
 }
 
 /// Takes lines and never waits.
@@ -67,16 +75,34 @@ struct Shared {
 pub struct LastLines(Log);
 
 impl Log {
-    /// A log that a thread writes to `out`.
+    /// A log that a thread writes to `out`, lines that come together in one piece.
     ///
     /// # Errors
     /// No thread can be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LastLines)> {
+        let lost =
+            |lost: u64| format!("{lost} lines of the log are lost: nobody read them in time\n").into_bytes();
+        Self::start(out, Form { piece: PIECE, lost })
+    }
+
+    /// The same where each is an entry of its own, written by itself; `lost` makes the entry that says how many are lost.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn entries_to(
+        out: impl Write + Send + 'static,
+        lost: fn(u64) -> Vec<u8>,
+    ) -> io::Result<(Self, LastLines)> {
+        Self::start(out, Form { piece: 0, lost })
+    }
+
+    fn start(out: impl Write + Send + 'static, form: Form) -> io::Result<(Self, LastLines)> {
         let (queue, items) = sync_channel(LINES);
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread =
-            Builder::new().name("log".to_owned()).spawn(move || write_all(out, &items, &theirs.lost))?;
+        let thread = Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_all(out, &form, &items, &theirs.lost))?;
         let log = Self { queue, shared, writer: thread.thread().clone(), is_urgent: false };
         Ok((log.clone(), LastLines(log)))
     }
@@ -156,23 +182,24 @@ pub(crate) async fn hand_over(log: Log) {
 }
 
 /// The thread: what has come together goes out together.
-fn write_all(mut out: impl Write, items: &Receiver<Item>, lost: &AtomicU64) {
+fn write_all(mut out: impl Write, form: &Form, items: &Receiver<Item>, lost: &AtomicU64) {
     let mut text = Vec::new();
     loop {
         let next = items.try_recv();
         if let Ok(Item::Line(line)) = &next {
             text.extend_from_slice(line);
-            if text.len() < PIECE {
+            if text.len() < form.piece {
                 continue;
             }
         }
         let lost = if text.is_empty() { 0 } else { lost.swap(0, Ordering::Relaxed) };
-        if lost > 0 {
-            let note = format!("{lost} lines of the log are lost: nobody read them in time\n");
-            text.extend_from_slice(note.as_bytes());
-        }
         // What can't be written is nobody's any more.
-        let _gone = out.write_all(&text);
+        if !text.is_empty() {
+            let _gone = out.write_all(&text);
+        }
+        if lost > 0 {
+            let _gone = out.write_all(&(form.lost)(lost));
+        }
         text.clear();
         match next {
             Ok(Item::Line(_)) => {}
@@ -327,6 +354,50 @@ mod tests {
         }
         log.write_all(b"many\n").unwrap();
         wait_for(&written, "many\n");
+    }
+
+    /// Keeps what is written at once apart.
+    struct Apart(Arc<Mutex<Vec<Vec<u8>>>>, Receiver<()>);
+
+    impl Write for Apart {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _over = self.1.recv();
+            self.0.lock().unwrap().push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn entries_are_written_one_by_one_and_those_lost_are_an_entry_too() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (token, tokens) = channel();
+        let lost = |lost: u64| format!("LOST={lost}").into_bytes();
+        let (mut log, last) = Log::entries_to(Apart(Arc::clone(&written), tokens), lost).unwrap();
+        for number in 0..LINES + 100 {
+            log.write_all(format!("N={number}").as_bytes()).unwrap();
+        }
+        drop(token);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while written.lock().unwrap().len() < LINES {
+            assert!(std::time::Instant::now() < end, "not written");
+            std::thread::yield_now();
+        }
+        drop(last);
+        let written = written.lock().unwrap();
+        let count = |prefix: &[u8]| written.iter().filter(|entry| entry.starts_with(prefix)).count();
+        assert_eq!(written[0], b"N=0");
+        assert!(written.iter().all(|entry| !entry.is_empty()));
+        let lost: usize = written
+            .iter()
+            .filter_map(|entry| std::str::from_utf8(entry).unwrap().strip_prefix("LOST="))
+            .map(|lost| lost.parse::<usize>().unwrap())
+            .sum();
+        assert!(lost > 0);
+        assert_eq!(count(b"N=") + lost, LINES + 100);
     }
 
     #[test]

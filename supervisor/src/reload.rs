@@ -39,10 +39,13 @@ impl Reload {
     pub(crate) fn again(&mut self, daemon: &Rc<Daemon>) {
         match self.read() {
             Ok((configured, policies)) => self.take(daemon, configured, policies),
-            Err(bad) => tracing::error!(
-                reason = chain(&bad),
-                "nothing is reloaded: the old configuration and policies stay"
-            ),
+            Err(bad) => {
+                tracing::error!(
+                    reason = chain(&bad),
+                    "nothing is reloaded: the old configuration and policies stay"
+                );
+                daemon.state.borrow().figures.reloaded(false);
+            }
         }
     }
 
@@ -67,6 +70,7 @@ impl Reload {
         let (before, after) = (state.specs.policies().names().len(), policies.names().len());
         tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
         state.specs.replace(policies);
+        state.figures.reloaded(true);
         state.set_limits(Limits::of(&configured.values, self.sources.uid));
         let level = configured.values.log.level;
         if let Some(set_level) = self.set_level.as_ref().filter(|_| level != self.running.values.log.level) {

@@ -6,6 +6,7 @@
 use core::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::{Adopted, Launch};
@@ -18,7 +19,9 @@ use tracing::Span;
 use crate::aside::Foreign;
 use crate::dispatcher::{ConnectionId, LauncherId};
 use crate::feed::{Feed, Source};
+use crate::metrics::Timing;
 use crate::output::{Ring, Wrote};
+use crate::traces::{self, Parent};
 
 /// The most bytes of a command in a list.
 const SHOWN_COMMAND: usize = 256;
@@ -41,6 +44,10 @@ pub(crate) struct Run {
     pub(crate) asked_at: u64,
     /// How old it was then, in milliseconds: one that was adopted.
     pub(crate) age_before: u64,
+    /// When what happened to it.
+    pub(crate) timing: Timing,
+    /// The client's span that it belongs to.
+    pub(crate) parent: Option<Parent>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
@@ -124,6 +131,8 @@ impl Run {
             command: note.command,
             asked_at: now,
             age_before: age_ms,
+            timing: Timing::default(),
+            parent: None,
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,
@@ -189,6 +198,19 @@ impl Run {
             usage.bytes_in = bytes;
         }
         usage
+    }
+
+    /// What a trace says of it, now that it is over.
+    pub(crate) fn spans(&self, outcome: &Outcome) -> Vec<traces::Span> {
+        let wall = Duration::from_micros(self.usage.wall_us);
+        traces::spans(&traces::Ended {
+            id: self.exec_id,
+            owner: self.owner,
+            policy: &self.policy,
+            outcome,
+            parent: self.parent,
+            moments: self.timing.moments(wall),
+        })
     }
 
     /// Whether there is something for a follower that wants `seq` next.

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_policies::{PolicyError, PolicySet, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::config::{Configured, Sources};
@@ -27,10 +27,12 @@ use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
 use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::log::{self, Log};
+use crate::metrics::{self, Door, EndpointError, Figures};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
+use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, reload};
 
 /// How long the opening frame may take.
@@ -73,6 +75,9 @@ pub enum ServeError {
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
+    /// No place for the metrics.
+    #[error(transparent)]
+    Metrics(#[from] EndpointError),
     /// The event loop or its signals.
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
@@ -121,10 +126,27 @@ pub(crate) fn serve_with(
     let reload = Reload { running: configured, sources, usual, set_level };
     let result = LocalSet::new().block_on(&runtime, async {
         let access = Access { uid: surroundings.uid, group: named.group.name() };
+        let figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        let door = match reload.running.values.telemetry.metrics.get() {
+            Some(endpoint) => Some(Door::open(endpoint, access).await?),
+            None => None,
+        };
+        let collector = reload.running.values.telemetry.traces.get().cloned();
         let listener = Listener::bind(socket, access)?;
         let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
+        let daemon = Daemon::new(settings, limits, policies, figures);
+        let telling = door.map(|door| tell(&daemon, door));
+        let traces = collector.map(|collector| trace(&daemon, collector));
         let launchers = (starter, register);
-        run(Daemon::new(settings, limits, policies), listener, orders, launchers, (reload, log)).await;
+        run(Rc::clone(&daemon), listener, orders, launchers, (reload, log)).await;
+        if let Some((traces, sending)) = traces {
+            traces::last(&traces, sending).await;
+        }
+        if let Some(telling) = telling {
+            telling.abort();
+            // Its socket's name is gone when it is.
+            let _ended = telling.await;
+        }
         Ok(())
     });
     // A directory service that is slow to tell a home must not keep us.
@@ -223,6 +245,23 @@ async fn run(
     if let Some(handing) = handing {
         handing.abort();
     }
+}
+
+/// Tells metrics and health, until it is aborted.
+fn tell(daemon: &Rc<Daemon>, door: Door) -> JoinHandle<()> {
+    let endpoint = door.endpoint();
+    tracing::info!(at = %endpoint, "metrics are served");
+    daemon.state.borrow_mut().figures.told_at = Some(endpoint);
+    spawn_local(metrics::serve(Rc::clone(daemon), door))
+}
+
+/// Has spans of runs sent, until it is aborted.
+fn trace(daemon: &Rc<Daemon>, collector: Collector) -> (Rc<Traces>, JoinHandle<()>) {
+    tracing::info!(%collector, "runs are traced");
+    let traces = Traces::new(collector);
+    daemon.state.borrow_mut().traces = Some(Rc::clone(&traces));
+    let sending = spawn_local(traces::send_all(Rc::clone(daemon), Rc::clone(&traces)));
+    (traces, sending)
 }
 
 /// The first time: no new runs, and grace for the others. The second time: no grace.

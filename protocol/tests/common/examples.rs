@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
-    ClientMessage, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ProtocolError,
-    ProtocolErrorCode, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, VERSION,
-    Welcome, Workspace, features,
+    ClientMessage, Count, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ProcessReport,
+    ProtocolError, ProtocolErrorCode, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream,
+    VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -349,6 +349,15 @@ fn status() -> StatusReport {
         warmth: warmth(),
         draining: false,
         policies: vec!["default".into(), "strict".into()],
+        unready: vec!["the daemon is stopping".into()],
+        known: 9,
+        launchers: 1,
+        outcomes: vec![Count { name: "exited".into(), count: 995 }],
+        denials: vec![Count { name: "busy".into(), count: 10 }],
+        process: ProcessReport { memory: 11 << 20, cpu_ms: 2_500, descriptors: 18, descriptor_bound: 20_000 },
+        connection_bytes: 4_096,
+        kernel: "6.18.0".into(),
+        metrics: "127.0.0.1:9747".into(),
     }
 }
 

@@ -8,11 +8,13 @@ use stockade_policies::reader::Section;
 use stockade_policies::{Mistake, Position};
 
 use super::values::{
-    Count, Directories, Group, LogLevel, Parked, Place, Queue, Slots, Space, Span, Switch, Value,
+    Count, Directories, Group, LogLevel, Maybe, Parked, Place, Queue, Slots, Space, Span, Switch, Value,
 };
 use crate::dispatcher::bounds;
 use crate::limits;
+use crate::metrics::Endpoint;
 use crate::paths::Surroundings;
+use crate::traces::Collector;
 
 /// Whether a daemon that runs can take another value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +172,15 @@ tables! {
         /// The memory that may wait in one user's connections.
         "memory-per-user" memory_per_user: Space<4, 1_048_576> =
             Space::mebibytes(limits::CONNECTION_MEBIBYTES_PER_OWNER), Reload, Roots;
+    }
+
+    /// What the daemon tells of itself and its runs. Nothing, unless it is said where.
+    [telemetry] Telemetry {
+        /// Where metrics for Prometheus and health are told: unix:PATH, or an address and port of the loopback, as in
+        /// 127.0.0.1:9747.
+        "metrics" metrics: Maybe<Endpoint> = Maybe::nothing(), Restart, Anybodys;
+        /// Where a span of each run is sent, by OTLP: a collector's http://ADDRESS:PORT.
+        "traces" traces: Maybe<Collector> = Maybe::nothing(), Restart, Anybodys;
     }
 
     /// What the daemon says on standard error.

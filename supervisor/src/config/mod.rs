@@ -25,5 +25,6 @@ pub use keys::{Configuration, Connections, Key, Logging, Runs, Serving, Table, W
 pub use layers::{Change, ConfigurationError, Configured, Mistakes, Origin, Text};
 pub use text::default_text;
 pub use values::{
-    Count, Directories, Group, LogLevel, Parked, Place, Queue, Slots, Space, Span, Switch, Value,
+    Count, Directories, Group, LogLevel, Maybe, Named, Parked, Place, Queue, Slots, Space, Span, Switch,
+    Value,
 };

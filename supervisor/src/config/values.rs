@@ -10,6 +10,9 @@ use stockade_policies::amount::{SIZE_EXPECTED, Size, TIME_EXPECTED, Time};
 use stockade_policies::reader::Section;
 use stockade_policies::{Located, Mistake, quoted};
 
+use crate::metrics::Endpoint;
+use crate::traces::Collector;
+
 /// The longest path, or name of a group, that a key may have: the kernel's own bound on paths.
 const MAX_LENGTH: usize = 4096;
 
@@ -211,6 +214,61 @@ impl Value for Switch {
 
     fn toml(&self) -> String {
         self.is_on().to_string()
+    }
+}
+
+/// Something that is named by a text of its own; empty: nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maybe<T>(Option<T>);
+
+/// What can be named so.
+pub trait Named: FromStr<Err: fmt::Display> + fmt::Display {
+    /// What belongs there.
+    const EXPECTED: &'static str;
+}
+
+impl Named for Endpoint {
+    const EXPECTED: &'static str = "unix:PATH, 127.0.0.1:PORT or [::1]:PORT, or \"\"";
+}
+
+impl Named for Collector {
+    const EXPECTED: &'static str = "http://ADDRESS:PORT, or \"\"";
+}
+
+impl<T> Maybe<T> {
+    /// Nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// What is named, if anything is.
+    #[must_use]
+    pub const fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> From<Option<T>> for Maybe<T> {
+    fn from(value: Option<T>) -> Self {
+        Self(value)
+    }
+}
+
+impl<T: Named> Value for Maybe<T> {
+    fn expected() -> String {
+        T::EXPECTED.to_owned()
+    }
+
+    fn read(section: &Section<'_>, key: &str) -> Result<Option<Located<Self>>, Mistake> {
+        section.text(key, T::EXPECTED, |text| {
+            let named = (!text.is_empty()).then(|| text.parse().map_err(|error: T::Err| error.to_string()));
+            named.transpose().map(Self)
+        })
+    }
+
+    fn toml(&self) -> String {
+        quoted(self.0.as_ref().map(ToString::to_string).unwrap_or_default())
     }
 }
 

@@ -18,4 +18,4 @@ mod state;
 
 pub(crate) use delivery::Sending;
 pub(crate) use requests::Pause;
-pub(crate) use state::{Daemon, Settings};
+pub(crate) use state::{Daemon, Settings, State};

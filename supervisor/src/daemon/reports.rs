@@ -73,6 +73,7 @@ impl State {
                 if let Some(link) = self.links.get_mut(launcher) {
                     link.introduction = Some(Introduction { plan, memory, program });
                 }
+                self.figures.launcher_up();
                 let relay = descriptors.pop().ok_or("the launcher sent no relay")?;
                 return Ok(Some(relay));
             }
@@ -90,6 +91,7 @@ impl State {
                 self.end_output_without_ring(now, exec_id);
                 if let Some(run) = self.runs.get_mut(&exec_id) {
                     run.usage = usage;
+                    run.timing.end();
                     run.trusted_files = shortened(trusted_files, TRUSTED_FILES);
                     if !reaped {
                         tracing::warn!(parent: run.span(), "ended, but a process of it isn't reaped yet");
@@ -133,6 +135,8 @@ impl State {
         for layer in &mut confinement.layers {
             truncate(&mut layer.detail, TEXT);
         }
+        run.timing.start();
+        self.figures.started(&confinement);
         run.confinement = Some(confinement);
         run.ring = run.ring_bytes.zip(ring).map(|(capacity, memfd)| Ring::new(memfd, capacity));
         self.handle(Event::Started { now, run: id });

@@ -25,8 +25,10 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
+use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting};
+use crate::traces::Parent;
 
 /// The highest signal number.
 const MAX_SIGNAL: u8 = 64;
@@ -131,12 +133,14 @@ impl State {
         let caller = Caller { owner, home: home.to_owned(), user_mode: self.settings.is_user_mode() };
         let id = ExecId::generate();
         let detach = request.detach;
+        let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
         let admitted = admission::admit(request, id, &caller, &mut self.specs, &passed).map_err(refuse)?;
         let bytes = size_of(&admitted);
-        let run = self
+        let mut run = self
             .make_run(connection, request_id, id, admitted, descriptors, streams_input)
             .map_err(refuse)?;
+        run.parent = parent;
         let event = Event::Request(Request {
             now: run.asked_at,
             run: id,
@@ -204,6 +208,8 @@ impl State {
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
+            timing: Timing::asked(),
+            parent: None,
             span: OnceCell::new(),
             launcher: None,
             is_held: false,
@@ -369,6 +375,15 @@ impl State {
             warmth: self.links.warmth(),
             draining: counts.draining,
             policies: self.specs.policies().names().into_iter().map(str::to_owned).collect(),
+            unready: metrics::unready(self).into_iter().map(str::to_owned).collect(),
+            known: number(self.runs.len()),
+            launchers: self.figures.launchers(),
+            outcomes: self.figures.by_outcome(),
+            denials: self.figures.by_reason(),
+            process: Process::look().into(),
+            connection_bytes: self.ledger.taken() as u64,
+            kernel: metrics::kernel(),
+            metrics: self.figures.told_at.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }

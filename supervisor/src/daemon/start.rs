@@ -36,6 +36,7 @@ impl State {
             let workspace = given(workspace.into_iter().collect());
             let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).collect();
             self.links.launch(launch, spec, descriptors).map_err(io::Error::other)?;
+            run.timing.hand();
             Ok(tasks)
         });
         match result {

@@ -18,11 +18,13 @@ use crate::homes::{self, Homes, Lookup};
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::links::Links;
+use crate::metrics::{self, Figures};
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
 use crate::specs::Specs;
+use crate::traces::Traces;
 use crate::words;
 
 /// The longest that the timer's task sleeps.
@@ -68,7 +70,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn new(settings: Settings, limits: Limits, policies: PolicySet) -> Rc<Self> {
+    pub(crate) fn new(settings: Settings, limits: Limits, policies: PolicySet, figures: Figures) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
@@ -82,6 +84,8 @@ impl Daemon {
                 ledger: Ledger::new(limits.memory),
                 links: Links::default(),
                 specs: Specs::new(policies),
+                figures,
+                traces: None,
                 workshop: Workshop::default(),
                 events: VecDeque::new(),
                 is_handling: false,
@@ -114,6 +118,10 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) links: Links,
     pub(crate) specs: Specs,
+    /// What is counted.
+    pub(crate) figures: Figures,
+    /// Where spans go, if they go anywhere.
+    pub(crate) traces: Option<Rc<Traces>>,
     pub(super) workshop: Workshop,
     events: VecDeque<Event>,
     is_handling: bool,
@@ -182,7 +190,8 @@ impl State {
             Effect::Hold { run } => self.hold(run),
             Effect::Start { run } => self.start(run),
             Effect::Cancel { run, reason } => {
-                if let Some(run) = self.runs.get(&run) {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.timing.order_kill();
                     tracing::info!(parent: run.span(), ?reason, "cancelling");
                 }
                 self.tell_launcher(run, &ToLauncher::Cancel { exec_id: run, reason });
@@ -219,6 +228,11 @@ impl State {
 
     /// Sends an answer to a client, if it is still there.
     pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
+        match message {
+            ServerMessage::Denied { denied, .. } => self.figures.denied(denied.reason),
+            ServerMessage::Error(error) => self.figures.broken(error.code),
+            _ => {}
+        }
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
         let mut frame = Vec::new();
         if let Err(error) = frames::push(message, &mut frame) {
@@ -253,7 +267,13 @@ impl State {
                 }
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
-                tracing::info!(parent: run.span(), ?outcome, why, "ended");
+                tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
+                let usage = run.started.then(|| run.final_usage());
+                self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
+                if let Some(traces) = &self.traces {
+                    let lost = traces.put(run.spans(&outcome));
+                    self.figures.spans(lost, false);
+                }
                 run.exited = Some(Exited { seq, outcome });
             }
         }
@@ -326,6 +346,7 @@ impl State {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
         self.connections.insert(connection, outbox);
+        self.figures.connected();
         connection
     }
 

@@ -11,6 +11,7 @@ use super::stage::{Changes, Client, Stage, until};
 use crate::config::{Configuration, Count, FILE, LogLevel, Queue, Slots, Space, Span};
 use crate::daemon::{Daemon, Settings};
 use crate::limits::Limits;
+use crate::metrics::Figures;
 use crate::serve::Order;
 
 fn configure(stage: &Stage, name: &str, text: &str) -> PathBuf {
@@ -144,7 +145,7 @@ fn every_limit_reaches_whatever_it_limits() {
         home_of: crate::paths::home_of,
     };
     let before = Configuration::default();
-    let daemon = Daemon::new(settings, Limits::of(&before, 0), PolicySet::shipped());
+    let daemon = Daemon::new(settings, Limits::of(&before, 0), PolicySet::shipped(), Figures::new().unwrap());
     let mut after = before;
     after.runs.slots = Slots::nearest(3);
     after.runs.queue = Queue::nearest(4);

@@ -34,9 +34,11 @@ use crate::daemon::Settings;
 use crate::homes::Lookup;
 use crate::launch_link::Starter;
 use crate::limits::Limits;
+use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
 use crate::reload::SetLevel;
 use crate::serve::{Order, ServeOptions, serve_with};
+use crate::traces::Collector;
 
 /// The longest that anything here is waited for.
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -57,6 +59,10 @@ pub(super) struct Stage {
 /// What is to be done before the daemon starts.
 pub(super) type Before = Box<dyn FnOnce(&Path)>;
 
+fn metrics_of(directory: &Path) -> PathBuf {
+    directory.join("daemon/m")
+}
+
 /// Set in place of the defaults.
 pub(super) struct Changes {
     /// Is given the directory of the stage before the daemon starts.
@@ -71,6 +77,10 @@ pub(super) struct Changes {
     pub(super) home_of: Lookup,
     /// Bytes that may wait in an owner's connections.
     pub(super) memory: Option<usize>,
+    /// Whether metrics are told, at [`Stage::metrics`].
+    pub(super) metrics: bool,
+    /// Where spans are sent.
+    pub(super) traces: Option<Collector>,
 }
 
 impl Default for Changes {
@@ -86,6 +96,8 @@ impl Default for Changes {
             policy: None,
             home_of: crate::paths::home_of,
             memory: None,
+            metrics: false,
+            traces: None,
         }
     }
 }
@@ -111,6 +123,9 @@ impl Stage {
         set("daemon.state-directory", &|to| {
             to.daemon.state_directory = directory.path().join("state").into();
         });
+        set("telemetry.traces", &|to| to.telemetry.traces = changes.traces.clone().into());
+        let metrics = changes.metrics.then(|| Endpoint::Unix(metrics_of(directory.path())));
+        set("telemetry.metrics", &|to| to.telemetry.metrics = metrics.clone().into());
         let files = directory.path().join("configuration");
         std::fs::create_dir_all(files.join(DROP_INS)).unwrap();
         std::fs::write(
@@ -192,6 +207,11 @@ impl Stage {
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher.relay.send(&FromRelay::Told, &[]).unwrap();
         launcher
+    }
+
+    /// Where its metrics are told.
+    pub(super) fn metrics(&self) -> PathBuf {
+        metrics_of(self.directory.path())
     }
 
     pub(super) fn client(&self) -> Client {

@@ -1,0 +1,117 @@
+//! What is looked at when somebody asks: the state as it is, and the process.
+
+use super::kernel::kernel;
+use super::labels::{self, MECHANISMS, PLANS};
+use super::process::Process;
+use super::table::{self, Metric};
+use crate::daemon::State;
+
+/// Why new runs aren't taken; nothing: they are. That the socket is there needs no look: nobody is answered before.
+pub(crate) fn unready(state: &State) -> Vec<&'static str> {
+    let mut reasons = Vec::new();
+    if state.links.current().is_none() {
+        reasons.push("no launcher is up: the log says why the last one ended");
+    }
+    if state.dispatcher.counts().draining {
+        reasons.push("the daemon is stopping");
+    }
+    reasons
+}
+
+/// Sets what is looked at.
+pub(super) fn look(state: &mut State) {
+    let names: Vec<String> = state.specs.policies().names().into_iter().map(str::to_owned).collect();
+    state.figures.know(names.iter().map(String::as_str));
+    set(state, &table::POLICY_NAMES, names.len());
+    runs(state);
+    pool(state);
+    daemon(state);
+    process(state);
+}
+
+fn runs(state: &State) {
+    let counts = state.dispatcher.counts();
+    total(state, &table::ACCEPTED, counts.accepted as f64);
+    set(state, &table::RUNNING, counts.running);
+    set(state, &table::SLOTS, state.limits.bounds.slots.total);
+    set(state, &table::QUEUED, counts.queued);
+    set(state, &table::QUEUE, state.limits.bounds.queue.total);
+    set(state, &table::KNOWN, state.runs.len());
+    set(state, &table::UNREAPED, counts.unreaped);
+    set(state, &table::DRAINING, usize::from(counts.draining));
+}
+
+fn pool(state: &State) {
+    let warmth = state.links.warmth();
+    put(state, &table::TEMPLATES, &[], f64::from(warmth.templates));
+    put(state, &table::PARKED, &[], f64::from(warmth.parked));
+    put(state, &table::REFILL, &[], std::time::Duration::from_micros(warmth.refill_us).as_secs_f64());
+    total(state, &table::HITS, warmth.hits as f64);
+    total(state, &table::MISSES, warmth.misses as f64);
+}
+
+fn daemon(state: &State) {
+    set(state, &table::CONNECTIONS, state.connections.len());
+    set(state, &table::CONNECTION_MEMORY, state.ledger.taken());
+    set(state, &table::LAUNCHER_UP, usize::from(state.links.current().is_some()));
+    set(state, &table::READY, usize::from(unready(state).is_empty()));
+    let build = [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH];
+    put(state, &table::BUILD, &build, 1.0);
+    if let Some(gauge) = state.figures.gauges.get(table::POSTURE.name) {
+        // What the last launcher said may be something else.
+        gauge.reset();
+    }
+    if let Some(introduction) = state.links.introduction() {
+        let kernel = kernel();
+        let words = [
+            PLANS[labels::plan(&introduction.plan)],
+            MECHANISMS[labels::mechanism(&introduction.memory)],
+            kernel.as_str(),
+        ];
+        put(state, &table::POSTURE, &words, 1.0);
+    }
+    for (feature, there) in &state.figures.features {
+        put(state, &table::FEATURES, &[feature], f64::from(*there));
+    }
+}
+
+fn process(state: &State) {
+    let process = Process::look();
+    put(state, &table::PROCESS_START, &[], state.figures.born);
+    if let Some(cpu) = process.cpu {
+        total(state, &table::PROCESS_CPU, cpu.as_secs_f64());
+    }
+    let looked = [
+        (&table::PROCESS_RESIDENT, process.resident),
+        (&table::PROCESS_VIRTUAL, process.address_space),
+        (&table::PROCESS_FDS, process.descriptors),
+        (&table::PROCESS_MAX_FDS, process.descriptor_limit),
+    ];
+    for (metric, value) in looked {
+        if let Some(value) = value {
+            put(state, metric, &[], value as f64);
+        }
+    }
+}
+
+fn set(state: &State, metric: &Metric, count: usize) {
+    put(state, metric, &[], count as f64);
+}
+
+fn put(state: &State, metric: &Metric, labels: &[&str], value: f64) {
+    let gauge =
+        state.figures.gauges.get(metric.name).map(|gauges| gauges.get_metric_with_label_values(labels));
+    match gauge {
+        Some(Ok(gauge)) => gauge.set(value),
+        Some(Err(error)) => tracing::error!(metric = metric.name, %error, "a figure can't be told"),
+        None => tracing::error!(metric = metric.name, "a figure isn't looked at but counted"),
+    }
+}
+
+/// What only grows, unless it belongs to a launcher that is another one now.
+fn total(state: &State, metric: &Metric, value: f64) {
+    if let Some(counter) = state.figures.totals.get(metric.name) {
+        counter.reset();
+        counter.inc_by(value);
+    }
+}

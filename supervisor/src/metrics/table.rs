@@ -1,0 +1,124 @@
+//! Every metric, once: its name, its labels, and what it says. `docs/metrics.md` has the same table, and a test holds that.
+//!
+//! Names are by Prometheus' conventions: base units, `_total` for what only grows, `_info` for a 1 that carries words.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Only grows, from the daemon's start. Counted when it happens.
+    Counter,
+    /// The same, counted elsewhere, and looked at when somebody asks.
+    Total,
+    /// Is what it is now. Looked at when somebody asks.
+    Gauge,
+    /// Counts by size: the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+/// From a parked worker's start to the longest builds.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+    1800.0,
+];
+/// What making and ending take: nothing there should last longer.
+const SHORT_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const MIB: f64 = 1_048_576.0;
+/// Of memory.
+const BYTES: &[f64] = &[
+    MIB,
+    4.0 * MIB,
+    16.0 * MIB,
+    64.0 * MIB,
+    128.0 * MIB,
+    256.0 * MIB,
+    512.0 * MIB,
+    1024.0 * MIB,
+    2048.0 * MIB,
+    4096.0 * MIB,
+    16384.0 * MIB,
+];
+
+/// Declares the metrics, each under a name of its own, and the table of all of them.
+macro_rules! metrics {
+    ($($constant:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(pub(super) const $constant: Metric =
+            Metric { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
+        /// All of them, in the order of the page.
+        pub(crate) const TABLE: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+metrics! {
+    RUNS: Kind::Counter, "stockade_runs_total", ["policy", "outcome"],
+        "Runs that have ended, by policy and outcome.";
+    ACCEPTED: Kind::Total, "stockade_requests_accepted_total", [],
+        "Requests for a run that were accepted.";
+    DENIALS: Kind::Counter, "stockade_denials_total", ["reason"],
+        "Messages of clients that were denied, by reason.";
+    SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
+        "Runs whose command never began, by the stage of set-up that failed.";
+    RUN_START: Kind::Histogram(SHORT_SECONDS), "stockade_run_start_seconds", [],
+        "From the request to the start of the command, told when the run ends.";
+    RUN_SETUP: Kind::Histogram(SHORT_SECONDS), "stockade_run_setup_seconds", ["stage"],
+        "Parts of stockade_run_start_seconds: waiting for a slot (queue), then for the launcher (launch).";
+    RUN_DURATION: Kind::Histogram(SECONDS), "stockade_run_duration_seconds", [],
+        "From the start of the command to its end.";
+    RUN_CPU: Kind::Histogram(SECONDS), "stockade_run_cpu_seconds", [],
+        "Processor time that a run used, its whole tree.";
+    RUN_MEMORY: Kind::Histogram(BYTES), "stockade_run_memory_peak_bytes", [],
+        "The most memory that a run had, as its mechanism measures it.";
+    KILL: Kind::Histogram(SHORT_SECONDS), "stockade_kill_seconds", [],
+        "From the order to end a run until its end was told.";
+    RELAYED: Kind::Counter, "stockade_relayed_bytes_total", ["stream"],
+        "Bytes of input and output that passed through the daemon, counted at a run's end.";
+    LAYERS: Kind::Counter, "stockade_run_layers_total", ["layer", "enforced"],
+        "Runs that started, by layer and by whether it was enforced, as read back from the kernel.";
+    RUNNING: Kind::Gauge, "stockade_runs_running", [], "Runs that hold a slot.";
+    SLOTS: Kind::Gauge, "stockade_slots", [], "Runs that may go on at once.";
+    QUEUED: Kind::Gauge, "stockade_runs_queued", [], "Runs that wait for a slot.";
+    QUEUE: Kind::Gauge, "stockade_queue_slots", [], "Runs that may wait.";
+    KNOWN: Kind::Gauge, "stockade_runs_known", [], "Runs that wait, go on, or are kept for a client that comes back.";
+    UNREAPED: Kind::Gauge, "stockade_runs_unreaped", [],
+        "Runs that have ended but whose processes the kernel hasn't let go.";
+    TEMPLATES: Kind::Gauge, "stockade_templates", [], "Templates: one for each user, policy and workspace in use.";
+    PARKED: Kind::Gauge, "stockade_workers_parked", [], "Workers that wait for a run.";
+    HITS: Kind::Total, "stockade_pool_hits_total", [], "Runs that got a parked worker, since the launcher's start.";
+    MISSES: Kind::Total, "stockade_pool_misses_total", [], "Runs that had to wait for a worker, since the launcher's start.";
+    REFILL: Kind::Gauge, "stockade_pool_refill_seconds", [], "How long making the last parked worker took.";
+    CONNECTIONS: Kind::Gauge, "stockade_connections", [], "Connections of clients.";
+    CONNECTED: Kind::Counter, "stockade_connections_accepted_total", [], "Connections that clients have opened.";
+    CONNECTION_ERRORS: Kind::Counter, "stockade_connection_errors_total", ["code"],
+        "Connections that the daemon refused or closed, by the code that the client was told.";
+    CONNECTION_MEMORY: Kind::Gauge, "stockade_connection_memory_bytes", [], "Bytes that wait in connections.";
+    SPANS: Kind::Counter, "stockade_trace_spans_total", ["result"],
+        "Spans of runs, sent to the collector or lost on the way.";
+    LAUNCHER_UP: Kind::Gauge, "stockade_launcher_up", [], "Whether a launcher is there.";
+    LAUNCHER_STARTS: Kind::Counter, "stockade_launcher_starts_total", [],
+        "Launchers that came up; each after the first took the place of one that was gone.";
+    READY: Kind::Gauge, "stockade_ready", [], "Whether new runs are taken: what /readyz answers.";
+    DRAINING: Kind::Gauge, "stockade_draining", [], "Whether the daemon is stopping.";
+    POLICY_NAMES: Kind::Gauge, "stockade_policies", [], "Policies that are loaded.";
+    RELOADS: Kind::Counter, "stockade_policy_reloads_total", ["result"],
+        "Times the policies were read again: loaded, or refused and the old ones kept.";
+    POSTURE: Kind::Gauge, "stockade_posture_info", ["plan", "memory", "kernel"],
+        "How this machine confines: spawn plan, what bounds memory, and the kernel's release. Always 1.";
+    FEATURES: Kind::Gauge, "stockade_kernel_feature", ["feature"],
+        "Whether the kernel has a feature, as its files say: 1 or 0; without a series where none says.";
+    BUILD: Kind::Gauge, "stockade_build_info", ["version", "architecture"], "Which release this is. Always 1.";
+    PROCESS_CPU: Kind::Total, "process_cpu_seconds_total", [], "Processor time of the supervisor.";
+    PROCESS_RESIDENT: Kind::Gauge, "process_resident_memory_bytes", [], "Memory of the supervisor.";
+    PROCESS_VIRTUAL: Kind::Gauge, "process_virtual_memory_bytes", [], "Address space of the supervisor.";
+    PROCESS_FDS: Kind::Gauge, "process_open_fds", [], "Descriptors that the supervisor has open.";
+    PROCESS_MAX_FDS: Kind::Gauge, "process_max_fds", [], "Descriptors that the supervisor may have open.";
+    PROCESS_START: Kind::Gauge, "process_start_time_seconds", [], "When the supervisor started, since the epoch.";
+}

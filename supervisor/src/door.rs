@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags};
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
 use stockade_protocol::launch::{FromLauncher, Keep, LAUNCH_VERSION, OLDEST_LAUNCH_VERSION};
 use stockade_wire::channel::{Channel, ChannelError, unpack};
-use stockade_wire::socket;
+use stockade_wire::{kin, socket};
 use tokio::io::Interest;
 use tokio::time::{sleep, timeout};
 
@@ -36,8 +36,8 @@ pub(crate) enum DoorError {
     /// Nobody is there.
     #[error("cannot connect to the launcher")]
     Connect(#[source] io::Error),
-    /// Somebody else is.
-    #[error("user {0} answers instead of the launcher")]
+    /// Somebody else is, or a run.
+    #[error("a process of user {0} answers that can't be the launcher")]
     Stranger(u32),
     /// It doesn't know the secret.
     #[error("what answers isn't the launcher that was started")]
@@ -53,6 +53,14 @@ pub(crate) enum DoorError {
         "the launcher speaks version {0} at most, and this daemon {OLDEST_LAUNCH_VERSION} to {LAUNCH_VERSION}"
     )]
     Version(u16),
+}
+
+impl DoorError {
+    /// Whether nobody is there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        matches!(self, Self::Connect(error) if gone.contains(&error.kind()))
+    }
 }
 
 /// A launcher that was met.
@@ -93,7 +101,7 @@ fn address(directory: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)
 pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let socket = connect(door, within).await.map_err(DoorError::Connect)?;
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
-    if peer.uid() != rustix::process::geteuid().as_raw() {
+    if peer.uid() != rustix::process::geteuid().as_raw() || !kin::shares_namespaces(peer.pid()) {
         return Err(DoorError::Stranger(peer.uid()));
     }
     let pidfd = match getsockopt(&socket, PeerPidfd) {

@@ -42,6 +42,8 @@ use crate::watched::{Watched, watch};
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long one that is there already may take to say who it is: clients wait meanwhile.
+const MET_WITHIN: Duration = Duration::from_secs(3);
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.
@@ -61,6 +63,7 @@ pub(crate) type Starter = Box<dyn FnMut() -> Result<(Channel, Option<Child>), La
 /// Takes over what launchers are there, says so, and keeps one until the daemon's last hour.
 pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter, register: Register) {
     let mut adopted = adopt_all(&daemon, &register).await;
+    take_charge(&daemon);
     daemon.adopted.notify_one();
     let mut young = 0_u32;
     loop {
@@ -83,6 +86,18 @@ pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter, register: Reg
         if young > 1 {
             sleep((FIRST_PAUSE * 2_u32.saturating_pow(young - 2)).min(LONGEST_PAUSE)).await;
         }
+    }
+}
+
+/// Every launcher that was there is known, and what it has: those that have nothing end, and what waits may start.
+fn take_charge(daemon: &Rc<Daemon>) {
+    let mut state = daemon.state.borrow_mut();
+    let now = state.now();
+    for id in state.links.ids() {
+        state.end_elder(id);
+    }
+    if let Some(launcher) = state.links.current() {
+        state.handle(Event::LauncherUp { now, launcher });
     }
 }
 
@@ -116,12 +131,12 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
     let mut current = None;
     for entry in register.entries() {
         let path = register.path_of(&entry);
-        match door::meet(&path, &entry.keep, HELLO_WITHIN).await {
+        match door::meet(&path, &entry.keep, MET_WITHIN).await {
             Ok(met) => {
                 let life = adopt(daemon, register, entry, met).await;
                 current = current.or(life);
             }
-            Err(error) => {
+            Err(error) if error.is_gone() => {
                 tracing::warn!(
                     reason = chain(&error),
                     door = %path.display(),
@@ -129,6 +144,12 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
                 );
                 register.remove(Some(entry.keep));
             }
+            // It stays written down: its runs go on, and the next one may understand it.
+            Err(error) => tracing::error!(
+                reason = chain(&error),
+                door = %path.display(),
+                "the runs of an earlier daemon's launcher can't be taken over, and go on within their limits"
+            ),
         }
     }
     current
@@ -243,9 +264,10 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     let is_current = judged.as_ref().is_none_or(|(_, ours)| is_ours(*ours) && !has_one);
     if is_current {
         state.links.make_current(id);
-        state.handle(Event::LauncherUp { now, launcher: id });
-    } else {
-        state.end_elder(id);
+        // Of one that is taken over, once all others are, too: what they have takes slots.
+        if judged.is_none() {
+            state.handle(Event::LauncherUp { now, launcher: id });
+        }
     }
     drop(state);
     if let Some((told, _)) = judged {

@@ -77,6 +77,11 @@ impl Link {
         Self { channel: Some(channel), pid, ..Self::default() }
     }
 
+    /// Whether something waits to be sent.
+    pub(crate) fn has_something_to_send(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether so much waits that no more should come from clients.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= QUEUE

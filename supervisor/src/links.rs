@@ -98,6 +98,16 @@ impl Links {
         self.all.get(&self.current?)?.pid
     }
 
+    /// All launchers.
+    pub(crate) fn ids(&self) -> Vec<LauncherId> {
+        self.all.keys().copied().collect()
+    }
+
+    /// Whether something waits to be sent to a launcher.
+    pub(crate) fn have_something_to_send(&self) -> bool {
+        self.all.values().any(Link::has_something_to_send)
+    }
+
     /// All launchers' process ids.
     pub(crate) fn pids(&self) -> Vec<i32> {
         self.all.values().filter_map(|link| link.pid).collect()

@@ -72,7 +72,7 @@ pub enum RegisterError {
 /// A launcher that was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its door's name.
+    /// Its door: wherever sockets are now, it is where they were.
     door: String,
     /// Its process id when it was started, for people.
     pid: Option<u32>,
@@ -133,7 +133,7 @@ impl Register {
 
     /// Where a launcher's door is.
     pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
-        self.0.doors.join(&entry.door)
+        PathBuf::from(&entry.door)
     }
 
     /// Makes a door for another launcher, and writes it down before anybody knows of it.
@@ -146,10 +146,12 @@ impl Register {
         }
         let secret = || secret().map_err(RegisterError::Secret);
         let keep = Keep { launcher: secret()?, supervisor: secret()? };
-        let door = format!("launcher-{}.sock", &hex(&secret()?.0)[..16]);
-        let path = self.0.doors.join(&door);
+        let name = format!("launcher-{}.sock", &hex(&secret()?.0)[..16]);
+        let path = self.0.doors.join(&name);
         let failed = |source: io::Error| RegisterError::Io { path: path.clone(), source };
-        let listening = door::make(&self.0.doors, &door).map_err(failed)?;
+        // A path that is no text can't be written down.
+        let door = path.to_str().ok_or(io::ErrorKind::InvalidFilename.into()).map_err(failed)?.to_owned();
+        let listening = door::make(&self.0.doors, &name).map_err(failed)?;
         let entry = Entry { door, pid, parked: self.0.parked, keep };
         self.0.entries.borrow_mut().push(entry.clone());
         if let Err(error) = self.write() {
@@ -204,8 +206,8 @@ impl TryFrom<Written> for Entry {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let Written { door, pid, parked, launcher, supervisor } = written;
-        if door.is_empty() || door.contains('/') {
-            return Err(format!("`{door}` can't be a door's name"));
+        if !door.starts_with('/') || door.contains('\0') {
+            return Err(format!("`{}` can't be where a door is", door.escape_debug()));
         }
         let token = |text: &str| unhex(text).map(Token).ok_or("a secret isn't 64 hexadecimal digits");
         Ok(Self {
@@ -343,15 +345,15 @@ mod tests {
             ("", "damaged"),
             ("{\"version\": 1, \"launchers\": [", "damaged"),
             ("{\"launchers\": []}", "version"),
-            (&with("../door", &token), "can't be a door's name"),
-            (&with("door", "abc"), "hexadecimal"),
+            (&with("../door", &token), "can't be where a door is"),
+            (&with("/run/door", "abc"), "hexadecimal"),
             ("{\"version\": 2, \"anything\": []}", "newer"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = open(directory.path()).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("launchers.json"), "{text}: {error}");
         }
-        std::fs::write(&path, with("door", &token)).unwrap();
+        std::fs::write(&path, with("/run/door", &token)).unwrap();
         assert_eq!(open(directory.path()).unwrap().entries().len(), 1);
         std::fs::write(path.with_extension("new"), "{").unwrap();
         let register = open(directory.path()).unwrap();

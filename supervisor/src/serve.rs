@@ -43,6 +43,8 @@ const FRAME_WITHIN: Duration = Duration::from_secs(30);
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(2);
 /// How long they may take to fetch answers when runs go on without us: a pause for everybody.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
+/// How long launchers may take to read what they are told.
+const LAST_ORDERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -229,8 +231,9 @@ async fn run(
     // Nobody new; those who are here get their last events.
     accepting.abort();
     if daemon.state.borrow().limits.keep_runs {
-        // What isn't sent by then the next supervisor sends.
+        // What isn't sent to clients by then the next supervisor sends; what launchers are told nobody else knows.
         let _late = timeout(LAST_ANSWERS_WITHIN, last_events(&daemon)).await;
+        let _late = timeout(LAST_ORDERS_WITHIN, last_orders(&daemon)).await;
         daemon.state.borrow().links.leaving.set(true);
     } else {
         let _late = timeout(LAST_EVENTS_WITHIN, last_events(&daemon)).await;
@@ -290,6 +293,13 @@ fn leave(daemon: &Daemon) {
 async fn last_events(daemon: &Daemon) {
     while daemon.state.borrow().connections.values().any(Outbox::has_something_to_send) {
         sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until launchers have been told everything.
+async fn last_orders(daemon: &Daemon) {
+    while daemon.state.borrow().links.have_something_to_send() {
+        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -35,6 +35,13 @@ pub enum ChannelError {
 }
 
 impl ChannelError {
+    /// Whether the other end has closed with something unread in it. The kernel tells so once, before what the other end had
+    /// sent, which is still there.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
     /// Whether a non-blocking socket had nothing, or no room.
     #[must_use]
     pub fn would_block(&self) -> bool {

@@ -484,6 +484,8 @@ impl Relay {
             let received = match socket::receive(supervisor, &mut self.datagram) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It has died with something of ours unread. What it had said comes next.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Err(_) => return self.drop_supervisor(),
             };
             if received.length == 0 {

@@ -111,9 +111,9 @@ impl State {
         let connections = &self.connections;
         let following = |connection| connections.get(connection)?.following.get(&id);
         let slowest = run.followers.iter().filter_map(following).map(|following| following.taken).min();
-        // What nobody follows nobody waits for, unless its client was cut off and may come back.
-        let all = if run.is_unclaimed { run.taken } else { run.wrote.head };
-        let floor = slowest.unwrap_or(all);
+        // What nobody follows nobody waits for, unless its client was cut off and may come back: then whoever else follows it
+        // has no say.
+        let floor = if run.is_unclaimed { run.taken } else { slowest.unwrap_or(run.wrote.head) };
         let held = floor < run.wrote.head;
         run.taken = floor.max(run.taken);
         if let Some(offset) = run.to_acknowledge() {

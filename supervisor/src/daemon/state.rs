@@ -303,8 +303,8 @@ impl State {
         };
         outbox.follow(id, Place { seq, offset }, offset.unwrap_or(0).max(run.taken));
         run.followers.push(connection);
-        run.is_unclaimed = false;
         if after_seq > 0 {
+            run.is_unclaimed = false;
             self.settle_acknowledgement(id);
         }
     }

@@ -74,6 +74,14 @@ impl Dispatcher {
     pub(super) fn unclaimed(&mut self, now: u64, effects: &mut Vec<Effect>) {
         while let Some(id) = self.claims.take_due(now) {
             let Some(run) = self.runs.get_mut(&id) else { continue };
+            if run.origin.is_none()
+                && let Some(connection) = run.followers.keys().next()
+            {
+                // Nobody else has come, and somebody is there.
+                run.origin = Some(*connection);
+                effects.push(Effect::Unclaimed { run: id });
+                continue;
+            }
             run.origin_gone = true;
             let detach = run.detach;
             effects.push(Effect::Unclaimed { run: id });
@@ -109,7 +117,7 @@ mod tests {
 
     fn attach(connection: u64, number: u8) -> Event {
         let (connection, owner, run) = (ConnectionId(connection), OWNER, id(number));
-        Event::Attach { connection, owner, run, after_seq: 0 }
+        Event::Attach { connection, owner, run, after_seq: 1 }
     }
 
     fn with(slots: usize, events: impl IntoIterator<Item = Event>) -> Dispatcher {
@@ -182,6 +190,74 @@ mod tests {
         let gone = |connection| Event::Disconnected { now: 5, connection: ConnectionId(connection) };
         assert_eq!(cancels(&dispatcher.handle(gone(8))), []);
         assert_eq!(cancels(&dispatcher.handle(gone(7))), [id(1)]);
+    }
+
+    #[test]
+    fn who_only_looks_on_takes_nobodys_run_but_keeps_one_that_nobody_wants() {
+        let look = |number| Event::Attach {
+            connection: ConnectionId(9),
+            owner: OWNER,
+            run: id(number),
+            after_seq: 0,
+        };
+        let mut dispatcher = with(4, [adopted(1, false, false), adopted(2, false, false)]);
+        dispatcher.handle(look(1));
+        dispatcher.handle(attach(7, 1));
+        dispatcher.handle(look(2));
+        let effects = dispatcher.handle(Event::Tick { now: UNCLAIMED_MS });
+        assert_eq!(effects, [Effect::Unclaimed { run: id(2) }]);
+        let gone = |connection| Event::Disconnected { now: 5, connection: ConnectionId(connection) };
+        assert_eq!(cancels(&dispatcher.handle(gone(9))), [id(2)]);
+        assert_eq!(cancels(&dispatcher.handle(gone(7))), [id(1)]);
+    }
+
+    /// What the current launcher holds it has to be told to give up, whoever else has died or can't be had.
+    #[test]
+    fn what_is_cancelled_while_it_waits_is_cancelled_where_it_is_held() {
+        let mut dispatcher = with(1, [adopted(1, false, true)]);
+        dispatcher.handle(Event::LauncherUp { now: 0, launcher: NEW });
+        let request = crate::dispatcher::event::Request {
+            now: 1,
+            run: id(2),
+            connection: ConnectionId(7),
+            request_id: 1,
+            owner: OWNER,
+            detach: false,
+            relayed: false,
+            wall_ms: None,
+            bytes: 1,
+        };
+        let effects = dispatcher.handle(Event::Request(request));
+        assert!(effects.contains(&Effect::Hold { run: id(2) }), "{effects:?}");
+        dispatcher.handle(adopted(3, true, true));
+        // An older one's death frees the slot of its run, and changes nothing of what another holds.
+        dispatcher.handle(Event::Bounds { now: 2, bounds: Box::new(Bounds::new(0, 8, false)) });
+        dispatcher.handle(Event::LauncherDown { now: 2, launcher: OLD, reason: "x".into() });
+        let cancel = Event::Cancel { now: 3, connection: ConnectionId(7), owner: OWNER, run: id(2) };
+        assert_eq!(cancels(&dispatcher.handle(cancel)), [id(2)]);
+    }
+
+    #[test]
+    fn what_an_older_launcher_holds_is_given_up_there_when_nothing_can_be_started() {
+        let mut dispatcher = with(1, [adopted(1, true, true)]);
+        let effects = dispatcher.handle(Event::LauncherUnavailable { now: 1, reason: "x".into() });
+        assert_eq!(cancels(&effects), [id(1)]);
+    }
+
+    #[test]
+    fn what_its_client_may_come_back_for_is_not_forgotten_for_want_of_room() {
+        let mut bounds = Bounds::new(4, 8, false);
+        bounds.kept_runs = 1;
+        let mut dispatcher = Dispatcher::new(bounds);
+        for number in 1..=3 {
+            dispatcher.handle(adopted(number, false, true));
+            let effects = dispatcher.handle(ended(number, 0));
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Forget { .. })), "{effects:?}");
+        }
+        dispatcher.handle(Event::Tick { now: UNCLAIMED_MS });
+        dispatcher.handle(adopted(4, false, true));
+        let effects = dispatcher.handle(ended(4, UNCLAIMED_MS));
+        assert!(effects.contains(&Effect::Forget { run: id(1) }), "{effects:?}");
     }
 
     #[test]

@@ -491,7 +491,10 @@ impl Dispatcher {
         }
         run.followers.insert(connection, false);
         followed.insert(id);
-        self.claim(connection, id);
+        // Who was cut off has seen something of it.
+        if after_seq > 0 {
+            self.claim(connection, id);
+        }
         effects.push(Effect::Follow { connection, run: id, after_seq });
     }
 

@@ -1,7 +1,7 @@
 //! Launchers that come and go, and what they hold of what waits.
 
 use stockade_protocol::ExecId;
-use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
+use stockade_protocol::outcome::{CancelReason, Outcome, SetupFailure, SetupStage};
 
 use super::core::{Dispatcher, Launcher};
 use super::event::{Effect, LauncherId};
@@ -44,7 +44,8 @@ impl Dispatcher {
         reason: &str,
         effects: &mut Vec<Effect>,
     ) {
-        if self.launcher == Launcher::Up(launcher) {
+        let was_current = self.launcher == Launcher::Up(launcher);
+        if was_current {
             self.launcher = Launcher::Down;
         }
         // Nobody is left to say when they are gone.
@@ -72,8 +73,9 @@ impl Dispatcher {
                 Phase::Ended { .. } => {}
             }
         }
-        // What it held of our own requests we have, too.
-        for run in self.runs.values_mut().filter(|run| run.phase == Phase::Queued && run.launcher.is_none()) {
+        // What the current one held of our own requests we have, too.
+        let ours = |run: &&mut Run| was_current && run.phase == Phase::Queued && run.launcher.is_none();
+        for run in self.runs.values_mut().filter(ours) {
             run.held = false;
         }
     }
@@ -82,6 +84,10 @@ impl Dispatcher {
         while let Some(id) = self.queue.pop(|_| true) {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             self.queue_bytes.take(run.owner, run.bytes);
+            if core::mem::take(&mut run.held) {
+                // An older launcher has it, and would hand it on to the next supervisor.
+                effects.push(Effect::Cancel { run: id, reason: CancelReason::Draining });
+            }
             let subject = format!("no launcher can be started: {reason}").into();
             let failure = SetupFailure { stage: SetupStage::Check, errno: 0, subject };
             run.phase = Phase::Closing { outcome: Outcome::SetupFailed { failure } };

@@ -98,7 +98,9 @@ impl Dispatcher {
                 return;
             }
             let oldest = self.kept.order.values().copied().find(|id| {
-                self.runs.get(id).is_some_and(|run| !run.is_awaited() && (!over_owner || run.owner == owner))
+                // Whose client may still come back somebody waits for.
+                let is_awaited = |run: &Run| run.is_awaited() || self.claims.has(*id);
+                self.runs.get(id).is_some_and(|run| !is_awaited(run) && (!over_owner || run.owner == owner))
             });
             let Some(id) = oldest else { return };
             self.forget(id, effects);

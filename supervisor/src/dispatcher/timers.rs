@@ -26,6 +26,11 @@ impl Timers {
         }
     }
 
+    /// Whether a run has a time.
+    pub(super) fn has(&self, run: ExecId) -> bool {
+        self.times.contains_key(&run)
+    }
+
     /// The soonest time.
     pub(super) fn next(&self) -> Option<u64> {
         self.order.first().map(|(at, _)| *at)

@@ -48,12 +48,14 @@ fn leave_launcher(directory: &Path) -> OwnedFd {
     let door =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .unwrap();
-    rustix::net::bind(&door, &SocketAddrUnix::new(directory.join("daemon").join(DOOR)).unwrap()).unwrap();
+    let path = directory.join("daemon").join(DOOR);
+    rustix::net::bind(&door, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let path = path.display();
     rustix::net::listen(&door, 4).unwrap();
     let (launcher, supervisor) = ("11".repeat(32), "22".repeat(32));
     let text = format!(
         r#"{{"version": 1, "launchers": [
-            {{"door": "{DOOR}", "pid": 1, "parked": 8, "launcher": "{launcher}", "supervisor": "{supervisor}"}}]}}"#
+            {{"door": "{path}", "pid": 1, "parked": 8, "launcher": "{launcher}", "supervisor": "{supervisor}"}}]}}"#
     );
     let mut options = std::fs::OpenOptions::new();
     let mut file =

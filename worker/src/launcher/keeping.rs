@@ -16,8 +16,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{UnixCredentials, getsockopt};
 use rustix::net::SocketFlags;
 use stockade_protocol::ExecId;
 use stockade_protocol::bounds::UNCLAIMED_MS;
@@ -26,12 +26,13 @@ use stockade_protocol::launch::{
 };
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome};
 use stockade_wire::channel::Channel;
-use stockade_wire::program;
+use stockade_wire::{kin, program};
 
 use super::records::Records;
 use super::specs::Specs;
 use super::{Launcher, SUPERVISOR};
 use crate::poller::Interest;
+use crate::relay::RelayCommand;
 
 /// The door's token, and that of whoever stands in it.
 pub(super) const DOOR: u64 = 4;
@@ -107,8 +108,8 @@ impl Launcher {
         let Some(keeping) = &mut self.keeping else { return };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Ok(socket) = rustix::net::accept_with(&keeping.door, flags) else { return };
-        let theirs = getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == keeping.uid);
-        if !theirs || self.closing {
+        let theirs = |peer: &UnixCredentials| peer.uid() == keeping.uid && kin::shares_namespaces(peer.pid());
+        if self.closing || !getsockopt(&socket, PeerCredentials).is_ok_and(|peer| theirs(&peer)) {
             return;
         }
         let caller = Channel::new(socket);
@@ -166,8 +167,31 @@ impl Launcher {
     fn hear_last_words(&mut self) {
         for _ in 0..LAST_WORDS {
             let Some(outbox) = self.supervisor.outbox() else { return };
-            let Ok(Some((message, descriptors))) = outbox.channel().receive::<ToLauncher>() else { return };
-            self.command(message, descriptors);
+            match outbox.channel().receive::<ToLauncher>() {
+                Ok(Some((message, descriptors))) => self.command(message, descriptors),
+                Err(error) if error.is_reset() => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// A run is needed no more, nor is its ring.
+    pub(super) fn release(&mut self, exec_id: ExecId) {
+        let had_ring = self.supervisor.records_mut().is_some_and(|records| records.release(exec_id));
+        self.remove_ring(exec_id, had_ring);
+    }
+
+    /// A run's output is needed no more.
+    pub(super) fn release_output(&mut self, exec_id: ExecId, next_seq: u64) {
+        let records = self.supervisor.records_mut();
+        let had_ring = records.is_some_and(|records| records.release_output(exec_id, next_seq));
+        self.remove_ring(exec_id, had_ring);
+    }
+
+    /// Whatever the relay was told, or wasn't because the supervisor has died meanwhile.
+    fn remove_ring(&mut self, exec_id: ExecId, had_ring: bool) {
+        if let Some(relay) = self.relay.as_mut().filter(|_| had_ring) {
+            relay.send(&RelayCommand::Remove { exec_id }, Vec::new(), &self.poller);
         }
     }
 
@@ -213,8 +237,12 @@ impl Launcher {
     /// When it ends if no supervisor comes.
     pub(super) fn alone_until(&self) -> Option<Instant> {
         let since = self.keeping.as_ref().filter(|_| !self.closing)?.alone_since?;
-        let kept = self.supervisor.records()?.kept_until(UNATTENDED).ok()?;
-        Some(kept.unwrap_or(since))
+        let records = self.supervisor.records()?;
+        if records.is_empty() {
+            return Some(since);
+        }
+        // What ended long ago was kept by the supervisor that is gone, and is for the next one as for that.
+        records.last_end().map(|end| end.max(since) + UNATTENDED)
     }
 }
 

@@ -230,6 +230,8 @@ impl Launcher {
             match outbox.channel().receive::<ToLauncher>() {
                 Ok(Some((message, descriptors))) => self.command(message, descriptors),
                 Err(error) if error.would_block() => return,
+                // It has died with something of ours unread. What it had said comes next.
+                Err(error) if error.is_reset() => {}
                 // A message we can't read is one we can't answer: the two aren't of one version.
                 Ok(None) | Err(_) => return self.lose_supervisor(),
             }
@@ -258,16 +260,10 @@ impl Launcher {
             ToLauncher::Cancel { exec_id, reason } => self.condemn_id(exec_id, Outcome::Cancelled { reason }),
             ToLauncher::Release { exec_ids } => {
                 for exec_id in exec_ids {
-                    if let Some(records) = self.supervisor.records_mut() {
-                        records.release(exec_id);
-                    }
+                    self.release(exec_id);
                 }
             }
-            ToLauncher::ReleaseOutput { exec_id, next_seq } => {
-                if let Some(records) = self.supervisor.records_mut() {
-                    records.release_output(exec_id, next_seq);
-                }
-            }
+            ToLauncher::ReleaseOutput { exec_id, next_seq } => self.release_output(exec_id, next_seq),
             ToLauncher::InputEnded { exec_id, bytes } => {
                 if let Some(records) = self.supervisor.records_mut() {
                     records.input_ended(exec_id, bytes);

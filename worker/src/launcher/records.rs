@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::{Adopted, FromLauncher, Launch, LaunchOutput, RunNote};
@@ -42,6 +42,13 @@ struct Record {
 struct Said {
     packed: Rc<Packed>,
     ring: Option<OwnedFd>,
+}
+
+impl Record {
+    /// Whether there was one.
+    fn drop_ring(&mut self) -> bool {
+        self.said.iter_mut().fold(false, |had, said| said.ring.take().is_some() || had)
+    }
 }
 
 /// A message with its descriptors, to be said again.
@@ -118,22 +125,20 @@ impl Records {
         }
     }
 
-    /// No supervisor needs this run any more, if it has ended.
-    pub(super) fn release(&mut self, exec_id: ExecId) {
-        if self.runs.get(&exec_id).is_some_and(|record| record.ended.is_some()) {
-            self.runs.remove(&exec_id);
-            self.ended -= 1;
+    /// No supervisor needs this run any more, if it has ended. Whether it had a ring.
+    pub(super) fn release(&mut self, exec_id: ExecId) -> bool {
+        if self.runs.get(&exec_id).is_none_or(|record| record.ended.is_none()) {
+            return false;
         }
+        self.ended -= 1;
+        self.runs.remove(&exec_id).is_some_and(|mut record| record.drop_ring())
     }
 
-    /// Nobody needs its output any more. `next_seq`: after its last record.
-    pub(super) fn release_output(&mut self, exec_id: ExecId, next_seq: u64) {
-        if let Some(record) = self.runs.get_mut(&exec_id) {
-            record.output_released = Some(next_seq);
-            for said in &mut record.said {
-                said.ring = None;
-            }
-        }
+    /// Nobody needs its output any more. `next_seq`: after its last record. Whether it had a ring.
+    pub(super) fn release_output(&mut self, exec_id: ExecId, next_seq: u64) -> bool {
+        let Some(record) = self.runs.get_mut(&exec_id) else { return false };
+        record.output_released = Some(next_seq);
+        record.drop_ring()
     }
 
     /// So many bytes were all of its input.
@@ -156,14 +161,17 @@ impl Records {
         attached.map(|(exec_id, _)| *exec_id).collect()
     }
 
-    /// Until when the last of them is kept where no supervisor comes: so long after its end, or since it came if it only
-    /// waits. `Err`: one runs. `None`: there is none.
-    pub(super) fn kept_until(&self, retention: Duration) -> Result<Option<Instant>, ()> {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// When the last of them ended, or came if it only waits. `None`: one runs.
+    pub(super) fn last_end(&self) -> Option<Instant> {
         if self.runs.values().any(|record| record.ended.is_none() && !record.held) {
-            return Err(());
+            return None;
         }
-        let since = self.runs.values().map(|record| record.ended.unwrap_or(record.launched));
-        Ok(since.max().map(|at| at + retention))
+        self.runs.values().map(|record| record.ended.unwrap_or(record.launched)).max()
     }
 
     /// Everything a next supervisor has to be told, in order.

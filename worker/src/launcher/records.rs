@@ -47,7 +47,7 @@ struct Said {
 impl Record {
     /// Whether there was one.
     fn drop_ring(&mut self) -> bool {
-        self.said.iter_mut().fold(false, |had, said| said.ring.take().is_some() || had)
+        self.said.iter_mut().filter_map(|said| said.ring.take()).count() > 0
     }
 }
 

@@ -77,13 +77,18 @@ impl CliError {
             Self::Client(ClientError::Closed) => {
                 Some("the daemon went away; once it is back, `stockade ps` shows what became of the run")
             }
+            Self::Serve(error) => error.remedy(),
             _ => None,
         }
     }
 
     /// What the process exits with.
     pub(crate) fn status(&self, running: bool) -> u8 {
-        if running { exit::OURS } else { exit::FAILED }
+        match self {
+            Self::Serve(error) => error.status(),
+            _ if running => exit::OURS,
+            _ => exit::FAILED,
+        }
     }
 }
 

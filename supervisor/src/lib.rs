@@ -14,13 +14,14 @@
 //! ```
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
-//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`,
+//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. The daemon: `peer`, `ancestors`, `listener`, `activation`,
 //! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
-//! together.
+//! (standard input), `output` (a run's ring), `told`, `link`, `launch_link`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
+//! together; [`sysexits`] says what its process ends with.
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod activation;
 pub mod admission;
 mod ancestors;
 mod aside;
@@ -47,6 +48,8 @@ mod reload;
 mod runs;
 mod serve;
 mod specs;
+pub mod sysexits;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -54,6 +57,7 @@ mod turn;
 mod watched;
 pub mod words;
 
+pub use activation::ActivationError;
 pub use listener::ListenError;
 pub use log::{LastLines, Log};
 pub use peer::NotAClient;

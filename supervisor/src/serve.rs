@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::activation::{ActivationError, Passed};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::{Bounds, Event, Share, bounds};
 use crate::launch_link::{self, Starter};
@@ -28,6 +29,7 @@ use crate::listener::{Access, ListenError, Listener, StateLock};
 use crate::log::{self, Log};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
+use crate::systemd::{self, Systemd};
 use crate::{connection, paths, reload};
 
 /// Connections at once.
@@ -48,6 +50,10 @@ const FRAME_WITHIN: Duration = Duration::from_secs(30);
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(2);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Open files of the daemon itself: its own sockets and files, and connections of some clients.
+const DESCRIPTORS: u64 = 128;
+/// Open files of a run that goes on.
+const DESCRIPTORS_PER_RUN: u64 = 3;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -101,9 +107,24 @@ pub enum ServeError {
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
+    /// What systemd has passed can't be served.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// A limit that makes no sense.
     #[error("{0}")]
     Option(&'static str),
+    /// Too few open files for the runs that are to go on at once.
+    #[error(
+        "the limit on open files is {limit}, but {slots} runs at once need {needed}; raise it (LimitNOFILE= in the unit, `ulimit -n`), or lower --slots"
+    )]
+    Descriptors {
+        /// The hard limit.
+        limit: u64,
+        /// Runs at once.
+        slots: usize,
+        /// What would do.
+        needed: u64,
+    },
     /// The event loop or its signals.
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
@@ -118,30 +139,53 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let purpose = Purpose::Daemon { parked: options.parked.unwrap_or(bounds::PARKED) };
     let starter: Starter =
         Box::new(move || launcher::start(purpose).map(|(channel, child)| (channel, Some(child))));
+    let passed = Passed::to_this_process()?;
     let settings = settings(&options, rustix::process::geteuid().as_raw())?;
-    serve_with(&options, settings, starter, None)
+    raise_descriptor_limit(settings.bounds.slots.total)?;
+    let given = Given { passed, systemd: Systemd::of_this_process(), orders: None };
+    serve_with(&options, settings, starter, given)
 }
 
-/// Serves with these settings; `orders` in place of signals.
+/// What a daemon is given by who starts it: by systemd, or by a test.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The socket, if it is there already.
+    pub(crate) passed: Option<Passed>,
+    /// Who wants to know how we are.
+    pub(crate) systemd: Systemd,
+    /// What it is told in place of signals.
+    pub(crate) orders: Option<Orders>,
+}
+
+/// Serves with these settings.
 pub(crate) fn serve_with(
     options: &ServeOptions,
     settings: Settings,
     starter: Starter,
-    orders: Option<Orders>,
+    given: Given,
 ) -> Result<(), ServeError> {
     let surroundings = Surroundings::of_this_process();
-    raise_descriptor_limit();
     let state = options.state_directory.clone().unwrap_or_else(|| surroundings.state());
     let _lock = StateLock::take(&state, surroundings.uid)?;
     let policies = PolicySet::load(&options.policy_directories)?;
-    let socket = options.socket.clone().or_else(|| surroundings.listen()).ok_or(ListenError::NoPlace)?;
+    let group = options.group.as_deref();
+    if let Some(passed) = &given.passed {
+        passed.agrees(options.socket.as_deref(), group)?;
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let result = LocalSet::new().block_on(&runtime, async {
-        let access = Access { uid: surroundings.uid, group: options.group.as_deref() };
-        let listener = Listener::bind(&socket, access)?;
-        let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
-        run(Daemon::new(settings, policies), listener, orders, starter, options).await;
+        let listener = match given.passed {
+            Some(passed) => Listener::take(passed)?,
+            None => {
+                let socket = options.socket.clone().or_else(|| surroundings.listen());
+                let access = Access { uid: surroundings.uid, group };
+                Listener::bind(&socket.ok_or(ListenError::NoPlace)?, access)?
+            }
+        };
+        let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
+        let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
+        run(Daemon::new(settings, policies), outside, starter, options).await;
         Ok(())
     });
     // A directory service that is slow to tell a home must not keep us.
@@ -177,14 +221,22 @@ pub(crate) fn settings(options: &ServeOptions, uid: u32) -> Result<Settings, Ser
     })
 }
 
-/// Connections, rings and waiting requests each take descriptors: as many as we may have.
-fn raise_descriptor_limit() {
+/// Connections, rings and waiting requests each take descriptors: as many as we may have. With fewer than our runs take,
+/// runs would fail one by one and by chance, so the daemon doesn't begin.
+fn raise_descriptor_limit(slots: usize) -> Result<(), ServeError> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         tracing::warn!(%error, ?current, "the limit on open files can't be raised");
     }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = descriptors_for(slots);
+    if limit < needed { Err(ServeError::Descriptors { limit, slots, needed }) } else { Ok(()) }
+}
+
+fn descriptors_for(slots: usize) -> u64 {
+    u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS_PER_RUN).saturating_add(DESCRIPTORS)
 }
 
 /// What the daemon is told from outside.
@@ -220,15 +272,19 @@ fn signals() -> io::Result<Orders> {
     Ok(orders)
 }
 
-async fn run(
-    daemon: Rc<Daemon>,
+/// What the daemon hears from and speaks to, beside its launcher.
+struct Outside {
     listener: Listener,
-    mut orders: Orders,
-    starter: Starter,
-    options: &ServeOptions,
-) {
+    orders: Orders,
+    systemd: Rc<Systemd>,
+}
+
+async fn run(daemon: Rc<Daemon>, outside: Outside, starter: Starter, options: &ServeOptions) {
+    let Outside { listener, mut orders, systemd } = outside;
     let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter));
     let timer = spawn_local(keep_time(Rc::clone(&daemon)));
+    let reporting = spawn_local(systemd::report(Rc::clone(&daemon), Rc::clone(&systemd)));
+    let watched = spawn_local(systemd::pat_the_watchdog(Rc::clone(&systemd)));
     let handing = options.log.clone().map(|log| spawn_local(log::hand_over(log)));
     tracing::info!(
         socket = %listener.path.display(),
@@ -243,8 +299,15 @@ async fn run(
         tokio::select! {
             () = daemon.stop.notified() => break,
             Some(order) = orders.recv() => match order {
-                Order::Reload => reload::reload(&daemon, &options.policy_directories),
-                Order::Stop => asked += stop(&daemon, asked),
+                Order::Reload => {
+                    systemd.reloading();
+                    reload::reload(&daemon, &options.policy_directories);
+                    systemd.reloaded();
+                }
+                Order::Stop => {
+                    systemd.stopping();
+                    asked += stop(&daemon, asked);
+                }
             },
         }
     }
@@ -252,8 +315,9 @@ async fn run(
     accepting.abort();
     let _late = timeout(LAST_EVENTS_WITHIN, last_events(&daemon)).await;
     launch_link::shut_down(&daemon).await;
-    link.abort();
-    timer.abort();
+    for task in [&link, &timer, &reporting, &watched] {
+        task.abort();
+    }
     // An aborted task is dropped, and with it the socket's name and a launcher that did not end.
     let _ended = accepting.await;
     let _ended = link.await;

@@ -70,12 +70,15 @@ pub(crate) struct Daemon {
     pub(crate) timer: Rc<Notify>,
     /// Rung once, when a drain has nothing left to wait for.
     pub(crate) stop: Rc<Notify>,
+    /// Rung after each event, for who tells others how we are.
+    pub(crate) changed: Rc<Notify>,
 }
 
 impl Daemon {
     pub(crate) fn new(settings: Settings, policies: PolicySet) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
+        let changed = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
             let state = State {
                 daemon: Weak::clone(daemon),
@@ -93,12 +96,13 @@ impl Daemon {
                 armed: Cell::new(None),
                 timer: Rc::clone(&timer),
                 stop: Rc::clone(&stop),
+                changed: Rc::clone(&changed),
                 settings: settings.clone(),
             };
             let received = RefCell::new(vec![0; RECEIVED].into_boxed_slice());
             let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
             let aside = Aside::default();
-            Self { state: RefCell::new(state), settings, homes, received, aside, timer, stop }
+            Self { state: RefCell::new(state), settings, homes, received, aside, timer, stop, changed }
         })
     }
 }
@@ -124,6 +128,7 @@ pub(crate) struct State {
     pub(crate) armed: Cell<Option<u64>>,
     timer: Rc<Notify>,
     stop: Rc<Notify>,
+    changed: Rc<Notify>,
     pub(super) settings: Settings,
 }
 
@@ -160,6 +165,7 @@ impl State {
             }
         }
         self.is_handling = false;
+        self.changed.notify_one();
         self.link.nudge_relay();
         let next = self.dispatcher.next_deadline();
         if next.is_some_and(|next| self.armed.get().is_none_or(|armed| next < armed)) {

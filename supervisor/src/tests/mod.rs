@@ -15,5 +15,6 @@ mod flow;
 mod hostile;
 mod input;
 mod life;
+mod service;
 mod specs;
 mod stage;

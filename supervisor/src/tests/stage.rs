@@ -31,7 +31,8 @@ use stockade_wire::socket;
 use crate::homes::Lookup;
 use crate::launch_link::Starter;
 use crate::output::tests::Writer;
-use crate::serve::{Order, ServeOptions, serve_with, settings};
+use crate::serve::{Given, Order, ServeOptions, serve_with, settings};
+use crate::systemd::Systemd;
 
 /// The longest that anything here is waited for.
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -57,6 +58,8 @@ pub(super) struct Changes {
     pub(super) home_of: Lookup,
     /// Bytes that may wait in an owner's connections.
     pub(super) memory: Option<usize>,
+    /// Where the daemon tells how it is.
+    pub(super) notify: Option<PathBuf>,
 }
 
 impl Default for Changes {
@@ -71,6 +74,7 @@ impl Default for Changes {
             policy: None,
             home_of: crate::paths::home_of,
             memory: None,
+            notify: None,
         }
     }
 }
@@ -110,7 +114,9 @@ impl Stage {
                 let _over = launcher.send(theirs);
                 Ok((Channel::new(ours), None))
             });
-            serve_with(&options, settings, starter, Some(received)).unwrap();
+            let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
+            let given = Given { orders: Some(received), systemd, passed: None };
+            serve_with(&options, settings, starter, given).unwrap();
         });
         let stage = Self { directory, socket, orders, thread: Some(thread), launchers: Some(launchers) };
         let until = Instant::now() + LONG;

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -430,4 +430,32 @@ fn full_disk_ends_as_cannot_create() {
     command.arg("--state-directory").arg(&full).stdout(Stdio::null());
     refused(command, 73, &["cannot use the directory", "No space left on device", "free some space"]);
     assert!(!place.socket.exists());
+}
+
+/// systemd keeps an automount there, without `nosuid`, on about every machine that it runs on.
+#[test]
+fn run_of_a_user_works_where_something_is_mounted_in_proc() {
+    const POINT: &str = "/proc/sys/fs/binfmt_misc";
+    if !Person::me().is_root() || !Path::new(POINT).exists() {
+        not_tested(
+            "a mount in the host's /proc",
+            "only root can make one, where the kernel has a place for it",
+        );
+        return;
+    }
+    let ground = Ground::new(Person::user());
+    let Person { uid, gid } = ground.person;
+    let mut run = ground.stockade();
+    run.args(["run", "--embedded", "--policy", "default", "--", "echo", "mounted"]);
+    let mut command = ground.command("unshare");
+    // By root, in a mount namespace of its own.
+    std::os::unix::process::CommandExt::uid(&mut command, 0);
+    std::os::unix::process::CommandExt::gid(&mut command, 0);
+    let line = format!(
+        "mount -t tmpfs none {POINT} || exit 99; exec setpriv --reuid {uid} --regid {gid} --clear-groups \"$@\""
+    );
+    command.args(["--mount", "/bin/sh", "-c", &line, "sh"]).arg(run.get_program()).args(run.get_args());
+    let ended = Ended::of(command);
+    assert_ne!(ended.code, Some(99), "{}", ended.story());
+    ended.expect_code(0).expect_text("mounted");
 }

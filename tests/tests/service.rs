@@ -459,3 +459,125 @@ fn run_of_a_user_works_where_something_is_mounted_in_proc() {
     assert_ne!(ended.code, Some(99), "{}", ended.story());
     ended.expect_code(0).expect_text("mounted");
 }
+
+/// The folder of the units.
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("systemd")
+}
+
+const SERVICES: [&str; 2] = ["stockade.service", "user/stockade.service"];
+
+/// A unit's settings: its lines without comments.
+fn settings(unit: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(units().join(unit)).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// systemd's own opinion of the units, where it is here. The machine of tests/vm asks it with the program installed.
+#[test]
+fn units_are_what_systemd_expects() {
+    if stockade_tests::program("systemd-analyze").is_none() {
+        not_tested("the units' syntax", "systemd-analyze isn't here");
+        return;
+    }
+    let ground = Ground::new(Person::me());
+    let folder = ground.base().join("units");
+    std::fs::create_dir(&folder).unwrap();
+    for unit in ["stockade.socket", "stockade.service"] {
+        let text = std::fs::read_to_string(units().join(unit)).unwrap();
+        let program = ground.binaries.stockade.to_str().unwrap();
+        let text = text.replace("/usr/bin/stockade", program);
+        std::fs::write(folder.join(unit), text).unwrap();
+    }
+    let mut command = ground.command("systemd-analyze");
+    command
+        .args(["verify", "--man=no"])
+        .args(["stockade.socket", "stockade.service"].map(|unit| folder.join(unit)));
+    let ended = Ended::of(command);
+    let complaints = ended.errors();
+    // Of other units, and of what came with 254: before it we move to our leaf ourselves.
+    let ours: Vec<_> = complaints
+        .lines()
+        .filter(|line| line.contains("stockade") && !line.contains("DelegateSubgroup"))
+        .collect();
+    assert!(ours.is_empty(), "{}", ended.story());
+}
+
+/// A descriptor of a client can't be bound from another mount namespace, and what filters a run would be inherited.
+#[test]
+fn units_give_neither_a_mount_namespace_nor_what_runs_would_break_on() {
+    const FORBIDDEN: [&str; 40] = [
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateMounts",
+        "PrivateIPC",
+        "PrivateNetwork",
+        "PrivateUsers",
+        "PrivatePIDs",
+        "ProtectSystem",
+        "ProtectHome",
+        "ProtectProc",
+        "ProcSubset",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectHostname",
+        "ReadWritePaths",
+        "ReadOnlyPaths",
+        "InaccessiblePaths",
+        "ExecPaths",
+        "NoExecPaths",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "TemporaryFileSystem",
+        "RootDirectory",
+        "RootImage",
+        "MountImages",
+        "ExtensionImages",
+        "ExtensionDirectories",
+        "DynamicUser",
+        "MountFlags",
+        "MountAPIVFS",
+        "SystemCallFilter",
+        "SystemCallArchitectures",
+        "MemoryDenyWriteExecute",
+        "RestrictNamespaces",
+        "RestrictSUIDSGID",
+        "NetworkNamespacePath",
+        "IPAddressDeny",
+        "OOMScoreAdjust",
+    ];
+    for unit in SERVICES {
+        for (key, value) in settings(unit) {
+            assert!(!FORBIDDEN.contains(&key.as_str()), "{unit}: {key}={value}");
+        }
+    }
+}
+
+/// What a restart can't mend isn't restarted: the units, the page for operators and the daemon name the same.
+#[test]
+fn statuses_that_prevent_a_restart_are_those_that_the_page_names() {
+    let page = units().parent().unwrap().join("docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let section =
+        page.split("\n## ").find(|section| section.starts_with("Exit status")).expect("the section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+    let rows: Vec<(u8, bool)> = rows
+        .filter_map(|(status, rest)| Some((status.parse().ok()?, rest.trim_end().ends_with("| no |"))))
+        .filter(|(status, _)| *status >= 64)
+        .collect();
+    let statuses: Vec<u8> = rows.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [64, 67, 69, 71, 73, 77, 78]);
+    let prevented: Vec<String> =
+        rows.iter().filter(|(_, prevented)| *prevented).map(|(status, _)| status.to_string()).collect();
+    for unit in SERVICES {
+        let settings = settings(unit);
+        let (_, listed) = settings.iter().find(|(key, _)| key == "RestartPreventExitStatus").unwrap();
+        assert_eq!(*listed, prevented.join(" "), "{unit}");
+    }
+}

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
+use stockade_supervisor::sysexits;
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
@@ -55,6 +56,11 @@ pub(crate) fn command() -> clap::Command {
 /// Everything but the roles.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let running = words.first().is_some_and(|word| word == "run");
+    let wrong_usage = match words.first() {
+        _ if running => exit::OURS,
+        Some(word) if word == "serve" => sysexits::USAGE,
+        _ => exit::USAGE,
+    };
     let parsed = if running {
         run::Arguments::parse_quickly(words).map(Subcommand::Run)
     } else {
@@ -63,7 +69,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     };
     let done = match parsed {
         Ok(subcommand) => dispatch(&subcommand),
-        Err(error) => return wrong(&error, running),
+        Err(error) => return wrong(&error, wrong_usage),
     };
     done.unwrap_or_else(|error| {
         tell(&error);
@@ -98,13 +104,12 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
     }
 }
 
-/// Help and version are no errors; a wrong command line is one, of `run` with `run`'s status.
-fn wrong(error: &clap::Error, running: bool) -> ExitCode {
+/// Help and version are no errors; a wrong command line is one, with its subcommand's status for that.
+fn wrong(error: &clap::Error, status: u8) -> ExitCode {
     let _ = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ if running => exit::OURS.into(),
-        _ => exit::USAGE.into(),
+        _ => status.into(),
     }
 }
 

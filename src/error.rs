@@ -84,13 +84,19 @@ impl CliError {
             Self::Client(ClientError::Closed | ClientError::Gone { .. }) => {
                 Some("the daemon went away; once it is back, `stockade ps` shows what became of the run")
             }
+            Self::Serve(error) => error.remedy(),
             _ => None,
         }
     }
 
     /// What the process exits with.
     pub(crate) fn status(&self, running: bool) -> u8 {
-        if running { exit::OURS } else { exit::FAILED }
+        match self {
+            Self::Serve(error) => error.status(),
+            Self::Configuration(_) => stockade_supervisor::sysexits::CONFIG,
+            _ if running => exit::OURS,
+            _ => exit::FAILED,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) const MEMORY: u8 = 137;
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// Not found.
 pub(crate) const NOT_FOUND: u8 = 127;
-/// A wrong command line of a subcommand other than `run`.
+/// A wrong command line of a subcommand other than `run` and `serve`.
 pub(crate) const USAGE: u8 = 2;
 /// Any other subcommand that could not do what it was asked.
 pub(crate) const FAILED: u8 = 1;

@@ -29,7 +29,11 @@ const EXAMPLES: &str = "Examples:
 Files: what isn't said here is said by stockade.toml and stockade.d; see stockade.toml(5) and `stockade config show`.
 
 Signals: SIGHUP reads configuration and policies again (all or nothing); SIGTERM refuses new runs and gives running ones their
-grace; a second SIGTERM ends them.";
+grace; a second SIGTERM ends them.
+
+Exit status: 0 after SIGTERM; else by sysexits.h: 64 wrong options, 67 no such group, 69 somebody serves already, 71 the
+kernel refuses, 73 a file or socket can't be made, 77 a directory isn't ours or isn't safe, 78 configuration, policies, units
+or limits are wrong.";
 
 /// Serves runs over a socket until it is told to stop.
 #[derive(Debug, clap::Args)]

@@ -15,12 +15,13 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
-//! `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `metrics`, `traces`, `daemon`, `reload`, `log`, and [`serve()`], which ties them
-//! together.
+//! `activation`, `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
+//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
+//! together; [`sysexits`] says what its process ends with.
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod activation;
 pub mod admission;
 mod ancestors;
 mod aside;
@@ -53,6 +54,8 @@ mod reload;
 mod runs;
 mod serve;
 mod specs;
+pub mod sysexits;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -61,6 +64,7 @@ mod turn;
 mod watched;
 pub mod words;
 
+pub use activation::ActivationError;
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

@@ -33,6 +33,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::accounts;
+use crate::activation::Passed;
 use crate::ancestors::{self, Unsafe};
 
 /// What follows a socket's name until it has its group and mode. The kernel goes on telling that name to whoever asks
@@ -58,6 +59,14 @@ pub enum ListenError {
         path: PathBuf,
         /// Why.
         reason: &'static str,
+    },
+    /// Something that isn't a socket has its name.
+    #[error(
+        "{path} can't be a socket: something else is there, which isn't a socket and isn't removed; look what it is"
+    )]
+    Occupied {
+        /// The path.
+        path: PathBuf,
     },
     /// A directory can't be made or looked at.
     #[error("cannot use the directory {path}")]
@@ -136,10 +145,11 @@ impl Access<'_> {
     }
 }
 
-/// A bound socket. Its name is removed when this is dropped.
+/// A socket that listens. Its name is removed when this is dropped, if we have made it.
 pub(crate) struct Listener {
     accepting: Accepting,
     pub(crate) path: PathBuf,
+    is_ours: bool,
 }
 
 impl Listener {
@@ -175,7 +185,18 @@ impl Listener {
             .map_err(failed)?;
         std::fs::rename(unfinished, path).map_err(failed)?;
         accepting.do_not_reclaim_name_on_drop();
-        Ok(Self { accepting, path: path.to_owned() })
+        Ok(Self { accepting, path: path.to_owned(), is_ours: true })
+    }
+
+    /// Takes one that was made for us. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ListenError::Bind`].
+    pub(crate) fn take(Passed { socket, path }: Passed) -> Result<Self, ListenError> {
+        match Accepting::try_from(OwnedFd::from(socket)) {
+            Ok(accepting) => Ok(Self { accepting, path, is_ours: false }),
+            Err(source) => Err(ListenError::Bind { path, source }),
+        }
     }
 
     /// The next connection, non-blocking and close-on-exec.
@@ -190,7 +211,9 @@ impl Listener {
 impl Drop for Listener {
     /// While we still listen, so nobody can have taken the name for a stale one and put another socket there.
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if self.is_ours
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
             tracing::warn!(%error, path = %self.path.display(), "the socket can't be removed");
         }
     }
@@ -279,8 +302,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
         Ok(found) if !found.file_type().is_socket() => {
-            let reason = "something else is there, which isn't a socket and isn't removed";
-            return Err(ListenError::Path { path: path.to_owned(), reason });
+            return Err(ListenError::Occupied { path: path.to_owned() });
         }
         Ok(_) => {}
     }
@@ -442,7 +464,7 @@ mod tests {
             drop(served);
             std::fs::remove_file(&unfinished).unwrap();
             std::fs::write(&unfinished, "precious").unwrap();
-            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
+            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Occupied { .. })));
             assert!(!path.exists());
         });
     }
@@ -495,7 +517,7 @@ mod tests {
             let top = private();
             let path = ours(&top).join("s");
             std::fs::write(&path, "precious").unwrap();
-            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Path { .. })));
+            assert!(matches!(Listener::bind(&path, access()), Err(ListenError::Occupied { .. })));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         });
     }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::activation::{ActivationError, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
@@ -32,6 +33,7 @@ use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
+use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, reload};
 
@@ -47,6 +49,10 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 const LAST_ORDERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Open files of the daemon itself: its own sockets and files, and connections of some clients.
+const DESCRIPTORS: u64 = 128;
+/// Open files of a run that goes on.
+const DESCRIPTORS_PER_RUN: u64 = 3;
 
 /// How to serve.
 #[derive(Default)]
@@ -80,6 +86,21 @@ pub enum ServeError {
     /// No place for the metrics.
     #[error(transparent)]
     Metrics(#[from] EndpointError),
+    /// What systemd has passed can't be served.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// Too few open files for the runs that are to go on at once.
+    #[error(
+        "the limit on open files is {limit}, but {slots} runs at once need {needed}; raise it (LimitNOFILE= in the unit, `ulimit -n`), or lower --slots"
+    )]
+    Descriptors {
+        /// The hard limit.
+        limit: u64,
+        /// Runs at once.
+        slots: usize,
+        /// What would do.
+        needed: u64,
+    },
     /// The event loop or its signals.
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
@@ -93,6 +114,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let purpose = Purpose::Daemon { parked: options.configured.values.runs.parked.number() };
     let starter: Starter =
         Box::new(move || launcher::start(purpose).map(|(channel, child)| (channel, Some(child))));
+    let passed = Passed::to_this_process()?;
     let settings = Settings {
         uid: rustix::process::geteuid().as_raw(),
         pid: rustix::process::getpid().as_raw_nonzero().get(),
@@ -101,27 +123,46 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         home_of: paths::home_of,
     };
     let limits = Limits::of(&options.configured.values, settings.uid);
-    serve_with(options, settings, limits, starter, None)
+    raise_descriptor_limit(limits.bounds.slots.total)?;
+    let given = Given { passed, systemd: Systemd::of_this_process(), orders: None };
+    serve_with(options, settings, limits, starter, given)
 }
 
-/// Serves with these settings and limits; `orders` in place of signals.
+/// What a daemon is given by who starts it: by systemd, or by a test.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The socket, if it is there already.
+    pub(crate) passed: Option<Passed>,
+    /// Who wants to know how we are.
+    pub(crate) systemd: Systemd,
+    /// What it is told in place of signals.
+    pub(crate) orders: Option<Orders>,
+}
+
+/// Serves with these settings and limits.
 pub(crate) fn serve_with(
     options: ServeOptions,
     settings: Settings,
     limits: Limits,
     starter: Starter,
-    orders: Option<Orders>,
+    given: Given,
 ) -> Result<(), ServeError> {
     let surroundings = Surroundings::of_this_process();
     let ServeOptions { configured, sources, policy_directories: usual, log, set_level } = options;
+    let asked = configured.values.daemon.clone();
     let named = configured.values.settled(&surroundings).daemon;
-    raise_descriptor_limit();
     let state = named.state_directory.path().unwrap_or(Path::new(""));
     let _lock = StateLock::take(state, surroundings.uid)?;
     let directories = reload::directories(&usual, &configured.values, surroundings.uid);
     let policies = PolicySet::load(&directories)?;
-    let socket = named.socket.path().ok_or(ListenError::NoPlace)?;
-    let doors = socket.parent().unwrap_or(Path::new("/"));
+    if let Some(passed) = &given.passed {
+        passed.agrees(asked.socket.path(), asked.group.name())?;
+    }
+    // Doors stand beside our socket. The directory of one that was passed isn't ours to judge.
+    let doors = match &given.passed {
+        Some(_) => state,
+        None => named.socket.path().and_then(Path::parent).ok_or(ListenError::NoPlace)?,
+    };
     let register = Register::open(state, doors, configured.values.runs.parked.number())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -134,13 +175,16 @@ pub(crate) fn serve_with(
             None => None,
         };
         let collector = reload.running.values.telemetry.traces.get().cloned();
-        let listener = Listener::bind(socket, access)?;
-        let orders = orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
+        let listener = match given.passed {
+            Some(passed) => Listener::take(passed)?,
+            None => Listener::bind(named.socket.path().ok_or(ListenError::NoPlace)?, access)?,
+        };
+        let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
+        let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
         let telling = door.map(|door| tell(&daemon, door));
         let traces = collector.map(|collector| trace(&daemon, collector));
-        let launchers = (starter, register);
-        run(Rc::clone(&daemon), listener, orders, launchers, (reload, log)).await;
+        run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;
         }
@@ -156,14 +200,22 @@ pub(crate) fn serve_with(
     result
 }
 
-/// Connections, rings and waiting requests each take descriptors: as many as we may have.
-fn raise_descriptor_limit() {
+/// Connections, rings and waiting requests each take descriptors: as many as we may have. With fewer than our runs take,
+/// runs would fail one by one and by chance, so the daemon doesn't begin.
+fn raise_descriptor_limit(slots: usize) -> Result<(), ServeError> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         tracing::warn!(%error, ?current, "the limit on open files can't be raised");
     }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = descriptors_for(slots);
+    if limit < needed { Err(ServeError::Descriptors { limit, slots, needed }) } else { Ok(()) }
+}
+
+fn descriptors_for(slots: usize) -> u64 {
+    u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS_PER_RUN).saturating_add(DESCRIPTORS)
 }
 
 /// What the daemon is told from outside.
@@ -199,15 +251,24 @@ fn signals() -> io::Result<Orders> {
     Ok(orders)
 }
 
+/// What the daemon hears from and speaks to, beside its launcher.
+struct Outside {
+    listener: Listener,
+    orders: Orders,
+    systemd: Rc<Systemd>,
+}
+
 async fn run(
     daemon: Rc<Daemon>,
-    listener: Listener,
-    mut orders: Orders,
+    outside: Outside,
     (starter, register): (Starter, Register),
     (mut reload, log): (Reload, Option<Log>),
 ) {
+    let Outside { listener, mut orders, systemd } = outside;
     let link = spawn_local(launch_link::keep(Rc::clone(&daemon), starter, register));
     let timer = spawn_local(keep_time(Rc::clone(&daemon)));
+    let reporting = spawn_local(systemd::report(Rc::clone(&daemon), Rc::clone(&systemd)));
+    let watched = spawn_local(systemd::pat_the_watchdog(Rc::clone(&systemd)));
     let handing = log.map(|log| spawn_local(log::hand_over(log)));
     tracing::info!(
         socket = %listener.path.display(),
@@ -222,9 +283,19 @@ async fn run(
         tokio::select! {
             () = daemon.stop.notified() => break,
             Some(order) = orders.recv() => match order {
-                Order::Reload => reload.again(&daemon),
-                Order::Stop if daemon.state.borrow().limits.keep_runs => leave(&daemon),
-                Order::Stop => asked += stop(&daemon, asked),
+                Order::Reload => {
+                    systemd.reloading();
+                    reload.again(&daemon);
+                    systemd.reloaded();
+                }
+                Order::Stop => {
+                    systemd.stopping();
+                    if daemon.state.borrow().limits.keep_runs {
+                        leave(&daemon);
+                    } else {
+                        asked += stop(&daemon, asked);
+                    }
+                }
             },
         }
     }
@@ -239,8 +310,9 @@ async fn run(
         let _late = timeout(LAST_EVENTS_WITHIN, last_events(&daemon)).await;
         launch_link::shut_down(&daemon).await;
     }
-    link.abort();
-    timer.abort();
+    for task in [&link, &timer, &reporting, &watched] {
+        task.abort();
+    }
     // An aborted task is dropped, and with it the socket's name and a launcher that did not end.
     let _ended = accepting.await;
     let _ended = link.await;

@@ -402,6 +402,7 @@ fn documents_name_files_that_exist() {
         "tests/",
         "docs/",
         "systemd/",
+        "packaging/",
         "bench/",
     ];
     for file in files("md") {

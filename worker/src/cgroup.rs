@@ -100,7 +100,7 @@ pub enum Absence {
     )]
     NotMounted,
     /// A controller isn't available in our group.
-    #[error("{} has no {missing} controller; delegate it (Delegate=memory pids cpu in the unit)", path.display())]
+    #[error("{} has no {missing} controller; delegate it (Delegate=cpu io memory pids in the unit)", path.display())]
     NoController {
         /// Our group.
         path: PathBuf,
@@ -132,6 +132,8 @@ pub struct Found {
     pub own: Vec<i32>,
     /// Whether the cpu controller is there, too.
     pub cpu: bool,
+    /// Whether the io controller is.
+    pub io: bool,
 }
 
 /// The group that is ours.
@@ -190,7 +192,12 @@ impl Cgroups {
             }
         }
         let directory = open_group(&found.path)?;
-        let controllers = if found.cpu { "+memory +pids +cpu" } else { "+memory +pids" };
+        let controllers = match (found.cpu, found.io) {
+            (true, true) => "+memory +pids +cpu +io",
+            (true, false) => "+memory +pids +cpu",
+            (false, true) => "+memory +pids +io",
+            (false, false) => "+memory +pids",
+        };
         let done = write(&directory, "cgroup.subtree_control", controllers);
         set(done, &found.path, "cgroup.subtree_control", controllers)?;
         Ok(Self { path: found.path.clone(), directory })
@@ -328,7 +335,7 @@ fn judge(path: PathBuf, family: &[i32]) -> Result<Result<Found, Absence>, Cgroup
     if own.len() > MAX_OWN {
         return Ok(Err(Absence::Shared { pid: own[MAX_OWN], path }));
     }
-    Ok(Ok(Found { path, own, cpu: has("cpu") }))
+    Ok(Ok(Found { path, own, cpu: has("cpu"), io: has("io") }))
 }
 
 /// This process, its ancestors and its children.
@@ -402,7 +409,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             assert_eq!(judged, Err(Absence::NotDelegated { path }));
         } else {
-            assert_eq!(judged, Ok(Found { path, own: Vec::new(), cpu: true }));
+            assert_eq!(judged, Ok(Found { path, own: Vec::new(), cpu: true, io: false }));
         }
     }
 
@@ -418,7 +425,10 @@ mod tests {
             return;
         }
         assert_eq!(judge(path.clone(), &[10]).unwrap(), Err(Absence::Shared { path: path.clone(), pid: 11 }));
-        assert_eq!(judge(path.clone(), &[10, 11]).unwrap(), Ok(Found { path, own: vec![10, 11], cpu: true }));
+        assert_eq!(
+            judge(path.clone(), &[10, 11]).unwrap(),
+            Ok(Found { path, own: vec![10, 11], cpu: true, io: false })
+        );
     }
 
     #[test]

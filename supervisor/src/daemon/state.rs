@@ -67,12 +67,15 @@ pub(crate) struct Daemon {
     pub(crate) adopted: Notify,
     /// Rung once, when a drain has nothing left to wait for.
     pub(crate) stop: Rc<Notify>,
+    /// Rung after each event, for who tells others how we are.
+    pub(crate) changed: Rc<Notify>,
 }
 
 impl Daemon {
     pub(crate) fn new(settings: Settings, limits: Limits, policies: PolicySet, figures: Figures) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
+        let changed = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
             let state = State {
                 daemon: Weak::clone(daemon),
@@ -92,6 +95,7 @@ impl Daemon {
                 armed: Cell::new(None),
                 timer: Rc::clone(&timer),
                 stop: Rc::clone(&stop),
+                changed: Rc::clone(&changed),
                 settings: settings.clone(),
                 limits,
             };
@@ -99,7 +103,17 @@ impl Daemon {
             let homes = Homes::new(settings.home_of, homes::FRESH_FOR);
             let aside = Aside::default();
             let adopted = Notify::new();
-            Self { state: RefCell::new(state), settings, homes, received, aside, timer, adopted, stop }
+            Self {
+                state: RefCell::new(state),
+                settings,
+                homes,
+                received,
+                aside,
+                timer,
+                adopted,
+                stop,
+                changed,
+            }
         })
     }
 }
@@ -129,6 +143,7 @@ pub(crate) struct State {
     pub(crate) armed: Cell<Option<u64>>,
     timer: Rc<Notify>,
     stop: Rc<Notify>,
+    changed: Rc<Notify>,
     pub(super) settings: Settings,
     pub(crate) limits: Limits,
 }
@@ -173,6 +188,7 @@ impl State {
             }
         }
         self.is_handling = false;
+        self.changed.notify_one();
         self.links.nudge_relays();
         let next = self.dispatcher.next_deadline();
         if next.is_some_and(|next| self.armed.get().is_none_or(|armed| next < armed)) {

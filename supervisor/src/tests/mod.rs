@@ -19,6 +19,7 @@ mod life;
 mod metrics;
 mod reload;
 mod said;
+mod service;
 mod specs;
 mod stage;
 mod traces;

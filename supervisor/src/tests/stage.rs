@@ -37,7 +37,8 @@ use crate::limits::Limits;
 use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
 use crate::reload::SetLevel;
-use crate::serve::{Order, ServeOptions, serve_with};
+use crate::serve::{Given, Order, ServeOptions, serve_with};
+use crate::systemd::Systemd;
 use crate::traces::Collector;
 
 /// The longest that anything here is waited for.
@@ -81,6 +82,8 @@ pub(super) struct Changes {
     pub(super) metrics: bool,
     /// Where spans are sent.
     pub(super) traces: Option<Collector>,
+    /// Where the daemon tells how it is.
+    pub(super) notify: Option<PathBuf>,
 }
 
 impl Default for Changes {
@@ -98,6 +101,7 @@ impl Default for Changes {
             memory: None,
             metrics: false,
             traces: None,
+            notify: None,
         }
     }
 }
@@ -165,7 +169,9 @@ impl Stage {
             let set_level: SetLevel = Box::new(move |level| set_levels.lock().unwrap().push(level));
             let set_level = Some(set_level);
             let options = ServeOptions { configured, sources, policy_directories, log: None, set_level };
-            serve_with(options, settings, limits, starter, Some(received)).unwrap();
+            let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
+            let given = Given { orders: Some(received), systemd, passed: None };
+            serve_with(options, settings, limits, starter, given).unwrap();
         });
         let stage = Self {
             directory,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use stockade_protocol::spec::Limits;
+use stockade_protocol::spec::{IoPriority, Limits};
 
 use super::{CgroupError, HIGH, OWN_PROCESSES, set, write};
 
@@ -287,6 +287,20 @@ impl RunCgroup {
     }
 }
 
+/// The part of the disk's time that a best-effort level weighs, 0 first: 100 is what a group has by itself, and level 4 a
+/// process.
+const IO_WEIGHTS: [u32; 8] = [400, 280, 200, 140, 100, 70, 50, 35];
+/// That of who wants it only when nobody else does: the least there is.
+const IO_IDLE: u32 = 1;
+
+fn io_weight(priority: IoPriority) -> u32 {
+    let last = IO_WEIGHTS[IO_WEIGHTS.len() - 1];
+    match priority {
+        IoPriority::Idle => IO_IDLE,
+        IoPriority::BestEffort(level) => IO_WEIGHTS.get(usize::from(level)).copied().unwrap_or(last),
+    }
+}
+
 /// One file and what is written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
@@ -311,6 +325,8 @@ fn settings(limits: &Limits) -> Vec<Setting> {
     push("pids.max", processes.to_string(), true);
     // The same scale as nice, made for this: 0 is weight 100.
     push("cpu.weight.nice", limits.nice.min(19).to_string(), false);
+    // Where the kernel shares the disk by weight. Which schedulers heed a process's own priority is another matter.
+    push("io.weight", io_weight(limits.io_priority).to_string(), false);
     settings
 }
 
@@ -323,7 +339,6 @@ fn entry(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use std::fs;
-    use stockade_protocol::spec::IoPriority;
 
     fn limits() -> Limits {
         Limits {
@@ -364,11 +379,22 @@ mod tests {
                 "memory.swap.max=0",
                 "memory.oom.group=1",
                 "pids.max=129",
-                "cpu.weight.nice=5"
+                "cpu.weight.nice=5",
+                "io.weight=100"
             ]
         );
         let free = Limits { memory: None, ..limits() };
         assert!(super::settings(&free).iter().all(|setting| setting.file != "memory.max"));
+    }
+
+    #[test]
+    fn a_lower_io_priority_weighs_less_and_idle_least() {
+        let mut weights: Vec<u32> = (0..8).map(|level| io_weight(IoPriority::BestEffort(level))).collect();
+        weights.push(io_weight(IoPriority::Idle));
+        assert!(weights.windows(2).all(|pair| pair[0] > pair[1]), "{weights:?}");
+        // The kernel's bounds.
+        assert!(weights.iter().all(|weight| (1..=10_000).contains(weight)));
+        assert_eq!(io_weight(IoPriority::BestEffort(200)), io_weight(IoPriority::BestEffort(7)));
     }
 
     #[test]

@@ -345,6 +345,8 @@ impl Skeleton<'_> {
         }
         let host = host_proc.ok_or_else(|| failed(STAGE, libc::ENOENT, target.clone()))?;
         let tree = mounts::clone_tree(host).at(STAGE, target.clone())?;
+        // What hangs in it (systemd's automount for binfmt_misc) stays in the mount table, and is looked at like the rest.
+        mounts::restrict_tree(tree.as_fd(), mounts::INERT, None).at(STAGE, target.clone())?;
         mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, target.clone())
     }
 

@@ -1,0 +1,476 @@
+#!/bin/bash
+# The checks of tests/vm/run.sh, in order, within the machine. Each function `check_…` is one; it fails with its first
+# command that fails, and what it said is printed then. They build on each other: the package is installed by the first
+# and purged by the last.
+#
+#   guest.sh FOLDER [NAME…]      the folder that run.sh has filled; only these checks
+set -uo pipefail
+folder=${1:?the folder with the package}
+shift
+cd "$folder" || exit 2
+
+unit() { systemctl show --property "$1" --value "${2:-stockade.service}"; }
+main_pid() { unit MainPID; }
+group() { echo "/sys/fs/cgroup$(unit ControlGroup)"; }
+
+# Waits up to so many seconds until a command succeeds.
+within() {
+    local seconds=$1 until=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < until)) || { echo "not within $seconds s: $*"; return 1; }
+        sleep 0.1
+    done
+}
+
+# A command as somebody, in a home of his own and nothing of root's environment.
+as() {
+    local name=$1
+    shift
+    local uid
+    uid=$(id -u "$name")
+    (cd "/home/$name/work" && exec setpriv --reuid "$name" --regid "$name" --init-groups \
+        env -i HOME="/home/$name" USER="$name" XDG_RUNTIME_DIR="/run/user/$uid" PATH=/usr/bin:/bin LANG=C.UTF-8 "$@")
+}
+
+# A subcommand through a daemon, and never without one: ann asks the machine's, bob his own.
+ask() { # name, subcommand, the rest
+    local socket=/run/stockade/stockade.sock
+    [[ $1 != bob ]] || socket=/run/user/$(id -u bob)/stockade/stockade.sock
+    if [[ $1 == root ]]; then (cd /root && stockade "$2" --socket "$socket" "${@:3}"); else as "$1" stockade "$2" --socket "$socket" "${@:3}"; fi
+}
+
+# What a command ends with.
+status_of() {
+    local status=0
+    "$@" >/tmp/said 2>&1 || status=$?
+    echo "$status"
+}
+
+expect_status() {
+    local expected=$1 status
+    shift
+    status=$(status_of "$@")
+    [[ $status == "$expected" ]] || { echo "ended with $status, not $expected: $*"; cat /tmp/said; return 1; }
+}
+
+# errexit looks past a plain `!`.
+absent() { if "$@"; then echo "still there: $*"; return 1; fi; }
+said() { grep -qF -- "$1" /tmp/said || { echo "doesn't say: $1"; cat /tmp/said; return 1; }; }
+serves() { ask ann run -- true; }
+
+# Every name on disk that a package could leave, but for what dpkg and the journal keep for themselves, and for the
+# caches that policies give whoever runs something.
+names() {
+    {
+        find /etc /usr /var /opt /root -xdev \
+            \( -path /var/lib/dpkg -o -path /var/log/journal -o -path /var/log/dpkg.log -o -path /var/cache -o -path /root/.cache -o -path /var/lib/systemd/catalog \) -prune \
+            -o -print
+        find /run -maxdepth 1 -name 'stockade*'
+    } | sort
+}
+
+people() {
+    local name
+    for name in "$@"; do
+        id "$name" >/dev/null 2>&1 || useradd --create-home "$name"
+        install -d -o "$name" -g "$name" "/home/$name/work"
+    done
+}
+
+drop_in() { # name, lines
+    mkdir -p /run/systemd/system/stockade.service.d
+    printf '%s\n' "${@:2}" >"/run/systemd/system/stockade.service.d/$1.conf"
+    systemctl daemon-reload
+}
+no_drop_in() {
+    rm -rf /run/systemd/system/stockade.service.d
+    systemctl daemon-reload
+    systemctl reset-failed stockade.service stockade.socket 2>/dev/null || true
+}
+fresh() { # the service as after a boot: the socket listens, nobody is there, no policy but the shipped ones
+    no_drop_in
+    rm -f /etc/stockade/policies/*
+    systemctl stop stockade.service
+    systemctl restart stockade.socket
+}
+
+check_package_installs_and_enables_the_socket() {
+    people ann bob
+    names >/tmp/names-before
+    dpkg -i ./*.deb
+    usermod -a -G stockade ann
+    systemctl is-enabled stockade.socket
+    systemctl is-active stockade.socket
+    [[ $(systemctl is-active stockade.service) == inactive ]]
+    [[ -d /etc/stockade/policies && -x /usr/bin/stockade ]]
+    dpkg --verify stockade
+}
+
+check_units_are_what_systemd_expects() {
+    local known said one
+    known=$(systemctl --version | awk 'NR == 1 { print $2 }')
+    said=$(systemd-analyze verify --man=no stockade.service stockade.socket 2>&1 || true)
+    said+=$(XDG_RUNTIME_DIR=/run systemd-analyze verify --man=no --user stockade.service stockade.socket 2>&1 || true)
+    # DelegateSubgroup= came with 254; before it we move ourselves.
+    ((known >= 254)) || said=$(grep -v DelegateSubgroup <<<"$said" || true)
+    [[ -z $said ]] || { echo "$said"; return 1; }
+    for one in /usr/lib/systemd/{system,user}/stockade.service; do
+        systemd-analyze security --offline=true --no-pager "$one" | tail -n 1 || true
+    done >/tmp/exposure
+}
+
+check_socket_is_the_groups_and_nobody_elses() {
+    [[ $(stat -c '%U %G %a' /run/stockade/stockade.sock) == 'root stockade 660' ]]
+    expect_status 125 as bob stockade run --socket /run/stockade/stockade.sock -- true
+    said 'Permission denied'
+    [[ $(systemctl is-active stockade.service) == inactive ]]
+}
+
+check_first_connection_starts_the_daemon() {
+    [[ $(systemctl is-active stockade.service) == inactive ]]
+    [[ $(ask ann run -- echo activated) == activated ]]
+    systemctl is-active stockade.service
+    [[ $(unit StatusText) =~ running ]]
+}
+
+check_daemon_is_in_no_mount_namespace_of_its_own() {
+    local ours theirs
+    ours=$(readlink "/proc/$(main_pid)/ns/mnt")
+    theirs=$(readlink /proc/1/ns/mnt)
+    echo "$ours $theirs"
+    [[ $ours == "$theirs" ]]
+}
+
+check_every_policy_works_under_the_units_hardening() {
+    local policy
+    for policy in strict default build loopback moderate minimal; do
+        # An older kernel's refusals have a check of their own.
+        if [[ -e $folder/older && $policy == m* ]]; then continue; fi
+        [[ $(ask ann run --policy "$policy" -- sh -c 'echo is $((40 + 2)); uname -r >/dev/null') == 'is 42' ]]
+        [[ $(ask root run --policy "$policy" -- sh -c 'echo is $((40 + 2))') == 'is 42' ]]
+    done
+    ask ann run --policy default -- sh -c 'echo kept > made'
+    [[ $(cat /home/ann/work/made) == kept && $(stat -c %U /home/ann/work/made) == ann ]]
+    # With files written, loopback used, a process killed.
+    ask ann run --policy build -- sh -c 'sleep 60 & kill $!; wait $! 2>/dev/null; test $? -eq 143'
+}
+
+# Only where the kernel is older than the policies ask for.
+check_older_kernel_is_refused_what_it_lacks() {
+    expect_status 125 ask ann run --policy moderate -- true
+    said 'cannot apply Landlock: ABI 4 (this kernel has 2)'
+    expect_status 125 ask ann run --policy minimal -- true
+    said 'cannot apply Landlock: ABI 6 (this kernel has 2)'
+    # What doesn't need it holds without, and says so.
+    ask ann run --policy strict -- true
+}
+
+check_doctor_finds_every_level() {
+    local policies=(strict moderate minimal) name
+    [[ ! -e $folder/older ]] || policies=(strict)
+    as ann stockade doctor --json >/tmp/ann-doctor || true
+    stockade doctor --json >/tmp/root-doctor || true
+    for name in "${policies[@]}"; do
+        grep -Eq "\"name\":\"$name\",[^}]*\"works\":true|\"$name\"[^}]*(works|yes)" /tmp/root-doctor || { cat /tmp/root-doctor; return 1; }
+    done
+    expect_status 0 stockade doctor
+    expect_status 0 as ann stockade doctor
+}
+
+check_memory_max_ends_a_hog_within_its_own_group() {
+    local before neighbour
+    before=$(main_pid)
+    neighbour=$(ask ann run --detach -- sleep 300)
+    expect_status 137 ask ann run --memory 48MiB -- tail /dev/zero
+    journalctl -k --no-pager | grep -e 'oom_memcg=/system.slice/stockade.service/run-' >/dev/null
+    [[ $(main_pid) == "$before" && $(unit NRestarts) == 0 ]]
+    ask ann ps | grep -e "$neighbour" >/dev/null
+    ask ann kill "$neighbour"
+    ask ann run --json -- true | grep -e '"memory_mechanism":"cgroup"' >/dev/null
+}
+
+check_limits_stand_in_the_runs_group() {
+    local id one found=''
+    id=$(ask ann run --detach --memory 64MiB -- sleep 300)
+    # A parked worker's group has the id that it was made under, so its limit tells it.
+    for one in "$(group)"/run-*; do
+        if [[ $(cat "$one/memory.max") == $((64 << 20)) ]]; then found=$one; fi
+    done
+    [[ -n $found ]]
+    [[ $(cat "$found/memory.oom.group") == 1 && $(cat "$found/memory.high") != max ]]
+    [[ ! -e $found/memory.swap.max || $(cat "$found/memory.swap.max") == 0 ]]
+    [[ $(cat "$found/pids.max") =~ ^[0-9]+$ && $(cat "$found/cpu.weight.nice") =~ ^[0-9]+$ ]]
+    # The kernel shares the disk by weight only if it was built so.
+    [[ ! -e $found/io.weight || $(cat "$found/io.weight") == 'default '* ]]
+    grep -w io "$(group)/cgroup.subtree_control"
+    ask ann kill "$id"
+}
+
+check_pids_max_stops_a_fork_bomb() {
+    local before
+    before=$(main_pid)
+    printf 'extends = "default"\n[limits]\nprocesses = 40\n' >/etc/stockade/policies/few.toml
+    systemctl reload stockade.service
+    within 20 ask ann run --policy few -- true
+    expect_status 125 ask ann run --policy few --timeout 60s -- sh -c 'b() { b | b & b; }; b'
+    said 'ended over its processes: '
+    [[ $(main_pid) == "$before" ]]
+    within 20 serves
+    [[ $(ask ann ps | wc -l) -le 1 ]]
+    rm /etc/stockade/policies/few.toml
+}
+
+check_ready_comes_after_the_launcher() {
+    fresh
+    systemctl start stockade.service
+    # Whoever waited for the start finds a launcher, and it was there first.
+    local launcher born ready
+    launcher=$(ask root status --json | grep -o '"launcher_pid":[0-9]*' | cut -d: -f2)
+    born=$(cut -d' ' -f22 "/proc/$launcher/stat")
+    ready=$(unit ActiveEnterTimestampMonotonic)
+    ((born * 1000000 / $(getconf CLK_TCK) <= ready))
+}
+
+check_no_ready_without_a_launcher() {
+    fresh
+    # Room for the daemon and its log's thread, and for nothing more.
+    drop_in few-tasks '[Service]' TasksMax=2 TimeoutStartSec=8 Restart=no
+    local status=0
+    systemctl start stockade.service || status=$?
+    ((status != 0))
+    [[ $(unit Result) == timeout ]]
+    fresh
+    serves
+}
+
+check_watchdog_restarts_a_daemon_that_hangs() {
+    fresh
+    drop_in watchdog '[Service]' WatchdogSec=3
+    systemctl start stockade.service
+    local before
+    before=$(main_pid)
+    sleep 5
+    # It lives: longer than its watchdog's time.
+    [[ $(main_pid) == "$before" ]]
+    kill -STOP "$before"
+    within 90 restarted "$before"
+    journalctl -q --no-pager -u stockade.service | grep -e 'Watchdog timeout' >/dev/null
+    serves
+}
+restarted() { [[ $(main_pid) != "$1" && $(main_pid) != 0 ]]; }
+
+check_killed_daemon_is_started_again() {
+    fresh
+    systemctl start stockade.service
+    local before
+    before=$(main_pid)
+    kill -KILL "$before"
+    within 30 restarted "$before"
+    serves
+}
+
+check_reload_takes_good_policies_and_keeps_the_old_for_bad_ones() {
+    fresh
+    systemctl start stockade.service
+    local before
+    before=$(main_pid)
+    printf 'extends = "default"\n' >/etc/stockade/policies/mine.toml
+    systemctl reload stockade.service
+    within 20 ask ann run --policy mine -- true
+    printf 'no-such-key = 1\n' >/etc/stockade/policies/bad.toml
+    systemctl reload stockade.service
+    within 20 told 'the policies are bad; the old ones stay'
+    ask ann run --policy mine -- true
+    [[ $(main_pid) == "$before" && $(systemctl is-active stockade.service) == active ]]
+    rm /etc/stockade/policies/*.toml
+}
+told() { journalctl -q --no-pager -u stockade.service | grep -F "$1" >/dev/null; }
+
+check_bad_configuration_ends_with_its_status_and_no_loop() {
+    fresh
+    printf 'no-such-key = 1\n' >/etc/stockade/policies/bad.toml
+    local status=0
+    systemctl start stockade.service || status=$?
+    ((status != 0))
+    [[ $(unit ExecMainStatus) == 78 && $(unit NRestarts) == 0 ]]
+    sleep 3
+    [[ $(unit NRestarts) == 0 ]]
+    # Whoever connects starts it again, a few times and no more; then nobody listens, and says so.
+    fresh
+    printf 'no-such-key = 1\n' >/etc/stockade/policies/bad.toml
+    journalctl --sync
+    local mark starts
+    mark=$(journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p')
+    expect_status 125 as ann timeout 60 stockade run --socket /run/stockade/stockade.sock -- true
+    within 60 socket_has_failed
+    expect_status 125 ask ann run -- true
+    journalctl --sync
+    starts=$(journalctl -q --no-pager --after-cursor="$mark" -u stockade.service -o cat | grep -c '^Starting ')
+    echo "$starts starts"
+    ((starts >= 1 && starts <= 5))
+    rm /etc/stockade/policies/bad.toml
+    fresh
+    serves
+}
+
+socket_has_failed() { [[ $(systemctl is-active stockade.socket) == failed ]]; }
+
+check_second_daemon_is_refused_with_its_status() {
+    serves
+    expect_status 69 stockade serve
+    said "$(main_pid)"
+    serves
+}
+
+check_socket_of_another_type_is_refused_with_its_status() {
+    systemd-socket-activate --seqpacket --fdname=clients -l /run/stockade-wrong.sock stockade serve --state-directory /run/stockade-wrong >/tmp/wrong 2>&1 &
+    local activating=$!
+    within 20 test -S /run/stockade-wrong.sock
+    # Any connection starts it.
+    perl -MSocket -e 'socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, sockaddr_un("/run/stockade-wrong.sock")) or die $!'
+    local status=0
+    wait "$activating" || status=$?
+    rm -rf /run/stockade-wrong*
+    [[ $status == 78 ]] || { echo "ended with $status"; cat /tmp/wrong; return 1; }
+    grep -q "isn't a Unix stream socket" /tmp/wrong
+}
+
+check_stop_leaves_no_process_and_no_group() {
+    serves
+    ask ann run --detach -- sleep 300
+    systemctl stop stockade.service
+    [[ $(systemctl is-active stockade.service) == inactive ]]
+    [[ ! -e /sys/fs/cgroup/system.slice/stockade.service ]]
+    # The socket listens on; who connects starts another.
+    [[ -S /run/stockade/stockade.sock ]]
+    serves
+}
+
+check_users_unit_works_without_root() {
+    local policy
+    # The machine has no module of PAM for it, which a login would have.
+    mkdir -p /run/systemd/system/user@.service.d
+    printf '[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\n' >/run/systemd/system/user@.service.d/plain.conf
+    systemctl daemon-reload
+    systemctl start "user@$(id -u bob).service" || { journalctl -q --no-pager -u "user@$(id -u bob)" -u "user-runtime-dir@$(id -u bob)" | tail; return 1; }
+    within 30 test -S "/run/user/$(id -u bob)/systemd/private"
+    as bob systemctl --user enable --now stockade.socket
+    [[ $(ask bob run -- echo mine) == mine ]]
+    as bob systemctl --user is-active stockade.service
+    [[ $(ask bob run -- id -u) == "$(id -u bob)" ]]
+    for policy in strict build loopback moderate minimal; do
+        # An older kernel's refusals have a check of their own.
+        if [[ -e $folder/older && $policy == m* ]]; then continue; fi
+        [[ $(ask bob run --policy "$policy" -- sh -c 'echo is $((40 + 2))') == 'is 42' ]]
+    done
+    # Its own daemon, not the system's: that one wouldn't have him.
+    ask bob status --json | grep -e "\"pid\":$(as bob systemctl --user show -p MainPID --value stockade.service)" >/dev/null
+    ask bob run --json -- true | grep -e '"memory_mechanism":"cgroup"' >/dev/null
+    expect_status 137 ask bob run --memory 48MiB -- tail /dev/zero
+    as bob systemctl --user disable --now stockade.socket stockade.service
+    [[ ! -e /run/user/$(id -u bob)/stockade/stockade.sock ]]
+    systemctl stop "user@$(id -u bob).service"
+}
+
+check_journal_has_the_daemons_lines() {
+    journalctl --sync
+    told 'serving'
+    told 'accepted'
+}
+
+check_upgrade_replaces_the_daemon_and_keeps_socket_and_policies() {
+    fresh
+    serves
+    local before socket
+    before=$(main_pid) socket=$(stat -c %i /run/stockade/stockade.sock)
+    printf 'extends = "default"\n' >/etc/stockade/policies/mine.toml
+    dpkg -i ./*.deb
+    within 30 restarted "$before"
+    [[ $(stat -c %i /run/stockade/stockade.sock) == "$socket" ]]
+    ask ann run --policy mine -- true
+    rm /etc/stockade/policies/mine.toml
+}
+
+check_socket_that_was_switched_off_stays_off_after_an_upgrade() {
+    systemctl disable --now stockade.socket stockade.service
+    dpkg -i ./*.deb
+    [[ $(systemctl is-enabled stockade.socket) == disabled ]]
+    systemctl enable --now stockade.socket
+    serves
+}
+
+check_remove_keeps_policies_and_purge_leaves_nothing() {
+    printf 'extends = "default"\n' >/etc/stockade/policies/mine.toml
+    serves
+    dpkg -r stockade
+    [[ -e /etc/stockade/policies/mine.toml ]]
+    [[ ! -e /usr/bin/stockade && ! -S /run/stockade/stockade.sock ]]
+    [[ $(systemctl is-active stockade.service) == inactive ]]
+    absent pgrep -x stockade
+    dpkg -P stockade
+    names >/tmp/names-after
+    diff /tmp/names-before /tmp/names-after
+    absent getent group stockade
+}
+
+check_install_script_installs_and_removes() {
+    names >/tmp/names-before
+    mkdir /tmp/unpacked
+    tar -xf ./*.tar.gz -C /tmp/unpacked
+    local script
+    script=$(echo /tmp/unpacked/*/install.sh)
+    sh "$script" --dry-run >/tmp/said
+    said 'would: '
+    names | diff /tmp/names-before -
+    sh "$script"
+    systemctl enable --now stockade.socket
+    usermod -a -G stockade ann
+    [[ $(as ann /usr/local/bin/stockade run --socket /run/stockade/stockade.sock -- echo unpacked) == unpacked ]]
+    [[ $(readlink "/proc/$(main_pid)/exe") == /usr/local/bin/stockade ]]
+    sh "$script" --uninstall
+    absent pgrep -x stockade
+    rm -rf /etc/stockade /var/lib/stockade /var/log/stockade /run/stockade
+    gpasswd -d ann stockade
+    groupdel stockade
+    names | grep -v '/usr/local/' >/tmp/names-after
+    diff <(grep -v '/usr/local/' /tmp/names-before) /tmp/names-after
+    [[ -z $(find /usr/local /etc/systemd -name '*stockade*') ]]
+    # A user's own, without root. What his own runs and daemon leave is his.
+    find /home/bob -not -path '*/.cache*' -not -path '*/.local/state*' | sort >/tmp/names-before
+    as bob sh "$script" --user
+    [[ $(as bob /home/bob/.local/bin/stockade run --embedded -- echo mine) == mine ]]
+    as bob sh "$script" --uninstall --user
+    find /home/bob -not -path '*/.cache*' -not -path '*/.local/state*' -not -type d | sort >/tmp/names-after
+    diff <(grep -Fxf /tmp/names-after /tmp/names-before) /tmp/names-after
+}
+
+# Each alone, in a shell that stops at the first failure.
+passed=0 failed=0
+if (($# == 0)); then
+    mapfile -t checks < <(sed -n 's/^\(check_[a-z_]*\)() {$/\1/p' "$0")
+    [[ -e $folder/older ]] || mapfile -t checks < <(printf '%s\n' "${checks[@]}" | grep -v '^check_older_')
+else
+    checks=("$@")
+fi
+for check in "${checks[@]}"; do
+    began=$SECONDS
+    (
+        set -e
+        trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
+        set -E
+        "$check"
+    ) >/tmp/check-output 2>&1 </dev/null
+    status=$?
+    if ((status == 0)); then
+        passed=$((passed + 1))
+        echo "ok ${check#check_} ($((SECONDS - began)) s)"
+    else
+        failed=$((failed + 1))
+        echo "FAILED ${check#check_}"
+        sed 's/^/    /' /tmp/check-output | tail -n 30
+    fi
+done
+cat /tmp/exposure 2>/dev/null
+echo "checks: $passed passed, $failed failed; kernel $(uname -r), systemd $(systemctl --version | awk 'NR == 1 { print $2 }')"
+((failed == 0))

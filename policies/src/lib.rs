@@ -19,7 +19,7 @@
 //! It must never widen: an unknown key, a missing unit, an ambiguous path or a value that a level can't hold is
 //! an error, not a default. `docs/policies.md` is the reference for authors.
 //!
-//! Reading order: [`position`], [`error`], `amount`, `place`, `names`, `tree`, `document`, `inherit`, [`policy`],
+//! Reading order: `said`, [`position`], [`error`], `amount`, `place`, `names`, `tree`, `document`, `inherit`, [`policy`],
 //! [`set`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ pub mod position;
 mod reader;
 pub mod resolve;
 mod rule;
+mod said;
 pub mod set;
 mod shipped;
 pub mod syscalls;
@@ -48,4 +49,5 @@ pub use explain::{Answer, Question};
 pub use policy::Policy;
 pub use position::Position;
 pub use resolve::{Confines, ResolveError, ResolveRequest, Resolved, Subject, Surroundings, resolve};
+pub use said::Said;
 pub use set::{PolicySet, Source, Trust, UnknownPolicy};

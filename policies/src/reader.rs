@@ -100,14 +100,19 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of texts. Present and empty is something else than absent.
+    /// A list of texts. Present and empty is something else than absent. `built` is `parse` for a shipped policy's, in
+    /// which nothing is wrong.
     pub(crate) fn list<T>(
         &self,
         key: &str,
         expected: impl Display + Copy,
         parse: impl Fn(&str) -> Result<T, String>,
+        built: impl Fn(&'static str) -> T,
     ) -> Result<Option<Vec<Located<T>>>, PolicyError> {
         self.elements(key, expected, |element| {
+            if let Some(text) = element.as_built_text() {
+                return Ok(Located::new(built(text), element.at()));
+            }
             let text = element.as_text().ok_or_else(|| self.wrong_type(key, element, expected))?;
             parse_at(key, expected, text, element.at(), &parse)
         })

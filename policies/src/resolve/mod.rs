@@ -23,6 +23,7 @@ use stockade_protocol::spec::{Level, NetworkMode, RunAs, SandboxSpec};
 
 pub use error::ResolveError;
 pub(crate) use surroundings::{Origin, Variables, allowing};
+use visible::Seen;
 pub(crate) use visible::{Guard, Visible};
 
 use crate::names::User;
@@ -71,7 +72,6 @@ pub struct Confines {
     pub encoded: usize,
     pub(crate) policy: Policy,
     pub(crate) roots: Roots,
-    pub(crate) visible: Visible,
 }
 
 /// What a tool finds around it that its spec says nothing of: each request's own.
@@ -116,15 +116,15 @@ impl Confines {
     pub fn of(policy: &Policy, subject: &Subject) -> Result<Self, ResolveError> {
         may_have_network(policy, subject)?;
         let roots = request::roots(policy, subject)?;
-        let visible = Visible::new(policy, &roots)?;
+        let Seen { mounts, deny, deny_elsewhere, protect } = Visible::new(policy, &roots)?.seen();
         let mut spec = SandboxSpec {
             policy: policy.name.clone(),
             digest: [0; 32],
             level: policy.level.value,
-            mounts: visible.mounts(),
-            deny: visible.deny.iter().map(|guard| guard.path.clone()).collect(),
-            deny_elsewhere: visible.deny_elsewhere.clone(),
-            protect: visible.protect.iter().map(|guard| guard.path.clone()).collect(),
+            mounts,
+            deny,
+            deny_elsewhere,
+            protect,
             network: policy.network.clone(),
             limits: limits::limits(policy, &subject.overrides)?,
             seccomp: policy.filter.spec.clone(),
@@ -133,7 +133,7 @@ impl Confines {
         };
         let encoded;
         (spec.digest, encoded) = digest(&spec)?;
-        Ok(Self { spec: Arc::new(spec), encoded, policy: policy.clone(), roots, visible })
+        Ok(Self { spec: Arc::new(spec), encoded, policy: policy.clone(), roots })
     }
 
     /// What a request finds within these confines. `cwd`: if another than the workspace.
@@ -145,11 +145,16 @@ impl Confines {
         cwd: Option<&Path>,
         environment: &[(Bytes, Bytes)],
     ) -> Result<Surroundings, ResolveError> {
-        let cwd = surroundings::cwd(cwd, &self.roots, &self.visible)?;
+        let cwd = surroundings::cwd(cwd, self)?;
         let variables = self.variables(environment)?.into_iter();
         let environment =
             variables.map(|(name, variable)| (name.into(), Bytes(variable.value.into_owned()))).collect();
         Ok(Surroundings { environment, cwd })
+    }
+
+    /// What can be seen, with the rules behind it: worked out again where somebody asks for them.
+    pub(crate) fn visible(&self) -> Result<Visible<'_>, ResolveError> {
+        Visible::new(&self.policy, &self.roots)
     }
 
     pub(crate) fn variables<'a>(

@@ -14,6 +14,7 @@ use crate::document::Syscalls;
 use crate::error::{PolicyError, Problem};
 use crate::nearest::{nearest_first, probably_meant};
 use crate::position::{Located, Position};
+use crate::said::Said;
 
 /// Answered `ENOSYS` where they aren't allowed, as an older kernel would: libraries then fall back. Of the first
 /// two a filter can't read the arguments, the others are new enough that programs try them first.
@@ -147,7 +148,7 @@ impl Plan {
         }
         let profile = &self.profile.value;
         if let Some(entry) = self.list.entry(call) {
-            let at = Position { file: Arc::from(entry.file), line: entry.line, column: 1 };
+            let at = Position { file: Said::Built(entry.file), line: entry.line, column: 1 };
             return (format!("profile `{profile}`: {name}: {}", entry.reason), at);
         }
         let why = NEVER.entry(call).map_or(String::new(), |entry| format!(": {}", entry.reason));

@@ -92,25 +92,46 @@ fn variable(text: &OsStr) -> Result<Variable, String> {
 }
 
 impl Arguments {
-    /// As clap parses them. `run -- COMMAND…`, which is what most runs are, has no options to be told from anything, and clap
-    /// takes as long to learn what there could be as a namespace takes to be made.
+    /// As clap parses them. What most runs are has no options to be told from anything, and clap takes as long to learn what
+    /// there could be as a namespace takes to be made.
     pub(crate) fn parse_quickly(words: Vec<OsString>) -> Result<Self, clap::Error> {
-        match &words[..] {
-            [_, dashes, command @ ..] if dashes == "--" && !command.is_empty() => Ok(Self {
-                policy: DEFAULT_POLICY.to_owned(),
-                workspace: None,
-                timeout: None,
-                memory: None,
-                env: Vec::new(),
-                detach: false,
-                json: false,
-                socket: None,
-                embedded: false,
-                verbose: false,
-                command: command.to_vec(),
-            }),
-            _ => <Self as clap::Parser>::try_parse_from(words),
+        match Self::plain(&words) {
+            Some(plain) => Ok(plain),
+            None => <Self as clap::Parser>::try_parse_from(words),
         }
+    }
+
+    /// The plainest command lines: `run`, perhaps `--embedded` and a policy, each once, `--` and the command. `None`: clap is to
+    /// say what it is.
+    fn plain(words: &[OsString]) -> Option<Self> {
+        let mut words = words.get(1..)?.iter();
+        let (mut embedded, mut policy) = (false, None);
+        loop {
+            match words.next()?.to_str()? {
+                "--" => break,
+                "--embedded" if !embedded => embedded = true,
+                "-p" | "--policy" if policy.is_none() => {
+                    let name = words.next()?.to_str()?;
+                    policy = Some(name).filter(|name| !name.is_empty() && !name.starts_with('-'));
+                    policy?;
+                }
+                _ => return None,
+            }
+        }
+        let command: Vec<_> = words.cloned().collect();
+        (!command.is_empty()).then(|| Self {
+            policy: policy.unwrap_or(DEFAULT_POLICY).to_owned(),
+            workspace: None,
+            timeout: None,
+            memory: None,
+            env: Vec::new(),
+            detach: false,
+            json: false,
+            socket: None,
+            embedded,
+            verbose: false,
+            command,
+        })
     }
 
     /// Whether the policy is a file's path, not a name.
@@ -320,7 +341,15 @@ mod tests {
 
     #[test]
     fn what_is_parsed_quickly_is_parsed_alike() {
-        let table: [&[&str]; 6] = [
+        let table: [&[&str]; 14] = [
+            &["run", "--embedded", "--", "true"],
+            &["run", "--embedded", "-p", "strict", "--", "true", "--embedded"],
+            &["run", "--policy", "x", "--", "-p", "y"],
+            &["run", "--embedded", "--embedded", "--", "true"],
+            &["run", "-p", "x", "-p", "y", "--", "true"],
+            &["run", "-p", "--", "true"],
+            &["run", "-p", "-x", "--", "true"],
+            &["run", "-p", "", "--", "true"],
             &["run", "--", "true"],
             &["run", "--", "--odd", "--", "-p", "x"],
             &["run", "--", ""],

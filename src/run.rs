@@ -1,7 +1,6 @@
 //! `stockade run`: one command, confined; through the daemon where there is one, else by ourselves.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -255,14 +254,15 @@ fn request(arguments: &Arguments) -> Result<Request, CliError> {
     if arguments.detach {
         return Ok(request.detach());
     }
+    // Not by the handles of the standard library, which have buffers.
     let own = |fd: std::os::fd::BorrowedFd<'_>| {
         fd.try_clone_to_owned().map_err(CliError::io("duplicate a standard descriptor"))
     };
-    let request = request.stdin_from(own(std::io::stdin().as_fd())?);
+    let request = request.stdin_from(own(rustix::stdio::stdin())?);
     if arguments.json {
         return Ok(request);
     }
-    Ok(request.output_to(own(std::io::stdout().as_fd())?, own(std::io::stderr().as_fd())?))
+    Ok(request.output_to(own(rustix::stdio::stdout())?, own(rustix::stdio::stderr())?))
 }
 
 /// Refuses by name what no message could carry; the supervisor checks the rest.

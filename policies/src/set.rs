@@ -141,7 +141,8 @@ impl PolicySet {
         if !all.iter().any(|source| source.name == name) {
             return Self::of(&Files::read(all)?, &mut Filters::default());
         }
-        let mut all: Vec<(Unread, Option<Document>)> = all.into_iter().map(|source| (source, None)).collect();
+        let mut all: Vec<(Unread, Option<Arc<Document>>)> =
+            all.into_iter().map(|source| (source, None)).collect();
         let mut needed = vec![name.to_owned()];
         let mut at = 0;
         while at < needed.len() && at <= MAX_ANCESTORS {
@@ -150,7 +151,7 @@ impl PolicySet {
                 if parsed.is_none() {
                     let document = source.read()?;
                     needed.extend(document.extends.as_ref().map(|extends| extends.value.clone()));
-                    *parsed = Some(document);
+                    *parsed = Some(Arc::new(document));
                 }
             }
             at += 1;
@@ -251,10 +252,10 @@ impl Files {
     }
 
     /// Of sources, some of which are parsed already.
-    fn of(sources: impl Iterator<Item = (Unread, Option<Document>)>) -> Result<Self, PolicyError> {
+    fn of(sources: impl Iterator<Item = (Unread, Option<Arc<Document>>)>) -> Result<Self, PolicyError> {
         let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
         for (source, parsed) in sources {
-            let document = parsed.map_or_else(|| source.read(), Ok)?;
+            let document = parsed.map_or_else(|| source.read().map(Arc::new), Ok)?;
             let Unread { name, file, trust, .. } = source;
             if trust == Trust::User {
                 check_users(&document)?;
@@ -275,7 +276,7 @@ impl Files {
                     });
                 }
             }
-            files.by_name.insert(name, File { file, trust, document: Arc::new(document) });
+            files.by_name.insert(name, File { file, trust, document });
         }
         Ok(files)
     }

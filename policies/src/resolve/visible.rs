@@ -380,9 +380,10 @@ fn add_kernel<'p>(entries: &mut Entries<'p>, policy: &'p Policy) {
 
 /// Step 3: grants add up along a path, and what then says nothing new goes.
 fn add_up(entries: &mut Vec<Entry<'_>>) {
-    let mut kept: Vec<Entry<'_>> = Vec::with_capacity(entries.len());
-    for mut entry in core::mem::take(entries) {
-        let above = kept.iter().rfind(|above| is_within(&entry.target, &above.target));
+    let mut kept = 0;
+    for at in 0..entries.len() {
+        let (before, [entry, ..]) = entries.split_at_mut(at) else { continue };
+        let above = before[..kept].iter().rfind(|above| is_within(&entry.target, &above.target));
         if let Some(above) = above.filter(|above| above.is_host() && entry.is_host()) {
             entry.grants.add(&above.grants);
             let plain = entry.kind == MountKind::Bind { create: false };
@@ -390,7 +391,8 @@ fn add_up(entries: &mut Vec<Entry<'_>>) {
                 continue;
             }
         }
-        kept.push(entry);
+        entries.swap(kept, at);
+        kept += 1;
     }
-    *entries = kept;
+    entries.truncate(kept);
 }

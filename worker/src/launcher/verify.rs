@@ -166,7 +166,9 @@ fn read(path: &str, what: &str) -> Staged<Vec<u8>> {
         if text.len() as u64 > MOUNTINFO_BOUND {
             return Err(failed(STAGE, libc::EFBIG, what));
         }
-        text.reserve(PIECE);
+        if text.len() == text.capacity() {
+            text.reserve(PIECE);
+        }
     }
     Ok(text)
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What is known before a run isn't worked out by one: the build reads the shipped policies and the data files of
-//! system calls, and compiles the rules on arguments (`build/main.rs`).
+//! system calls, compiles the rules on arguments, and puts the filters of shipped policies together (`build/main.rs`).
 //!
 //! The crate is pure but for [`directory`], which reads policy files. Every value carries the file, line and
 //! column that stated it, through inheritance and resolution, so that an error and an answer name the rule that

@@ -161,7 +161,7 @@ fn object((key, value, origin): &Row) -> Value {
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.clone()));
     let mut object = json!({ "key": key, "value": value, "from": origin.to_string() });
     if let Origin::File(at) = origin {
-        object["file"] = json!(at.file);
+        object["file"] = json!(&*at.file);
         object["line"] = json!(at.line);
     }
     object

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use stockade_client::Request;
-use stockade_policies::PolicySet;
 use stockade_protocol::client::{ExecEvent, ExecRequest, StdinMode, Stream, Workspace};
 use stockade_protocol::confinement::StdioPath;
 use stockade_protocol::denied::{Denied, DenyReason};
@@ -24,7 +23,7 @@ use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput, Owner, ToLau
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
 use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
-use stockade_supervisor::admission::{self, Caller, Passed, StdinPlan};
+use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
 
 use crate::error::CliError;
@@ -83,12 +82,17 @@ fn launch(arguments: &Arguments, request: Request) -> Result<Launched, CliError>
     exec.policy = name;
     let demanded = demanded(arguments, &exec.environment);
     // Kept to the end, as the run is.
-    admit_and_start(&ManuallyDrop::new(policies), exec, descriptors, &demanded)
+    let policies = &*ManuallyDrop::new(policies);
+    if arguments.json || arguments.verbose {
+        return admit_and_start(policies, exec, descriptors, &demanded);
+    }
+    // Nobody is told what holds.
+    admit_and_start(Once(policies), exec, descriptors, &demanded)
 }
 
 /// Judges a request and starts it. `demanded` are variables that must arrive.
 pub(crate) fn admit_and_start(
-    policies: &PolicySet,
+    policies: impl Confining,
     exec: ExecRequest,
     beside: Vec<OwnedFd>,
     demanded: &[(Bytes, Bytes)],

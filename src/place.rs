@@ -6,6 +6,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 use stockade_client::{Client, ConnectError};
 
 use crate::error::CliError;
@@ -30,6 +32,12 @@ pub(crate) fn look(named: Option<&Path>) -> Result<Found, CliError> {
     }
     let candidates = sources::surroundings().sockets();
     for path in &candidates {
+        // Most often none is there, and to be told so is cheaper than a socket.
+        if let Err(Errno::NOENT | Errno::NOTDIR) =
+            rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::empty())
+        {
+            continue;
+        }
         match Client::open(path) {
             Ok(client) => return Ok(Found::Daemon(client, path.clone())),
             Err(ConnectError::Socket { source, .. })

@@ -1,7 +1,6 @@
 //! `stockade run`: one command, confined; through the daemon where there is one, else by ourselves.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -92,25 +91,46 @@ fn variable(text: &OsStr) -> Result<Variable, String> {
 }
 
 impl Arguments {
-    /// As clap parses them. `run -- COMMAND…`, which is what most runs are, has no options to be told from anything, and clap
-    /// takes as long to learn what there could be as a namespace takes to be made.
+    /// As clap parses them. What most runs are has no options to be told from anything, and clap takes as long to learn what
+    /// there could be as a namespace takes to be made.
     pub(crate) fn parse_quickly(words: Vec<OsString>) -> Result<Self, clap::Error> {
-        match &words[..] {
-            [_, dashes, command @ ..] if dashes == "--" && !command.is_empty() => Ok(Self {
-                policy: DEFAULT_POLICY.to_owned(),
-                workspace: None,
-                timeout: None,
-                memory: None,
-                env: Vec::new(),
-                detach: false,
-                json: false,
-                socket: None,
-                embedded: false,
-                verbose: false,
-                command: command.to_vec(),
-            }),
-            _ => <Self as clap::Parser>::try_parse_from(words),
+        match Self::plain(&words) {
+            Some(plain) => Ok(plain),
+            None => <Self as clap::Parser>::try_parse_from(words),
         }
+    }
+
+    /// The plainest command lines: `run`, perhaps `--embedded` and a policy, each once, `--` and the command. `None`: clap is to
+    /// say what it is.
+    fn plain(words: &[OsString]) -> Option<Self> {
+        let mut words = words.get(1..)?.iter();
+        let (mut embedded, mut policy) = (false, None);
+        loop {
+            match words.next()?.to_str()? {
+                "--" => break,
+                "--embedded" if !embedded => embedded = true,
+                "-p" | "--policy" if policy.is_none() => {
+                    let name = words.next()?.to_str()?;
+                    policy = Some(name).filter(|name| !name.is_empty() && !name.starts_with('-'));
+                    policy?;
+                }
+                _ => return None,
+            }
+        }
+        let command: Vec<_> = words.cloned().collect();
+        (!command.is_empty()).then(|| Self {
+            policy: policy.unwrap_or(DEFAULT_POLICY).to_owned(),
+            workspace: None,
+            timeout: None,
+            memory: None,
+            env: Vec::new(),
+            detach: false,
+            json: false,
+            socket: None,
+            embedded,
+            verbose: false,
+            command,
+        })
     }
 
     /// Whether the policy is a file's path, not a name.
@@ -234,14 +254,15 @@ fn request(arguments: &Arguments) -> Result<Request, CliError> {
     if arguments.detach {
         return Ok(request.detach());
     }
+    // Not by the handles of the standard library, which have buffers.
     let own = |fd: std::os::fd::BorrowedFd<'_>| {
         fd.try_clone_to_owned().map_err(CliError::io("duplicate a standard descriptor"))
     };
-    let request = request.stdin_from(own(std::io::stdin().as_fd())?);
+    let request = request.stdin_from(own(rustix::stdio::stdin())?);
     if arguments.json {
         return Ok(request);
     }
-    Ok(request.output_to(own(std::io::stdout().as_fd())?, own(std::io::stderr().as_fd())?))
+    Ok(request.output_to(own(rustix::stdio::stdout())?, own(rustix::stdio::stderr())?))
 }
 
 /// Refuses by name what no message could carry; the supervisor checks the rest.
@@ -320,7 +341,15 @@ mod tests {
 
     #[test]
     fn what_is_parsed_quickly_is_parsed_alike() {
-        let table: [&[&str]; 6] = [
+        let table: [&[&str]; 14] = [
+            &["run", "--embedded", "--", "true"],
+            &["run", "--embedded", "-p", "strict", "--", "true", "--embedded"],
+            &["run", "--policy", "x", "--", "-p", "y"],
+            &["run", "--embedded", "--embedded", "--", "true"],
+            &["run", "-p", "x", "-p", "y", "--", "true"],
+            &["run", "-p", "--", "true"],
+            &["run", "-p", "-x", "--", "true"],
+            &["run", "-p", "", "--", "true"],
             &["run", "--", "true"],
             &["run", "--", "--odd", "--", "-p", "x"],
             &["run", "--", ""],

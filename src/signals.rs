@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use stockade_worker::Dispositions;
 
 /// What a signal asks of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes the signals. Call it after the launcher is started: a blocked signal is inherited.
     pub(crate) fn take() -> std::io::Result<Self> {
-        let ignored = std::fs::read_to_string("/proc/self/status").map_or(0, |status| ignored(&status));
+        let ignored = Dispositions::own().map_or(0, |own| own.ignored);
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             if ignored & (1 << (signal as i32 - 1)) == 0 {
@@ -64,12 +65,6 @@ fn wish(seen: u32, signal: u8) -> Wish {
     }
 }
 
-/// The `SigIgn` mask of a `/proc/PID/status`: bit n-1 is signal n.
-fn ignored(status: &str) -> u64 {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,12 +75,5 @@ mod tests {
         assert_eq!(wish(2, 15), Wish::Cancel);
         assert_eq!(wish(3, 2), Wish::Leave(2));
         assert_eq!(wish(9, 2), Wish::Leave(2));
-    }
-
-    #[test]
-    fn the_mask_of_ignored_signals_is_read_from_its_line() {
-        let status = "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001003\nSigCgt:\tff\n";
-        assert_eq!(ignored(status), 0x1003);
-        assert_eq!(ignored("Name:\tx\n"), 0);
     }
 }

@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use syscalls::{aarch64, x86_64};
 
 use crate::listing::{self, Calls, FILES};
+use crate::sets::Call;
 
 /// Numbers are looked for below this; no architecture here has one above.
 const NUMBERS: u16 = 1024;
@@ -32,6 +33,21 @@ impl Names {
         all.sort_unstable();
         all.dedup();
         Self { all, numbers }
+    }
+
+    /// A call by its name.
+    pub(crate) fn call(&self, name: &str) -> Option<Call> {
+        u16::try_from(self.all.binary_search(&name).ok()?).ok().map(Call)
+    }
+
+    /// Every call by rising number, in the order of `Arch::ALL`.
+    pub(crate) fn by_number(&self) -> [Vec<(u32, Call)>; 2] {
+        self.numbers.each_ref().map(|table| {
+            let numbered = |(name, number): (&&str, &u16)| Some((u32::from(*number), self.call(name)?));
+            let mut calls: Vec<_> = table.iter().filter_map(numbered).collect();
+            calls.sort_unstable();
+            calls
+        })
     }
 }
 

@@ -1,16 +1,25 @@
 //! What of the policies' data is worked out when the crate is built, so that no run waits for it: the tables of
-//! system calls (`calls`), from `syscalls/*.txt`, and the rules on their arguments (`rules`), from
-//! `src/syscalls/arguments.rs`; and the shipped policies (`profiles`), from `profiles/*.toml`. A wrong data file fails
+//! system calls (`calls`), from `syscalls/*.txt`, the rules on their arguments (`rules`), from
+//! `src/syscalls/arguments.rs`, and the filters of shipped policies (`filters`), of both; and the shipped policies (`profiles`), from `profiles/*.toml`. A wrong data file fails
 //! the build.
 
 #[allow(dead_code, reason = "the crate's own file: it has the words of answers, too")]
 #[path = "../src/syscalls/arguments.rs"]
 mod arguments;
+#[path = "../src/syscalls/assemble.rs"]
+mod assemble;
 mod calls;
+#[path = "../src/syscalls/filter.rs"]
+mod filter;
+mod filters;
 mod listing;
 mod profiles;
 mod rules;
+#[allow(dead_code, unreachable_pub, reason = "the crate's own file: it has more than the build asks")]
+#[path = "../src/syscalls/sets.rs"]
+mod sets;
 mod shorten;
+mod table;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -22,10 +31,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     depend_on("build")?;
     let [standard, minimal, init, never] = listing::FILES.map(read);
     let texts = [standard?, minimal?, init?, never?];
-    depend_on("src/syscalls/arguments.rs")?;
+    for shared in ["arguments", "assemble", "filter", "sets"] {
+        depend_on(&format!("src/syscalls/{shared}.rs"))?;
+    }
     let names = calls::Names::new();
     fs::write(Path::new(&out).join("calls.rs"), calls::tables(&names, &texts)?)?;
-    fs::write(Path::new(&out).join("rules.rs"), rules::compiled(&names.all)?)?;
+    let rules = rules::compiled(&names.all)?;
+    fs::write(Path::new(&out).join("rules.rs"), rules.tables())?;
+    fs::write(Path::new(&out).join("filters.rs"), filters::built(&names, &rules, &texts)?)?;
     let texts = profiles::NAMES.map(|name| read(&format!("profiles/{name}.toml")));
     let texts = texts.into_iter().collect::<Result<Vec<_>, _>>()?;
     fs::write(Path::new(&out).join("profiles.rs"), profiles::built(&texts)?)?;

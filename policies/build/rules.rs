@@ -4,6 +4,7 @@
 //! each variant of a filter that has other ones, and shortened (`shorten`); a filter is then put together by copying.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
@@ -21,40 +22,57 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 1;
 const EAFNOSUPPORT: u32 = 97;
 
-/// The rules as Rust. `names`: of all calls, sorted.
-pub(crate) fn compiled(names: &[&str]) -> Result<String, String> {
+/// The rules, compiled.
+pub(crate) struct Compiled {
+    /// A call's at a site: in which variants they are these (by their bits), and where in `code` they stand.
+    pub(crate) checks: Vec<(usize, u16, Site, Range<usize>)>,
+    pub(crate) code: Vec<sock_filter>,
+    /// How many there are, by variant.
+    counts: Vec<usize>,
+}
+
+/// Compiles the rules. `names`: of all calls, sorted.
+pub(crate) fn compiled(names: &[&str]) -> Result<Compiled, String> {
     let mut all = all()?;
     // A call's together, and of these first the families that aren't there.
     all.sort_by_key(|(rule, _)| (rule.call, rule.refusal == Refusal::NotPermitted));
-    let (mut table, mut code) = (String::new(), Vec::new());
-    let mut count = 0;
+    let (mut checked, mut code) = (Vec::new(), Vec::new());
     for site in [Site::Base, Site::Delta] {
         for of_one in all.chunk_by(|(one, _), (other, _)| one.call == other.call) {
             let name = of_one.first().map_or("", |(rule, _)| rule.call);
             let call = names.binary_search(&name).map_err(|_| format!("no call is named {name}"))?;
             for (check, variants) in checks(of_one, site).map_err(|error| format!("{name}: {error}"))? {
                 let (start, end) = place(&mut code, check);
-                let _ = writeln!(
-                    table,
-                    "    Check {{ call: Call({call}), variants: {variants}, site: Site::{site:?}, start: {start}, end: {end} }},"
-                );
-                count += 1;
+                checked.push((call, variants, site, start..end));
             }
         }
     }
-    let counts: Vec<usize> = (0..VARIANTS)
+    let counts = (0..VARIANTS)
         .map(|bit| all.iter().filter(|(_, variants)| variants & (1 << bit) != 0).count())
         .collect();
-    let mut lines = String::new();
-    for sock_filter { code, jt, jf, k } in &code {
-        let _ = writeln!(lines, "    BpfInstruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},");
+    Ok(Compiled { checks: checked, code, counts })
+}
+
+impl Compiled {
+    /// As Rust.
+    pub(crate) fn tables(&self) -> String {
+        let (mut table, mut lines) = (String::new(), String::new());
+        for (call, variants, site, Range { start, end }) in &self.checks {
+            let _ = writeln!(
+                table,
+                "    Check {{ call: Call({call}), variants: {variants}, site: Site::{site:?}, start: {start}, end: {end} }},"
+            );
+        }
+        for sock_filter { code, jt, jf, k } in &self.code {
+            let _ = writeln!(lines, "    BpfInstruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},");
+        }
+        let (count, length, counts) = (self.checks.len(), self.code.len(), &self.counts);
+        format!(
+            "static CHECKS: [Check; {count}] = [\n{table}];\n\
+             static CODE: [BpfInstruction; {length}] = [\n{lines}];\n\
+             const RULE_COUNTS: [u16; {VARIANTS}] = {counts:?};\n"
+        )
     }
-    Ok(format!(
-        "static CHECKS: [Check; {count}] = [\n{table}];\n\
-         static CODE: [BpfInstruction; {}] = [\n{lines}];\n\
-         const RULE_COUNTS: [u16; {VARIANTS}] = {counts:?};\n",
-        code.len()
-    ))
 }
 
 /// How many variants there are: each has a bit.

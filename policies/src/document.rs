@@ -1,7 +1,6 @@
 //! A policy file as it is written: every key optional, every value parsed and located, nothing inherited yet.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use stockade_protocol::spec::{IoPriority, Level, NetworkMode, Ports};
 
@@ -14,6 +13,7 @@ use crate::names::{
 use crate::place::Place;
 use crate::position::{Lines, Located, Position};
 use crate::reader::{self, Section};
+use crate::said::Said;
 use crate::tree::{Built, Table};
 
 /// The longest description, in bytes.
@@ -105,14 +105,14 @@ pub(crate) struct RunAs {
 }
 
 /// Reads one file's text. `name` is what the policy is called after its file.
-pub(crate) fn parse(file: &str, name: &str, text: &str) -> Result<Document, PolicyError> {
+pub(crate) fn parse(file: &Said, name: &str, text: &str) -> Result<Document, PolicyError> {
     let lines = Lines::new(file, text);
     reader::whole(&lines, |root| document(root, name, &lines.at(&(0..0))))
 }
 
 /// As [`parse`], for a shipped policy, which the build has read.
-pub(crate) fn built(file: &Arc<str>, name: &str, built: &'static Built) -> Result<Document, PolicyError> {
-    document(built.table(file), name, &Position { file: Arc::clone(file), line: 1, column: 1 })
+pub(crate) fn built(file: &'static str, name: &str, built: &'static Built) -> Result<Document, PolicyError> {
+    document(built.table(file), name, &Position { file: Said::Built(file), line: 1, column: 1 })
 }
 
 fn document(root: Table<'_>, name: &str, start: &Position) -> Result<Document, PolicyError> {
@@ -177,14 +177,14 @@ fn filesystem(policy: &Section<'_>) -> Result<Filesystem, PolicyError> {
     let absolute = "a path that begins with `/`, `${workspace}`, `${home}`, `${tmp}` or `${cache}`";
     let guarded = "a path below the workspace, or one that begins with `/` or a variable";
     Ok(Filesystem {
-        read: section.list("read", absolute, |text| shown_place(text, Use::Read))?,
-        write: section.list("write", absolute, |text| shown_place(text, Use::Write))?,
-        execute: section.list("execute", absolute, |text| shown_place(text, Use::Execute))?,
-        deny: section.list("deny", guarded, Place::guarded)?,
-        protect: section.list("protect", guarded, Place::guarded)?,
+        read: section.list("read", absolute, |text| shown_place(text, Use::Read), Place::built)?,
+        write: section.list("write", absolute, |text| shown_place(text, Use::Write), Place::built)?,
+        execute: section.list("execute", absolute, |text| shown_place(text, Use::Execute), Place::built)?,
+        deny: section.list("deny", guarded, Place::guarded, Place::built)?,
+        protect: section.list("protect", guarded, Place::guarded, Place::built)?,
         tmp_size: section.text_or_zero("tmp-size", SIZE_EXPECTED, Size::ZERO, Size::parse)?,
         hidden_home: section.truth("hidden-home")?,
-        dev: section.list("dev", "a node's name below /dev, as in \"null\"", node)?,
+        dev: section.list("dev", "a node's name below /dev, as in \"null\"", node, ToOwned::to_owned)?,
     })
 }
 
@@ -235,7 +235,7 @@ fn environment(policy: &Section<'_>) -> Result<Environment, PolicyError> {
     };
     let expected = "a variable's name, or its beginning and `*`, as in \"LC_*\"";
     Ok(Environment {
-        allow: section.list("allow", expected, NamePattern::parse)?,
+        allow: section.list("allow", expected, NamePattern::parse, NamePattern::built)?,
         default: variables(&section, "default")?,
         set: variables(&section, "set")?,
     })
@@ -328,8 +328,8 @@ fn syscalls(policy: &Section<'_>) -> Result<Syscalls, PolicyError> {
     let plain = |text: &str| Ok(text.to_owned());
     Ok(Syscalls {
         profile: section.text("profile", "a profile's name", plain)?,
-        allow: section.list("allow", "a system call's name", plain)?,
-        deny: section.list("deny", "a system call's name", plain)?,
+        allow: section.list("allow", "a system call's name", plain, ToOwned::to_owned)?,
+        deny: section.list("deny", "a system call's name", plain, ToOwned::to_owned)?,
     })
 }
 

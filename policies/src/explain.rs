@@ -12,7 +12,7 @@ use stockade_protocol::spec::{Level, MountKind, NetworkMode, Ports};
 use crate::names::mode_text;
 use crate::place::is_within;
 use crate::position::Position;
-use crate::resolve::{Guard, Origin, Resolved, allowing};
+use crate::resolve::{Guard, Origin, Resolved, Visible, allowing};
 use crate::rule::Rule;
 
 /// What may be asked.
@@ -63,8 +63,8 @@ impl Answer {
         Self { allowed, rule: rule.into(), file: at.file.to_string(), line: at.line, note: note.into() }
     }
 
-    fn by(allowed: bool, rule: &Rule, note: impl Into<String>) -> Self {
-        Self::new(allowed, rule.text.to_string(), &rule.at, note)
+    fn by(allowed: bool, rule: Rule<'_>, note: impl Into<String>) -> Self {
+        Self::new(allowed, rule.to_string(), &rule.at(), note)
     }
 }
 
@@ -88,20 +88,21 @@ impl Resolved {
             let note = "ask for a path without `..` and NUL";
             return Answer::new(false, "no rule is about such a path", &Position::built_in(), note);
         };
-        if let Some(guard) = beneath(&self.confines.visible.deny, &path) {
-            return Answer::by(false, &guard.rule, "no access at all, whether it exists or not");
+        let visible = self.visible();
+        if let Some(guard) = beneath(&visible.deny, &path) {
+            return Answer::by(false, guard.rule, "no access at all, whether it exists or not");
         }
-        let Some(entry) = self.confines.visible.deciding(&path) else { return self.invisible(&path) };
+        let Some(entry) = visible.deciding(&path) else { return self.invisible(&visible, &path) };
         if purpose == Use::Write
-            && let Some(guard) = beneath(&self.confines.visible.protect, &path)
+            && let Some(guard) = beneath(&visible.protect, &path)
         {
             let note = "where it exists when the run starts; what comes into being during the run is listed at its end";
-            return Answer::by(false, &guard.rule, note);
+            return Answer::by(false, guard.rule, note);
         }
         let (rule, key) = match purpose {
-            Use::Read => (&entry.grants.read, "read"),
-            Use::Write => (&entry.grants.write, "write"),
-            Use::Execute => (&entry.grants.execute, "execute"),
+            Use::Read => (entry.grants.read, "read"),
+            Use::Write => (entry.grants.write, "write"),
+            Use::Execute => (entry.grants.execute, "execute"),
         };
         match (&entry.kind, rule) {
             (MountKind::Proc, Some(rule)) => Answer::by(true, rule, "of the run's own processes only"),
@@ -109,43 +110,32 @@ impl Resolved {
                 let there = path == b"/dev" && purpose == Use::Read || is_node(&path, nodes, *shm_size);
                 Answer::by(there, rule, if there { "" } else { "the policy's `dev` doesn't list it" })
             }
-            (_, Some(rule)) => Answer::by(true, rule, self.note(&path, purpose)),
-            (_, None) => self.not_granted(&path, key),
+            (_, Some(rule)) => Answer::by(true, rule, note(&visible, &path, purpose)),
+            (_, None) => self.not_granted(&visible, &path, key),
         }
     }
 
     /// Something shows the path, but nothing grants this use of it.
-    fn not_granted(&self, path: &[u8], key: &str) -> Answer {
-        let guard = beneath(&self.confines.visible.moot, path).filter(|_| key == "write");
+    fn not_granted(&self, visible: &Visible<'_>, path: &[u8], key: &str) -> Answer {
+        let guard = beneath(&visible.moot, path).filter(|_| key == "write");
         if let Some(guard) = guard {
-            return Answer::by(false, &guard.rule, "");
+            return Answer::by(false, guard.rule, "");
         }
         let rule = format!("no entry of [filesystem] {key} is at or above it");
         Answer::new(false, rule, &self.policy_itself(), "")
     }
 
-    fn invisible(&self, path: &[u8]) -> Answer {
-        if let Some(guard) = beneath(&self.confines.visible.moot, path) {
-            return Answer::by(false, &guard.rule, "");
+    fn invisible(&self, visible: &Visible<'_>, path: &[u8]) -> Answer {
+        if let Some(guard) = beneath(&visible.moot, path) {
+            return Answer::by(false, guard.rule, "");
         }
-        let note =
-            if self.confines.visible.is_there(path) { "it is only on the way to what is shown" } else { "" };
+        let note = if visible.is_there(path) { "it is only on the way to what is shown" } else { "" };
         Answer::new(false, "no entry of [filesystem] shows it", &self.policy_itself(), note)
     }
 
-    fn note(&self, path: &[u8], purpose: Use) -> String {
-        let private = self.confines.visible.deciding(path).is_some_and(|entry| !entry.is_host());
-        if private {
-            return "private to the run, empty at its start, gone at its end".into();
-        }
-        let guards = self.confines.visible.deny.iter().chain(&self.confines.visible.protect);
-        let below = guards.into_iter().filter(|guard| is_within(&guard.path, path)).count();
-        match purpose {
-            Use::Write if below > 0 => {
-                format!("{below} guarded paths beneath it stay as they are, and it can't be renamed away")
-            }
-            _ => String::new(),
-        }
+    /// What the spec was made from, rule by rule: it was, so there is no error.
+    fn visible(&self) -> Visible<'_> {
+        self.confines.visible().unwrap_or_default()
     }
 
     fn port(&self, key: &str, port: u16) -> Answer {
@@ -189,10 +179,10 @@ impl Resolved {
                 Origin::Caller(_) => String::new(),
                 _ => format!("its value is `{}`", variable.value.escape_ascii()),
             };
-            return Answer::by(true, &variable.origin.rule(), note);
+            return Answer::by(true, variable.origin.rule(), note);
         }
         match allowing(&self.confines.policy, name.as_bytes()) {
-            Some(pattern) => Answer::by(true, &Rule::allowed(pattern), "the caller has no such variable"),
+            Some(pattern) => Answer::by(true, Rule::Allowed(pattern), "the caller has no such variable"),
             None => Answer::new(false, "[environment] allow doesn't list it", &self.policy_itself(), ""),
         }
     }
@@ -209,7 +199,7 @@ impl Resolved {
 
     /// The policy as a whole, for answers about what it doesn't say.
     fn policy_itself(&self) -> Position {
-        Position { file: std::sync::Arc::clone(&self.confines.policy.file), line: 1, column: 1 }
+        Position { file: self.confines.policy.file.clone(), line: 1, column: 1 }
     }
 
     fn absolute(&self, path: &std::path::Path) -> Option<Vec<u8>> {
@@ -228,7 +218,23 @@ impl Resolved {
     }
 }
 
-fn beneath<'a>(guards: &'a [Guard], path: &[u8]) -> Option<&'a Guard> {
+/// What else is to be known of a path that is granted.
+fn note(visible: &Visible<'_>, path: &[u8], purpose: Use) -> String {
+    let private = visible.deciding(path).is_some_and(|entry| !entry.is_host());
+    if private {
+        return "private to the run, empty at its start, gone at its end".into();
+    }
+    let guards = visible.deny.iter().chain(&visible.protect);
+    let below = guards.into_iter().filter(|guard| is_within(&guard.path, path)).count();
+    match purpose {
+        Use::Write if below > 0 => {
+            format!("{below} guarded paths beneath it stay as they are, and it can't be renamed away")
+        }
+        _ => String::new(),
+    }
+}
+
+fn beneath<'a, 'p>(guards: &'a [Guard<'p>], path: &[u8]) -> Option<&'a Guard<'p>> {
     guards.iter().find(|guard| is_within(path, &guard.path))
 }
 

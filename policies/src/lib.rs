@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What is known before a run isn't worked out by one: the build reads the shipped policies and the data files of
-//! system calls, and compiles the rules on arguments (`build/main.rs`).
+//! system calls, compiles the rules on arguments, and puts the filters of shipped policies together (`build/main.rs`).
 //!
 //! The crate is pure but for [`files`], which reads what [`directory`] finds. Every value carries the file, line and
 //! column that stated it, through inheritance and resolution, so that an error and an answer name the rule that
@@ -22,7 +22,7 @@
 //! How a text is read ([`files`], [`reader`], [`amount`], [`Mistake`]) knows nothing of policies; the daemon's
 //! configuration is read the same way.
 //!
-//! Reading order: [`position`], [`error`], [`amount`], `place`, `names`, `tree`, [`reader`], `document`, `inherit`, [`policy`],
+//! Reading order: `said`, [`position`], [`error`], [`amount`], `place`, `names`, `tree`, [`reader`], `document`, `inherit`, [`policy`],
 //! [`set`], [`files`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
@@ -41,6 +41,7 @@ pub mod position;
 pub mod reader;
 pub mod resolve;
 mod rule;
+mod said;
 pub mod set;
 mod shipped;
 pub mod syscalls;
@@ -52,5 +53,6 @@ pub use explain::{Answer, Question};
 pub use policy::Policy;
 pub use position::{Located, Position};
 pub use resolve::{Confines, ResolveError, ResolveRequest, Resolved, Subject, Surroundings, resolve};
+pub use said::Said;
 pub use set::{PolicySet, Source, Trust, UnknownPolicy};
 pub use text::quoted;

@@ -4,9 +4,10 @@
 //! a rule that is only roughly right is worse than none. `*`, `?` and `[` are refused with that reason.
 
 use core::fmt;
-use std::sync::Arc;
 
 use stockade_protocol::bounds::MAX_PATH;
+
+use crate::said::Said;
 
 /// Where a path begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +56,7 @@ impl Roots {
 pub(crate) struct Place {
     base: Base,
     /// Names joined by `/`; empty for the base itself.
-    rest: Arc<str>,
+    rest: Said,
 }
 
 impl Place {
@@ -102,6 +103,17 @@ impl Place {
             }
         }
         Err(format!("`{text}`: the variables are `${{workspace}}`, `${{home}}`, `${{tmp}}` and `${{cache}}`"))
+    }
+
+    /// As the others, of a shipped policy's text: a test holds that it's what parsing gives.
+    pub(crate) fn built(text: &'static str) -> Self {
+        let place = |base, rest: &'static str| Self { base, rest: Said::Built(rest.trim_start_matches('/')) };
+        if text.starts_with('/') {
+            return place(Base::Root, text);
+        }
+        let variable = |(name, base)| text.strip_prefix(name).map(|rest| place(base, rest));
+        let named = if text.starts_with('$') { BASES.into_iter().find_map(variable) } else { None };
+        named.unwrap_or_else(|| place(Base::Workspace, text))
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -154,7 +166,7 @@ impl fmt::Display for Place {
 }
 
 /// Names without `.`, empty ones, `..`, variables, globs and NUL.
-fn plain(rest: &str, text: &str) -> Result<Arc<str>, String> {
+fn plain(rest: &str, text: &str) -> Result<Said, String> {
     if text.len() > MAX_PATH {
         return Err(format!("a path of {} bytes is over the limit of {MAX_PATH}", text.len()));
     }

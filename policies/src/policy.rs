@@ -14,6 +14,7 @@ use crate::error::{PolicyError, Problem};
 use crate::names::{HARMLESS_NODES, UidRange, User, level_text};
 use crate::place::Base;
 use crate::position::{Located, Position};
+use crate::said::Said;
 use crate::syscalls::{Filter, Filters, Plan, Request};
 use crate::text;
 
@@ -21,7 +22,7 @@ use crate::text;
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub(crate) name: String,
-    pub(crate) file: Arc<str>,
+    pub(crate) file: Said,
     /// Names of the ancestors, the parent first.
     pub(crate) ancestors: Vec<String>,
     /// Whether every file it is made from is an operator's or shipped.
@@ -103,7 +104,7 @@ impl EffectiveLimits {
 /// What a policy is made from.
 pub(crate) struct Parts {
     pub(crate) name: String,
-    pub(crate) file: Arc<str>,
+    pub(crate) file: Said,
     pub(crate) ancestors: Vec<String>,
     pub(crate) trusted: bool,
     /// Effective: inheritance is done.
@@ -126,7 +127,7 @@ impl Policy {
         let request =
             Request { level: level.value, network: &network, syscalls: &document.syscalls, trusted };
         let plan = Plan::new(&request)?;
-        let whole = Position { file: Arc::clone(&file), line: 1, column: 1 };
+        let whole = Position { file: file.clone(), line: 1, column: 1 };
         let filter = filters
             .filter(&plan, &request)
             .map_err(|reason| PolicyError::at(&whole, Problem::Filter(reason)))?;

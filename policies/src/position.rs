@@ -2,13 +2,14 @@
 
 use core::fmt;
 use core::ops::Range;
-use std::sync::Arc;
+
+use crate::said::Said;
 
 /// A place in a file, or a default of the crate itself (line 0).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The file as its source was named.
-    pub file: Arc<str>,
+    pub file: Said,
     /// Line, from 1; 0 for a default.
     pub line: u32,
     /// Column in characters, from 1; 0 for a default.
@@ -19,7 +20,7 @@ impl Position {
     /// The place of what no file states.
     #[must_use]
     pub fn built_in() -> Self {
-        Self { file: Arc::from("built-in"), line: 0, column: 0 }
+        Self { file: Said::Built("built-in"), line: 0, column: 0 }
     }
 }
 
@@ -54,16 +55,16 @@ impl<T> Located<T> {
 
 /// Turns byte offsets of one text into positions. Every rule has one, so lines are found once.
 pub(crate) struct Lines<'a> {
-    file: Arc<str>,
+    file: Said,
     text: &'a str,
     starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(file: &str, text: &'a str) -> Self {
+    pub(crate) fn new(file: &Said, text: &'a str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let starts = core::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
-        Self { file: Arc::from(file), text, starts }
+        Self { file: file.clone(), text, starts }
     }
 
     pub(crate) fn text(&self) -> &'a str {
@@ -79,7 +80,7 @@ impl<'a> Lines<'a> {
         let line = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.starts.get(line).copied().unwrap_or(0);
         Position {
-            file: Arc::clone(&self.file),
+            file: self.file.clone(),
             line: count(line),
             column: count(self.text[start..offset].chars().count()),
         }
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn positions_count_lines_and_characters_from_one() {
-        let lines = Lines::new("f", "a\nßé = 1\n");
+        let lines = Lines::new(&Said::Built("f"), "a\nßé = 1\n");
         assert_eq!(lines.at(&(0..1)).to_string(), "f:1:1");
         let one = "a\nßé = 1\n".find('1').unwrap();
         assert_eq!(lines.at(&(one..one + 1)).to_string(), "f:2:6");

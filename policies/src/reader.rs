@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use crate::error::{Mistake, Problem};
 use crate::nearest::probably_meant;
 use crate::position::{Lines, Located, Position};
+use crate::said::Said;
 use crate::tree::{Entry, Table, Value};
 
 /// The longest text, in bytes.
@@ -57,7 +58,8 @@ pub fn tables(
     mut take: impl FnMut(&Known<'_>, &Section<'_>, &mut Vec<Mistake>),
 ) {
     let names: Vec<&str> = known.iter().map(|table| table.key).collect();
-    let read = whole(&Lines::new(file, text), |root| {
+    let file = Said::from(file);
+    let read = whole(&Lines::new(&file, text), |root| {
         let root = Section { name, entries: root.entries() };
         mistakes.extend(Section::unknown(name, &root.entries, &names));
         for table in known {
@@ -187,7 +189,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of texts. Present and empty is something else than absent.
+    /// A list of texts. Present and empty is something else than absent. `built` is `parse` for a shipped policy's, in
+    /// which nothing is wrong.
     ///
     /// # Errors
     /// What stands there instead.
@@ -196,8 +199,12 @@ impl<'a> Section<'a> {
         key: &str,
         expected: impl Display + Copy,
         parse: impl Fn(&str) -> Result<T, String>,
+        built: impl Fn(&'static str) -> T,
     ) -> Result<Option<Vec<Located<T>>>, Mistake> {
         self.elements(key, expected, |element| {
+            if let Some(text) = element.as_built_text() {
+                return Ok(Located::new(built(text), element.at()));
+            }
             let text = element.as_text().ok_or_else(|| self.wrong_type(key, element, expected))?;
             parse_at(key, expected, text, element.at(), &parse)
         })

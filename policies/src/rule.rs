@@ -2,57 +2,47 @@
 //! handles hundreds of them, and shows none.
 
 use core::fmt;
-use std::sync::Arc;
 
 use crate::names::NamePattern;
 use crate::place::Place;
 use crate::position::{Located, Position};
 
-/// A rule that decides, as a person would say it, and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) text: Words,
-    pub(crate) at: Position,
-}
-
-/// What a rule says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Words {
-    /// These words.
-    Text(Arc<str>),
+/// A rule that decides: where a policy states it, or words of our own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rule<'a> {
+    /// What no policy states.
+    Own(&'static str),
     /// A key of `[filesystem]` that isn't a list.
-    Key(&'static str),
+    Key(&'static str, &'a Position),
     /// An entry of a list of `[filesystem]`.
-    Entry(&'static str, Place),
+    Entry(&'static str, &'a Located<Place>),
     /// An entry of `[environment] allow`.
-    Allowed(NamePattern),
+    Allowed(&'a Located<NamePattern>),
+    /// A variable of a table of `[environment]`.
+    Variable(&'static str, &'a str, &'a Position),
 }
 
-impl Rule {
-    pub(crate) fn text(text: &str, at: &Position) -> Self {
-        Self { text: Words::Text(text.into()), at: at.clone() }
-    }
-
-    pub(crate) fn key(key: &'static str, at: &Position) -> Self {
-        Self { text: Words::Key(key), at: at.clone() }
-    }
-
-    pub(crate) fn entry(list: &'static str, place: &Located<Place>) -> Self {
-        Self { text: Words::Entry(list, place.value.clone()), at: place.at.clone() }
-    }
-
-    pub(crate) fn allowed(pattern: &Located<NamePattern>) -> Self {
-        Self { text: Words::Allowed(pattern.value.clone()), at: pattern.at.clone() }
+impl Rule<'_> {
+    /// Where it stands.
+    pub(crate) fn at(self) -> Position {
+        match self {
+            Self::Own(_) => Position::built_in(),
+            Self::Key(_, at) | Self::Variable(_, _, at) => at.clone(),
+            Self::Entry(_, place) => place.at.clone(),
+            Self::Allowed(pattern) => pattern.at.clone(),
+        }
     }
 }
 
-impl fmt::Display for Words {
+/// As a person would say it.
+impl fmt::Display for Rule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Key(key) => write!(f, "[filesystem] {key}"),
-            Self::Entry(list, place) => write!(f, "[filesystem] {list}: \"{place}\""),
-            Self::Allowed(pattern) => write!(f, "[environment] allow: \"{pattern}\""),
+            Self::Own(words) => f.write_str(words),
+            Self::Key(key, _) => write!(f, "[filesystem] {key}"),
+            Self::Entry(list, place) => write!(f, "[filesystem] {list}: \"{}\"", place.value),
+            Self::Allowed(pattern) => write!(f, "[environment] allow: \"{}\"", pattern.value),
+            Self::Variable(table, name, _) => write!(f, "[environment] {table}: {name}"),
         }
     }
 }
@@ -66,13 +56,15 @@ mod tests {
         let place = Located::built_in(Place::absolute("${home}/.cargo").unwrap());
         let pattern = Located::built_in(NamePattern::parse("LC_*").unwrap());
         let rules = [
-            (Rule::allowed(&pattern), "[environment] allow: \"LC_*\""),
-            (Rule::text("a rule", &place.at), "a rule"),
-            (Rule::key("hidden-home", &place.at), "[filesystem] hidden-home"),
-            (Rule::entry("read", &place), "[filesystem] read: \"${home}/.cargo\""),
+            (Rule::Allowed(&pattern), "[environment] allow: \"LC_*\""),
+            (Rule::Own("a rule"), "a rule"),
+            (Rule::Key("hidden-home", &place.at), "[filesystem] hidden-home"),
+            (Rule::Entry("read", &place), "[filesystem] read: \"${home}/.cargo\""),
+            (Rule::Variable("set", "A", &place.at), "[environment] set: A"),
         ];
         for (rule, words) in rules {
-            assert_eq!(rule.text.to_string(), words);
+            assert_eq!(rule.to_string(), words);
+            assert_eq!(rule.at(), Position::built_in());
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::nearest::nearest_first;
 use crate::policy::{Parts, Policy, check_users};
 use crate::position::Located;
 use crate::reader::shown;
+use crate::said::Said;
 use crate::syscalls::Filters;
 use crate::tree::Built;
 use crate::{directory, shipped};
@@ -53,14 +54,15 @@ pub struct Source {
 /// A policy that isn't read yet.
 struct Unread {
     name: String,
-    file: Arc<str>,
+    file: Said,
     body: Body,
     trust: Trust,
 }
 
 enum Body {
     Text(String),
-    Shipped(&'static Built),
+    /// As positions name it, and what it says.
+    Shipped(&'static str, &'static Built),
 }
 
 impl Unread {
@@ -71,8 +73,8 @@ impl Unread {
         }
         let shipped = shipped::PROFILES.iter().map(|(name, file, built)| Self {
             name: (*name).to_owned(),
-            file: Arc::from(*file),
-            body: Body::Shipped(built),
+            file: Said::Built(file),
+            body: Body::Shipped(file, built),
             trust: Trust::Shipped,
         });
         let given = sources.into_iter().map(|Source { name, file, text, trust }| Self {
@@ -87,7 +89,7 @@ impl Unread {
     fn read(&self) -> Result<Document, PolicyError> {
         match &self.body {
             Body::Text(text) => document::parse(&self.file, &self.name, text),
-            Body::Shipped(built) => document::built(&self.file, &self.name, built),
+            Body::Shipped(file, built) => document::built(file, &self.name, built),
         }
     }
 }
@@ -139,7 +141,8 @@ impl PolicySet {
         if !all.iter().any(|source| source.name == name) {
             return Self::of(&Files::read(all)?, &mut Filters::default());
         }
-        let mut all: Vec<(Unread, Option<Document>)> = all.into_iter().map(|source| (source, None)).collect();
+        let mut all: Vec<(Unread, Option<Arc<Document>>)> =
+            all.into_iter().map(|source| (source, None)).collect();
         let mut needed = vec![name.to_owned()];
         let mut at = 0;
         while at < needed.len() && at <= MAX_ANCESTORS {
@@ -148,7 +151,7 @@ impl PolicySet {
                 if parsed.is_none() {
                     let document = source.read()?;
                     needed.extend(document.extends.as_ref().map(|extends| extends.value.clone()));
-                    *parsed = Some(document);
+                    *parsed = Some(Arc::new(document));
                 }
             }
             at += 1;
@@ -224,7 +227,7 @@ fn shipped_parts() -> &'static (Policies, Filters) {
 
 /// A file that was read, not yet joined with its parents.
 struct File {
-    file: Arc<str>,
+    file: Said,
     trust: Trust,
     document: Arc<Document>,
 }
@@ -232,7 +235,7 @@ struct File {
 /// A policy and its ancestors, the parent first.
 struct Chain {
     names: Vec<String>,
-    file: Arc<str>,
+    file: Said,
     trusted: bool,
     documents: Vec<Arc<Document>>,
 }
@@ -249,10 +252,10 @@ impl Files {
     }
 
     /// Of sources, some of which are parsed already.
-    fn of(sources: impl Iterator<Item = (Unread, Option<Document>)>) -> Result<Self, PolicyError> {
+    fn of(sources: impl Iterator<Item = (Unread, Option<Arc<Document>>)>) -> Result<Self, PolicyError> {
         let mut files = Self { by_name: BTreeMap::new(), replaced: BTreeMap::new() };
         for (source, parsed) in sources {
-            let document = parsed.map_or_else(|| source.read(), Ok)?;
+            let document = parsed.map_or_else(|| source.read().map(Arc::new), Ok)?;
             let Unread { name, file, trust, .. } = source;
             if trust == Trust::User {
                 check_users(&document)?;
@@ -273,7 +276,7 @@ impl Files {
                     });
                 }
             }
-            files.by_name.insert(name, File { file, trust, document: Arc::new(document) });
+            files.by_name.insert(name, File { file, trust, document });
         }
         Ok(files)
     }
@@ -298,7 +301,7 @@ impl Files {
             last = parent;
         }
         Ok(Chain {
-            file: Arc::clone(&file.file),
+            file: file.file.clone(),
             trusted: chain.iter().all(|(_, file)| file.trust != Trust::User),
             documents: chain.iter().map(|(_, file)| Arc::clone(&file.document)).collect(),
             names: chain.into_iter().map(|(name, _)| name).collect(),

@@ -6,8 +6,6 @@ include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::document;
     use crate::tree::Value;
@@ -24,8 +22,8 @@ mod tests {
         ];
         for ((name, file, built), text) in PROFILES.iter().zip(texts) {
             assert_eq!(built.text, text, "{name}");
-            let read = document::parse(file, name, text).unwrap();
-            let built = document::built(&Arc::from(*file), name, built).unwrap();
+            let read = document::parse(&(*file).into(), name, text).unwrap();
+            let built = document::built(file, name, built).unwrap();
             assert_eq!(format!("{built:?}"), format!("{read:?}"), "{name}");
             assert!(built.description.is_some(), "{name}");
         }
@@ -47,8 +45,7 @@ mod tests {
             node(Kind::False, 0, 0, 9),
         ];
         let built: &'static Built = Box::leak(Box::new(Built { text: "abc12", nodes: nodes.leak() }));
-        let file = Arc::from("f");
-        let entries = built.table(&file).entries();
+        let entries = built.table("f").entries();
         assert_eq!(entries.iter().map(|entry| entry.key).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(entries[0].at().to_string(), "f:2:3");
         let list = entries[0].value.as_list().unwrap();

@@ -2,12 +2,12 @@
 //! shipped policy when the crate was built (`build/profiles.rs`). Who reads a policy from them can't tell the two apart.
 
 use core::ops::Range;
-use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::position::{Lines, Position};
+use crate::said::Said;
 
 /// A text that the build has read.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub(crate) enum Kind {
 
 /// A node, and what the text's file is called.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    file: &'a Arc<str>,
+pub(crate) struct Place {
+    file: &'static str,
     built: &'static Built,
     index: usize,
 }
@@ -56,14 +56,14 @@ pub(crate) struct Place<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Value<'a> {
     Read(&'a Lines<'a>, &'a Spanned<DeValue<'a>>),
-    Built(Place<'a>),
+    Built(Place),
 }
 
 /// A table.
 #[derive(Clone, Copy)]
 pub(crate) enum Table<'a> {
     Read(&'a Lines<'a>, &'a DeTable<'a>),
-    Built(Place<'a>),
+    Built(Place),
 }
 
 /// A key of a table and its value.
@@ -76,17 +76,17 @@ pub(crate) struct Entry<'a> {
 /// Where a key stands, worked out when it is asked for.
 enum At<'a> {
     Read(&'a Lines<'a>, Range<usize>),
-    Built(Place<'a>),
+    Built(Place),
 }
 
 impl Built {
     /// The whole. `file`: as positions name it.
-    pub(crate) fn table<'a>(&'static self, file: &'a Arc<str>) -> Table<'a> {
+    pub(crate) fn table<'a>(&'static self, file: &'static str) -> Table<'a> {
         Table::Built(Place { file, built: self, index: 0 })
     }
 }
 
-impl<'a> Place<'a> {
+impl Place {
     fn node(self) -> Option<&'static Node> {
         self.built.nodes.get(self.index)
     }
@@ -110,7 +110,7 @@ impl<'a> Place<'a> {
 
     fn position(self) -> Position {
         let (line, column) = self.node().map_or((1, 1), |node| (node.line.into(), node.column.into()));
-        Position { file: Arc::clone(self.file), line, column }
+        Position { file: Said::Built(self.file), line, column }
     }
 }
 
@@ -125,6 +125,14 @@ impl<'a> Value<'a> {
     pub(crate) fn as_text(self) -> Option<&'a str> {
         match self {
             Self::Read(_, value) => value.get_ref().as_str(),
+            Self::Built(place) => place.is(Kind::Text).then(|| place.text()),
+        }
+    }
+
+    /// A shipped policy's.
+    pub(crate) fn as_built_text(self) -> Option<&'static str> {
+        match self {
+            Self::Read(..) => None,
             Self::Built(place) => place.is(Kind::Text).then(|| place.text()),
         }
     }
@@ -155,7 +163,13 @@ impl<'a> Value<'a> {
                 let array = value.get_ref().as_array()?;
                 Some(array.iter().map(|element| Self::Read(lines, element)).collect())
             }
-            Self::Built(place) => place.is(Kind::List).then(|| place.inside().map(Self::Built).collect()),
+            Self::Built(place) => {
+                let list = place.node().filter(|node| node.kind == Kind::List)?;
+                // As many as nodes, where no element has anything in it.
+                let mut elements = Vec::with_capacity(usize::from(list.next).saturating_sub(place.index + 1));
+                elements.extend(place.inside().map(Self::Built));
+                Some(elements)
+            }
         }
     }
 
@@ -201,8 +215,8 @@ impl<'a> Table<'a> {
                 table.iter().map(entry).collect()
             }
             Self::Built(place) => {
-                let value = |key: Place<'a>| Value::Built(Place { index: key.index + 1, ..key });
-                let entry = |key: Place<'a>| Entry { key: key.text(), at: At::Built(key), value: value(key) };
+                let value = |key: Place| Value::Built(Place { index: key.index + 1, ..key });
+                let entry = |key: Place| Entry { key: key.text(), at: At::Built(key), value: value(key) };
                 place.inside().map(entry).collect()
             }
         }

@@ -36,9 +36,10 @@ pub(crate) struct Handed<'a> {
     pub(crate) ground: Option<Ground>,
 }
 
-/// What a worker is to have of its maker: a template has it already when it clones one.
-pub(crate) fn have_defaults() {
-    sys::reset_signals();
+/// What a worker is to have of its maker: a template has it already when it clones one. `changed`: the signals that may not be
+/// as they are by default.
+pub(crate) fn have_defaults(changed: u64) {
+    sys::reset_signals(changed);
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 

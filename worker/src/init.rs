@@ -93,7 +93,7 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
         let installed = filtered.installed;
         channel.send(&FromWorker::Filtered { installed }, &[]).map_err(gone)?;
     }
-    let mut locked = filtered.lock(&pivoted.absent)?;
+    let mut locked = filtered.lock(&pivoted)?;
     reap_our_own();
     park(channel, &pivoted, &locked)?;
     let missing = pivoted.missing;

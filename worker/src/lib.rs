@@ -19,9 +19,11 @@ pub mod relay;
 pub mod ring;
 pub mod role;
 mod room;
+mod signals;
 mod stages;
 mod sys;
 mod template;
 
 pub use launcher::{Embedded, copy_as_launcher, may_copy};
 pub use role::run_role;
+pub use signals::Dispositions;

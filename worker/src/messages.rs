@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::event::Timespec;
@@ -146,6 +147,11 @@ impl Prepare {
         let inside = (ids.inside_uid, ids.inside_gid);
         let outside = if self.plan == Plan::User { inside } else { (ids.host_uid, ids.host_gid) };
         IdMap { inside, outside }
+    }
+
+    /// The home directory as paths of a spec are written, so that it can be compared with them by bytes.
+    pub(crate) fn normalised_home(&self) -> Bytes {
+        Bytes::from(self.home.as_path().components().collect::<PathBuf>())
     }
 
     /// What an idmapped bind maps: the owner's ids to the run's.

@@ -146,6 +146,7 @@ fn no_root(prepare: &Prepare) -> Pivoted {
     let spec = &prepare.spec;
     Pivoted {
         absent: Vec::new(),
+        links: Vec::new(),
         guarded: Vec::new(),
         missing: spec.protect.iter().filter(missing).cloned().collect(),
         tmpfs: Vec::new(),

@@ -202,9 +202,9 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(answer.into()).map(drop)
 }
 
-/// Sets every signal's disposition back to the default and blocks none: what a tool expects to be born with.
-pub(crate) fn reset_signals() {
-    for signal in 1..=64 {
+/// Sets the dispositions of signals (bit n-1 is signal n) back to the default: what a tool expects to be born with.
+pub(crate) fn reset_signals(which: u64) {
+    for signal in (1..=64).filter(|signal| which & 1 << (signal - 1) != 0) {
         // SAFETY: SIG_DFL installs no code of ours; for SIGKILL, SIGSTOP and libc's own signals the call fails and
         // changes nothing.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

@@ -23,7 +23,7 @@ use crate::sys::{self, Cloned};
 /// The template's life: until its channel ends.
 pub(crate) fn run(channel: OwnedFd) -> ExitCode {
     let channel = Channel::new(channel);
-    birth::have_defaults();
+    birth::have_defaults(u64::MAX);
     match serve(&channel) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever waits for a worker sees the end of its channel.

@@ -17,12 +17,16 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use stockade_protocol::Bytes;
+use stockade_protocol::bounds::MAX_LAUNCH_MESSAGE;
 use stockade_protocol::client::Overrides;
 use stockade_protocol::codec::encode_launch;
-use stockade_protocol::spec::{Level, NetworkMode, RunAs, SandboxSpec};
+use stockade_protocol::spec::{
+    BpfInstruction, Level, Mount, MountKind, NetworkMode, Ports, RunAs, SandboxSpec,
+};
 
 pub use error::ResolveError;
 pub(crate) use surroundings::{Origin, Variables, allowing};
+use visible::Seen;
 pub(crate) use visible::{Guard, Visible};
 
 use crate::names::User;
@@ -71,7 +75,6 @@ pub struct Confines {
     pub encoded: usize,
     pub(crate) policy: Policy,
     pub(crate) roots: Roots,
-    pub(crate) visible: Visible,
 }
 
 /// What a tool finds around it that its spec says nothing of: each request's own.
@@ -114,26 +117,44 @@ impl Confines {
     /// # Errors
     /// What of the subject the policy can't be resolved for, with the rule's file and line where a rule decided.
     pub fn of(policy: &Policy, subject: &Subject) -> Result<Self, ResolveError> {
+        let mut confines = Self::resolved(policy, subject)?;
+        let (digest, encoded) = digest(&confines.spec)?;
+        Arc::make_mut(&mut confines.spec).digest = digest;
+        confines.encoded = encoded;
+        Ok(confines)
+    }
+
+    /// As [`Confines::of`], for one run whose spec nobody keeps, compares or reports: the digest is zero, and so is the length.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_one_run(policy: &Policy, subject: &Subject) -> Result<Self, ResolveError> {
+        let confines = Self::resolved(policy, subject)?;
+        if !is_short(&confines.spec) {
+            digest(&confines.spec)?;
+        }
+        Ok(confines)
+    }
+
+    fn resolved(policy: &Policy, subject: &Subject) -> Result<Self, ResolveError> {
         may_have_network(policy, subject)?;
         let roots = request::roots(policy, subject)?;
-        let visible = Visible::new(policy, &roots)?;
-        let mut spec = SandboxSpec {
+        let Seen { mounts, deny, deny_elsewhere, protect } = Visible::new(policy, &roots)?.seen();
+        let spec = SandboxSpec {
             policy: policy.name.clone(),
             digest: [0; 32],
             level: policy.level.value,
-            mounts: visible.mounts(),
-            deny: visible.deny.iter().map(|guard| guard.path.clone()).collect(),
-            deny_elsewhere: visible.deny_elsewhere.clone(),
-            protect: visible.protect.iter().map(|guard| guard.path.clone()).collect(),
+            mounts,
+            deny,
+            deny_elsewhere,
+            protect,
             network: policy.network.clone(),
             limits: limits::limits(policy, &subject.overrides)?,
             seccomp: policy.filter.spec.clone(),
             run_as: run_as(policy, subject),
             hostname: HOSTNAME.to_owned(),
         };
-        let encoded;
-        (spec.digest, encoded) = digest(&spec)?;
-        Ok(Self { spec: Arc::new(spec), encoded, policy: policy.clone(), roots, visible })
+        Ok(Self { spec: Arc::new(spec), encoded: 0, policy: policy.clone(), roots })
     }
 
     /// What a request finds within these confines. `cwd`: if another than the workspace.
@@ -145,11 +166,16 @@ impl Confines {
         cwd: Option<&Path>,
         environment: &[(Bytes, Bytes)],
     ) -> Result<Surroundings, ResolveError> {
-        let cwd = surroundings::cwd(cwd, &self.roots, &self.visible)?;
+        let cwd = surroundings::cwd(cwd, self)?;
         let variables = self.variables(environment)?.into_iter();
         let environment =
             variables.map(|(name, variable)| (name.into(), Bytes(variable.value.into_owned()))).collect();
         Ok(Surroundings { environment, cwd })
+    }
+
+    /// What can be seen, with the rules behind it: worked out again where somebody asks for them.
+    pub(crate) fn visible(&self) -> Result<Visible<'_>, ResolveError> {
+        Visible::new(&self.policy, &self.roots)
     }
 
     pub(crate) fn variables<'a>(
@@ -174,8 +200,91 @@ fn run_as(policy: &Policy, subject: &Subject) -> RunAs {
     RunAs::Ephemeral { start: policy.range.start, count: policy.range.count }
 }
 
+/// Whether a spec certainly fits into a message. Most do by far, and needn't be encoded to see it.
+fn is_short(spec: &SandboxSpec) -> bool {
+    longest(spec) <= MAX_LAUNCH_MESSAGE
+}
+
+/// A bound of how many bytes a spec is as a message.
+fn longest(spec: &SandboxSpec) -> usize {
+    /// More than anything in a spec takes beside its bytes, and than all there is one of takes together.
+    const ONE: usize = 64;
+    const REST: usize = 1024;
+    let paths = |paths: &[Bytes]| paths.iter().map(|path| path.len() + ONE).sum::<usize>();
+    let mount = |mount: &Mount| {
+        let nodes = if let MountKind::Dev { nodes, .. } = &mount.kind { paths(nodes) } else { 0 };
+        mount.target.len() + nodes + ONE
+    };
+    let ports = |ports: &Ports| if let Ports::Only(ports) = ports { ports.len() * ONE } else { 0 };
+    let programs = spec.seccomp.base.iter().chain(&spec.seccomp.delta);
+    REST + spec.policy.len()
+        + spec.mounts.iter().map(mount).sum::<usize>()
+        + [&spec.deny, &spec.deny_elsewhere, &spec.protect].map(|list| paths(list)).iter().sum::<usize>()
+        + ports(&spec.network.tcp_connect)
+        + ports(&spec.network.tcp_bind)
+        + programs.map(|program| ONE + program.len() * size_of::<BpfInstruction>()).sum::<usize>()
+}
+
 /// SHA-256 over the encoded spec, whose own digest is zero, and how long that is.
 fn digest(spec: &SandboxSpec) -> Result<([u8; 32], usize), ResolveError> {
     let encoded = encode_launch(spec).map_err(|source| ResolveError::TooLarge { source })?;
     Ok((Sha256::digest(&encoded).into(), encoded.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PolicySet;
+
+    fn subject() -> Subject {
+        Subject {
+            owner_uid: 0,
+            owner_gid: 0,
+            home: "/root".into(),
+            workspace: "/srv/w".into(),
+            overrides: Overrides::default(),
+            user_mode: true,
+        }
+    }
+
+    #[test]
+    fn confines_of_one_run_are_the_same_but_for_the_digest() {
+        let set = PolicySet::shipped();
+        for name in set.names() {
+            let policy = set.get(name).unwrap();
+            let whole = Confines::of(policy, &subject()).unwrap();
+            let once = Confines::of_one_run(policy, &subject()).unwrap();
+            assert_ne!(whole.spec.digest, [0; 32], "{name}");
+            let same = SandboxSpec { digest: [0; 32], ..(*whole.spec).clone() };
+            assert_eq!(*once.spec, same, "{name}");
+        }
+    }
+
+    /// With every list at its longest in turn, nothing else and nothing in it: where a wrong bound would show.
+    #[test]
+    fn no_spec_is_longer_than_its_bound() {
+        let policy = PolicySet::shipped();
+        let plain = (*Confines::of(policy.get("strict").unwrap(), &subject()).unwrap().spec).clone();
+        let many = 1000;
+        let nodes = MountKind::Dev { nodes: vec![Bytes::default(); many], shm_size: 1 };
+        let mount = |kind| Mount {
+            target: Bytes::default(),
+            kind,
+            access: stockade_protocol::spec::Access::default(),
+        };
+        let mut specs = vec![plain.clone(); 8];
+        specs[0].mounts = vec![mount(MountKind::Tmpfs { size: 1, mode: 1 }); many];
+        specs[1].mounts = vec![mount(nodes)];
+        specs[2].deny = vec![Bytes::default(); many];
+        specs[3].deny_elsewhere = vec![Bytes::default(); many];
+        specs[4].protect = vec![Bytes::default(); many];
+        specs[5].network.tcp_connect = Ports::Only(vec![1; many]);
+        specs[6].network.tcp_bind = Ports::Only(vec![1; many]);
+        specs[7].seccomp.delta = vec![Vec::new(); many];
+        specs.push(plain);
+        for spec in specs {
+            let (_, encoded) = digest(&spec).unwrap();
+            assert!(encoded <= longest(&spec), "{encoded} > {}", longest(&spec));
+        }
+    }
 }

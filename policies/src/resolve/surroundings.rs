@@ -6,10 +6,9 @@ use std::path::Path;
 
 use stockade_protocol::Bytes;
 
-use super::Policy;
 use super::error::ResolveError;
 use super::request::{normalised, shown};
-use super::visible::Visible;
+use super::{Confines, Policy};
 use crate::names::NamePattern;
 use crate::place::{Roots, expand_text, is_within};
 use crate::position::{Located, Position};
@@ -40,15 +39,15 @@ pub(crate) enum Origin<'a> {
     Path,
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
     /// The rule, in words.
-    pub(crate) fn rule(self) -> Rule {
+    pub(crate) fn rule(self) -> Rule<'a> {
         match self {
-            Self::Caller(pattern) => Rule::allowed(pattern),
-            Self::Set(name, at) => Rule::text(&format!("[environment] set: {name}"), at),
-            Self::Default(name, at) => Rule::text(&format!("[environment] default: {name}"), at),
-            Self::Home => Rule::text("HOME is the caller's home", &Position::built_in()),
-            Self::Path => Rule::text("PATH has a default", &Position::built_in()),
+            Self::Caller(pattern) => Rule::Allowed(pattern),
+            Self::Set(name, at) => Rule::Variable("set", name, at),
+            Self::Default(name, at) => Rule::Variable("default", name, at),
+            Self::Home => Rule::Own("HOME is the caller's home"),
+            Self::Path => Rule::Own("PATH has a default"),
         }
     }
 }
@@ -101,7 +100,8 @@ fn odd(name: &[u8]) -> bool {
 }
 
 /// Beneath the workspace, visible, and not denied.
-pub(super) fn cwd(cwd: Option<&Path>, roots: &Roots, visible: &Visible) -> Result<Bytes, ResolveError> {
+pub(super) fn cwd(cwd: Option<&Path>, confines: &Confines) -> Result<Bytes, ResolveError> {
+    let Confines { spec, roots, policy, .. } = confines;
     let cwd = match cwd {
         Some(path) => normalised("working directory", path)?,
         None => roots.workspace.clone(),
@@ -110,16 +110,20 @@ pub(super) fn cwd(cwd: Option<&Path>, roots: &Roots, visible: &Visible) -> Resul
         let workspace = shown(&roots.workspace);
         return Err(ResolveError::CwdOutside { cwd: shown(&cwd), workspace });
     }
-    if let Some(guard) = visible.deny.iter().find(|guard| is_within(&cwd, &guard.path)) {
+    let is_denied = |path: &[u8]| is_within(&cwd, path);
+    if spec.deny.iter().any(|path| is_denied(path))
+        && let Some(guard) = confines.visible()?.deny.iter().find(|guard| is_denied(&guard.path))
+    {
         return Err(ResolveError::Denied {
             what: "working directory",
             path: shown(&cwd),
-            rule: guard.rule.text.to_string(),
-            at: guard.rule.at.clone(),
+            rule: guard.rule.to_string(),
+            at: guard.rule.at(),
         });
     }
-    if !visible.is_there(&cwd) {
-        return Err(ResolveError::Invisible { policy: visible.policy.clone(), cwd: shown(&cwd) });
+    let on_the_way = |target: &[u8]| is_within(&cwd, target) || is_within(target, &cwd);
+    if !spec.mounts.iter().any(|mount| on_the_way(&mount.target)) {
+        return Err(ResolveError::Invisible { policy: policy.name.clone(), cwd: shown(&cwd) });
     }
     Ok(Bytes(cwd))
 }

@@ -11,8 +11,6 @@
 //!
 //! Sorted parents first: a later mount covers an earlier one, so the deepest mount above a path decides.
 
-use std::collections::HashSet;
-
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_PATH;
 use stockade_protocol::spec::{Access, Level, Mount, MountKind};
@@ -22,7 +20,7 @@ use super::request::{can_hide, shown};
 use crate::amount::Size;
 use crate::place::{Base, Place, Roots, depth, is_within};
 use crate::policy::Policy;
-use crate::position::{Located, Position};
+use crate::position::Located;
 use crate::rule::Rule;
 
 /// The most mounts, and the most guarded paths, of one run.
@@ -31,39 +29,34 @@ const MAX_PATHS: usize = 512;
 const PRIVATE_SIZE: Size = Size::mebibytes(64);
 
 /// Which rule gives what beneath a path.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Grants {
-    pub(crate) read: Option<Rule>,
-    pub(crate) write: Option<Rule>,
-    pub(crate) execute: Option<Rule>,
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Grants<'p> {
+    pub(crate) read: Option<Rule<'p>>,
+    pub(crate) write: Option<Rule<'p>>,
+    pub(crate) execute: Option<Rule<'p>>,
 }
 
-impl Grants {
+impl Grants<'_> {
     fn access(&self) -> Access {
         Access { read: self.read.is_some(), write: self.write.is_some(), execute: self.execute.is_some() }
     }
 
     fn add(&mut self, other: &Self) {
-        fn fill(own: &mut Option<Rule>, other: &Option<Rule>) {
-            if own.is_none() {
-                own.clone_from(other);
-            }
-        }
-        fill(&mut self.read, &other.read);
-        fill(&mut self.write, &other.write);
-        fill(&mut self.execute, &other.execute);
+        self.read = self.read.or(other.read);
+        self.write = self.write.or(other.write);
+        self.execute = self.execute.or(other.execute);
     }
 }
 
 /// One mount and its rules.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
+#[derive(Debug)]
+pub(crate) struct Entry<'p> {
     pub(crate) target: Vec<u8>,
     pub(crate) kind: MountKind,
-    pub(crate) grants: Grants,
+    pub(crate) grants: Grants<'p>,
 }
 
-impl Entry {
+impl Entry<'_> {
     /// Whether the host's files are here.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.kind, MountKind::Bind { .. } | MountKind::Workspace)
@@ -71,34 +64,41 @@ impl Entry {
 }
 
 /// A path that is denied or protected.
-#[derive(Debug, Clone)]
-pub(crate) struct Guard {
+#[derive(Debug)]
+pub(crate) struct Guard<'p> {
     pub(crate) path: Bytes,
-    pub(crate) rule: Rule,
+    pub(crate) rule: Rule<'p>,
 }
 
 /// Everything visible, and the rules behind it.
-#[derive(Debug, Clone)]
-pub(crate) struct Visible {
-    pub(crate) policy: String,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) deny: Vec<Guard>,
-    pub(crate) protect: Vec<Guard>,
+#[derive(Debug, Default)]
+pub(crate) struct Visible<'p> {
+    pub(crate) entries: Vec<Entry<'p>>,
+    pub(crate) deny: Vec<Guard<'p>>,
+    pub(crate) protect: Vec<Guard<'p>>,
     /// Denied paths that lie on no host's file: what links of the host make of them is the worker's to find out.
     pub(crate) deny_elsewhere: Vec<Bytes>,
     /// Denies and protections of what isn't visible.
-    pub(crate) moot: Vec<Guard>,
+    pub(crate) moot: Vec<Guard<'p>>,
 }
 
-impl Visible {
-    pub(super) fn new(policy: &Policy, roots: &Roots) -> Result<Self, ResolveError> {
+/// What of it a spec has.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) mounts: Vec<Mount>,
+    pub(super) deny: Vec<Bytes>,
+    pub(super) deny_elsewhere: Vec<Bytes>,
+    pub(super) protect: Vec<Bytes>,
+}
+
+impl<'p> Visible<'p> {
+    pub(super) fn new(policy: &'p Policy, roots: &Roots) -> Result<Self, ResolveError> {
         let mut entries = Entries(listed(policy, roots)?);
         add_private(&mut entries, policy, roots);
         add_kernel(&mut entries, policy);
         let Entries(mut entries) = entries;
         add_up(&mut entries);
         let mut visible = Self {
-            policy: policy.name.clone(),
             entries,
             deny: Vec::new(),
             protect: Vec::new(),
@@ -108,22 +108,28 @@ impl Visible {
         visible.guard(policy, roots)?;
         let count = visible.entries.len().max(visible.deny.len() + visible.protect.len());
         if count > MAX_PATHS {
-            return Err(ResolveError::TooManyPaths { policy: visible.policy, count, limit: MAX_PATHS });
+            return Err(ResolveError::TooManyPaths { policy: policy.name.clone(), count, limit: MAX_PATHS });
         }
         Ok(visible)
     }
 
-    pub(super) fn mounts(&self) -> Vec<Mount> {
-        let mount = |entry: &Entry| Mount {
-            target: Bytes(entry.target.clone()),
-            kind: entry.kind.clone(),
+    pub(super) fn seen(self) -> Seen {
+        let mount = |entry: Entry<'_>| Mount {
             access: entry.grants.access(),
+            target: Bytes(entry.target),
+            kind: entry.kind,
         };
-        self.entries.iter().map(mount).collect()
+        let paths = |guards: Vec<Guard<'_>>| guards.into_iter().map(|guard| guard.path).collect();
+        Seen {
+            mounts: self.entries.into_iter().map(mount).collect(),
+            deny: paths(self.deny),
+            deny_elsewhere: self.deny_elsewhere,
+            protect: paths(self.protect),
+        }
     }
 
     /// The entry that decides over a path: the deepest at or above it.
-    pub(crate) fn deciding(&self, path: &[u8]) -> Option<&Entry> {
+    pub(crate) fn deciding(&self, path: &[u8]) -> Option<&Entry<'p>> {
         self.entries.iter().rfind(|entry| is_within(path, &entry.target))
     }
 
@@ -132,7 +138,7 @@ impl Visible {
         self.deciding(path).is_some() || self.entries.iter().any(|entry| is_within(&entry.target, path))
     }
 
-    fn guard(&mut self, policy: &Policy, roots: &Roots) -> Result<(), ResolveError> {
+    fn guard(&mut self, policy: &'p Policy, roots: &Roots) -> Result<(), ResolveError> {
         let filesystem = &policy.document.filesystem;
         for place in filesystem.deny.iter().flatten() {
             let guard = guard("deny", place, roots)?;
@@ -140,8 +146,8 @@ impl Visible {
                 return Err(ResolveError::Denied {
                     what: "workspace",
                     path: shown(&roots.workspace),
-                    rule: guard.rule.text.to_string(),
-                    at: guard.rule.at,
+                    rule: guard.rule.to_string(),
+                    at: guard.rule.at(),
                 });
             }
             self.entries.retain(|entry| !is_within(&entry.target, &guard.path));
@@ -150,7 +156,7 @@ impl Visible {
         for place in filesystem.protect.iter().flatten() {
             self.protect.push(guard("protect", place, roots)?);
         }
-        let writable = |entry: &&mut Entry| entry.grants.write.is_some() && entry.is_host();
+        let writable = |entry: &&mut Entry<'_>| entry.grants.write.is_some() && entry.is_host();
         for entry in self.entries.iter_mut().filter(writable) {
             if self.protect.iter().any(|guard| is_within(&entry.target, &guard.path)) {
                 entry.grants.write = None;
@@ -193,16 +199,19 @@ fn folder(path: &[u8]) -> &[u8] {
     }
 }
 
-fn guard(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Guard, ResolveError> {
-    Ok(Guard { path: Bytes(expand(list, place, roots)?), rule: Rule::entry(list, place) })
+fn guard<'p>(
+    list: &'static str,
+    place: &'p Located<Place>,
+    roots: &Roots,
+) -> Result<Guard<'p>, ResolveError> {
+    Ok(Guard { path: Bytes(expand(list, place, roots)?), rule: Rule::Entry(list, place) })
 }
 
 /// Parents first; what lies beneath another of the same list is held by it.
-fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
+fn without_doubles(mut guards: Vec<Guard<'_>>) -> Vec<Guard<'_>> {
     guards.sort_by_cached_key(|guard| depth(&guard.path));
-    let mut seen = HashSet::with_capacity(guards.len());
-    let firsts: Vec<bool> = guards.iter().map(|guard| seen.insert(&guard.path)).collect();
-    let mut kept: Vec<Guard> = Vec::with_capacity(guards.len());
+    let firsts = firsts(&guards);
+    let mut kept: Vec<Guard<'_>> = Vec::with_capacity(guards.len());
     // What holds the folder of the last one. By their order, everything that can hold a folder stands before what it
     // has in it.
     let mut last: Option<(Vec<u8>, bool)> = None;
@@ -221,29 +230,50 @@ fn without_doubles(mut guards: Vec<Guard>) -> Vec<Guard> {
     kept
 }
 
+/// Which guards are the first of their path.
+fn firsts(guards: &[Guard<'_>]) -> Vec<bool> {
+    let mut firsts = vec![true; guards.len()];
+    let mut order: Vec<usize> = (0..guards.len()).collect();
+    // Most begin alike and end differently.
+    let ends: Vec<u64> = guards.iter().map(|guard| end(&guard.path)).collect();
+    order.sort_unstable_by(|one, other| {
+        let paths = || guards[*one].path.cmp(&guards[*other].path);
+        ends[*one].cmp(&ends[*other]).then_with(paths).then(one.cmp(other))
+    });
+    for pair in order.windows(2) {
+        firsts[pair[1]] = guards[pair[0]].path != guards[pair[1]].path;
+    }
+    firsts
+}
+
+/// The last bytes of a path, as a number.
+fn end(path: &[u8]) -> u64 {
+    path.iter().rev().take(size_of::<u64>()).fold(0, |end, byte| end << 8 | u64::from(*byte))
+}
+
 fn expand(list: &'static str, place: &Located<Place>, roots: &Roots) -> Result<Vec<u8>, ResolveError> {
     place.value.expand(roots).ok_or_else(|| ResolveError::LongPath {
-        rule: Rule::entry(list, place).text.to_string(),
+        rule: Rule::Entry(list, place).to_string(),
         at: place.at.clone(),
         limit: MAX_PATH,
     })
 }
 
 /// Sorted by depth, then by name; no two of the same target.
-struct Entries(Vec<Entry>);
+struct Entries<'p>(Vec<Entry<'p>>);
 
-impl Entries {
+impl<'p> Entries<'p> {
     fn find(&self, target: &[u8]) -> Result<usize, usize> {
         self.0.binary_search_by(|entry| order(&entry.target).cmp(&order(target)))
     }
 
     /// What is there, which goes.
-    fn take(&mut self, target: &[u8]) -> Option<Entry> {
+    fn take(&mut self, target: &[u8]) -> Option<Entry<'p>> {
         self.find(target).ok().map(|at| self.0.remove(at))
     }
 
     /// In place of what is there.
-    fn put(&mut self, entry: Entry) {
+    fn put(&mut self, entry: Entry<'p>) {
         match self.find(&entry.target) {
             Ok(at) => self.0[at] = entry,
             Err(at) => self.0.insert(at, entry),
@@ -256,7 +286,7 @@ fn order(target: &[u8]) -> (usize, &[u8]) {
 }
 
 /// Step 1: what the lists say.
-fn listed(policy: &Policy, roots: &Roots) -> Result<Vec<Entry>, ResolveError> {
+fn listed<'p>(policy: &'p Policy, roots: &Roots) -> Result<Vec<Entry<'p>>, ResolveError> {
     let filesystem = &policy.document.filesystem;
     let lists = [("read", &filesystem.read), ("write", &filesystem.write), ("execute", &filesystem.execute)];
     let mut places =
@@ -269,10 +299,10 @@ fn listed(policy: &Policy, roots: &Roots) -> Result<Vec<Entry>, ResolveError> {
     }
     // Of the same target, in the order of the lists: the first rule that gives something is the one that is named.
     places.sort_by(|(depth, target, ..), (other, than, ..)| (depth, target).cmp(&(other, than)));
-    let mut entries: Vec<Entry> = Vec::with_capacity(places.len());
+    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(places.len());
     for (_, target, key, place) in places {
         let create = place.value.is_base(Base::Cache);
-        let grants = grants(key, Rule::entry(key, place));
+        let grants = grants(key, Rule::Entry(key, place));
         match entries.last_mut().filter(|last| last.target == target) {
             Some(last) => {
                 last.grants.add(&grants);
@@ -291,46 +321,46 @@ fn listed(policy: &Policy, roots: &Roots) -> Result<Vec<Entry>, ResolveError> {
 }
 
 /// What an entry of a list gives. All three show it.
-fn grants(list: &str, rule: Rule) -> Grants {
+fn grants<'p>(list: &str, rule: Rule<'p>) -> Grants<'p> {
     let (write, execute) = match list {
-        "write" => (Some(rule.clone()), None),
-        "execute" => (None, Some(rule.clone())),
+        "write" => (Some(rule), None),
+        "execute" => (None, Some(rule)),
         _ => (None, None),
     };
     Grants { read: Some(rule), write, execute }
 }
 
 /// Step 2: private directories.
-fn add_private(entries: &mut Entries, policy: &Policy, roots: &Roots) {
+fn add_private<'p>(entries: &mut Entries<'p>, policy: &'p Policy, roots: &Roots) {
     let filesystem = &policy.document.filesystem;
     let size = filesystem.tmp_size.as_ref().filter(|size| size.value != Size::ZERO);
     let bytes = size.map_or(PRIVATE_SIZE, |size| size.value).bytes();
-    let mut private = |path: &[u8], mode: u32, rule: &Rule| {
+    let mut private = |path: &[u8], mode: u32, rule: Rule<'p>| {
         if path == roots.workspace {
             return;
         }
         let target = path.to_vec();
         // Listed or not, it can be read and written; it is executable only if it is listed as that.
         let execute = entries.take(&target).and_then(|entry| entry.grants.execute);
-        let grants = Grants { read: Some(rule.clone()), write: Some(rule.clone()), execute };
+        let grants = Grants { read: Some(rule), write: Some(rule), execute };
         let kind = MountKind::Tmpfs { size: bytes, mode };
         entries.put(Entry { target, kind, grants });
     };
     if let Some(hidden) =
         filesystem.hidden_home.as_ref().filter(|hidden| hidden.value && can_hide(&roots.home))
     {
-        private(&roots.home, 0o700, &Rule::key("hidden-home", &hidden.at));
+        private(&roots.home, 0o700, Rule::Key("hidden-home", &hidden.at));
     }
     if let Some(size) = size {
-        let rule = Rule::key("tmp-size", &size.at);
-        private(b"/tmp", 0o1777, &rule);
-        private(b"/var/tmp", 0o1777, &rule);
+        let rule = Rule::Key("tmp-size", &size.at);
+        private(b"/tmp", 0o1777, rule);
+        private(b"/var/tmp", 0o1777, rule);
     }
 }
 
 /// Step 2: what the kernel shows.
-fn add_kernel(entries: &mut Entries, policy: &Policy) {
-    let own = Rule::text("every run has a /proc of its own", &Position::built_in());
+fn add_kernel<'p>(entries: &mut Entries<'p>, policy: &'p Policy) {
+    let own = Rule::Own("every run has a /proc of its own");
     let grants = Grants { read: Some(own), ..Grants::default() };
     let target = b"/proc".to_vec();
     entries.put(Entry { target, kind: MountKind::Proc, grants });
@@ -342,17 +372,18 @@ fn add_kernel(entries: &mut Entries, policy: &Policy) {
     nodes.dedup();
     let shm = filesystem.tmp_size.as_ref().map(|size| size.value).filter(|size| *size != Size::ZERO);
     let shm_size = if policy.level.value == Level::Minimal { 0 } else { shm.unwrap_or(PRIVATE_SIZE).bytes() };
-    let rule = Rule::key("dev", &first.at);
+    let rule = Rule::Key("dev", &first.at);
     let target = b"/dev".to_vec();
-    let grants = Grants { read: Some(rule.clone()), write: Some(rule), execute: None };
+    let grants = Grants { read: Some(rule), write: Some(rule), execute: None };
     entries.put(Entry { target, kind: MountKind::Dev { nodes, shm_size }, grants });
 }
 
 /// Step 3: grants add up along a path, and what then says nothing new goes.
-fn add_up(entries: &mut Vec<Entry>) {
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-    for mut entry in core::mem::take(entries) {
-        let above = kept.iter().rfind(|above| is_within(&entry.target, &above.target));
+fn add_up(entries: &mut Vec<Entry<'_>>) {
+    let mut kept = 0;
+    for at in 0..entries.len() {
+        let (before, [entry, ..]) = entries.split_at_mut(at) else { continue };
+        let above = before[..kept].iter().rfind(|above| is_within(&entry.target, &above.target));
         if let Some(above) = above.filter(|above| above.is_host() && entry.is_host()) {
             entry.grants.add(&above.grants);
             let plain = entry.kind == MountKind::Bind { create: false };
@@ -360,7 +391,8 @@ fn add_up(entries: &mut Vec<Entry>) {
                 continue;
             }
         }
-        kept.push(entry);
+        entries.swap(kept, at);
+        kept += 1;
     }
-    *entries = kept;
+    entries.truncate(kept);
 }

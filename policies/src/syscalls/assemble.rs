@@ -11,10 +11,9 @@
 
 use core::ops::Range;
 
-use stockade_protocol::spec::BpfInstruction;
-
 use super::arguments::{Site, Variant};
-use super::table::{Arch, Call, Calls, compiled_rules};
+use super::sets::{Arch, Call, Calls};
+use super::table::{BpfInstruction, compiled_rules};
 
 /// The kernel's bound on one program (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;

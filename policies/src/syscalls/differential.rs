@@ -87,7 +87,7 @@ fn reference(
     let Some(name) = arch.name(number) else { return Verdict::Errno(38) };
     let allowed = names.allows(name) || (!delta && names.init.contains(&name));
     if !allowed {
-        return Verdict::Errno(if super::plan::AS_OLDER_KERNEL.contains(&name) { 38 } else { 1 });
+        return Verdict::Errno(if super::filter::AS_OLDER_KERNEL.contains(&name) { 38 } else { 1 });
     }
     let low = |argument: u8| u32::try_from(arguments[usize::from(argument)] & 0xffff_ffff).unwrap();
     let holds = |(argument, test): &(u8, Test)| match *test {

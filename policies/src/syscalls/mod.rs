@@ -2,8 +2,9 @@
 //!
 //! Text to table to program: `policies/syscalls/*.txt` say which calls a profile has and why; the build
 //! (`build/calls.rs`, by the parser in `build/listing.rs`) makes tables of them that `table` holds; `plan` joins a
-//! profile's set of calls with what a policy allows and denies; `assemble` makes a program of that and of the rules in
-//! `arguments`, which the build compiles (`build/rules.rs`).
+//! profile's set of calls with what a policy allows and denies; `filter` and `assemble` make programs of that and of the rules
+//! in `arguments`, which the build compiles (`build/rules.rs`). The programs of a profile as shipped policies have it are the
+//! build's, too (`build/filters.rs`).
 //!
 //! The base filter is one program:
 //!
@@ -22,8 +23,10 @@
 
 mod arguments;
 mod assemble;
+mod filter;
 mod interpret;
 mod plan;
+mod sets;
 mod table;
 
 pub use interpret::{Call, Verdict, evaluate};

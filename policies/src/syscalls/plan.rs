@@ -6,28 +6,18 @@ use std::sync::Arc;
 
 use stockade_protocol::spec::{Level, NetworkMode, NetworkSpec, Ports, SeccompSpec};
 
-use super::arguments::{Site, Variant, rules};
-use super::assemble::{Answer, Checks, program};
+use super::arguments::{Variant, rules};
+use super::filter::{AS_OLDER_KERNEL, programs};
 use super::interpret::{self, Verdict, evaluate};
-use super::table::{Arch, Call, Calls, INIT, List, NEVER, PROFILES, names, rule_count};
+use super::table::{
+    Arch, BpfInstruction, Call, Calls, INIT, List, NEVER, PROFILES, built_programs, names, rule_count,
+};
 use crate::document::Syscalls;
 use crate::error::{PolicyError, Problem};
 use crate::nearest::{nearest_first, probably_meant};
 use crate::position::{Located, Position};
+use crate::said::Said;
 
-/// Answered `ENOSYS` where they aren't allowed, as an older kernel would: libraries then fall back. Of the first
-/// two a filter can't read the arguments, the others are new enough that programs try them first.
-pub(super) const AS_OLDER_KERNEL: [&str; 9] = [
-    "clone3",
-    "openat2",
-    "statmount",
-    "listmount",
-    "file_getattr",
-    "file_setattr",
-    "lsm_get_self_attr",
-    "lsm_list_modules",
-    "set_mempolicy_home_node",
-];
 /// Without these no tool starts or ends.
 const NEEDED_TO_START: [&str; 3] = ["execve", "exit", "exit_group"];
 
@@ -147,7 +137,7 @@ impl Plan {
         }
         let profile = &self.profile.value;
         if let Some(entry) = self.list.entry(call) {
-            let at = Position { file: Arc::from(entry.file), line: entry.line, column: 1 };
+            let at = Position { file: Said::Built(entry.file), line: entry.line, column: 1 };
             return (format!("profile `{profile}`: {name}: {}", entry.reason), at);
         }
         let why = NEVER.entry(call).map_or(String::new(), |entry| format!(": {}", entry.reason));
@@ -175,34 +165,31 @@ impl Filters {
         if let Some(filter) = self.0.get(&(arch, plan.allowed, variant)) {
             return Ok(Arc::clone(filter));
         }
-        let filter = Arc::new(Filter::new(plan, variant, arch)?);
+        let made = Filter::built(plan, variant, arch).map_or_else(|| Filter::new(plan, variant, arch), Ok);
+        let filter = Arc::new(made?);
         self.0.insert((arch, plan.allowed, variant), Arc::clone(&filter));
         Ok(filter)
     }
 }
 
 impl Filter {
+    /// The build's, where it has made one for these calls: for those of a profile as it is.
+    fn built(plan: &Plan, variant: Variant, arch: Arch) -> Option<Self> {
+        let (programs, allowed) = built_programs(arch, variant, &plan.allowed)?;
+        Some(Self::of(programs.map(<[_]>::to_vec), allowed, variant, arch))
+    }
+
     pub(super) fn new(plan: &Plan, variant: Variant, arch: Arch) -> Result<Self, String> {
-        let in_base = plan.allowed.with(&INIT.calls);
         let older = Calls::named(&AS_OLDER_KERNEL);
-        let answer = |call| match call {
-            call if in_base.has(call) => Answer::Allow,
-            call if older.has(call) => Answer::Errno(ENOSYS),
-            _ => Answer::Errno(EPERM),
-        };
-        let checks = Checks::new(arch, variant, Site::Base, &in_base);
-        let base = vec![program(arch, answer, Answer::Errno(ENOSYS), &checks)?];
-        let withheld = INIT.calls.without(&plan.allowed);
-        let answer = |call| if withheld.has(call) { Answer::Errno(EPERM) } else { Answer::Allow };
-        let late = Checks::new(arch, variant, Site::Delta, &in_base);
-        let delta = if withheld.is_empty() && late.is_empty() {
-            Vec::new()
-        } else {
-            vec![program(arch, answer, Answer::Allow, &late)?]
-        };
-        let allowed = arch.by_number().filter(|(_, call)| in_base.has(*call)).count();
-        let count = u32::try_from(allowed + rule_count(variant)).unwrap_or(u32::MAX);
-        Ok(Self { spec: SeccompSpec { base, delta, rules: count }, arch, variant })
+        let made = programs((arch, variant), &plan.allowed, &INIT.calls, &older)?;
+        Ok(Self::of([made.base, made.delta.unwrap_or_default()], made.allowed, variant, arch))
+    }
+
+    /// Of its base and its delta, which may be empty.
+    fn of([base, delta]: [Vec<BpfInstruction>; 2], allowed: usize, variant: Variant, arch: Arch) -> Self {
+        let delta = if delta.is_empty() { Vec::new() } else { vec![delta] };
+        let rules = u32::try_from(allowed + rule_count(variant)).unwrap_or(u32::MAX);
+        Self { spec: SeccompSpec { base: vec![base], delta, rules }, arch, variant }
     }
 
     #[cfg(test)]
@@ -212,7 +199,6 @@ impl Filter {
 }
 
 const ENOSYS: u16 = 38;
-const EPERM: u16 = 1;
 
 /// Arguments to ask the programs with: none, and what is plainest for calls that refuse zeros.
 fn samples(name: &str) -> [[u64; 6]; 2] {
@@ -251,4 +237,22 @@ fn known(key: &'static str, call: &Located<String>) -> Result<Call, PolicyError>
         let name = crate::reader::shown(&call.value);
         PolicyError::at(&call.at, Problem::UnknownCall { key, name, suggestion })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PolicySet;
+
+    #[test]
+    fn filters_of_shipped_policies_are_the_builds_and_are_what_would_be_made_here() {
+        let (set, arch) = (PolicySet::shipped(), Arch::current().unwrap());
+        for name in set.names() {
+            let policy = set.get(name).unwrap();
+            let variant = Variant::of(policy.level.value, &policy.network);
+            let built = Filter::built(&policy.plan, variant, arch);
+            let made = Filter::new(&policy.plan, variant, arch).unwrap();
+            assert_eq!(built.map(|built| built.spec), Some(made.spec), "{name}");
+        }
+    }
 }

@@ -4,16 +4,15 @@
 
 use core::ops::Range;
 
-use stockade_protocol::spec::BpfInstruction;
+pub(super) use stockade_protocol::spec::BpfInstruction;
 
 use super::arguments::{Site, Variant};
+pub use super::sets::Arch;
+pub(super) use super::sets::{Call, Calls};
 
 include!(concat!(env!("OUT_DIR"), "/calls.rs"));
 include!(concat!(env!("OUT_DIR"), "/rules.rs"));
-
-/// A system call, whatever the architecture: its place in the table of names, which is sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Call(u16);
+include!(concat!(env!("OUT_DIR"), "/filters.rs"));
 
 /// A row of the table of names: where its name stands in [`NAMES`], and its numbers in the order of [`Arch::ALL`].
 struct Named {
@@ -21,10 +20,6 @@ struct Named {
     end: u16,
     numbers: [Option<u16>; 2],
 }
-
-/// A set of calls.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Calls([u64; 8]);
 
 /// One data file's calls, and those that it includes.
 #[derive(Debug)]
@@ -65,6 +60,28 @@ pub(super) fn compiled_rules(variant: Variant, site: Site) -> impl Iterator<Item
         let code = CODE.get(usize::from(check.start)..usize::from(check.end))?;
         Some((check.call, check.start..check.end, code))
     })
+}
+
+/// A filter that the build has made, for a set of calls: its programs are parts of [`FILTER_CODE`].
+struct Built {
+    arch: Arch,
+    variant: u16,
+    calls: Calls,
+    base: Range<u16>,
+    delta: Range<u16>,
+    allowed: u16,
+}
+
+/// Base and delta of a filter that the build has made, and how many calls the base lets through.
+pub(super) fn built_programs(
+    arch: Arch,
+    variant: Variant,
+    calls: &Calls,
+) -> Option<([&'static [BpfInstruction]; 2], usize)> {
+    let bit = variant.bit();
+    let built = FILTERS.iter().find(|it| it.arch == arch && it.variant == bit && it.calls == *calls)?;
+    let code = |part: &Range<u16>| FILTER_CODE.get(usize::from(part.start)..usize::from(part.end));
+    Some(([code(&built.base)?, code(&built.delta)?], built.allowed.into()))
 }
 
 /// How many rules a policy has.
@@ -111,34 +128,6 @@ impl Calls {
         names.iter().filter_map(|name| Call::named(name)).for_each(|call| calls.insert(call));
         calls
     }
-
-    pub(super) fn has(&self, call: Call) -> bool {
-        self.0[usize::from(call.0 / 64)] & 1 << (call.0 % 64) != 0
-    }
-
-    pub(super) fn insert(&mut self, call: Call) {
-        self.0[usize::from(call.0 / 64)] |= 1 << (call.0 % 64);
-    }
-
-    pub(super) fn remove(&mut self, call: Call) {
-        self.0[usize::from(call.0 / 64)] &= !(1 << (call.0 % 64));
-    }
-
-    /// These and those.
-    pub(super) fn with(mut self, others: &Self) -> Self {
-        self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own |= other);
-        self
-    }
-
-    /// These, but for those.
-    pub(super) fn without(mut self, others: &Self) -> Self {
-        self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own &= !other);
-        self
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0 == [0; 8]
-    }
 }
 
 impl List {
@@ -156,19 +145,7 @@ impl List {
 /// What a policy can name in `[syscalls] profile`, sorted.
 pub(super) const PROFILES: [(&str, &List); 2] = [("minimal", &MINIMAL), ("standard", &STANDARD)];
 
-/// An architecture with filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Arch {
-    /// AMD and Intel, 64 bits.
-    X86_64,
-    /// ARM, 64 bits.
-    Aarch64,
-}
-
 impl Arch {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
-
     /// This machine's, if there are filters for it.
     #[must_use]
     pub const fn current() -> Option<Self> {
@@ -178,15 +155,6 @@ impl Arch {
             Some(Self::Aarch64)
         } else {
             None
-        }
-    }
-
-    /// `AUDIT_ARCH_*` of linux/audit.h, as `seccomp_data.arch` has it.
-    #[must_use]
-    pub const fn audit(self) -> u32 {
-        match self {
-            Self::X86_64 => 0xc000_003e,
-            Self::Aarch64 => 0xc000_00b7,
         }
     }
 

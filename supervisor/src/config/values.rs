@@ -341,7 +341,7 @@ impl Value for Directories {
 
     fn read(section: &Section<'_>, key: &str) -> Result<Option<Located<Self>>, Mistake> {
         let Some(at) = section.at(key) else { return Ok(None) };
-        let paths = section.list(key, "an absolute path", absolute)?.unwrap_or_default();
+        let paths = section.list(key, "an absolute path", absolute, PathBuf::from)?.unwrap_or_default();
         let value = Self(paths.into_iter().map(|path| path.value).collect());
         Ok(Some(Located { value, at }))
     }

@@ -17,6 +17,7 @@ use stockade_wire::socket;
 use crate::birth::{self, Handed};
 use crate::failure::{At, Staged};
 use crate::messages::{self, Prepare};
+use crate::signals::Dispositions;
 use crate::stages::worker;
 use crate::sys::{self, Cloned};
 
@@ -73,9 +74,10 @@ pub(crate) fn lone(
 ) -> Staged<Lone> {
     let (ours, theirs) = socket::seqpacket_pair().at(SetupStage::Template, "socketpair")?;
     let flags = worker::namespaces(prepare.plan);
+    let changed = Dispositions::changed();
     match sys::clone_process(flags, None).at(worker::birth_stage(prepare.plan), "clone")? {
         Cloned::Parent { pid, pidfd } => Ok(Lone { pid, pidfd, channel: ours }),
-        Cloned::Child => crate::role::leave(be(prepare, workspace, theirs, assigned).unwrap_or(1)),
+        Cloned::Child => crate::role::leave(be(prepare, workspace, theirs, assigned, changed).unwrap_or(1)),
     }
 }
 
@@ -86,12 +88,13 @@ fn be(
     workspace: Option<OwnedFd>,
     channel: OwnedFd,
     (command, ends): (&messages::Command, [&OwnedFd; 3]),
+    changed: u64,
 ) -> io::Result<i32> {
     rustix::process::setpgid(None, None)?;
     let ends = ends.into_iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
     let kept: Vec<_> = workspace.iter().chain(&ends).chain([&channel]).map(AsFd::as_fd).collect();
     sys::close_all_but(&kept)?;
-    birth::have_defaults();
+    birth::have_defaults(changed);
     let ends = ends.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     Ok(birth::run(channel, prepare, Handed { workspace, ..Handed::default() }, Some((command, ends))))
 }

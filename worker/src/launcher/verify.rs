@@ -8,9 +8,11 @@ use core::ops::Range;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -63,7 +65,7 @@ impl Filtered {
     pub(crate) fn read(prepare: &Prepare, installed: u32, pid: Pid, ours: &Namespaces) -> Staged<Self> {
         let pid = pid.as_raw_nonzero().get();
         let status = read(&format!("/proc/{pid}/status"), "status")?;
-        let status = Status(&status);
+        let status = Status::new(&status);
         let identity = identity(prepare, &status)?;
         seccomp(installed, &status)?;
         let user = namespaces(prepare, pid, ours, 0..1)?;
@@ -164,21 +166,38 @@ fn read(path: &str, what: &str) -> Staged<Vec<u8>> {
         if text.len() as u64 > MOUNTINFO_BOUND {
             return Err(failed(STAGE, libc::EFBIG, what));
         }
-        text.reserve(PIECE);
+        if text.len() == text.capacity() {
+            text.reserve(PIECE);
+        }
     }
     Ok(text)
 }
 
-/// `/proc/PID/status`: one `Name:\tvalue` a line.
-struct Status<'a>(&'a [u8]);
+/// `/proc/PID/status`: one `Name:\tvalue` a line. Taken apart once, for several values.
+struct Status<'a>(Vec<(&'a [u8], &'a [u8])>);
 
 impl<'a> Status<'a> {
+    /// Most kernels have fewer lines than this.
+    const LINES: usize = 80;
+    /// No name that is asked for is as long.
+    const NAME: usize = 24;
+
+    fn new(text: &'a [u8]) -> Self {
+        let mut lines = Vec::with_capacity(Self::LINES);
+        let mut rest = text;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end);
+            if let Some(colon) = line.iter().take(Self::NAME).position(|byte| *byte == b':') {
+                lines.push((&line[..colon], line.get(colon + 1..).unwrap_or_default()));
+            }
+            rest = after.get(1..).unwrap_or_default();
+        }
+        Self(lines)
+    }
+
     fn value(&self, name: &str) -> Staged<&'a [u8]> {
-        let is_it =
-            |line: &&[u8]| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':'));
-        let line = self.0.split(|byte| *byte == b'\n').find(is_it);
-        let value = line.and_then(|line| line.get(name.len() + 1..)).map(<[u8]>::trim_ascii);
-        value.ok_or_else(|| failed(STAGE, libc::ENODATA, name))
+        let line = self.0.iter().find(|(known, _)| *known == name.as_bytes());
+        line.map(|(_, value)| value.trim_ascii()).ok_or_else(|| failed(STAGE, libc::ENODATA, name))
     }
 
     fn must_be(&self, name: &str, wanted: &str) -> Staged<()> {
@@ -218,13 +237,30 @@ const KINDS: [&str; 7] = ["user", "mnt", "pid", "ipc", "uts", "cgroup", "net"];
 /// The launcher's own namespaces, by kind, as `/proc/PID/ns` names them: read when they are first asked for. A process's
 /// don't change unless it says so.
 #[derive(Debug, Default)]
-pub(crate) struct Namespaces(OnceCell<[PathBuf; KINDS.len()]>);
+pub(crate) struct Namespaces(OnceCell<[CString; KINDS.len()]>);
 
 impl Namespaces {
     /// Of a kind that the kernel doesn't have there is none, and no run in one either.
-    fn all(&self) -> &[PathBuf; KINDS.len()] {
-        let ours = |kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
-        self.0.get_or_init(|| KINDS.map(ours))
+    fn all(&self) -> &[CString; KINDS.len()] {
+        let read = || {
+            let ours = Links::of("self").ok();
+            KINDS.map(|kind| ours.as_ref().and_then(|ours| ours.read(kind).ok()).unwrap_or_default())
+        };
+        self.0.get_or_init(read)
+    }
+}
+
+/// `/proc/PID/ns`, found once for several of its links.
+struct Links(OwnedFd);
+
+impl Links {
+    fn of(process: &str) -> rustix::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("/proc/{process}/ns"), flags, Mode::empty()).map(Self)
+    }
+
+    fn read(&self, kind: &str) -> rustix::io::Result<CString> {
+        rustix::fs::readlinkat(&self.0, kind, Vec::new())
     }
 }
 
@@ -233,9 +269,10 @@ fn namespaces(prepare: &Prepare, pid: i32, ours: &Namespaces, which: Range<usize
     if prepare.plan == Plan::Minimal {
         return Ok(if which.start == 0 { "none".to_owned() } else { String::new() });
     }
+    let links = Links::of(&pid.to_string()).at(STAGE, "ns")?;
     let mut detail = String::new();
     for (kind, ours) in KINDS.iter().zip(ours.all()).take(which.end).skip(which.start) {
-        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).at(STAGE, *kind)?;
+        let theirs = links.read(kind).at(STAGE, *kind)?;
         if theirs == *ours {
             return Err(failed(STAGE, libc::EPERM, *kind));
         }
@@ -265,7 +302,8 @@ fn mounts(prepare: &Prepare, pid: i32) -> Staged<String> {
     let binds = prepare.spec.mounts.iter().filter(|mount| {
         !mount.access.write && matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. })
     });
-    let sealed: HashSet<&[u8]> = binds.map(|mount| &mount.target.0[..]).collect();
+    let mut sealed: Vec<&[u8]> = binds.map(|mount| &mount.target.0[..]).collect();
+    sealed.sort_unstable();
     let (mut roots, mut mounts) = (0, 0);
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let mut fields = line.split(|byte| *byte == b' ').skip(4);
@@ -278,7 +316,8 @@ fn mounts(prepare: &Prepare, pid: i32) -> Staged<String> {
         let point = unescape(point);
         let has = |option: &[u8]| options.split(|byte| *byte == b',').any(|one| one == option);
         let is_root = *point == *b"/";
-        let holds = has(b"nosuid") && (has(b"ro") || !(is_root || sealed.contains(&*point)));
+        let must_be_sealed = is_root || sealed.binary_search(&&*point).is_ok();
+        let holds = has(b"nosuid") && (!must_be_sealed || has(b"ro"));
         if !holds || (is_root && kind != b"tmpfs") {
             return Err(failed(STAGE, libc::EPERM, point.into_owned()));
         }

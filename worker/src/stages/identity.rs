@@ -1,6 +1,6 @@
 //! Who the run is: id maps, the drop to its uid, no capabilities, `no_new_privs`, locked securebits.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
@@ -38,8 +38,13 @@ impl IdMap {
     /// # Errors
     /// `UserNamespace` with the file that refused.
     pub(crate) fn write(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
-        let line = |inside: u32, outside: u32| format!("{inside} {outside} 1\n");
         put(&proc, pid, "setgroups", "deny")?;
+        self.write_ids(proc, pid)
+    }
+
+    /// As [`IdMap::write`], for a namespace that nobody is ever in, by who is privileged in its parent.
+    fn write_ids(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
+        let line = |inside: u32, outside: u32| format!("{inside} {outside} 1\n");
         put(&proc, pid, "gid_map", &line(self.inside.1, self.outside.1))?;
         put(&proc, pid, "uid_map", &line(self.inside.0, self.outside.0))
     }
@@ -68,7 +73,7 @@ pub(crate) fn mapped_namespace(map: IdMap, proc: &OwnedFd) -> Staged<OwnedFd> {
     // Holds the namespace until there is a descriptor of it.
     let holder = Holder::start(libc::CLONE_NEWUSER, 0).at(STAGE, "clone")?;
     let number = holder.number_in(proc).at(STAGE, "pidfd")?;
-    map.write(proc, &number)?;
+    map.write_ids(proc, &number)?;
     user_namespace(proc, &number)
 }
 
@@ -87,10 +92,15 @@ pub(crate) fn user_namespace(proc: &OwnedFd, number: &str) -> Staged<OwnedFd> {
 /// # Errors
 /// Those of open(2) and read(2); `ESRCH` where the child has no number in it.
 pub(crate) fn number_in(proc: &OwnedFd, child: &OwnedFd) -> io::Result<String> {
+    /// Several times what it has.
+    const ROOM: usize = 1024;
     let path = format!("self/fdinfo/{}", child.as_raw_fd());
-    let mut text = String::new();
     let file = rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    std::fs::File::from(file).read_to_string(&mut text)?;
+    let mut text = Vec::with_capacity(ROOM);
+    while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))? > 0 {
+        text.reserve(1);
+    }
+    let text = String::from_utf8(text).unwrap_or_default();
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
     let there = number.filter(|number| number.parse::<u32>().is_ok_and(|number| number > 0));
     there.map(ToOwned::to_owned).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))

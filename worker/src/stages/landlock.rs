@@ -9,6 +9,7 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use stockade_protocol::Bytes;
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::{Level, Mount, MountKind, NetworkMode, Ports, SandboxSpec};
@@ -30,11 +31,12 @@ pub(crate) struct Prepared {
     pub(crate) rules: u32,
 }
 
-/// Builds the ruleset from everything the spec makes visible. `absent`: of its binds, what isn't there to be granted.
+/// Builds the ruleset from everything the spec makes visible. `absent`: of its binds, what isn't there to be granted; `links`:
+/// what is known to be a link, for which nothing is.
 ///
 /// # Errors
 /// `Landlock`, with the ABI that would be needed where no other enforced layer covers the same.
-pub(crate) fn prepare(spec: &SandboxSpec, absent: &[Bytes]) -> Staged<Prepared> {
+pub(crate) fn prepare(spec: &SandboxSpec, absent: &[Bytes], links: &[Bytes]) -> Staged<Prepared> {
     let number = sys::landlock_abi();
     let needed = needed_abi(spec);
     if number < needed {
@@ -45,7 +47,9 @@ pub(crate) fn prepare(spec: &SandboxSpec, absent: &[Bytes]) -> Staged<Prepared> 
     };
     let mut ruleset = create(spec, abi)?;
     let mut rules = 0;
-    for mount in spec.mounts.iter().filter(|mount| !absent.contains(&mount.target)) {
+    for mount in
+        spec.mounts.iter().filter(|mount| !absent.contains(&mount.target) && !links.contains(&mount.target))
+    {
         for (path, access) in grants(mount, spec.level, abi) {
             let Some((fd, access)) = openable(&path, access, abi)? else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(|e| rule(&e, &path))?;
@@ -208,11 +212,15 @@ fn openable(
     abi: ABI,
 ) -> Staged<Option<(OwnedFd, BitFlags<AccessFs>)>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+    // Nearly all are directories: what they are needn't be asked then.
+    let opened = match rustix::fs::openat(CWD, path, flags | OFlags::DIRECTORY, Mode::empty()) {
+        Err(Errno::NOTDIR) => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+        Ok(directory) => return Ok(Some((directory, access)).filter(|_| !access.is_empty())),
+        failed => failed,
+    };
+    let fd = match opened {
         Ok(fd) => fd,
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::ACCESS) => {
-            return Ok(None);
-        }
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => return Ok(None),
         Err(errno) => return Err(errno).at(STAGE, path),
     };
     let status = mounts::status(&fd).at(STAGE, path)?;

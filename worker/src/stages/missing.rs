@@ -17,24 +17,22 @@ use crate::stages::listing::{Listing, WORTH_IT};
 /// What stands now where nothing stood, or stands above it and isn't a plain directory: `.git` as a file or a link
 /// says where settings and hooks are, and what can't be looked into may hold them.
 pub(crate) fn came_to_be(missing: &[Bytes]) -> Vec<Bytes> {
-    let mut in_each: BTreeMap<&Path, Vec<&OsStr>> = BTreeMap::new();
+    let mut in_each: BTreeMap<&[u8], Vec<&Bytes>> = BTreeMap::new();
     for path in missing {
-        let (above, name) = parts(path);
-        in_each.entry(above).or_default().push(name);
+        in_each.entry(parts(path).0).or_default().push(path);
     }
     let (mut came, mut looked) = (BTreeSet::new(), Looked::default());
     // A directory comes before what lies beneath it.
-    for (above, names) in in_each {
+    for (above, paths) in in_each {
         match looked.way(above) {
             Way::Nowhere => {}
             Way::Odd(here) => drop(came.insert(Bytes::from(here))),
             Way::Plain => {
-                if names.len() >= WORTH_IT {
-                    looked.listings.insert(above, Listing::of(CWD, above));
+                if paths.len() >= WORTH_IT {
+                    looked.listings.insert(above, Listing::of(CWD, as_path(above)));
                 }
-                let there = names.into_iter().filter(|name| looked.may_be_in(above, name));
-                let there = there.map(|name| above.join(name)).filter(|path| !is_gone(path));
-                came.extend(there.map(Bytes::from));
+                let there = paths.into_iter().filter(|path| looked.may_be_in(above, parts(path).1));
+                came.extend(there.filter(|path| !is_gone(path.as_path())).cloned());
             }
         }
     }
@@ -45,12 +43,16 @@ fn is_gone(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// An absolute path's directory and its name in it.
-fn parts(path: &[u8]) -> (&Path, &OsStr) {
+/// An absolute path's directory and its name in it. Bytes, since comparing paths means taking them apart.
+fn parts(path: &[u8]) -> (&[u8], &[u8]) {
     let at = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
     let (above, name) = path.split_at(at);
     let above = if above.is_empty() { b"/" } else { above };
-    (Path::new(OsStr::from_bytes(above)), OsStr::from_bytes(name.get(1..).unwrap_or_default()))
+    (above, name.get(1..).unwrap_or_default())
+}
+
+fn as_path(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }
 
 /// What is on the way to a directory.
@@ -61,44 +63,44 @@ enum Way<'a> {
     /// It isn't there.
     Nowhere,
     /// The first that exists and isn't a plain directory, or can't be passed.
-    Odd(&'a Path),
+    Odd(&'a [u8]),
 }
 
 /// What was seen so far of one look.
 #[derive(Debug, Default)]
 struct Looked<'a> {
-    ways: BTreeMap<&'a Path, Way<'a>>,
-    listings: BTreeMap<&'a Path, Listing>,
+    ways: BTreeMap<&'a [u8], Way<'a>>,
+    listings: BTreeMap<&'a [u8], Listing>,
 }
 
 impl<'a> Looked<'a> {
-    fn way(&mut self, directory: &'a Path) -> Way<'a> {
+    fn way(&mut self, directory: &'a [u8]) -> Way<'a> {
         if let Some(known) = self.ways.get(directory) {
             return *known;
         }
-        let way = match directory.parent().map(|above| (above, self.way(above))) {
-            Some((above, Way::Plain))
-                if !self.may_be_in(above, directory.file_name().unwrap_or_default()) =>
-            {
-                Way::Nowhere
+        let (above, name) = parts(directory);
+        let way = if name.is_empty() {
+            step(directory, directory)
+        } else {
+            match self.way(above) {
+                Way::Plain if !self.may_be_in(above, name) => Way::Nowhere,
+                Way::Plain => step(directory, above),
+                way => way,
             }
-            Some((above, Way::Plain)) => step(directory, above),
-            Some((_, way)) => way,
-            None => step(directory, directory),
         };
         self.ways.insert(directory, way);
         way
     }
 
     /// Whether a listing, if there is one, leaves it open that a name is there.
-    fn may_be_in(&self, directory: &Path, name: &OsStr) -> bool {
-        self.listings.get(directory).is_none_or(|listing| !listing.lacks(name.as_bytes()))
+    fn may_be_in(&self, directory: &[u8], name: &[u8]) -> bool {
+        self.listings.get(directory).is_none_or(|listing| !listing.lacks(name))
     }
 }
 
 /// The last step of a way.
-fn step<'a>(directory: &'a Path, above: &'a Path) -> Way<'a> {
-    match directory.symlink_metadata() {
+fn step<'a>(directory: &'a [u8], above: &'a [u8]) -> Way<'a> {
+    match as_path(directory).symlink_metadata() {
         Ok(there) if there.is_dir() => Way::Plain,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Way::Nowhere,
         Ok(_) => Way::Odd(directory),

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use stockade_protocol::spec::Access;
 
@@ -60,6 +60,15 @@ pub(crate) fn clone_tree(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(source, "", flags)?)
 }
 
+/// As [`clone_tree`], of what is at an absolute path and no link.
+pub(crate) fn clone_tree_at(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
 /// Gives a detached tree its attributes, all submounts alike, and makes it private. Flags are only ever added: a
 /// submount that was read-only stays so.
 pub(crate) fn restrict_tree(tree: BorrowedFd<'_>, set: u64, idmap: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -78,6 +87,15 @@ pub(crate) fn seal(mount: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
+}
+
+/// Attaches a detached mount at a path beneath `at`, whose last component isn't followed. For paths that nobody else changes.
+pub(crate) fn attach_at(
+    mount: BorrowedFd<'_>,
+    at: impl AsFd,
+    path: impl rustix::path::Arg,
+) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Opens a path as if `root` were `/`, without following magic links. The last component is followed too.

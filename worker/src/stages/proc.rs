@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::mount::OpenTreeFlags;
 use stockade_protocol::outcome::SetupStage;
 
@@ -17,30 +17,37 @@ const READ_ONLY: [&str; 1] = ["/proc/sys"];
 const MASKED: [&str; 5] =
     ["/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/sysrq-trigger", "/proc/timer_list"];
 
+/// The node that masks. A policy may have none, and no masks then.
+const NOTHING: &str = "/dev/null";
+
 /// Mounts `/proc` of the calling process's pid namespace over `/proc`, and gives a descriptor of it.
 pub(crate) fn mount() -> Staged<OwnedFd> {
     let set = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
     let proc = mounts::filesystem("proc", &[], set).at(STAGE, "/proc")?;
-    let point = open("/proc").at(STAGE, "/proc")?;
-    mounts::attach(proc.as_fd(), point.as_fd()).at(STAGE, "/proc")?;
+    mounts::attach_at(proc.as_fd(), CWD, "/proc").at(STAGE, "/proc")?;
+    let restricted = |source: &str, path: &str| {
+        let tree = clone(source).at(STAGE, path)?;
+        mounts::restrict_tree(tree.as_fd(), set | libc::MOUNT_ATTR_RDONLY, None).at(STAGE, path)?;
+        Ok(tree)
+    };
     for path in READ_ONLY {
-        let tree = clone(path).at(STAGE, path)?;
-        mounts::restrict_tree(tree.as_fd(), set | libc::MOUNT_ATTR_RDONLY, None).at(STAGE, path)?;
-        let point = open(path).at(STAGE, path)?;
-        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path)?;
+        let tree = restricted(path, path)?;
+        mounts::attach_at(tree.as_fd(), CWD, path).at(STAGE, path)?;
     }
+    if rustix::fs::accessat(CWD, NOTHING, Access::EXISTS, AtFlags::empty()).is_err() {
+        return Ok(proc);
+    }
+    let mut left = None;
     for path in MASKED {
-        // Which of them exist depends on the kernel's configuration.
-        let Ok(point) = open(path) else { continue };
-        let Ok(tree) = clone("/dev/null") else { break };
-        mounts::restrict_tree(tree.as_fd(), set | libc::MOUNT_ATTR_RDONLY, None).at(STAGE, path)?;
-        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path)?;
+        let tree = left.take().map_or_else(|| restricted(NOTHING, path), Ok)?;
+        match mounts::attach_at(tree.as_fd(), CWD, path) {
+            Ok(()) => {}
+            // Which of them exist depends on the kernel's configuration.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => left = Some(tree),
+            Err(error) => return Err(error).at(STAGE, path),
+        }
     }
     Ok(proc)
-}
-
-fn open(path: &str) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn clone(path: &str) -> rustix::io::Result<OwnedFd> {

@@ -2,7 +2,8 @@
 //! old root go. Runs in the template, which holds the privilege to mount and executes nothing of the tool's.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,7 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
@@ -33,6 +35,8 @@ const DEV: u64 = 256 * 1024;
 pub(crate) struct Pivoted {
     /// Binds whose source doesn't exist.
     pub(crate) absent: Vec<Bytes>,
+    /// Binds whose source is a link, which was made again; perhaps not all of them.
+    pub(crate) links: Vec<Bytes>,
     /// Paths that carry a mask.
     pub(crate) guarded: Vec<Bytes>,
     /// Protected paths that don't exist (yet).
@@ -51,7 +55,30 @@ struct Skeleton<'a> {
     /// Directories of them that are known: what is made next lies in one of them, and needs no look-up then.
     known: BTreeMap<Vec<u8>, Known>,
     absent: Vec<Bytes>,
+    links: Vec<Bytes>,
     tmpfs: Vec<Rc<OwnedFd>>,
+}
+
+/// Where something is to be attached: what a descriptor is (no name), or a name that was just made in one of our own.
+struct Point {
+    at: Rc<OwnedFd>,
+    name: OsString,
+}
+
+impl Point {
+    fn attach(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
+        if self.name.is_empty() {
+            mounts::attach(mount, self.at.as_fd())
+        } else {
+            mounts::attach_at(mount, &*self.at, self.name.as_os_str())
+        }
+    }
+}
+
+impl From<Rc<OwnedFd>> for Point {
+    fn from(there: Rc<OwnedFd>) -> Self {
+        Self { at: there, name: OsString::new() }
+    }
 }
 
 /// A directory of our own, not covered by any mount.
@@ -87,13 +114,22 @@ enum Tree {
 /// # Errors
 /// `Mount` (`EINVAL`: a descriptor of another mount namespace) and `Idmap` with the path.
 pub(crate) fn detach(prepare: &Prepare, sources: Vec<Source>, idmap: Option<&OwnedFd>) -> Staged<Trees> {
-    let spec = &prepare.spec;
-    let trees =
-        spec.mounts.iter().zip(sources).map(|(mount, source)| detach_one(prepare, mount, source, idmap));
+    let (spec, home) = (&prepare.spec, prepare.normalised_home());
+    let trees = spec
+        .mounts
+        .iter()
+        .zip(sources)
+        .map(|(mount, source)| detach_one(prepare, &home, mount, source, idmap));
     trees.collect::<Staged<Vec<_>>>().map(Trees)
 }
 
-fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&OwnedFd>) -> Staged<Tree> {
+fn detach_one(
+    prepare: &Prepare,
+    home: &Bytes,
+    mount: &Mount,
+    source: Source,
+    idmap: Option<&OwnedFd>,
+) -> Staged<Tree> {
     let source = match source {
         Source::Open(fd) => fd,
         Source::Link(text) => return Ok(Tree::Link(text)),
@@ -106,7 +142,7 @@ fn detach_one(prepare: &Prepare, mount: &Mount, source: Source, idmap: Option<&O
     if mount.kind == MountKind::Workspace && !directory {
         return Err(failed(SetupStage::Open, libc::ENOTDIR, mount.target.clone()));
     }
-    let owners = mount.target.as_path().starts_with(prepare.home.as_path())
+    let owners = guard::is_beneath(&mount.target, home)
         || (prepare.owner.uid != 0 && status.st_uid == prepare.owner.uid);
     let idmap = idmap.filter(|_| mount.access.write || mount.kind == MountKind::Workspace || owners);
     let tree = mounts::clone_tree(source.as_fd()).at(STAGE, mount.target.clone())?;
@@ -144,9 +180,9 @@ pub(crate) fn build(prepare: &Prepare, trees: Trees, missing: &HashSet<Bytes>) -
     skeleton.fill_denied()?;
     let guards = guard::mask(skeleton.root.as_fd(), &prepare.spec, missing)?;
     mounts::seal(skeleton.root.as_fd()).at(STAGE, "/")?;
-    let Skeleton { root, absent, tmpfs, .. } = skeleton;
+    let Skeleton { root, absent, links, tmpfs, .. } = skeleton;
     pivot(root.as_fd())?;
-    Ok(Pivoted { absent, guarded: guards.masked, missing: guards.missing, tmpfs })
+    Ok(Pivoted { absent, links, guarded: guards.masked, missing: guards.missing, tmpfs })
 }
 
 /// Lays the foundation: takes of the trees what is in it, seals it and pivots into it. What is the run's own is missing.
@@ -165,8 +201,7 @@ pub(crate) fn lay(prepare: &Prepare, trees: &mut Trees, opened: Duration) -> Sta
                 *tree = Tree::Laid;
             }
             (Place::Laid, _) => skeleton.place(mount, core::mem::replace(tree, Tree::Laid), None, None)?,
-            (Place::Point { directory: true }, _) => drop(skeleton.directory(&mount.target)?),
-            (Place::Point { directory: false }, _) => drop(skeleton.file(&mount.target)?),
+            (Place::Point { directory }, _) => drop(skeleton.point(&mount.target, *directory)?),
             (Place::Nothing | Place::Above, _) => {}
         }
     }
@@ -188,13 +223,14 @@ pub(crate) fn finish(
     let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
     let (own, known) = (BTreeMap::new(), BTreeMap::new());
     let root = Rc::new(root);
-    let mut skeleton = Skeleton { root, prepare, own, known, absent: laid.absent, tmpfs: Vec::new() };
+    let mut skeleton =
+        Skeleton { root, prepare, own, known, absent: laid.absent, links: Vec::new(), tmpfs: Vec::new() };
     for (mount, tree) in prepare.spec.mounts.iter().zip(trees.0) {
         skeleton.place(mount, tree, None, None)?;
     }
-    let Skeleton { root, absent, tmpfs, .. } = skeleton;
+    let Skeleton { root, absent, links, tmpfs, .. } = skeleton;
     let guards = guard::mask(root.as_fd(), &prepare.spec, missing)?;
-    Ok(Pivoted { absent, guarded: guards.masked, missing: guards.missing, tmpfs })
+    Ok(Pivoted { absent, links, guarded: guards.masked, missing: guards.missing, tmpfs })
 }
 
 /// What of each mount is in the foundation.
@@ -244,12 +280,13 @@ impl<'a> Skeleton<'a> {
         let place =
             rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(STAGE, "/")?;
         let host_proc = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        let devices = open_devices(spec);
+        let devices = devices(spec)?;
         mounts::attach(root.as_fd(), place.as_fd()).at(STAGE, "/")?;
         let root = Rc::new(root);
         let top = Known { directory: Rc::clone(&root), of_run: false };
         let known = BTreeMap::from([(b"/".to_vec(), top)]);
-        let skeleton = Skeleton { root, prepare, own, known, absent: Vec::new(), tmpfs: Vec::new() };
+        let skeleton =
+            Skeleton { root, prepare, own, known, absent: Vec::new(), links: Vec::new(), tmpfs: Vec::new() };
         Ok((skeleton, host_proc.ok(), devices))
     }
 }
@@ -264,18 +301,22 @@ fn pivot(root: BorrowedFd<'_>) -> Staged<()> {
 
 type Nodes = Vec<(Bytes, Option<OwnedFd>)>;
 
-/// Opens the host's device nodes while the host's `/dev` is still in sight.
-fn open_devices(spec: &SandboxSpec) -> Vec<Nodes> {
+/// Copies of the host's device nodes, made while the host's `/dev` is still in sight.
+fn devices(spec: &SandboxSpec) -> Staged<Vec<Nodes>> {
     let nodes_of = |mount: &Mount| match &mount.kind {
         MountKind::Dev { nodes, .. } => Some(nodes.clone()),
         _ => None,
     };
-    let open = |name: &Bytes| {
+    let copy = |name: Bytes| {
         let path = Path::new("/dev").join(name.as_path());
-        rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()
+        match mounts::clone_tree_at(&path) {
+            Ok(node) => Ok((name, Some(node))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => Ok((name, None)),
+            Err(errno) => Err(errno).at(STAGE, path),
+        }
     };
-    let opened = |nodes: Vec<Bytes>| nodes.into_iter().map(|name| (name.clone(), open(&name))).collect();
-    spec.mounts.iter().filter_map(nodes_of).map(opened).collect()
+    let copied = |nodes: Vec<Bytes>| nodes.into_iter().map(copy).collect();
+    spec.mounts.iter().filter_map(nodes_of).map(copied).collect()
 }
 
 impl Skeleton<'_> {
@@ -290,13 +331,15 @@ impl Skeleton<'_> {
             (MountKind::Dev { shm_size, .. }, Tree::Laid) => self.dev_of_run(mount, *shm_size),
             (_, Tree::Laid) => Ok(()),
             (MountKind::Workspace | MountKind::Bind { .. }, Tree::Detached { tree, directory, .. }) => {
-                let target =
-                    if directory { self.directory(&mount.target)? } else { self.file(&mount.target)? };
+                let point = self.point(&mount.target, directory)?;
                 self.known.remove(&mount.target.0);
-                mounts::attach(tree.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())
+                point.attach(tree.as_fd()).at(STAGE, mount.target.clone())
             }
             (MountKind::Workspace, _) => Err(failed(SetupStage::Open, libc::ENOENT, mount.target.clone())),
-            (MountKind::Bind { .. }, Tree::Link(text)) => self.link(&mount.target, &text),
+            (MountKind::Bind { .. }, Tree::Link(text)) => {
+                self.links.push(mount.target.clone());
+                self.link(&mount.target, &text)
+            }
             (MountKind::Bind { .. }, _) => {
                 self.absent.push(mount.target.clone());
                 Ok(())
@@ -319,8 +362,8 @@ impl Skeleton<'_> {
         let owner = if mode & 0o1000 == 0 { Some(self.run_ids()) } else { None };
         let set = mounts::attributes(mount.access);
         let tmpfs = mounts::tmpfs(size, mode, owner, set).at(STAGE, mount.target.clone())?;
-        let target = self.directory(&mount.target)?;
-        mounts::attach(tmpfs.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
+        let point = self.point(&mount.target, true)?;
+        point.attach(tmpfs.as_fd()).at(STAGE, mount.target.clone())?;
         let directory = self.cover(mount.target.as_path(), tmpfs, true)?;
         self.tmpfs.push(directory);
         Ok(())
@@ -338,7 +381,7 @@ impl Skeleton<'_> {
     /// The mount point of `/proc`; init mounts the run's own there. In a user namespace that needs another one in
     /// sight (`mount_too_revealing` in fs/namespace.c), so the host's stands there until the run's covers it.
     fn proc(&mut self, target: &Bytes, host_proc: Option<BorrowedFd<'_>>) -> Staged<()> {
-        let point = self.directory(target)?;
+        let point = self.point(target, true)?;
         self.known.remove(&target.0);
         if self.prepare.plan != Plan::User {
             return Ok(());
@@ -347,7 +390,7 @@ impl Skeleton<'_> {
         let tree = mounts::clone_tree(host).at(STAGE, target.clone())?;
         // What hangs in it (systemd's automount for binfmt_misc) stays in the mount table, and is looked at like the rest.
         mounts::restrict_tree(tree.as_fd(), mounts::INERT, None).at(STAGE, target.clone())?;
-        mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, target.clone())
+        point.attach(tree.as_fd()).at(STAGE, target.clone())
     }
 
     /// `/dev` without what is the run's own, which it has places for.
@@ -355,8 +398,8 @@ impl Skeleton<'_> {
         let at = |name: &str| Bytes::from(mount.target.as_path().join(name));
         let own = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
         let dev = mounts::tmpfs(DEV, 0o755, None, own).at(STAGE, mount.target.clone())?;
-        let target = self.directory(&mount.target)?;
-        mounts::attach(dev.as_fd(), target.as_fd()).at(STAGE, mount.target.clone())?;
+        let point = self.point(&mount.target, true)?;
+        point.attach(dev.as_fd()).at(STAGE, mount.target.clone())?;
         let dev = self.cover(mount.target.as_path(), dev, false)?;
         for (name, node) in nodes {
             let path = Bytes::from(mount.target.as_path().join(name.as_path()));
@@ -364,11 +407,9 @@ impl Skeleton<'_> {
                 self.absent.push(path);
                 continue;
             };
-            let tree = mounts::clone_tree(node.as_fd()).at(STAGE, path.clone())?;
             let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-            mounts::restrict_tree(tree.as_fd(), set, None).at(STAGE, path.clone())?;
-            let point = self.file(&path)?;
-            mounts::attach(tree.as_fd(), point.as_fd()).at(STAGE, path.clone())?;
+            mounts::restrict_tree(node.as_fd(), set, None).at(STAGE, path.clone())?;
+            self.point(&path, false)?.attach(node.as_fd()).at(STAGE, path)?;
         }
         let links = [
             ("fd", "/proc/self/fd"),
@@ -391,15 +432,13 @@ impl Skeleton<'_> {
         let at = |name: &str| Bytes::from(mount.target.as_path().join(name));
         let own = mounts::INERT | libc::MOUNT_ATTR_NOEXEC;
         let shm = mounts::tmpfs(shm_size, 0o1777, None, own).at(STAGE, at("shm"))?;
-        let point = self.directory(&at("shm"))?;
-        mounts::attach(shm.as_fd(), point.as_fd()).at(STAGE, at("shm"))?;
+        self.point(&at("shm"), true)?.attach(shm.as_fd()).at(STAGE, at("shm"))?;
         let shm = self.cover(at("shm").as_path(), shm, true)?;
         self.tmpfs.push(shm);
         let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
         let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
         let pts = mounts::filesystem("devpts", &options, set).at(STAGE, at("pts"))?;
-        let point = self.directory(&at("pts"))?;
-        mounts::attach(pts.as_fd(), point.as_fd()).at(STAGE, at("pts"))?;
+        self.point(&at("pts"), true)?.attach(pts.as_fd()).at(STAGE, at("pts"))?;
         self.known.remove(&at("pts").0);
         Ok(())
     }
@@ -435,28 +474,24 @@ impl Skeleton<'_> {
                 Err(error) => return Err(error).at(STAGE, whole.clone()),
             }
         }
-        let Known { directory: parent, of_run } = self.ours(parent, whole)?;
-        match rustix::fs::mkdirat(&*parent, name, Mode::from_raw_mode(0o755)) {
+        let parent = self.ours(parent, whole)?;
+        match self.make(&parent, name) {
             Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => {
+            Err(Errno::EXIST) => {
                 return mounts::open_in(self.root.as_fd(), path).map(Rc::new).at(STAGE, whole.clone());
             }
             Err(errno) => return Err(errno).at(STAGE, whole.clone()),
         }
-        if of_run {
-            self.give_to_run(&parent, name).at(STAGE, whole.clone())?;
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&*parent, name, flags, Mode::empty()).at(STAGE, whole.clone())?;
-        let directory = Rc::new(made);
-        self.known.insert(key(path).to_vec(), Known { directory: Rc::clone(&directory), of_run });
-        Ok(directory)
+        self.know(path, &parent, name).map(|known| known.directory).at(STAGE, whole.clone())
     }
 
     /// The directory at a path, which must be one of our own: nothing is ever made on the host's disk.
     fn ours(&mut self, path: &Path, whole: &Bytes) -> Staged<Known> {
         if let Some(known) = self.known.get(key(path)) {
             return Ok(known.clone());
+        }
+        if let Some(made) = self.fresh(path, whole)? {
+            return Ok(made);
         }
         let directory = self.directory_at(path, whole)?;
         let device = mounts::status(&directory).at(STAGE, whole.clone())?.st_dev;
@@ -466,23 +501,68 @@ impl Skeleton<'_> {
         }
     }
 
-    /// The file at a path inside, made empty where it doesn't exist.
-    fn file(&mut self, path: &Bytes) -> Staged<Rc<OwnedFd>> {
+    /// The directory at a path of which nothing is there yet beneath the nearest known one: the first name on the way that can be
+    /// made says that it wasn't there, and nothing beneath it. `None`: it was, or the root isn't known.
+    fn fresh(&mut self, path: &Path, whole: &Bytes) -> Staged<Option<Known>> {
+        let mut new: Vec<&Path> = path.ancestors().take_while(|p| !self.known.contains_key(key(p))).collect();
+        let above = new.last().and_then(|first| first.parent()).and_then(|above| self.known.get(key(above)));
+        let Some(mut above) = above.cloned() else { return Ok(None) };
+        while let Some(next) = new.pop() {
+            let (_, name) = parts(next, whole)?;
+            match self.make(&above, name) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => return Ok(None),
+                Err(errno) => return Err(errno).at(STAGE, whole.clone()),
+            }
+            above = self.know(next, &above, name).at(STAGE, whole.clone())?;
+        }
+        Ok(Some(above))
+    }
+
+    /// Remembers a directory that was just made in one of our own.
+    fn know(&mut self, path: &Path, parent: &Known, name: &OsStr) -> rustix::io::Result<Known> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&*parent.directory, name, flags, Mode::empty())?;
+        let known = Known { directory: Rc::new(made), of_run: parent.of_run };
+        self.known.insert(key(path).to_vec(), known.clone());
+        Ok(known)
+    }
+
+    /// Makes a directory in one of our own.
+    fn make(&self, parent: &Known, name: &OsStr) -> rustix::io::Result<()> {
+        rustix::fs::mkdirat(&*parent.directory, name, Mode::from_raw_mode(0o755))?;
+        if parent.of_run { self.give_to_run(&parent.directory, name) } else { Ok(()) }
+    }
+
+    /// The directory or file at a path inside, made empty where it doesn't exist and only on our own filesystems: for what is
+    /// attached there.
+    fn point(&mut self, path: &Bytes, directory: bool) -> Staged<Point> {
+        if directory && let Some(known) = self.known.get(&path.0[..]) {
+            return Ok(Rc::clone(&known.directory).into());
+        }
+        let open = if directory { mounts::open_in } else { mounts::open_in_nofollow };
+        let there = |skeleton: &Self| open(skeleton.root.as_fd(), path.as_path()).map(Rc::new);
         let (parent, name) = parts(path.as_path(), path)?;
-        if !self.known.contains_key(key(parent))
-            && let Ok(there) = mounts::open_in_nofollow(self.root.as_fd(), path.as_path())
-        {
-            return Ok(Rc::new(there));
+        if !self.known.contains_key(key(parent)) && self.fresh(parent, path)?.is_none() {
+            match there(self) {
+                Ok(there) => return Ok(there.into()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error).at(STAGE, path.clone()),
+            }
         }
-        let Known { directory: parent, .. } = self.ours(parent, path)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
-        match rustix::fs::openat(&*parent, name, flags, Mode::from_raw_mode(0o444)) {
-            Ok(made) => Ok(Rc::new(made)),
-            Err(rustix::io::Errno::EXIST) => mounts::open_in_nofollow(self.root.as_fd(), path.as_path())
-                .map(Rc::new)
-                .at(STAGE, path.clone()),
-            Err(errno) => Err(errno).at(STAGE, path.clone()),
+        let parent = self.ours(parent, path)?;
+        let made = if directory {
+            self.make(&parent, name)
+        } else {
+            let mode = Mode::from_raw_mode(0o444);
+            rustix::fs::mknodat(&*parent.directory, name, FileType::RegularFile, mode, 0)
+        };
+        match made {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return there(self).map(Point::from).at(STAGE, path.clone()),
+            Err(errno) => return Err(errno).at(STAGE, path.clone()),
         }
+        Ok(Point { at: parent.directory, name: name.to_owned() })
     }
 
     /// What is made on the run's own tmpfs is the run's: programs make their directories beside it.
@@ -502,7 +582,7 @@ impl Skeleton<'_> {
         }
         let Known { directory: parent, .. } = self.ours(parent, path)?;
         match rustix::fs::symlinkat(text, &*parent, name) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno).at(STAGE, path.clone()),
         }
     }

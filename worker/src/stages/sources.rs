@@ -28,6 +28,7 @@ use stockade_wire::socket;
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
 use crate::stages::foundation::Laid;
+use crate::stages::guard::is_beneath;
 use crate::stages::listing::{Listing, WORTH_IT};
 use crate::stages::mounts;
 use crate::stages::placeholder::{self, Held, Placed};
@@ -216,11 +217,15 @@ fn real(path: &Path) -> Option<PathBuf> {
 }
 
 fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>, laid: Option<&Laid>) -> Staged<Vec<Source>> {
-    let home = prepare.home.as_path();
-    let in_home = |mount: &&Mount| mount.target.as_path().starts_with(home);
+    let home = prepare.normalised_home();
+    let in_home = |mount: &&Mount| is_beneath(&mount.target, &home);
     let many = prepare.spec.mounts.iter().filter(in_home).count() >= WORTH_IT;
-    let names = if many { Listing::of(CWD, home) } else { Listing::default() };
-    let is_lacking = |path: &Path| path.strip_prefix(home).is_ok_and(|rest| is_lacking(&names, rest));
+    let names = if many { Listing::of(CWD, home.as_path()) } else { Listing::default() };
+    let is_lacking = |path: &Bytes| {
+        let rest = Some(path).filter(|path| is_beneath(path, &home)).and_then(|path| path.get(home.len()..));
+        let rest = rest.map(|rest| rest.strip_prefix(b"/").unwrap_or(rest));
+        rest.is_some_and(|rest| is_lacking(&names, Path::new(OsStr::from_bytes(rest))))
+    };
     prepare
         .spec
         .mounts
@@ -235,7 +240,7 @@ fn open_all(prepare: &Prepare, mut workspace: Option<OwnedFd>, laid: Option<&Lai
                     other => Ok(other),
                 },
             },
-            MountKind::Bind { create: false } if is_lacking(mount.target.as_path()) => Ok(Source::Absent),
+            MountKind::Bind { create: false } if is_lacking(&mount.target) => Ok(Source::Absent),
             MountKind::Bind { create } => open_one(mount.target.as_path(), *create),
             _ => Ok(Source::Unneeded),
         })

@@ -3,7 +3,6 @@
 
 use std::os::fd::OwnedFd;
 
-use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::NetworkMode;
@@ -12,6 +11,7 @@ use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
 use crate::program::Program;
 use crate::stages::beside::Beside;
+use crate::stages::root::Pivoted;
 use crate::stages::{identity, landlock, limits, network, proc, sources};
 use crate::sys;
 
@@ -188,9 +188,9 @@ impl<'a> Unprivileged<'a> {
 }
 
 impl Filtered<'_> {
-    /// Builds the Landlock ruleset. `absent`: binds that aren't in the root.
-    pub(crate) fn lock(self, absent: &[Bytes]) -> Staged<Locked> {
-        let landlock = landlock::prepare(&self.prepare.spec, absent)?;
+    /// Builds the Landlock ruleset. `pivoted`: the root that it's for.
+    pub(crate) fn lock(self, pivoted: &Pivoted) -> Staged<Locked> {
+        let landlock = landlock::prepare(&self.prepare.spec, &pivoted.absent, &pivoted.links)?;
         Ok(Locked { proc: self.proc, landlock, delta: self.delta, installed: self.installed })
     }
 }

@@ -271,7 +271,7 @@ impl Launcher {
             }
             ToLauncher::OutputExceeded { exec_id } => {
                 let limit = self.run_mut(exec_id).and_then(|run| run.limits.output).unwrap_or(0);
-                self.condemn_id(exec_id, Outcome::OutputExceeded { limit });
+                self.output_ended(exec_id, Some(Outcome::OutputExceeded { limit }));
             }
             ToLauncher::Shutdown => self.close(),
             // Terminals aren't there yet.

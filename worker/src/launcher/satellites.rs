@@ -135,7 +135,7 @@ impl Launcher {
         }
     }
 
-    fn output_ended(&mut self, exec_id: ExecId, outcome: Option<Outcome>) {
+    pub(super) fn output_ended(&mut self, exec_id: ExecId, outcome: Option<Outcome>) {
         let Some(number) = self.by_id.get(&exec_id).copied() else { return };
         let Some(run) = self.runs.get_mut(&number) else { return };
         let awaited = run.awaits_relay();

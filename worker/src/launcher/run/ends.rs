@@ -99,11 +99,12 @@ impl Run {
     pub(crate) fn output_ended(&mut self, outcome: Option<Outcome>) {
         self.ends.with_relay = false;
         let Some(outcome) = outcome else { return };
-        if self.ended.is_some() && !self.is_condemned() {
-            self.ends.verdict.get_or_insert(outcome);
-        } else {
-            self.condemn(outcome);
+        if self.is_condemned() {
+            return;
         }
+        // It may have ended by itself before the kill, and its init have told of that: what its output was stands.
+        self.condemn(outcome.clone());
+        self.ends.verdict.get_or_insert(outcome);
     }
 
     /// Closes what is its tool's alone from now on, or nobody's.

@@ -74,98 +74,119 @@ fn many_kills_lose_no_run_and_no_byte() {
     println!("{kills} kills, {RUNS} runs, {bytes} bytes of output, each once");
 }
 
-/// Kills in the middle of requests, cancels, starts and ends: what was cancelled while it waited never starts, what was
-/// accepted and not cancelled runs once.
-#[test]
-fn kills_amid_traffic_start_nothing_twice_and_nothing_that_was_cancelled() {
-    const ROUNDS: usize = 12;
-    const ASKED: usize = 40;
-    let mode = Mode::a_daemon();
-    let ground = Ground::new(mode.client());
-    let slots = ["--slots", "4"];
-    let daemon = Daemon::start(mode.server(), &slots);
-    for round in 0..ROUNDS {
-        let mut wire = Wire::greeted(&daemon, ground.person);
-        let workspace = workspace(&ground);
-        let mut runs = Vec::new();
-        for number in 0..ASKED {
-            let line = format!("echo {round}-{number} >> ran");
-            let mut asked = request(&ground, "default", &["bash", "-c", &line]);
+/// What is known of the runs of one round.
+#[derive(Default)]
+struct Round {
+    /// Those that were accepted, and what each writes.
+    runs: Vec<(ExecId, String)>,
+    cancelled: BTreeSet<ExecId>,
+    ended: BTreeSet<ExecId>,
+}
+
+impl Round {
+    /// Asks for runs that each write a line, and cancels every third as soon as it is accepted; whether that was in time, its
+    /// end says.
+    fn ask(&mut self, wire: &mut Wire, ground: &Ground, lines: &[String]) {
+        let workspace = workspace(ground);
+        for (number, line) in lines.iter().enumerate() {
+            let mut asked = request(ground, "default", &["bash", "-c", &format!("echo {line} >> ran")]);
             asked.detach = true;
-            asked.request_id = number as u64 + 1;
+            asked.request_id = number as u64;
             wire.send(&ClientMessage::Exec(Box::new(asked)), &[workspace.as_fd()]);
         }
-        let mut cancelled = BTreeSet::new();
-        let mut ended = BTreeSet::new();
-        // Every third is cancelled as soon as it is accepted; whether it was in time, its end says.
-        while runs.len() < ASKED {
+        while self.runs.len() < lines.len() {
             match wire.message() {
                 ServerMessage::Event { exec_id, event: ExecEvent::Accepted { request_id }, .. } => {
-                    runs.push((exec_id, request_id - 1));
-                    if request_id % 3 == 0 {
+                    let number = usize::try_from(request_id).unwrap();
+                    self.runs.push((exec_id, lines[number].clone()));
+                    if number.is_multiple_of(3) {
                         wire.send(&ClientMessage::Cancel { exec_id }, &[]);
                     }
                 }
-                ServerMessage::Event { exec_id, event, .. } => {
-                    note(exec_id, &event, &mut cancelled, &mut ended)
-                }
+                ServerMessage::Event { exec_id, event, .. } => self.note(exec_id, &event),
                 ServerMessage::Denied { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
-        std::thread::sleep(Duration::from_millis(round as u64 * 3));
-        daemon.kill();
+    }
+
+    /// Takes what was in the socket when the daemon was killed.
+    fn take_last_words(&mut self, wire: &mut Wire) {
         while let Came::Message(message) = wire.receive(Duration::from_secs(20)) {
             if let ServerMessage::Event { exec_id, event, .. } = *message {
-                note(exec_id, &event, &mut cancelled, &mut ended);
+                self.note(exec_id, &event);
             }
         }
-        daemon.start_again(&slots);
-        let mut wire = Wire::greeted(&daemon, ground.person);
-        let open: Vec<ExecId> = runs.iter().map(|run| run.0).filter(|run| !ended.contains(run)).collect();
-        for exec_id in &open {
-            wire.send(&ClientMessage::Attach { exec_id: *exec_id, after_seq: 1 }, &[]);
-            loop {
+    }
+
+    /// Follows to its end whatever hasn't ended.
+    fn follow(&mut self, wire: &mut Wire) {
+        for exec_id in self.runs.iter().map(|run| run.0).collect::<Vec<_>>() {
+            if self.ended.contains(&exec_id) {
+                continue;
+            }
+            wire.send(&ClientMessage::Attach { exec_id, after_seq: 1 }, &[]);
+            while !self.ended.contains(&exec_id) {
                 match wire.message() {
-                    ServerMessage::Event { exec_id: of, event, .. } if of == *exec_id => {
-                        note(of, &event, &mut cancelled, &mut ended);
-                        if ended.contains(exec_id) {
-                            break;
-                        }
-                    }
-                    ServerMessage::Denied { denied, .. } => {
-                        panic!("round {round}: {exec_id} is lost: {denied:?}")
-                    }
+                    ServerMessage::Event { exec_id: of, event, .. } => self.note(of, &event),
+                    ServerMessage::Denied { denied, .. } => panic!("{exec_id} is lost: {denied:?}"),
                     _ => {}
                 }
             }
         }
-        let text = std::fs::read_to_string(ground.work().join("ran")).unwrap_or_default();
-        for (exec_id, number) in runs {
-            let line = format!("{round}-{number}");
-            let times = text.lines().filter(|ran| **ran == line).count();
-            if cancelled.contains(&exec_id) {
+    }
+
+    fn note(&mut self, exec_id: ExecId, event: &ExecEvent) {
+        if let ExecEvent::Exited { outcome, .. } = event {
+            assert!(self.ended.insert(exec_id), "two ends of {exec_id}");
+            match outcome {
+                Outcome::Exited { code: 0 } => {}
+                Outcome::Cancelled { .. } => {
+                    self.cancelled.insert(exec_id);
+                }
+                other => panic!("{exec_id}: {other:?}"),
+            }
+        }
+    }
+
+    /// Whether each has run once, or not at all if it was cancelled in time.
+    fn check(&self, ran: &str) {
+        for (exec_id, line) in &self.runs {
+            let times = ran.lines().filter(|ran| ran == line).count();
+            if self.cancelled.contains(exec_id) {
                 assert!(times <= 1, "{line} ran {times} times");
             } else {
-                assert_eq!(times, 1, "round {round}: {line}, which wasn't cancelled");
+                assert_eq!(times, 1, "{line}, which wasn't cancelled");
             }
         }
     }
-    // What was cancelled before it started never started, not even now.
-    let before = std::fs::read_to_string(ground.work().join("ran")).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(std::fs::read_to_string(ground.work().join("ran")).unwrap(), before);
 }
 
-fn note(exec_id: ExecId, event: &ExecEvent, cancelled: &mut BTreeSet<ExecId>, ended: &mut BTreeSet<ExecId>) {
-    if let ExecEvent::Exited { outcome, .. } = event {
-        assert!(ended.insert(exec_id), "two ends of {exec_id}");
-        match outcome {
-            Outcome::Exited { code: 0 } => {}
-            Outcome::Cancelled { .. } => {
-                cancelled.insert(exec_id);
-            }
-            other => panic!("{exec_id}: {other:?}"),
-        }
+/// Kills in the middle of requests, cancels, starts and ends: what was cancelled while it waited never starts, what was
+/// accepted and not cancelled runs once.
+#[test]
+fn kills_amid_traffic_start_nothing_twice_and_nothing_that_was_cancelled() {
+    const ROUNDS: u64 = 12;
+    const ASKED: u32 = 40;
+    let mode = Mode::a_daemon();
+    let ground = Ground::new(mode.client());
+    let slots = ["--slots", "4"];
+    let daemon = Daemon::start(mode.server(), &slots);
+    let ran = || std::fs::read_to_string(ground.work().join("ran")).unwrap_or_default();
+    for number in 0..ROUNDS {
+        let lines: Vec<String> = (0..ASKED).map(|run| format!("{number}-{run}")).collect();
+        let mut round = Round::default();
+        let mut wire = Wire::greeted(&daemon, ground.person);
+        round.ask(&mut wire, &ground, &lines);
+        std::thread::sleep(Duration::from_millis(number * 3));
+        daemon.kill();
+        round.take_last_words(&mut wire);
+        daemon.start_again(&slots);
+        round.follow(&mut Wire::greeted(&daemon, ground.person));
+        round.check(&ran());
     }
+    // What was cancelled before it started never started, not even now.
+    let before = ran();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(ran(), before);
 }

@@ -177,7 +177,7 @@ fn a_daemon_with_a_bad_configuration_or_one_that_others_may_write_serves_nobody(
         let socket = ground.base().join("daemon/stockade.sock");
         let status = serve(ground, &socket).status().unwrap();
         let log = std::fs::read_to_string(ground.base().join("daemon.log")).unwrap();
-        assert_eq!(status.code(), Some(1), "{log}");
+        assert_eq!(status.code(), Some(78), "{log}");
         assert!(parts.iter().all(|part| log.contains(part)), "{log}");
         assert!(!socket.exists());
     };

@@ -377,7 +377,7 @@ fn group_that_does_not_exist_ends_as_no_user() {
     let place = Place::new(Person::me());
     let mut command = place.serve_here();
     command.args(["--group", "no-such-group-here"]);
-    refused(command, 67, &["no-such-group-here", "make it, or leave --group out"]);
+    refused(command, 67, &["no-such-group-here", "make it, or name another"]);
 }
 
 #[test]

@@ -100,16 +100,16 @@ fn no_place_is_taken_from_another_program_and_none_is_open_to_the_network() {
     let theirs = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = theirs.local_addr().unwrap().to_string();
     let ended = refused(&place);
-    assert_eq!(ended.code, Some(1), "{}", ended.story());
+    assert_eq!(ended.code, Some(69), "{}", ended.story());
     assert!(ended.errors().contains(&format!("{place}: another program listens there")), "{}", ended.story());
     for place in ["0.0.0.0:9747", "[::]:9747", "metrics.sock"] {
         let ended = refused(place);
-        ended.expect_code(2);
+        ended.expect_code(64);
         assert!(ended.errors().contains("127.0.0.1:PORT"), "{}", ended.story());
     }
     // A directory where another user could put a socket of his own.
     let ended = refused("unix:/tmp/stockade-metrics-test.sock");
-    assert_eq!(ended.code, Some(1), "{}", ended.story());
+    assert_eq!(ended.code, Some(77), "{}", ended.story());
     assert!(ended.errors().contains("isn't safe"), "{}", ended.story());
 }
 

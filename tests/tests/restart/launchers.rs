@@ -39,9 +39,13 @@ fn is_alive(pid: u32) -> bool {
 fn door(daemon: &Daemon) -> PathBuf {
     let directory = daemon.socket.parent().unwrap();
     let is_door = |name: &String| name.starts_with("launcher-");
-    let doors = || left::names(directory).into_iter().filter(is_door).collect::<Vec<String>>();
-    assert!(wait_until(SOON, || doors().len() == 1), "{:?}", doors());
-    directory.join(&doors()[0])
+    let mut found = Vec::new();
+    let one = wait_until(SOON, || {
+        found = left::names(directory).into_iter().filter(is_door).collect();
+        found.len() == 1
+    });
+    assert!(one, "{found:?}");
+    directory.join(&found[0])
 }
 
 fn knock(daemon: &Daemon) -> Channel {

@@ -41,6 +41,15 @@ pub(crate) struct Introduction {
 /// A socket of a launcher or relay, shared with the task that reads it.
 pub(crate) type Socket = Rc<Watched>;
 
+/// When a launcher is to start what it is handed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// At once.
+    Now,
+    /// When it's told to.
+    Told,
+}
+
 /// The way to one launcher that is alive.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -106,32 +115,24 @@ impl Link {
         Ok(())
     }
 
-    /// Sends a launch, and before it what it is confined to, if this launcher doesn't know that yet.
+    /// Hands a launch over, and before it what it is confined to, if this launcher doesn't know that yet.
     ///
     /// # Errors
     /// As [`Link::send`].
-    pub(crate) fn launch(
+    pub(crate) fn hand(
         &mut self,
         launch: Launch,
         spec: Arc<SandboxSpec>,
         descriptors: Vec<OwnedFd>,
+        when: When,
     ) -> Result<(), ChannelError> {
         self.tell_spec(launch.spec, spec)?;
-        self.send(&ToLauncher::Launch(Box::new(launch)), descriptors)
-    }
-
-    /// As [`launch`](Self::launch), of a run that waits.
-    ///
-    /// # Errors
-    /// As [`Link::send`].
-    pub(crate) fn hold(
-        &mut self,
-        launch: Launch,
-        spec: Arc<SandboxSpec>,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), ChannelError> {
-        self.tell_spec(launch.spec, spec)?;
-        self.send(&ToLauncher::Hold(Box::new(launch)), descriptors)
+        let launch = Box::new(launch);
+        let message = match when {
+            When::Now => ToLauncher::Launch(launch),
+            When::Told => ToLauncher::Hold(launch),
+        };
+        self.send(&message, descriptors)
     }
 
     fn tell_spec(&mut self, number: SpecNumber, spec: Arc<SandboxSpec>) -> Result<(), ChannelError> {

@@ -15,7 +15,7 @@ use stockade_wire::channel::ChannelError;
 use tokio::sync::Notify;
 
 use crate::dispatcher::LauncherId;
-use crate::link::{Introduction, Link};
+use crate::link::{Introduction, Link, When};
 
 /// The ways to all launchers that are alive.
 #[derive(Debug, Default)]
@@ -130,33 +130,15 @@ impl Links {
     /// Hands a run to the current launcher.
     ///
     /// # Errors
-    /// As [`Link::launch`].
-    pub(crate) fn launch(
+    /// As [`Link::hand`].
+    pub(crate) fn hand(
         &mut self,
         launch: Launch,
         spec: Arc<SandboxSpec>,
         descriptors: Vec<OwnedFd>,
+        when: When,
     ) -> Result<(), ChannelError> {
-        match self.of(self.current) {
-            Some(link) => link.launch(launch, spec, descriptors),
-            None => Ok(()),
-        }
-    }
-
-    /// Has the current launcher hold a run.
-    ///
-    /// # Errors
-    /// As [`Link::launch`].
-    pub(crate) fn hold(
-        &mut self,
-        launch: Launch,
-        spec: Arc<SandboxSpec>,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), ChannelError> {
-        match self.of(self.current) {
-            Some(link) => link.hold(launch, spec, descriptors),
-            None => Ok(()),
-        }
+        self.of(self.current).map_or(Ok(()), |link| link.hand(launch, spec, descriptors, when))
     }
 
     /// Tells a launcher something, if it is still there.

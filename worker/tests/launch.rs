@@ -15,8 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_protocol::launch::{
-    FromLauncher, LAUNCH_VERSION, Launch, LaunchOutput, Owner, RunNote, SpecNumber, ToLauncher,
+    FromLauncher, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Owner, RunNote, SpecNumber, ToLauncher, Token,
 };
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, SetupStage};
 use stockade_protocol::spec::{
@@ -575,4 +576,53 @@ fn protected_and_denied_names_that_are_links_hold_as_links_and_where_they_lead()
     for word in ["REMOVED", "HOOKED", "WROTE", "READ-SECRET"] {
         assert!(ran.output.contains(word), "{}", ran.output);
     }
+}
+
+/// A channel whose other end dies with something unread in it tells that before what the other end had sent. What a supervisor
+/// sent last counts: it has told its clients of it.
+#[test]
+fn the_last_words_of_a_supervisor_that_died_are_heard_and_the_next_is_told_what_came_of_them() {
+    const KEEP: Keep = Keep { launcher: Token([1; 32]), supervisor: Token([2; 32]) };
+    let directory = tempfile::tempdir().unwrap();
+    let workspace = directory.path().join("workspace");
+    std::fs::create_dir(&workspace).unwrap();
+    let address = SocketAddrUnix::new(directory.path().join("door")).unwrap();
+    let socket = || {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap()
+    };
+    let door = socket();
+    rustix::net::bind(&door, &address).unwrap();
+    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"));
+    let mut child = command.args(["launcher", "--parked=0"]).stdin(Stdio::from(theirs)).spawn().unwrap();
+    drop(command);
+    let channel = Channel::new(ours);
+    let hello = ToLauncher::Hello { version: LAUNCH_VERSION, keep: Some(KEEP) };
+    channel.send(&hello, &[door.as_fd()]).unwrap();
+    // Its answer stays unread.
+    assert!(stockade_wire::socket::waiting(&channel).unwrap() > 0);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    tell(&channel, SPEC, spec(&workspace));
+    let output = launch(&channel, SPEC, &workspace, &["/bin/sh", "-c", "echo heard"]);
+    drop(channel);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(std::io::read_to_string(output).unwrap(), "heard\n");
+    let next = socket();
+    rustix::net::connect(&next, &address).unwrap();
+    let next = Channel::new(next);
+    let hear = || next.receive::<FromLauncher>().unwrap().expect("it has closed").0;
+    assert_eq!(hear(), FromLauncher::Known { version: LAUNCH_VERSION, token: KEEP.launcher });
+    next.send(&ToLauncher::Again { version: LAUNCH_VERSION, token: KEEP.supervisor }, &[]).unwrap();
+    let FromLauncher::Adopted(adopted) = hear() else { panic!("nothing is told of the run") };
+    assert!(*adopted.note.command == *b"/bin/sh -c echo heard", "{adopted:?}");
+    loop {
+        if let FromLauncher::Ended { exec_id, outcome, .. } = hear() {
+            assert_eq!((exec_id, outcome), (adopted.exec_id, Outcome::Exited { code: 0 }));
+            break;
+        }
+    }
+    next.send(&ToLauncher::Shutdown, &[]).unwrap();
+    child.wait().unwrap();
 }

@@ -15,6 +15,7 @@ use super::state::State;
 use crate::aside::Foreign;
 use crate::dispatcher::Event;
 use crate::feed::{self, Feed};
+use crate::link::When;
 use crate::runs::{Input, Waiting};
 
 impl State {
@@ -23,6 +24,7 @@ impl State {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if core::mem::take(&mut run.is_held) {
             run.waiting = None;
+            run.timing.hand();
             return self.tell_launcher(id, &ToLauncher::Start { exec_id: id });
         }
         let Some(waiting) = run.waiting.take() else { return };
@@ -35,7 +37,7 @@ impl State {
             let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
             let workspace = given(workspace.into_iter().collect());
             let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).collect();
-            self.links.launch(launch, spec, descriptors).map_err(io::Error::other)?;
+            self.links.hand(launch, spec, descriptors, When::Now).map_err(io::Error::other)?;
             run.timing.hand();
             Ok(tasks)
         });
@@ -62,7 +64,7 @@ impl State {
         let told = match held {
             Ok(Some(descriptors)) => {
                 let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
-                self.links.hold(launch, spec, descriptors).map(Some).map_err(io::Error::other)
+                self.links.hand(launch, spec, descriptors, When::Told).map(Some).map_err(io::Error::other)
             }
             // Its input passes through us, and ends with us.
             Ok(None) => Ok(None),

@@ -169,6 +169,39 @@ fn a_launcher_opens_to_nobody_without_the_token() {
     run.acknowledge();
 }
 
+/// Connects, and prints how much it is told.
+const KNOCK: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+                     s.settimeout(20)\ns.connect(sys.argv[1])\nprint(len(s.recv(4096)))\n";
+
+/// A run is in namespaces of its own: whatever it can reach, it neither commands a launcher nor learns its secret.
+#[test]
+fn a_launchers_door_is_closed_to_processes_in_other_namespaces() {
+    let (daemon, _ground) = started();
+    let path = door(&daemon);
+    let ask = |words: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.arg("--no-new-privs").args(words).args(["python3", "-c", KNOCK]).arg(&path);
+        daemon.ground.person.take(&mut command);
+        Ended::of(command)
+    };
+    let beside = ask(&[]);
+    assert!(beside.text().parse::<usize>().is_ok_and(|length| length > 32), "{}", beside.story());
+    let may = std::process::Command::new("unshare").args(["--user", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        stockade_tests::not_tested(
+            "a launcher's door from other namespaces",
+            "user namespaces are forbidden here",
+        );
+        return;
+    }
+    for apart in [&["unshare", "--user"][..], &["unshare", "--user", "--pid", "--fork"]] {
+        ask(apart).expect_code(0).expect_text("0");
+    }
+    if daemon.ground.person.is_root() {
+        ask(&["unshare", "--pid", "--fork"]).expect_code(0).expect_text("0");
+    }
+}
+
 #[test]
 fn a_launchers_door_is_closed_to_other_users() {
     if !Person::me().is_root() {
@@ -179,13 +212,11 @@ fn a_launchers_door_is_closed_to_other_users() {
     assert!(wait_until(SOON, || daemon.launchers().len() == 1));
     let path = door(&daemon);
     // First by its mode; where somebody has changed that, by the launcher.
-    let line = "import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
-                s.settimeout(20)\ns.connect(sys.argv[1])\nprint(len(s.recv(4096)))\n";
     let ask = |person: Person, mode: u32| {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let mut command = std::process::Command::new("python3");
-        command.args(["-c", line]).arg(&path).current_dir("/");
+        command.args(["-c", KNOCK]).arg(&path).current_dir("/");
         person.take(&mut command);
         Ended::of(command)
     };

@@ -80,7 +80,8 @@ impl Launcher {
         if !self.embedded {
             match self.relay_socket() {
                 Ok(socket) => beside.push(socket),
-                Err(_) => return self.close(),
+                // The first has no run yet; the runs of the one before wait for another.
+                Err(_) => return self.lose_supervisor(),
             }
         }
         let hello = FromLauncher::Hello {

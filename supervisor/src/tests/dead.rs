@@ -168,7 +168,8 @@ fn dead_files_that_no_message_takes_keep_nobody_waiting() {
     denied.denied(request, &dead.files[..3]);
     let mut many = stage.client();
     many.say_with(&ClientMessage::List, &dead.files);
-    many.say_with(&ClientMessage::List, &dead.files);
+    // The first may have closed it already.
+    many.try_say_with(&ClientMessage::List, &dead.files);
     let mut unread = stage.stranger();
     unread.say_bytes(b"GET / HTTP/1.1\r\n\r\n");
     drop(unread);

@@ -491,11 +491,16 @@ impl Client {
     }
 
     pub(super) fn say_with(&mut self, message: &ClientMessage, descriptors: &[OwnedFd]) {
+        assert!(self.try_say_with(message, descriptors), "the daemon has closed");
+    }
+
+    /// `false`: the daemon has closed.
+    pub(super) fn try_say_with(&mut self, message: &ClientMessage, descriptors: &[OwnedFd]) -> bool {
         let mut frame = Vec::new();
         codec::encode_frame(message, 1 << 20, &mut frame).unwrap();
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let sent = socket::send(&self.socket, &frame, &descriptors).unwrap();
-        self.socket.write_all(&frame[sent..]).unwrap();
+        socket::send(&self.socket, &frame, &descriptors)
+            .is_ok_and(|sent| self.socket.write_all(&frame[sent..]).is_ok())
     }
 
     /// Sends bytes as they are. `false`: the daemon has closed.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stockade_supervisor::config::{
     ConfigurationError, Configured, Mistakes, Origin, default_text, file, keys,
 };
-use stockade_supervisor::paths::Surroundings;
+use stockade_supervisor::paths::{Scope, Surroundings};
 
 use crate::color::Paint;
 use crate::error::{CliError, chain};
@@ -75,7 +75,7 @@ pub(crate) fn config(arguments: &Arguments) -> Result<u8, CliError> {
 
 fn whose(system: bool) -> Surroundings<'static> {
     let ours = sources::surroundings();
-    if system { Surroundings { uid: 0, ..ours } } else { ours }
+    if system { Surroundings { uid: 0, scope: Scope::Machine, ..ours } } else { ours }
 }
 
 fn check(files: &[PathBuf], surroundings: &Surroundings<'_>, as_json: bool) -> Result<u8, CliError> {
@@ -83,7 +83,7 @@ fn check(files: &[PathBuf], surroundings: &Surroundings<'_>, as_json: bool) -> R
         let directory = surroundings.configuration();
         vec![(shown(&directory), errors(Options::default().sources(surroundings).load().err()))]
     } else {
-        let one = |path: &PathBuf| (shown(path), errors(check_one(path, surroundings.uid).err()));
+        let one = |path: &PathBuf| (shown(path), errors(check_one(path, surroundings.scope).err()));
         files.iter().map(one).collect()
     };
     let status = if told.iter().all(|(_, errors)| errors.is_empty()) { 0 } else { exit::FAILED };
@@ -102,9 +102,9 @@ fn check(files: &[PathBuf], surroundings: &Surroundings<'_>, as_json: bool) -> R
     out::print_with(&lines, status)
 }
 
-fn check_one(path: &Path, uid: u32) -> Result<(), Mistakes> {
+fn check_one(path: &Path, scope: Scope) -> Result<(), Mistakes> {
     let text = file(path).map_err(|error| Mistakes(vec![ConfigurationError::from(error)]))?;
-    Configured::of_texts(&[text])?.check(uid)
+    Configured::of_texts(&[text])?.check(scope)
 }
 
 fn errors(mistakes: Option<Mistakes>) -> Vec<String> {
@@ -184,7 +184,7 @@ mod tests {
         options: Options,
     }
 
-    const LINE: [&str; 19] = [
+    const LINE: [&str; 21] = [
         "serve",
         "--socket",
         "/s",
@@ -194,6 +194,8 @@ mod tests {
         "/b",
         "--state-directory",
         "/t",
+        "--launcher",
+        "/l",
         "--slots",
         "3",
         "--queue",
@@ -207,7 +209,7 @@ mod tests {
     ];
 
     fn of_a_user() -> Surroundings<'static> {
-        Surroundings { variable: &|_| None, uid: 7, home: "/home/me".into() }
+        Surroundings { variable: &|_| None, uid: 7, scope: Scope::User, home: "/home/me".into() }
     }
 
     /// Every option is a key of its own, under the name that `set` gives it.
@@ -223,6 +225,7 @@ mod tests {
             ("daemon.socket", "\"/s\"", "--socket"),
             ("daemon.policies", "[\"/a\", \"/b\"]", "--policies"),
             ("daemon.state-directory", "\"/t\"", "--state-directory"),
+            ("daemon.launcher", "\"/l\"", "--launcher"),
             ("runs.slots", "3", "--slots"),
             ("runs.queue", "4", "--queue"),
             ("runs.parked", "5", "--parked"),
@@ -254,7 +257,7 @@ mod tests {
         let options = Line::parse_from(["serve", "--group", "users"]).options;
         let error = options.sources(&of_a_user()).load().unwrap_err().to_string();
         assert!(error.starts_with("--group: `daemon.group` is for root's daemon"), "{error}");
-        let root = Surroundings { uid: 0, ..of_a_user() };
+        let root = Surroundings { uid: 0, scope: Scope::Machine, ..of_a_user() };
         let sources = Sources { directory: None, ..options.sources(&root) };
         assert_eq!(sources.load().unwrap().values.daemon.group.name(), Some("users"));
     }
@@ -266,7 +269,7 @@ mod tests {
             "STOCKADE_LOG" => Some("warn,stockade_supervisor=debug".into()),
             _ => None,
         };
-        let surroundings = Surroundings { variable, uid: 7, home: "/home/me".into() };
+        let surroundings = Surroundings { variable, uid: 7, scope: Scope::User, home: "/home/me".into() };
         let said = |words: &[&str]| {
             let options = Line::parse_from(words).options;
             let configured = options.sources(&surroundings).load().unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use stockade_policies::{PolicyError, PolicySet, Source, Trust, directory};
-use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings, home_of};
+use stockade_supervisor::paths::{SYSTEM_POLICIES, Scope, Surroundings, home_of};
 
 use crate::error::CliError;
 
@@ -20,7 +20,12 @@ pub(crate) fn home() -> &'static Path {
 /// What paths are worked out from.
 pub(crate) fn surroundings() -> Surroundings<'static> {
     let uid = rustix::process::geteuid().as_raw();
-    Surroundings { variable: &|name: &str| std::env::var_os(name), uid, home: home().to_owned() }
+    Surroundings {
+        variable: &|name: &str| std::env::var_os(name),
+        uid,
+        scope: Scope::of(uid),
+        home: home().to_owned(),
+    }
 }
 
 /// The policy directories, in their order.

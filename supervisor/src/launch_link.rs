@@ -20,7 +20,7 @@ use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
 use stockade_protocol::launch::{FromRelay, LAUNCH_VERSION, ToLauncher};
 use stockade_wire::channel::{Channel, unpack};
@@ -35,7 +35,7 @@ use crate::daemon::Daemon;
 use crate::dispatcher::{Event, LauncherId};
 use crate::door::{self, Met};
 use crate::launcher::LauncherError;
-use crate::link::{Link, Socket};
+use crate::link::{Introduction, Link, Socket};
 use crate::register::{Entry, Register};
 use crate::turn::Turn;
 use crate::watched::{Watched, watch};
@@ -57,7 +57,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// How long a full channel with too many descriptors in flight is left alone.
 const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts launchers. In tests something else answers the channel.
+/// Starts launchers. Without a process: elsewhere, or in tests something else answers the channel.
 pub(crate) type Starter = Box<dyn FnMut() -> Result<(Channel, Option<Child>), LauncherError>>;
 
 /// Takes over what launchers are there, says so, and keeps one until the daemon's last hour.
@@ -116,7 +116,9 @@ async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) 
         );
     });
     let (keep, door) = made.map_or((None, Vec::new()), |(entry, door)| (Some(entry.keep), vec![door]));
-    let greeting = Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep }, beside: door };
+    let parked = register.parked();
+    let greeting =
+        Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep, parked }, beside: door };
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
     let process = child.map_or(Process::Nobody, Process::Child);
     let reason = live(daemon, channel, Keeper { process, leaving }, greeting, None).await;
@@ -170,7 +172,8 @@ async fn adopt(
     let keeper = Keeper { process, leaving };
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
-    let (owner, ours) = (Rc::clone(daemon), register.parked() == entry.parked);
+    let ours = register.parked() == entry.parked && entry.is_apart() == daemon.settings.apart;
+    let owner = Rc::clone(daemon);
     let register = register.clone();
     let life = spawn_local(async move {
         let greeting = Greeting { hello: again, beside: Vec::new() };
@@ -217,6 +220,10 @@ async fn live(
         reason = converse(daemon, id, &socket, judged) => reason,
         reason = send_all(daemon, id) => reason,
     };
+    let found = daemon.state.borrow_mut().links.get_mut(id).and_then(farewell);
+    if let Some((pid, pidfd)) = found {
+        keeper.process = Process::Other { pid, pidfd };
+    }
     let reason = match keeper.end().await {
         // Which socket was seen to close first says nothing; how the process ended does.
         Some(How::Itself(status)) => format!("the launcher died: {status}"),
@@ -225,6 +232,14 @@ async fn live(
     };
     daemon.state.borrow_mut().launcher_died(id, reason.clone());
     reason
+}
+
+/// To one that may be root's when we aren't, so that we couldn't kill it. Its process, if it was found by what it said.
+fn farewell(link: &mut Link) -> Option<(i32, OwnedFd)> {
+    // If it has died already, nobody hears this.
+    let _unsent = link.send(&ToLauncher::Shutdown, Vec::new());
+    let pid = link.pid;
+    pid.zip(link.pidfd.take())
 }
 
 fn make_async(socket: OwnedFd) -> io::Result<Socket> {
@@ -258,10 +273,16 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     let now = state.now();
     let Some(link) = state.links.get_mut(id) else { return };
     link.relay = Some(Rc::clone(relay));
-    let theirs = link.introduction.map(|introduction| introduction.program);
-    let is_ours = |ours: bool| ours && theirs == Some(program::of_this_process());
+    let apart = daemon.settings.apart;
+    if apart {
+        see_from_there(daemon, link);
+    }
+    // Elsewhere another program is started than ours; whether it would still be this one only it can tell.
+    let is_same =
+        |theirs: Introduction| !theirs.replaced && (apart || theirs.program == program::of_this_process());
+    let is_ours = link.introduction.is_some_and(is_same);
     let has_one = state.links.current().is_some();
-    let is_current = judged.as_ref().is_none_or(|(_, ours)| is_ours(*ours) && !has_one);
+    let is_current = judged.as_ref().is_none_or(|(_, ours)| *ours && is_ours && !has_one);
     if is_current {
         state.links.make_current(id);
         // Of one that is taken over, once all others are, too: what they have takes slots.
@@ -272,6 +293,17 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     drop(state);
     if let Some((told, _)) = judged {
         let _nobody_waits = told.send(is_current);
+    }
+}
+
+/// What there is to know of a launcher that was started elsewhere: its process, and the mounts that it can bind.
+fn see_from_there(daemon: &Daemon, link: &mut Link) {
+    let said = link.introduction.and_then(|theirs| i32::try_from(theirs.pid).ok());
+    let Some(pid) = link.pid.or(said).and_then(Pid::from_raw) else { return };
+    daemon.aside.see_by(pid.as_raw_nonzero().get());
+    if link.pid.is_none() {
+        link.pid = Some(pid.as_raw_nonzero().get());
+        link.pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
     }
 }
 

@@ -36,6 +36,10 @@ pub(crate) struct Introduction {
     pub(crate) plan: Plan,
     pub(crate) memory: MemoryMechanism,
     pub(crate) program: Program,
+    /// Whether another program has that one's name by now.
+    pub(crate) replaced: bool,
+    /// Its process id, as it says itself.
+    pub(crate) pid: u32,
 }
 
 /// A socket of a launcher or relay, shared with the task that reads it.
@@ -59,8 +63,10 @@ pub(crate) struct Link {
     pub(crate) introduction: Option<Introduction>,
     /// What its templates did.
     pub(crate) warmth: Warmth,
-    /// Its process id as the kernel told it, before it introduced itself.
+    /// Its process id as the kernel told it, before it introduced itself; else as it said.
     pub(crate) pid: Option<i32>,
+    /// What it was found by when it had introduced itself, if it was started elsewhere.
+    pub(crate) pidfd: Option<OwnedFd>,
     queue: VecDeque<(Packed, Vec<OwnedFd>)>,
     /// Of what has been queued, too.
     told: Told,

@@ -74,11 +74,18 @@ pub enum RegisterError {
 pub(crate) struct Entry {
     /// Its door: wherever sockets are now, it is where they were.
     door: String,
-    /// Its process id when it was started, for people.
+    /// Its process id when it was started, for people. `None`: it was started elsewhere.
     pid: Option<u32>,
     /// The most workers parked for one template.
     pub(crate) parked: u32,
     pub(crate) keep: Keep,
+}
+
+impl Entry {
+    /// Whether it was started elsewhere, and not as a child of a supervisor's.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.pid.is_none()
+    }
 }
 
 /// The register, open.

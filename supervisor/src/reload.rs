@@ -12,6 +12,7 @@ use crate::admission::chain;
 use crate::config::{Configuration, Configured, LogLevel, Mistakes, Sources, When};
 use crate::daemon::Daemon;
 use crate::limits::Limits;
+use crate::paths::Scope;
 
 /// Sets what is logged.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
@@ -51,7 +52,7 @@ impl Reload {
 
     fn read(&self) -> Result<(Configured, PolicySet), Bad> {
         let configured = self.sources.load().map_err(Bad::Configuration)?;
-        let directories = directories(&self.usual, &configured.values, self.sources.uid);
+        let directories = directories(&self.usual, &configured.values, self.sources.scope);
         let policies = PolicySet::load(&directories).map_err(Bad::Policies)?;
         Ok((configured, policies))
     }
@@ -71,7 +72,7 @@ impl Reload {
         tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
         state.specs.replace(policies);
         state.figures.reloaded(true);
-        state.set_limits(Limits::of(&configured.values, self.sources.uid));
+        state.set_limits(Limits::of(&configured.values, self.sources.scope));
         let level = configured.values.log.level;
         if let Some(set_level) = self.set_level.as_ref().filter(|_| level != self.running.values.log.level) {
             set_level(level);
@@ -85,9 +86,9 @@ impl Reload {
 pub(crate) fn directories(
     usual: &[(PathBuf, Trust)],
     configuration: &Configuration,
-    uid: u32,
+    scope: Scope,
 ) -> Vec<(PathBuf, Trust)> {
-    let trust = if uid == 0 { Trust::Operator } else { Trust::User };
+    let trust = if scope.is_machine() { Trust::Operator } else { Trust::User };
     let more = configuration.daemon.policies.paths().iter().map(|path| (path.clone(), trust));
     usual.iter().cloned().chain(more).collect()
 }

@@ -11,6 +11,7 @@ use stockade_policies::files::{self, FileError};
 
 use super::layers::{ConfigurationError, Configured, Mistakes, Text};
 use crate::ancestors::{self, Unsafe};
+use crate::paths::Scope;
 
 /// The file, in the configuration's directory.
 pub const FILE: &str = "stockade.toml";
@@ -26,8 +27,10 @@ pub struct Sources {
     pub directory: Option<PathBuf>,
     /// Whether somebody has named it, so that it has to be there.
     pub is_named: bool,
-    /// Whose daemon it is for.
+    /// As whom the daemon runs.
     pub uid: u32,
+    /// For whom it is.
+    pub scope: Scope,
     /// What variables and options say, over all files.
     pub over: Configured,
 }
@@ -48,7 +51,7 @@ impl Sources {
             None => Vec::new(),
         };
         let configured = self.over.over(Configured::of_texts(&texts)?);
-        configured.check(self.uid)?;
+        configured.check(self.scope)?;
         Ok(configured)
     }
 }

@@ -129,7 +129,8 @@ impl Elder {
     fn introduce(channel: Channel, program: Program) -> Self {
         let (ours, theirs) = socket::seqpacket_pair().unwrap();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program };
+        let hello =
+            FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program, replaced: false };
         channel.send(&hello, &[theirs.as_fd()]).unwrap();
         Self { channel, relay: Channel::new(ours) }
     }

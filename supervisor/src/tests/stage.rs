@@ -36,6 +36,7 @@ use crate::launch_link::Starter;
 use crate::limits::Limits;
 use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
+use crate::paths::Scope;
 use crate::reload::SetLevel;
 use crate::serve::{Given, Order, ServeOptions, serve_with};
 use crate::systemd::Systemd;
@@ -137,15 +138,18 @@ impl Stage {
             format!("[runs]\nslots = {}\nqueue = {}\n", changes.slots, changes.queue),
         )
         .unwrap();
-        let sources = Sources { directory: Some(files), is_named: true, uid, over };
+        let scope = Scope::of(uid);
+        let sources = Sources { directory: Some(files), is_named: true, uid, scope, over };
         let configured = sources.load().unwrap();
-        let mut limits = Limits::of(&configured.values, uid);
+        let mut limits = Limits::of(&configured.values, scope);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         limits.grace_ms = milliseconds(changes.grace);
         limits.bounds.retention_ms = milliseconds(changes.retention);
         limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
         let settings = Settings {
             uid,
+            scope,
+            apart: false,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             hello_within: changes.hello_within,
             frame_within: changes.frame_within,
@@ -209,7 +213,7 @@ impl Stage {
         assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
         let program = Program::default();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program };
+        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program, replaced: false };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher.relay.send(&FromRelay::Told, &[]).unwrap();
         launcher

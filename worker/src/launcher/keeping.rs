@@ -60,10 +60,11 @@ pub(super) struct Keeping {
 
 impl Launcher {
     /// The first supervisor's greeting. `beside`: the door, where it's to be outlived.
-    pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, mut beside: Vec<OwnedFd>) {
+    pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, parked: u32, mut beside: Vec<OwnedFd>) {
         if version != LAUNCH_VERSION || self.keeping.is_some() {
             return self.close();
         }
+        self.templates.may_park(parked);
         if let Some(keep) = keep {
             match beside.pop().map(|door| self.open_door(keep, door)) {
                 Some(Ok(keeping)) => self.keeping = Some(keeping),
@@ -90,18 +91,23 @@ impl Launcher {
             plan: self.plan,
             memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
             program: program::of_this_process(),
+            replaced: program::is_replaced(),
         };
         self.supervisor.send(hello, beside, &self.poller);
     }
 
     fn open_door(&self, keep: Keep, door: OwnedFd) -> io::Result<Keeping> {
         let supervisor = self.supervisor.outbox().ok_or(io::ErrorKind::NotConnected)?;
-        let uid = getsockopt(supervisor.channel(), PeerCredentials)?.uid();
+        let theirs = getsockopt(supervisor.channel(), PeerCredentials)?;
+        // Whoever may connect to the socket that has started us: it could be seen where it mustn't.
+        if !kin::shares_namespaces(theirs.pid()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         rustix::io::ioctl_fionbio(&door, true)?;
         // Whoever connects is told the credentials of who has called this.
         rustix::net::listen(&door, BACKLOG)?;
         self.poller.add(&door, DOOR, Interest::Read)?;
-        Ok(Keeping { keep, door, uid, caller: None, alone_since: None, unclaimed_at: None })
+        Ok(Keeping { keep, door, uid: theirs.uid(), caller: None, alone_since: None, unclaimed_at: None })
     }
 
     /// Somebody is at the door.

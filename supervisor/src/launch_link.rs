@@ -394,7 +394,9 @@ async fn send_all(daemon: &Rc<Daemon>, id: LauncherId) -> String {
                     return reason;
                 }
                 let (launcher, relay) = (link.flush(), link.flush_relay());
-                (launcher, relay, link.channel.clone(), link.relay.clone())
+                let (channel, relay_socket) = (link.channel.clone(), link.relay.clone());
+                state.told_of_taken();
+                (launcher, relay, channel, relay_socket)
             };
             match (blocked(launcher), blocked(relay)) {
                 (Err(error), _) => return format!("the launcher's channel broke: {error}"),

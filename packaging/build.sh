@@ -60,9 +60,10 @@ cargo build --release --locked --bin stockade \
     --config "target.'cfg(unix)'.rustflags = [$remap]" --config 'profile.release.strip = "symbols"'
 
 staged=packaging/staged
-mkdir -p "$staged/bin" "$staged/completions"
+mkdir -p "$staged/bin" "$staged/completions" "$staged/etc"
 cp "$CARGO_TARGET_DIR/$host/release/stockade" "$staged/bin/"
 "$staged/bin/stockade" man --directory "$staged/man"
+"$staged/bin/stockade" config default >"$staged/etc/stockade.toml"
 "$staged/bin/stockade" completions bash >"$staged/completions/stockade.bash"
 "$staged/bin/stockade" completions zsh >"$staged/completions/_stockade"
 "$staged/bin/stockade" completions fish >"$staged/completions/stockade.fish"

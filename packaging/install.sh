@@ -55,6 +55,8 @@ case $prefix in
 *) lib=/etc/systemd sysusers=/etc/sysusers.d tmpfiles=/etc/tmpfiles.d ;;
 esac
 user_units=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}/systemd/user
+# Where the daemon looks, whatever the prefix.
+if [ "$mode" = system ]; then settings=/etc/stockade; else settings=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}/stockade; fi
 
 run() {
     if [ -n "$dry" ]; then echo "would: $*"; else "$@"; fi
@@ -99,6 +101,27 @@ completed() { # shell, to
     fi
 }
 
+# The commented defaults, unless somebody has written there: what is there is then his, and stays.
+configured() {
+    if [ -n "$dry" ]; then
+        echo "would: $prefix/bin/stockade config default > $settings/stockade.toml, unless it was changed"
+        return
+    fi
+    mkdir -p "$settings/stockade.d"
+    chmod 755 "$settings" "$settings/stockade.d"
+    if [ ! -e "$settings/stockade.toml" ] || is_untouched; then
+        "$prefix/bin/stockade.new" config default >"$settings/stockade.toml.new"
+        chmod 644 "$settings/stockade.toml.new"
+        mv "$settings/stockade.toml.new" "$settings/stockade.toml"
+    else
+        echo "kept: $settings/stockade.toml, which was changed; \`stockade config default\` prints the new one"
+    fi
+}
+
+is_untouched() { # whether the configuration is what the installed program has written
+    [ -x "$prefix/bin/stockade" ] && "$prefix/bin/stockade" config default 2>/dev/null | cmp -s - "$settings/stockade.toml"
+}
+
 tell_systemd() { # systemctl of this mode, if systemd runs
     if [ "$mode" = system ]; then
         [ ! -d /run/systemd/system ] || run systemctl "$@" || true
@@ -116,9 +139,10 @@ install_all() {
     run mkdir -p "$prefix/bin"
     # A daemon that runs keeps the old file: a new name takes its place.
     run install -m 755 "$binary" "$prefix/bin/stockade.new"
+    configured
     run mv "$prefix/bin/stockade.new" "$prefix/bin/stockade"
     units | while read -r from to; do placed "$from" "$to"; done
-    run "$prefix/bin/stockade" man --directory "$prefix/share/man/man1"
+    run "$prefix/bin/stockade" man --directory "$prefix/share/man"
     for file in $completions; do
         case $file in */_stockade) shell=zsh ;; *.fish) shell=fish ;; *) shell=bash ;; esac
         completed "$shell" "$file"
@@ -146,9 +170,12 @@ uninstall_all() {
         run rm -f /etc/apparmor.d/stockade
     fi
     units | while read -r _ to; do run rm -f "$to"; done
-    for file in $completions "$prefix"/share/man/man1/stockade.1 "$prefix"/share/man/man1/stockade-*.1; do
+    for file in $completions "$prefix"/share/man/man1/stockade.1 "$prefix"/share/man/man1/stockade-*.1 "$prefix"/share/man/man5/stockade.toml.5; do
         if [ -e "$file" ]; then run rm -f "$file"; fi
     done
+    if [ -e "$settings/stockade.toml" ] && is_untouched; then run rm -f "$settings/stockade.toml"; fi
+    # What was made empty and is empty.
+    if [ -z "$dry" ]; then rmdir "$settings/stockade.d" "$settings" 2>/dev/null || true; fi
     run rm -f "$prefix/bin/stockade"
     tell_systemd daemon-reload
     if [ "$mode" = system ]; then

@@ -56,6 +56,11 @@ pub(crate) enum DoorError {
 }
 
 impl DoorError {
+    /// Whether it may answer another time: it is busy, or stopped, or has no descriptor left.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Silent) && !self.is_gone()
+    }
+
     /// Whether nobody is there any more.
     pub(crate) fn is_gone(&self) -> bool {
         let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];

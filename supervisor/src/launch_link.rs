@@ -37,6 +37,7 @@ use crate::door::{self, Met};
 use crate::launcher::LauncherError;
 use crate::link::{Introduction, Link, Socket};
 use crate::register::{Entry, Register};
+use crate::silent;
 use crate::turn::Turn;
 use crate::watched::{Watched, watch};
 
@@ -146,6 +147,14 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
                 );
                 register.remove(Some(entry.keep));
             }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(
+                    reason = chain(&error),
+                    door = %path.display(),
+                    "an earlier daemon's launcher doesn't answer: its runs go on within their limits, and it is asked again"
+                );
+                silent::ask_again(daemon, register, entry);
+            }
             // It stays written down: its runs go on, and the next one may understand it.
             Err(error) => tracing::error!(
                 reason = chain(&error),
@@ -157,12 +166,30 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
     current
 }
 
+/// Takes over one that was met late, when another has the runs to come.
+pub(crate) async fn adopt_late(daemon: &Rc<Daemon>, register: &Register, entry: Entry, met: Met) {
+    take_over(daemon, register, entry, met, false).await;
+    take_charge(daemon);
+}
+
 /// Takes one over. `None`: runs to come don't go to it, or it has ended.
 async fn adopt(
     daemon: &Rc<Daemon>,
     register: &Register,
     entry: Entry,
     met: Met,
+) -> Option<JoinHandle<String>> {
+    let ours = register.parked() == entry.parked && entry.is_apart() == daemon.settings.apart;
+    take_over(daemon, register, entry, met, ours).await
+}
+
+/// As [`adopt`]. `ours`: whether it was started with settings like ours, so that runs to come may go to it.
+async fn take_over(
+    daemon: &Rc<Daemon>,
+    register: &Register,
+    entry: Entry,
+    met: Met,
+    ours: bool,
 ) -> Option<JoinHandle<String>> {
     let Met { channel, pid, pidfd } = met;
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
@@ -172,7 +199,6 @@ async fn adopt(
     let keeper = Keeper { process, leaving };
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
-    let ours = register.parked() == entry.parked && entry.is_apart() == daemon.settings.apart;
     let owner = Rc::clone(daemon);
     let register = register.clone();
     let life = spawn_local(async move {
@@ -426,7 +452,9 @@ async fn send_all(daemon: &Rc<Daemon>, id: LauncherId) -> String {
                     return reason;
                 }
                 let (launcher, relay) = (link.flush(), link.flush_relay());
-                (launcher, relay, link.channel.clone(), link.relay.clone())
+                let (channel, relay_socket) = (link.channel.clone(), link.relay.clone());
+                state.told_of_taken();
+                (launcher, relay, channel, relay_socket)
             };
             match (blocked(launcher), blocked(relay)) {
                 (Err(error), _) => return format!("the launcher's channel broke: {error}"),

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use stockade_policies::{PolicyError, PolicySet, Trust};
 
 use crate::admission::chain;
-use crate::config::{Configuration, Configured, LogLevel, Mistakes, Sources, When};
+use crate::config::{Configured, LogLevel, Mistakes, Sources, When};
 use crate::daemon::Daemon;
 use crate::limits::Limits;
-use crate::paths::Scope;
+use crate::policies;
 
 /// Sets what is logged.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
@@ -52,8 +52,9 @@ impl Reload {
 
     fn read(&self) -> Result<(Configured, PolicySet), Bad> {
         let configured = self.sources.load().map_err(Bad::Configuration)?;
-        let directories = directories(&self.usual, &configured.values, self.sources.scope);
-        let policies = PolicySet::load(&directories).map_err(Bad::Policies)?;
+        let Sources { uid, scope, .. } = self.sources;
+        let directories = policies::directories(&self.usual, &configured.values, scope);
+        let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
         Ok((configured, policies))
     }
 
@@ -79,16 +80,4 @@ impl Reload {
         }
         self.running = configured;
     }
-}
-
-/// Where policies are: at the usual places, and where the configuration says, on top. What root's daemon is told to read
-/// is the operator's.
-pub(crate) fn directories(
-    usual: &[(PathBuf, Trust)],
-    configuration: &Configuration,
-    scope: Scope,
-) -> Vec<(PathBuf, Trust)> {
-    let trust = if scope.is_machine() { Trust::Operator } else { Trust::User };
-    let more = configuration.daemon.policies.paths().iter().map(|path| (path.clone(), trust));
-    usual.iter().cloned().chain(more).collect()
 }

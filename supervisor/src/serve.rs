@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stockade_policies::{PolicyError, PolicySet, Trust};
+use stockade_policies::{PolicyError, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -35,7 +35,7 @@ use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
-use crate::{connection, paths, reload};
+use crate::{connection, paths, policies};
 
 /// How long the opening frame may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -168,8 +168,8 @@ pub(crate) fn serve_with(
     let named = configured.values.settled(&surroundings).daemon;
     let state = named.state_directory.path().unwrap_or(Path::new(""));
     let _lock = StateLock::take(state, surroundings.uid)?;
-    let directories = reload::directories(&usual, &configured.values, surroundings.scope);
-    let policies = PolicySet::load(&directories)?;
+    let directories = policies::directories(&usual, &configured.values, surroundings.scope);
+    let policies = policies::load(&directories, surroundings.uid)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }

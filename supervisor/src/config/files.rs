@@ -3,7 +3,6 @@
 //! They decide who may use the daemon and how much. So each must belong to root or to the daemon's user, who alone may
 //! write to it, and so must every directory on the way to it; a link leads to a file of its own directory, or nowhere.
 
-use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -100,9 +99,7 @@ pub fn file(path: &Path) -> Result<Text, FileError> {
 
 /// One file's text, if nobody else can have written it.
 fn one(path: &Path, directory: &Path, uid: u32) -> Result<Text, ConfigurationError> {
-    let text = files::text(path, directory, |found: &Metadata| {
-        ancestors::belongs(found, uid).map_err(|(reason, remedy)| format!("{reason}; {remedy}"))
-    })?;
+    let text = files::text(path, directory, |found| ancestors::belongs(found, uid))?;
     ancestors::check(path, uid).map_err(|error| match error {
         Unsafe::Place { path, reason, remedy } => ConfigurationError::Unsafe { path, reason, remedy },
         Unsafe::Io { path, source } => FileError::Read { path, source }.into(),

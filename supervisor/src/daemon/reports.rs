@@ -217,6 +217,7 @@ impl State {
         {
             run.launcher = None;
             run.is_held = false;
+            run.is_sure = false;
         }
         let now = self.now();
         self.handle(Event::LauncherDown { now, launcher, reason });

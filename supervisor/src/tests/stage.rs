@@ -378,6 +378,15 @@ impl Launcher {
         }
     }
 
+    /// The next run that is handed over, to be started or held.
+    pub(super) fn next_handed(&mut self) -> ExecId {
+        assert!(wait_readable(&self.channel, LONG), "nothing is handed over");
+        match self.channel.receive().unwrap().expect("the daemon has closed the channel").0 {
+            ToLauncher::Launch(launch) | ToLauncher::Hold(launch) => launch.exec_id,
+            _ => self.next_handed(),
+        }
+    }
+
     /// Whether something comes within a moment.
     pub(super) fn hears_something(&mut self) -> bool {
         self.hears_within(Duration::from_millis(100))
@@ -544,10 +553,19 @@ impl Client {
         self.exec_with(request, &[])
     }
 
-    pub(super) fn exec_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+    /// Asks for a run, and waits for nothing.
+    pub(super) fn ask(&mut self, request: ExecRequest) {
+        self.ask_with(request, &[]);
+    }
+
+    fn ask_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) {
         self.next_request += 1;
         request.request_id = self.next_request;
         self.say_with(&ClientMessage::Exec(Box::new(request)), descriptors);
+    }
+
+    pub(super) fn exec_with(&mut self, request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+        self.ask_with(request, descriptors);
         loop {
             match self.next() {
                 ServerMessage::Event { exec_id, seq: 1, event: ExecEvent::Accepted { request_id } } => {

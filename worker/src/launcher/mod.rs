@@ -344,13 +344,13 @@ impl Launcher {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let alone = self.alone_deadline();
+        let keeping = self.keeping_deadline();
         let runs = self.runs.values().filter_map(Run::deadline);
         let outboxes = [self.supervisor.outbox(), self.monitor.as_ref(), self.relay.as_ref()];
         let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
         let look = self.pressure.deadline().filter(|_| self.templates.has_spares());
         let pat = self.watchdog.as_ref().map(Watchdog::due);
-        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1).chain(alone).chain(pat);
+        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1).chain(keeping).chain(pat);
         runs.chain(ours).chain(self.templates.deadline()).min()
     }
 
@@ -391,6 +391,7 @@ impl Launcher {
         }
         self.refill(now);
         self.tell_warmth(now);
+        self.end_rest(now);
         self.end_unclaimed(now);
         if self.alone_until().is_some_and(|at| at <= now) {
             self.close();

@@ -92,6 +92,8 @@ fn ask(program: &str, words: [&str; 3], within: Duration) -> Option<Vec<u8>> {
     reason = "the one program beside the launcher; without code between fork and exec"
 )]
 fn start(program: &str, words: [&str; 3]) -> Option<Child> {
+    #[cfg(test)]
+    let _alone = crate::starting::one();
     let mut command = Command::new(program);
     command.args(words).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()

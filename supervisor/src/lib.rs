@@ -55,6 +55,8 @@ mod reload;
 mod runs;
 mod serve;
 mod specs;
+#[cfg(test)]
+mod starting;
 pub mod sysexits;
 mod systemd;
 #[cfg(test)]

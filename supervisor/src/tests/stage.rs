@@ -535,6 +535,11 @@ impl Client {
         self.heard.is_empty() && !wait_readable(&self.socket, Duration::from_millis(100))
     }
 
+    /// Whether something has come by now.
+    pub(super) fn has_heard(&self) -> bool {
+        !self.heard.is_empty() || wait_readable(&self.socket, Duration::ZERO)
+    }
+
     /// Asks for a run, and waits for `Accepted`.
     pub(super) fn exec(&mut self, request: ExecRequest) -> ExecId {
         self.exec_with(request, &[])
@@ -592,7 +597,8 @@ impl Client {
                         ExecEvent::Output { bytes, .. } => output.extend_from_slice(&bytes),
                         ExecEvent::Exited { outcome, usage, .. } => {
                             let seq = seq - 1;
-                            self.say(&ClientMessage::Acknowledge { exec_id, seq });
+                            // A daemon that stops may have gone with its last run.
+                            self.try_say_with(&ClientMessage::Acknowledge { exec_id, seq }, &[]);
                             return (output, outcome, usage);
                         }
                         ExecEvent::Started { .. } => {}

@@ -72,6 +72,8 @@ pub(super) struct Changes {
     pub(super) queue: usize,
     pub(super) grace: Duration,
     pub(super) retention: Duration,
+    /// How long a run that was taken over is kept for its client.
+    pub(super) unclaimed: Option<Duration>,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
@@ -94,6 +96,7 @@ impl Default for Changes {
             queue: 64,
             grace: Duration::from_secs(10),
             retention: Duration::from_secs(600),
+            unclaimed: None,
             hello_within: Duration::from_secs(5),
             frame_within: Duration::from_secs(5),
             policy: None,
@@ -143,6 +146,7 @@ impl Stage {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         limits.grace_ms = milliseconds(changes.grace);
         limits.bounds.retention_ms = milliseconds(changes.retention);
+        limits.bounds.unclaimed_ms = changes.unclaimed.map_or(limits.bounds.unclaimed_ms, milliseconds);
         limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
         let settings = Settings {
             uid,

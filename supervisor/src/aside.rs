@@ -371,9 +371,15 @@ mod tests {
         assert_eq!(aside.crew.jobs().threads, 0);
         // A file that isn't known to be local, and a socket, which may linger.
         let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
-        close(std::fs::File::open("/proc/self/status").unwrap().into());
-        close(socket.into());
-        assert!(aside.crew.jobs().threads > 0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for descriptor in [std::fs::File::open("/proc/self/status").unwrap().into(), socket.into()] {
+            runtime.block_on(async {
+                let mut closed = core::pin::pin!(aside.crew.closed.notified());
+                closed.as_mut().enable();
+                close(descriptor);
+                tokio::time::timeout(LONG, closed).await.expect("no thread has closed it");
+            });
+        }
         other.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(io::Read::read(&mut other, &mut [0]).unwrap(), 0, "closed all the same");
     }

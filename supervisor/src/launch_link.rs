@@ -36,6 +36,7 @@ use crate::dispatcher::{Event, LauncherId};
 use crate::door::{self, Met};
 use crate::launcher::LauncherError;
 use crate::link::{Introduction, Link, Socket};
+use crate::patience::patience;
 use crate::register::{Entry, Register};
 use crate::silent;
 use crate::turn::Turn;
@@ -44,7 +45,7 @@ use crate::watched::{Watched, watch};
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long one that is there already may take to say who it is: clients wait meanwhile.
-const MET_WITHIN: Duration = Duration::from_secs(3);
+const MET_WITHIN: Duration = patience(Duration::from_secs(3));
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.

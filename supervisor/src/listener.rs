@@ -455,6 +455,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_daemon_left_unfinished_is_replaced_and_what_is_served_there_is_not() {
+        let _starting = crate::starting::none();
         within(async {
             let top = private();
             let path = ours(&top).join("s");
@@ -503,6 +504,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_refused_with_its_pid() {
+        let _starting = crate::starting::none();
         within(async {
             let top = private();
             let path = ours(&top).join("s");
@@ -583,6 +585,7 @@ mod tests {
 
     #[test]
     fn one_supervisor_has_a_state_directory() {
+        let _starting = crate::starting::none();
         let top = private();
         let uid = access().uid;
         let lock = StateLock::take(&top.path().join("state"), uid).unwrap();

@@ -302,6 +302,7 @@ mod tests {
         let foreign =
             [(["--user", "--map-root-user"], Namespace::User), (["--pid", "--fork"], Namespace::Pid)];
         for (flags, kind) in foreign {
+            let starting = crate::starting::one();
             let child = Command::new("unshare")
                 .args(flags)
                 // Substituted, so that readlink is reaped by then and isn't taken for the process inside.
@@ -309,6 +310,7 @@ mod tests {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn();
+            drop(starting);
             let Ok(mut child) = child else {
                 eprintln!("not tested here: a peer in a foreign {kind:?} namespace: no unshare program");
                 continue;
@@ -352,7 +354,9 @@ mod tests {
             "printf stockade-init > /proc/$$/comm; sleep 60 >/dev/null & echo $!; read -r _; kill $!";
         let mut command = Command::new("sh");
         let piped = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let starting = crate::starting::one();
         let mut shell = piped.spawn().unwrap();
+        drop(starting);
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let child: i32 = line.trim().parse().unwrap();

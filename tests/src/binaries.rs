@@ -33,13 +33,20 @@ impl Binaries {
         let place = Scratch::new("bin");
         let [stockade, launcher, probe] = sources().map(|source| {
             let copy = place.path().join(source.file_name().unwrap());
-            std::fs::copy(source, &copy).unwrap();
+            copy_program(source, &copy);
             copy
         });
         let binaries = Arc::new(Self { _place: place, stockade, launcher, probe });
         *shared = Arc::downgrade(&binaries);
         binaries
     }
+}
+
+/// Copies a program by a process of its own. If we wrote the copy ourselves, whatever another test is just starting would have it
+/// open for writing too, until it executes: long enough on a busy machine for whoever executes the copy to find it busy.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
 }
 
 fn sources() -> [&'static Path; 3] {

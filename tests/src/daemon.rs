@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::spawner::Spawner;
-use crate::{Ground, Mode, Person, left, wait_until};
+use crate::{Ended, Ground, Mode, Person, left, wait_until};
 
 /// Of what may take long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -119,7 +119,8 @@ impl Daemon {
     /// It and everything below it and its launchers.
     #[must_use]
     pub fn tree(&self) -> Vec<left::Process> {
-        let mut tree = left::tree(self.pid());
+        // Of one that has ended, the number may be another's by now.
+        let mut tree = if self.is_over() { Vec::new() } else { left::tree(self.pid()) };
         let launchers = self.launchers().into_iter().flat_map(left::tree);
         let more: Vec<_> = launchers.filter(|process| !tree.contains(process)).collect();
         tree.extend(more);
@@ -161,6 +162,15 @@ impl Daemon {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Waits until it has heard that it's to stop.
+    pub fn is_draining(&self) -> bool {
+        let status = || Ended::of(self.ask(&self.ground, &["status", "--json"])).text();
+        wait_until(PATIENCE, || {
+            let report: serde_json::Value = serde_json::from_str(&status()).unwrap_or_default();
+            report["draining"] == true
+        })
+    }
+
     /// Waits for its end; whether it came in time.
     pub fn ends_within(&self, within: Duration) -> bool {
         wait_until(within, || self.is_over())
@@ -177,7 +187,7 @@ impl Daemon {
     /// What is left of it after its end, in words.
     fn leftovers(&self, tree: &[left::Process]) -> Vec<String> {
         let mut found = Vec::new();
-        wait_until(Duration::from_secs(2), || left::alive(tree).is_empty());
+        wait_until(PATIENCE, || left::alive(tree).is_empty());
         found.extend(left::alive(tree).iter().map(|process| format!("process {process:?}")));
         found.extend(left::mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
         let is_socket = |name: &String| Path::new(name).extension().is_some_and(|end| end == "sock");

@@ -142,7 +142,7 @@ fn a_daemon_has_what_its_files_say_and_takes_up_what_they_say_at_a_reload() {
 
     let bad = configure(&daemon.ground, "stockade.d/b.toml", "[runs]\nslots = 1\nqueue = -1\n");
     daemon.signal(Signal::HUP);
-    let log = |text: &str| wait_until(Duration::from_secs(20), || daemon.log().contains(text));
+    let log = |text: &str| wait_until(Duration::from_secs(60), || daemon.log().contains(text));
     assert!(log("nothing is reloaded"), "{}", daemon.log());
     assert!(daemon.log().contains("b.toml:3:9: `[runs] queue` is an integer"), "{}", daemon.log());
     assert!(status(&daemon)["slots"] == 3);

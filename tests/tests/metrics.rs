@@ -13,7 +13,7 @@ use std::time::Duration;
 use stockade_tests::{Daemon, Ended, Ground, Person, daemon, not_tested, program, wait_until};
 
 /// Of what may take long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is answered to a scrape.
 fn scraped(mut socket: impl std::io::Read + std::io::Write) -> String {

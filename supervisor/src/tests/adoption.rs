@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_protocol::ExecId;
@@ -31,10 +32,14 @@ type Door = Rc<RefCell<Option<OwnedFd>>>;
 
 /// A stage whose state directory names a launcher, and its door.
 fn stage() -> (Stage, OwnedFd) {
+    stage_with(Changes::default())
+}
+
+fn stage_with(changes: Changes) -> (Stage, OwnedFd) {
     let door = Door::default();
     let made = Rc::clone(&door);
     let before = move |directory: &Path| *made.borrow_mut() = Some(leave_launcher(directory));
-    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..changes });
     let door = door.borrow_mut().take().unwrap();
     (stage, door)
 }
@@ -212,7 +217,9 @@ fn who_has_everything_of_a_full_ring_keeps_nobody_waiting_for_an_acknowledgement
 
 #[test]
 fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
-    let (stage, door) = stage();
+    let unclaimed = Duration::from_secs(3);
+    let began = Instant::now();
+    let (stage, door) = stage_with(Changes { unclaimed: Some(unclaimed), ..Changes::default() });
     let payload = vec![b'x'; 8_000];
     let (elder, mut writer) = with_output(&door, program::of_this_process(), &[payload.as_slice(); 2], 0);
     let mut other = stage.client();
@@ -221,13 +228,6 @@ fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
         elder.wrote(run(1), &writer, 0);
     }
     until("heard", || other.runs()[0].last_seq == writer.wrote.next_seq - 1);
-    let mut set = [rustix::event::PollFd::new(&elder.relay, rustix::event::PollFlags::IN)];
-    let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    assert_eq!(
-        rustix::event::poll(&mut set, Some(&moment)).unwrap(),
-        0,
-        "given up before anybody could come"
-    );
     let mut client = stage.client();
     client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 0 });
     client.event(run(1), 1);
@@ -236,6 +236,9 @@ fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
         assert!(matches!(client.event(run(1), FIRST_SEQ + number), ExecEvent::Output { .. }));
     }
     assert!(matches!(elder.relay.receive::<ToRelay>().unwrap().unwrap().0, ToRelay::Acknowledge { .. }));
+    // The daemon's clock counts whole milliseconds.
+    let waited = began.elapsed() + Duration::from_millis(2);
+    assert!(waited > unclaimed, "given up after {waited:?}, before its client could come");
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub(super) struct Changes {
     pub(super) queue: usize,
     pub(super) grace: Duration,
     pub(super) retention: Duration,
+    /// How long a run that was taken over is kept for its client.
+    pub(super) unclaimed: Option<Duration>,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
@@ -95,6 +97,7 @@ impl Default for Changes {
             queue: 64,
             grace: Duration::from_secs(10),
             retention: Duration::from_secs(600),
+            unclaimed: None,
             hello_within: Duration::from_secs(5),
             frame_within: Duration::from_secs(5),
             policy: None,
@@ -145,6 +148,7 @@ impl Stage {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         limits.grace_ms = milliseconds(changes.grace);
         limits.bounds.retention_ms = milliseconds(changes.retention);
+        limits.bounds.unclaimed_ms = changes.unclaimed.map_or(limits.bounds.unclaimed_ms, milliseconds);
         limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
         let settings = Settings {
             uid,
@@ -548,6 +552,11 @@ impl Client {
         self.heard.is_empty() && !wait_readable(&self.socket, Duration::from_millis(100))
     }
 
+    /// Whether something has come by now.
+    pub(super) fn has_heard(&self) -> bool {
+        !self.heard.is_empty() || wait_readable(&self.socket, Duration::ZERO)
+    }
+
     /// Asks for a run, and waits for `Accepted`.
     pub(super) fn exec(&mut self, request: ExecRequest) -> ExecId {
         self.exec_with(request, &[])
@@ -614,7 +623,8 @@ impl Client {
                         ExecEvent::Output { bytes, .. } => output.extend_from_slice(&bytes),
                         ExecEvent::Exited { outcome, usage, .. } => {
                             let seq = seq - 1;
-                            self.say(&ClientMessage::Acknowledge { exec_id, seq });
+                            // A daemon that stops may have gone with its last run.
+                            self.try_say_with(&ClientMessage::Acknowledge { exec_id, seq }, &[]);
                             return (output, outcome, usage);
                         }
                         ExecEvent::Started { .. } => {}

@@ -15,7 +15,7 @@ use crate::{Person, wait_until};
 /// Connections that may wait.
 const BACKLOG: i32 = 16;
 /// How long launchers may take to end once their supervisor has asked them to.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A socket that starts launchers.
 #[derive(Debug)]

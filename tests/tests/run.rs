@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use stockade_tests::setting::marker;
-use stockade_tests::{Ended, Setting, left, wait_until};
+use stockade_tests::{Ended, Person, Setting, left, wait_until};
 
 /// Of what must come, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -150,6 +150,42 @@ fn files_written_in_the_workspace_belong_to_the_caller() {
             let owner = std::fs::metadata(setting.ground.work().join(name)).unwrap().uid();
             assert_eq!(owner, setting.ground.person.uid, "{:?}: {name}", setting.mode);
         }
+    }
+}
+
+/// A project that a group shares, as on many machines.
+#[test]
+fn what_is_a_foreign_groups_in_the_workspace_is_the_owners_to_write_and_to_nobody_else() {
+    use std::os::unix::fs::MetadataExt as _;
+    const FOREIGN: u32 = 60_123;
+    if !Person::me().is_root() {
+        stockade_tests::not_tested("a workspace of a foreign group", "giving a file away needs root");
+        return;
+    }
+    for setting in Setting::each() {
+        let ground = &setting.ground;
+        let (folder, file) = (ground.put("folder/inner", ""), ground.put("file", "old\n"));
+        let (theirs, hidden) = (ground.put("theirs", "secret\n"), ground.put("hidden", "secret\n"));
+        for path in [&ground.work(), folder.parent().unwrap(), &file] {
+            std::os::unix::fs::chown(path, None, Some(FOREIGN)).unwrap();
+        }
+        // What only the group may read, and what somebody else of it has.
+        for (path, owner) in [(&theirs, Some(60_124)), (&hidden, None)] {
+            std::os::unix::fs::chown(path, owner, Some(FOREIGN)).unwrap();
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(&theirs, mode(0o660)).unwrap();
+        std::fs::set_permissions(&hidden, mode(0o060)).unwrap();
+        let lines =
+            "echo new > file && echo made > folder/made && mv folder/inner moved && rm moved || exit 9
+            cat theirs || cat hidden || chgrp {FOREIGN} folder/made || exit 7";
+        let ended = setting.bash("default", &lines.replace("{FOREIGN}", &FOREIGN.to_string()));
+        // Root outside may do all of that; its runs are nobody of any other group.
+        ended.expect_code(7);
+        assert!(!ended.text().contains("secret"), "{}", ended.story());
+        let made = std::fs::metadata(ground.work().join("folder/made")).unwrap();
+        assert_eq!((made.uid(), made.gid()), (ground.person.uid, ground.person.gid), "{:?}", setting.mode);
+        assert_eq!(std::fs::metadata(&file).unwrap().gid(), FOREIGN);
     }
 }
 

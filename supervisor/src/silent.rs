@@ -35,10 +35,7 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
         pause = (2 * pause).min(LONGEST_PAUSE);
         let met = door::meet(&path, &entry.keep, MET_WITHIN).await;
         let Some(daemon) = daemon.upgrade() else { return };
-        let state = daemon.state.borrow();
-        let ends = state.links.are_last || state.links.leaving.get();
-        drop(state);
-        if ends {
+        if is_ending(&daemon) {
             return;
         }
         match met {
@@ -61,4 +58,10 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
             }
         }
     }
+}
+
+/// Whether launchers are given up or left to the next daemon now: then this one is the next one's, too.
+fn is_ending(daemon: &Daemon) -> bool {
+    let state = daemon.state.borrow();
+    state.links.are_last || state.links.leaving.get()
 }

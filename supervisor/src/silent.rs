@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::admission::chain;
-use crate::daemon::{Daemon, State};
+use crate::daemon::Daemon;
 use crate::door;
 use crate::launch_link;
 use crate::register::{Entry, Register};
@@ -35,8 +35,7 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
         pause = (2 * pause).min(LONGEST_PAUSE);
         let met = door::meet(&path, &entry.keep, MET_WITHIN).await;
         let Some(daemon) = daemon.upgrade() else { return };
-        let ends = |state: &State| state.links.are_last || state.links.leaving.get();
-        if ends(&daemon.state.borrow()) {
+        if is_ending(&daemon) {
             return;
         }
         match met {
@@ -59,4 +58,10 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
             }
         }
     }
+}
+
+/// Whether launchers are given up or left to the next daemon now: then this one is the next one's, too.
+fn is_ending(daemon: &Daemon) -> bool {
+    let state = daemon.state.borrow();
+    state.links.are_last || state.links.leaving.get()
 }

@@ -42,6 +42,11 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
+    /// What is local is what is so for this process: a launcher in a mount namespace other than ours.
+    pub(crate) fn see_by(&self, pid: i32) {
+        self.mounts.borrow_mut().be_seen_by(pid);
+    }
+
     /// Takes charge of a client's descriptor.
     pub(crate) fn hold(&self, owner: Option<u32>, descriptor: OwnedFd) -> Foreign {
         let owner = owner.unwrap_or(NOBODY);

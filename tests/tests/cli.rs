@@ -427,8 +427,9 @@ fn there_is(program: &str, what: &str) -> bool {
 #[test]
 fn manual_is_written_a_page_a_subcommand_and_reads_without_complaint() {
     let ground = ground();
-    let pages = ground.work().join("new/man1");
-    stockade(&ground, &["man", "--directory", pages.to_str().unwrap()]).expect_code(0);
+    let tree = ground.work().join("new/man");
+    stockade(&ground, &["man", "--directory", tree.to_str().unwrap()]).expect_code(0);
+    let (pages, files) = (tree.join("man1"), tree.join("man5"));
     let help = stockade(&ground, &["--help"]).text();
     let commands =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
@@ -441,8 +442,10 @@ fn manual_is_written_a_page_a_subcommand_and_reads_without_complaint() {
     let main = std::fs::read_to_string(pages.join("stockade.1")).unwrap();
     assert_eq!(stockade(&ground, &["man"]).text(), main.trim());
     assert!(pages.join("stockade-policy-explain.1").exists());
+    let file = std::fs::read_to_string(files.join("stockade.toml.5")).unwrap();
+    assert_eq!(stockade(&ground, &["man", "stockade.toml"]).text(), file.trim());
     if there_is("groff", "that groff has no complaint about the pages") {
-        for page in std::fs::read_dir(&pages).unwrap() {
+        for page in [&pages, &files].into_iter().flat_map(|pages| std::fs::read_dir(pages).unwrap()) {
             let page = page.unwrap().path();
             let mut groff = std::process::Command::new("groff");
             groff.args(["-man", "-ww", "-z", "-Tutf8"]).arg(&page);

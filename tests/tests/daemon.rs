@@ -116,7 +116,7 @@ fn status_tells_plan_and_slots() {
 fn second_daemon_on_the_same_socket_is_refused_and_told_the_pid() {
     for mode in Mode::daemons_here() {
         let daemon = Daemon::shared(mode);
-        let ended = Ended::of(stockade_tests::daemon::serve(&daemon.ground, &daemon.socket));
+        let ended = Ended::of(daemon.another());
         assert_ne!(ended.code, Some(0), "{}", ended.story());
         assert!(ended.errors().contains(&daemon.pid().to_string()), "{}", ended.story());
     }

@@ -130,7 +130,7 @@ fn launcher() -> (Child, Channel) {
         .spawn()
         .unwrap();
     let channel = Channel::new(ours);
-    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None }, &[]).unwrap();
+    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None, parked: 0 }, &[]).unwrap();
     (child, channel)
 }
 
@@ -601,7 +601,7 @@ fn the_last_words_of_a_supervisor_that_died_are_heard_and_the_next_is_told_what_
     let mut child = command.args(["launcher", "--parked=0"]).stdin(Stdio::from(theirs)).spawn().unwrap();
     drop(command);
     let channel = Channel::new(ours);
-    let hello = ToLauncher::Hello { version: LAUNCH_VERSION, keep: Some(KEEP) };
+    let hello = ToLauncher::Hello { version: LAUNCH_VERSION, keep: Some(KEEP), parked: 0 };
     channel.send(&hello, &[door.as_fd()]).unwrap();
     // Its answer stays unread.
     assert!(stockade_wire::socket::waiting(&channel).unwrap() > 0);

@@ -134,7 +134,8 @@ impl Elder {
     fn introduce(channel: Channel, program: Program) -> Self {
         let (ours, theirs) = socket::seqpacket_pair().unwrap();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program };
+        let hello =
+            FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program, replaced: false };
         channel.send(&hello, &[theirs.as_fd()]).unwrap();
         Self { channel, relay: Channel::new(ours) }
     }
@@ -324,4 +325,63 @@ fn who_answers_without_the_launchers_token_is_told_nothing() {
     assert!(client.runs().is_empty());
     let run = client.exec(stage.request());
     assert_eq!(launcher.play(b""), run);
+}
+
+/// Whoever waits at a door may have left again.
+fn answer_who_is_there(door: &OwnedFd) -> Channel {
+    loop {
+        let channel = Channel::new(rustix::net::accept_with(door, SocketFlags::CLOEXEC).unwrap());
+        let known = FromLauncher::Known { version: LAUNCH_VERSION, token: LAUNCHER };
+        if channel.send(&known, &[]).is_ok()
+            && let Ok(Some((ToLauncher::Again { token, .. }, _))) = channel.receive()
+        {
+            assert_eq!(token, SUPERVISOR);
+            return channel;
+        }
+    }
+}
+
+#[test]
+fn one_that_says_nothing_keeps_nobody_waiting_and_is_taken_over_when_it_answers() {
+    let (stage, door) = stage_with(Changes { met_within: Duration::from_millis(100), ..Changes::default() });
+    // Without an answer of the elder.
+    let mut younger = stage.launcher();
+    let mut client = stage.client();
+    assert!(client.runs().is_empty());
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"new"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"new");
+    let channel = answer_who_is_there(&door);
+    channel.send(&FromLauncher::Adopted(Box::new(adopted(run(1)))), &[]).unwrap();
+    let held = Adopted { held: true, ring_bytes: None, ..adopted(run(2)) };
+    channel.send(&FromLauncher::Adopted(Box::new(held)), &[]).unwrap();
+    let mut writer = Writer::new(RING);
+    writer.write(Stream::Stdout, b"one");
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    // Of our own program, too, it is an elder: another has the runs to come.
+    let elder = Elder::introduce(channel, program::of_this_process());
+    elder.wrote(run(1), &writer, 0);
+    elder.told();
+    until("known", || client.runs().iter().any(|listed| listed.exec_id == run(1)));
+    // What waited there has its turn.
+    assert_eq!(elder.hears(), ToLauncher::Start { exec_id: run(2) });
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 2 });
+    assert!(matches!(client.event(run(1), 3), ExecEvent::Output { bytes, .. } if *bytes == *b"one"));
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"on"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"on");
+}
+
+#[test]
+fn one_whose_door_was_never_made_is_forgotten_at_the_next_start() {
+    let path = |directory: &Path| directory.join("state/launchers.json");
+    let before = move |directory: &Path| {
+        drop(leave_launcher(directory));
+        std::fs::remove_file(directory.join("daemon").join(DOOR)).unwrap();
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let _launcher = stage.launcher();
+    assert!(stage.client().runs().is_empty());
+    let text = std::fs::read_to_string(path(stage.directory.path())).unwrap();
+    assert!(!text.contains(DOOR), "{text}");
 }

@@ -36,13 +36,14 @@ use crate::launch_link::Starter;
 use crate::limits::Limits;
 use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
+use crate::paths::Scope;
 use crate::reload::SetLevel;
 use crate::serve::{Given, Order, ServeOptions, serve_with};
 use crate::systemd::Systemd;
 use crate::traces::Collector;
 
 /// The longest that anything here is waited for.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A daemon, until it is dropped or stopped.
 pub(super) struct Stage {
@@ -76,6 +77,7 @@ pub(super) struct Changes {
     pub(super) unclaimed: Option<Duration>,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
+    pub(super) met_within: Duration,
     pub(super) policy: Option<&'static str>,
     pub(super) home_of: Lookup,
     /// Bytes that may wait in an owner's connections.
@@ -97,8 +99,10 @@ impl Default for Changes {
             grace: Duration::from_secs(10),
             retention: Duration::from_secs(600),
             unclaimed: None,
-            hello_within: Duration::from_secs(5),
-            frame_within: Duration::from_secs(5),
+            // The test is the other side, and may be late.
+            hello_within: LONG,
+            frame_within: LONG,
+            met_within: LONG,
             policy: None,
             home_of: crate::paths::home_of,
             memory: None,
@@ -140,9 +144,10 @@ impl Stage {
             format!("[runs]\nslots = {}\nqueue = {}\n", changes.slots, changes.queue),
         )
         .unwrap();
-        let sources = Sources { directory: Some(files), is_named: true, uid, over };
+        let scope = Scope::of(uid);
+        let sources = Sources { directory: Some(files), is_named: true, uid, scope, over };
         let configured = sources.load().unwrap();
-        let mut limits = Limits::of(&configured.values, uid);
+        let mut limits = Limits::of(&configured.values, scope);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         limits.grace_ms = milliseconds(changes.grace);
         limits.bounds.retention_ms = milliseconds(changes.retention);
@@ -150,9 +155,12 @@ impl Stage {
         limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
         let settings = Settings {
             uid,
+            scope,
+            apart: false,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             hello_within: changes.hello_within,
             frame_within: changes.frame_within,
+            met_within: changes.met_within,
             home_of: changes.home_of,
         };
         let policy_directories = vec![(policies, Trust::Operator)];
@@ -213,7 +221,7 @@ impl Stage {
         assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
         let program = Program::default();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program };
+        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program, replaced: false };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher.relay.send(&FromRelay::Told, &[]).unwrap();
         launcher
@@ -375,6 +383,15 @@ impl Launcher {
                 (*launch, descriptors)
             }
             (other, _) => panic!("{other:?} instead of a launch"),
+        }
+    }
+
+    /// The next run that is handed over, to be started or held.
+    pub(super) fn next_handed(&mut self) -> ExecId {
+        assert!(wait_readable(&self.channel, LONG), "nothing is handed over");
+        match self.channel.receive().unwrap().expect("the daemon has closed the channel").0 {
+            ToLauncher::Launch(launch) | ToLauncher::Hold(launch) => launch.exec_id,
+            _ => self.next_handed(),
         }
     }
 
@@ -549,10 +566,19 @@ impl Client {
         self.exec_with(request, &[])
     }
 
-    pub(super) fn exec_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+    /// Asks for a run, and waits for nothing.
+    pub(super) fn ask(&mut self, request: ExecRequest) {
+        self.ask_with(request, &[]);
+    }
+
+    fn ask_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) {
         self.next_request += 1;
         request.request_id = self.next_request;
         self.say_with(&ClientMessage::Exec(Box::new(request)), descriptors);
+    }
+
+    pub(super) fn exec_with(&mut self, request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+        self.ask_with(request, descriptors);
         loop {
             match self.next() {
                 ServerMessage::Event { exec_id, seq: 1, event: ExecEvent::Accepted { request_id } } => {

@@ -202,6 +202,8 @@ fn an_adopted_run_is_listed_followed_and_ended_and_its_launcher_goes_on() {
     let next = client.exec(request);
     assert!(matches!(elder.hears(), ToLauncher::Spec { .. }));
     assert!(matches!(elder.hears(), ToLauncher::Launch(launch) if launch.exec_id == next));
+    let written = std::fs::read_to_string(stage.directory.path().join("state/launchers.json")).unwrap();
+    assert!(written.contains(DOOR), "the next supervisor wouldn't find it: {written}");
 }
 
 #[test]

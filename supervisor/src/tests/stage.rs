@@ -282,9 +282,15 @@ impl Stage {
     }
 
     /// Waits for the daemon's end.
-    pub(super) fn join(mut self) {
+    pub(super) fn join(self) {
+        drop(self.join_but_keep());
+    }
+
+    /// Waits for the daemon's end; what it has left.
+    pub(super) fn join_but_keep(mut self) -> tempfile::TempDir {
         self.launchers = None;
         self.thread.take().unwrap().join().expect("the daemon panicked");
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 }
 

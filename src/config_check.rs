@@ -35,7 +35,8 @@ pub(crate) fn check(
     surroundings: &Surroundings<'_>,
     as_json: bool,
 ) -> Result<u8, CliError> {
-    let one = |path: &PathBuf| (shown(path), of_configuration(check_one(path, surroundings.scope).err()));
+    let one =
+        |path: &PathBuf| (shown(path), of_configuration(check_one(path, surroundings.scope).err().as_ref()));
     let told: Vec<Told> =
         if files.is_empty() { everything(surroundings) } else { files.iter().map(one).collect() };
     let status = if told.iter().all(|(_, wrong)| wrong.is_empty()) { 0 } else { exit::FAILED };
@@ -63,7 +64,7 @@ fn everything(surroundings: &Surroundings<'_>) -> Vec<Told> {
         Err(mistakes) => (Configured::default(), Some(mistakes)),
     };
     let usual = surroundings.policies();
-    let mut told = vec![(shown(&surroundings.configuration()), of_configuration(mistakes))];
+    let mut told = vec![(shown(&surroundings.configuration()), of_configuration(mistakes.as_ref()))];
     let named = configured.values.daemon.policies.paths().iter().map(PathBuf::as_path);
     let directories = usual.iter().map(|(path, _)| path.as_path()).chain(named);
     told.extend(directories.map(|path| (shown(path), Vec::new())));
@@ -84,8 +85,8 @@ fn check_one(path: &Path, scope: Scope) -> Result<(), Mistakes> {
     Configured::of_texts(&[text])?.check(scope)
 }
 
-fn of_configuration(mistakes: Option<Mistakes>) -> Vec<Wrong> {
-    mistakes.iter().flat_map(|mistakes| &mistakes.0).map(Wrong::of).collect()
+fn of_configuration(mistakes: Option<&Mistakes>) -> Vec<Wrong> {
+    mistakes.into_iter().flat_map(|mistakes| &mistakes.0).map(Wrong::of).collect()
 }
 
 impl Wrong {

@@ -176,7 +176,15 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
         logging::start(own, configured.values.log.level).map_err(CliError::io("start the log's thread"))?;
     let policy_directories = surroundings.policies();
     let log = Some(log);
-    stockade_supervisor::serve(ServeOptions { configured, sources, policy_directories, log, set_level })?;
+    let landlock_abi = stockade_worker::landlock_abi();
+    stockade_supervisor::serve(ServeOptions {
+        configured,
+        sources,
+        policy_directories,
+        log,
+        set_level,
+        landlock_abi,
+    })?;
     Ok(0)
 }
 

@@ -149,6 +149,10 @@ const TEXTS: &[(&str, &str)] = &[
         "level = \"moderate\"\n[network]\nmode = \"loopback\"",
         "p.toml:3:8: level `moderate` has no network namespace",
     ),
+    (
+        "level = \"minimal\"\n[syscalls]\nprofile = \"standard\"",
+        "p.toml:3:11: profile `standard` can't be had at level `minimal`, where the host's shared memory, semaphores and message queues would be in reach: say `profile = \"minimal\"`, and `allow` what is wanted of them",
+    ),
     ("extends = \"default\"\nlevel = \"minimal\"", "shipped/default.toml:"),
     ("level = ", "p.toml:1:9: not valid TOML: "),
     ("a = 1\na = 2", "p.toml:2:1: not valid TOML: duplicate key"),

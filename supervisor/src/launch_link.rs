@@ -159,9 +159,17 @@ impl Drop for Written {
 /// Takes over every launcher that another supervisor has left. The one that runs to come go to, if one of them is for that.
 async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandle<String>> {
     let mut current = None;
-    for entry in register.entries() {
+    // All at once: those that say nothing keep clients waiting no longer than one of them.
+    let meet = |entry: Entry| {
         let path = register.path_of(&entry);
-        match door::meet(&path, &entry.keep, daemon.settings.met_within).await {
+        let within = daemon.settings.met_within;
+        let met = async move { (door::meet(&path, &entry.keep, within).await, path, entry) };
+        spawn_local(met)
+    };
+    let meetings: Vec<_> = register.entries().into_iter().map(meet).collect();
+    for meeting in meetings {
+        let Ok((met, path, entry)) = meeting.await else { continue };
+        match met {
             Ok(met) => {
                 let life = adopt(daemon, register, entry, met).await;
                 current = current.or(life);

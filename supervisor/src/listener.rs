@@ -343,7 +343,7 @@ impl StateLock {
     pub(crate) fn take(directory: &Path, uid: u32) -> Result<Self, ListenError> {
         let failed = |source: io::Error| ListenError::Directory { path: directory.to_owned(), source };
         // Nobody else has business here, whoever runs the daemon.
-        let access = Access { uid, scope: Scope::User, group: None };
+        let access = Access { uid, scope: Scope::of(uid), group: None };
         let opened = make_directory(directory, access)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&opened, LOCK, flags, Mode::RUSR | Mode::WUSR)

@@ -70,6 +70,8 @@ pub struct ServeOptions {
     pub log: Option<Log>,
     /// Sets what is logged, if a reload may.
     pub set_level: Option<SetLevel>,
+    /// The Landlock ABI that the kernel offers, to be told; 0: none.
+    pub landlock_abi: u8,
 }
 
 /// Why the daemon didn't serve.
@@ -166,7 +168,8 @@ pub(crate) fn serve_with(
     given: Given,
 ) -> Result<(), ServeError> {
     let surroundings = Surroundings { scope: settings.scope, ..Surroundings::of_this_process() };
-    let ServeOptions { configured, sources, policy_directories: usual, log, set_level } = options;
+    let ServeOptions { configured, sources, policy_directories: usual, log, set_level, landlock_abi } =
+        options;
     let asked = configured.values.daemon.clone();
     let named = configured.values.settled(&surroundings).daemon;
     let state = named.state_directory.path().unwrap_or(Path::new(""));
@@ -187,7 +190,8 @@ pub(crate) fn serve_with(
     let reload = Reload { running: configured, sources, usual, set_level };
     let result = LocalSet::new().block_on(&runtime, async {
         let access = Access { uid: surroundings.uid, scope: surroundings.scope, group: named.group.name() };
-        let figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        let mut figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        figures.landlock = landlock_abi;
         let door = match reload.running.values.telemetry.metrics.get() {
             Some(endpoint) => Some(Door::open(endpoint, access).await?),
             None => None,

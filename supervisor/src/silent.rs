@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::admission::chain;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, State};
 use crate::door;
 use crate::launch_link;
 use crate::register::{Entry, Register};
@@ -35,10 +35,8 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
         pause = (2 * pause).min(LONGEST_PAUSE);
         let met = door::meet(&path, &entry.keep, MET_WITHIN).await;
         let Some(daemon) = daemon.upgrade() else { return };
-        let state = daemon.state.borrow();
-        let ends = state.links.are_last || state.links.leaving.get();
-        drop(state);
-        if ends {
+        let ends = |state: &State| state.links.are_last || state.links.leaving.get();
+        if ends(&daemon.state.borrow()) {
             return;
         }
         match met {

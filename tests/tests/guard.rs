@@ -264,7 +264,18 @@ fn hooks_and_config_of_an_existing_repository_stay_as_they_are() {
 
 #[test]
 fn start_up_and_editor_files_that_exist_stay_as_they_are() {
-    let names = [".bashrc", ".profile", ".vscode/tasks.json", ".stockade/policy.toml", ".envrc", ".mcp.json"];
+    let names = [
+        ".bashrc",
+        ".profile",
+        ".vscode/tasks.json",
+        ".stockade/policy.toml",
+        ".config/stockade/policies/mine.toml",
+        ".envrc",
+        ".mcp.json",
+        ".hg/hgrc",
+        ".ssh/authorized_keys",
+        ".config/systemd/user/mine.service",
+    ];
     for setting in Setting::each() {
         for name in names {
             setting.ground.put(name, "mine\n");

@@ -71,6 +71,28 @@ fn a_real_scrape_counts_a_real_run_and_promtool_finds_nothing_wrong() {
     }
 }
 
+/// The three levels' own policies, and whether one of them can be run is what the figure says.
+#[test]
+fn a_level_is_told_to_be_supported_where_its_policy_runs_and_not_where_it_is_refused() {
+    for person in people() {
+        let ground = Ground::new(person);
+        let socket = ground.base().join("daemon/metrics.sock");
+        let place = format!("unix:{}", socket.display());
+        let daemon = Daemon::start_at(ground, &["--metrics", &place]);
+        let text = scraped(UnixStream::connect(&socket).unwrap());
+        for level in ["strict", "moderate", "minimal"] {
+            let mut command = daemon.ask(&daemon.ground, &["run", "--policy", level]);
+            command.args(["--", "true"]).current_dir(daemon.ground.work());
+            let supported = u8::from(Ended::of(command).code == Some(0));
+            let series = format!("stockade_level_supported{{level=\"{level}\"}} {supported}\n");
+            assert!(text.contains(&series), "{series}{text}");
+        }
+        let abi = text.lines().find_map(|line| line.strip_prefix("stockade_landlock_abi ")).unwrap();
+        let minimal = text.contains("stockade_level_supported{level=\"minimal\"} 1\n");
+        assert_eq!(abi.parse::<u32>().unwrap() >= 6, minimal, "{text}");
+    }
+}
+
 #[test]
 fn a_free_port_of_the_loopback_is_named_in_the_log_and_answers() {
     let daemon = Daemon::start(Person::user(), &["--metrics", "127.0.0.1:0"]);

@@ -110,7 +110,12 @@ fn shells_do_their_work() {
             "f=$(mktemp); echo t > $f; cat $f; d=$(mktemp -d); touch $d/x; ls $d",
             "t\nx",
         ),
-        row("named pipes", &[], "mkfifo p; (echo through > p &); cat p; rm p", "through"),
+        row(
+            "named pipes",
+            &[],
+            "p=/dev/shm/pipe-$$; mkfifo $p; (echo through > $p &); cat $p; rm $p",
+            "through",
+        ),
         row(
             "file times and links",
             &[],

@@ -9,10 +9,11 @@ const ENOSYS: u16 = 38;
 const EPERM: u16 = 1;
 
 /// Answered `ENOSYS` where they aren't allowed, as an older kernel would: libraries then fall back. Of the first
-/// two a filter can't read the arguments, the others are new enough that programs try them first.
-pub(super) const AS_OLDER_KERNEL: [&str; 9] = [
+/// two a filter can't read the arguments, without the third databases use threads, the others are new enough that programs try them first.
+pub(super) const AS_OLDER_KERNEL: [&str; 10] = [
     "clone3",
     "openat2",
+    "io_setup",
     "statmount",
     "listmount",
     "file_getattr",

@@ -21,6 +21,9 @@ use crate::said::Said;
 /// Without these no tool starts or ends.
 const NEEDED_TO_START: [&str; 3] = ["execve", "exit", "exit_group"];
 
+/// The profile for a level without namespaces.
+const MINIMAL: &str = "minimal";
+
 /// What the plan is made from.
 pub(crate) struct Request<'a> {
     pub(crate) level: Level,
@@ -68,6 +71,14 @@ impl Plan {
             .into_iter()
             .find_map(|(name, list)| (name == profile.value).then_some(list))
             .ok_or_else(|| unknown_profile(&profile))?;
+        if request.level == Level::Minimal && profile.value != MINIMAL {
+            let problem = Problem::Conflict(format!(
+                "profile `{}` can't be had at level `minimal`, where the host's shared memory, semaphores and message \
+                 queues would be in reach: say `profile = \"{MINIMAL}\"`, and `allow` what is wanted of them",
+                crate::reader::shown(&profile.value)
+            ));
+            return Err(PolicyError::at(&profile.at, problem));
+        }
         let mut allowed = list.calls;
         let mut added = Vec::new();
         for call in request.syscalls.allow.iter().flatten() {
@@ -192,7 +203,7 @@ impl Filter {
         Self { spec: SeccompSpec { base: vec![base], delta, rules }, arch, variant }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn rules(&self) -> Vec<super::arguments::Rule> {
         rules(self.variant)
     }
@@ -219,7 +230,7 @@ fn unique<'a>(texts: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn profile_name(request: &Request<'_>) -> Located<String> {
-    let default = if request.level == Level::Minimal { "minimal" } else { "standard" };
+    let default = if request.level == Level::Minimal { MINIMAL } else { "standard" };
     request.syscalls.profile.clone().unwrap_or_else(|| Located::built_in(default.into()))
 }
 

@@ -204,6 +204,7 @@ impl State {
             wall_ms,
             held,
         };
+        self.figures.adopted();
         self.runs.insert(run.exec_id, run);
         self.handle(Event::Adopted(event));
     }

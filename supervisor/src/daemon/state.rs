@@ -150,7 +150,7 @@ pub(crate) struct State {
     timer: Rc<Notify>,
     stop: Rc<Notify>,
     changed: Rc<Notify>,
-    pub(super) settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) limits: Limits,
 }
 

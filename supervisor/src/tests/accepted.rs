@@ -6,6 +6,7 @@ use stockade_protocol::bounds::MAX_SPECS;
 use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMessage, StdinMode, Workspace};
 
 use super::stage::{Changes, Client, Stage};
+use crate::serve::Order;
 
 /// The run that the next `Accepted` is about.
 fn next_accepted(client: &mut Client) -> ExecId {
@@ -15,18 +16,23 @@ fn next_accepted(client: &mut Client) -> ExecId {
     }
 }
 
-#[test]
-fn what_a_full_channel_has_not_taken_nobody_is_told_of() {
-    // Each has a spec of its own to be told, which fills the channel sooner.
-    let asked = 3 * MAX_SPECS;
-    let stage = Stage::new(Changes { slots: asked / 2, queue: asked, ..Changes::default() });
-    let mut launcher = stage.launcher();
-    let mut client = stage.client();
+/// Asks for runs, each with a spec of its own to be told, which fills the launcher's channel sooner. Behind them for how the
+/// daemon is: with the answer it has heard of all.
+fn ask_many(stage: &Stage, client: &mut Client, asked: usize) {
     for number in 0..asked {
         let path = format!("/work/{number}").as_str().into();
         client.ask(ExecRequest { workspace: Workspace::Path { path }, ..stage.request() });
     }
     client.say(&ClientMessage::Status);
+}
+
+#[test]
+fn what_a_full_channel_has_not_taken_nobody_is_told_of() {
+    let asked = 3 * MAX_SPECS;
+    let stage = Stage::new(Changes { slots: asked / 2, queue: asked, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    ask_many(&stage, &mut client, asked);
     let mut told = Vec::new();
     let counted = loop {
         match client.next() {
@@ -70,4 +76,22 @@ fn a_run_that_waits_here_because_of_its_input_is_told_of_at_once() {
     client.exec(ExecRequest { stdin: StdinMode::Stream, ..stage.request() });
     launcher.play(b"");
     launcher.play(b"");
+}
+
+/// What launchers are told nobody else knows, and these runs are to go on.
+#[test]
+fn a_stop_that_keeps_runs_waits_until_the_launcher_was_told_of_all_of_them() {
+    let asked = 3 * MAX_SPECS;
+    let changes = Changes { slots: asked / 2, queue: asked, keep: true, ..Changes::default() };
+    let stage = Stage::new(changes);
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    ask_many(&stage, &mut client, asked);
+    while !matches!(client.next(), ServerMessage::Status(_)) {}
+    stage.order(Order::Stop);
+    for _ in 0..asked {
+        launcher.next_handed();
+    }
+    drop(launcher);
+    stage.join();
 }

@@ -19,6 +19,7 @@ use stockade_protocol::spec::Level;
 use stockade_wire::channel::Channel;
 use stockade_wire::{program, socket};
 
+use super::metrics::scrape;
 use super::stage::{Changes, Stage, until};
 use crate::output::tests::Writer;
 
@@ -67,6 +68,31 @@ fn leave_launcher(directory: &Path) -> OwnedFd {
         options.write(true).create_new(true).mode(0o600).open(directory.join("state/launchers.json"));
     std::io::Write::write_all(file.as_mut().unwrap(), text.as_bytes()).unwrap();
     door
+}
+
+/// The most launchers that are written down.
+const LAUNCHERS: usize = 16;
+
+/// What as many daemons as there may be have left: launchers that go on, each with a door of this version.
+fn leave_many(directory: &Path) -> Vec<OwnedFd> {
+    let first = leave_launcher(directory);
+    let register = directory.join("state/launchers.json");
+    let mut text = std::fs::read_to_string(&register).unwrap();
+    let (entry, mut doors) =
+        (text[text.find("{\"door\"").unwrap()..text.find("]}").unwrap()].to_owned(), vec![first]);
+    for number in 1..LAUNCHERS {
+        let name = format!("launcher-{number:016x}.sock");
+        let door =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let door = door.unwrap();
+        rustix::net::bind(&door, &SocketAddrUnix::new(directory.join("daemon").join(&name)).unwrap())
+            .unwrap();
+        rustix::net::listen(&door, 4).unwrap();
+        doors.push(door);
+        text = text.replace("]}", &format!(", {}]}}", entry.replace(DOOR, &name)));
+    }
+    std::fs::write(register, text).unwrap();
+    doors
 }
 
 /// The launcher after the greeting, and its relay.
@@ -386,4 +412,63 @@ fn one_whose_door_was_never_made_is_forgotten_at_the_next_start() {
     assert!(stage.client().runs().is_empty());
     let text = std::fs::read_to_string(path(stage.directory.path())).unwrap();
     assert!(!text.contains(DOOR), "{text}");
+}
+
+#[test]
+fn what_was_adopted_is_counted_and_so_is_how_it_ends() {
+    let (stage, door) = stage_with(Changes { metrics: true, ..Changes::default() });
+    let (elder, mut writer) = with_output(&door, Program::default(), &[b"one"], 0);
+    let _younger = stage.launcher();
+    let mut client = stage.client();
+    let told = scrape(&stage);
+    for (name, value) in [("runs_adopted_total", 1.0), ("runs_unclaimed", 1.0), ("launchers_older", 1.0)] {
+        assert_eq!(told[&format!("stockade_{name}")], value, "{name}");
+    }
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 2 });
+    client.event(run(1), 3);
+    writer.wrote.eof = true;
+    elder.wrote(run(1), &writer, 0);
+    elder.channel.send(&ended(run(1), Outcome::Exited { code: 5 }), &[]).unwrap();
+    client.read_to_end(run(1), 4);
+    let told = scrape(&stage);
+    assert_eq!((told["stockade_runs_adopted_total"], told["stockade_runs_unclaimed"]), (1.0, 0.0));
+    assert_eq!(told["stockade_runs_total{outcome=\"exited\",policy=\"default\"}"], 1.0);
+    assert_eq!(told["stockade_run_duration_seconds_count"], 1.0);
+    // When it was asked for nobody here knows: nothing is made up.
+    assert_eq!(told["stockade_run_start_seconds_count"], 0.0);
+    assert_eq!(told["stockade_run_setup_seconds_count{stage=\"queue\"}"], 0.0);
+    drop(elder);
+    until("gone", || scrape(&stage)["stockade_launchers_older"] == 0.0);
+}
+
+/// Each upgrade while runs go on leaves one: there is an end of it, and who comes then serves all the same.
+#[test]
+fn beside_as_many_older_launchers_as_there_may_be_one_serves_that_no_run_outlives() {
+    let doors = Rc::new(RefCell::new(Vec::new()));
+    let made = Rc::clone(&doors);
+    let before = move |directory: &Path| *made.borrow_mut() = leave_many(directory);
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let doors = doors.take();
+    assert_eq!(doors.len(), LAUNCHERS);
+    let elders: Vec<Elder> = (1..)
+        .zip(&doors)
+        .map(|(number, door)| {
+            let channel = answer(door);
+            let waiting = Adopted { held: true, ring_bytes: None, ..adopted(run(number)) };
+            channel.send(&FromLauncher::Adopted(Box::new(waiting)), &[]).unwrap();
+            let elder = Elder::introduce(channel, Program::default());
+            elder.told();
+            elder
+        })
+        .collect();
+    let (mut younger, keep) = stage.launcher_greeted();
+    assert!(keep.is_none(), "there was room for another door");
+    let mut client = stage.client();
+    until("all are known", || client.runs().len() == LAUNCHERS);
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"new"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"new");
+    let register = std::fs::read_to_string(stage.directory.path().join("state/launchers.json")).unwrap();
+    assert_eq!(register.matches("\"door\"").count(), LAUNCHERS, "{register}");
+    drop(elders);
 }

@@ -19,7 +19,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::launch::{
-    FromLauncher, FromRelay, Launch, LaunchOutput, Program, SpecNumber, ToLauncher, ToRelay,
+    FromLauncher, FromRelay, Keep, Launch, LaunchOutput, Program, SpecNumber, ToLauncher, ToRelay,
 };
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
 use stockade_protocol::spec::{Level, SandboxSpec};
@@ -86,6 +86,8 @@ pub(super) struct Changes {
     pub(super) metrics: bool,
     /// Where spans are sent.
     pub(super) traces: Option<Collector>,
+    /// Whether runs go on when it's told to stop.
+    pub(super) keep: bool,
     /// Where the daemon tells how it is.
     pub(super) notify: Option<PathBuf>,
 }
@@ -108,6 +110,7 @@ impl Default for Changes {
             memory: None,
             metrics: false,
             traces: None,
+            keep: false,
             notify: None,
         }
     }
@@ -141,7 +144,10 @@ impl Stage {
         std::fs::create_dir_all(files.join(DROP_INS)).unwrap();
         std::fs::write(
             files.join(FILE),
-            format!("[runs]\nslots = {}\nqueue = {}\n", changes.slots, changes.queue),
+            format!(
+                "[runs]\nslots = {}\nqueue = {}\nkeep = {}\n",
+                changes.slots, changes.queue, changes.keep
+            ),
         )
         .unwrap();
         let scope = Scope::of(uid);
@@ -180,7 +186,14 @@ impl Stage {
             let _saying = tracing::subscriber::set_default(saying);
             let set_level: SetLevel = Box::new(move |level| set_levels.lock().unwrap().push(level));
             let set_level = Some(set_level);
-            let options = ServeOptions { configured, sources, policy_directories, log: None, set_level };
+            let options = ServeOptions {
+                configured,
+                sources,
+                policy_directories,
+                log: None,
+                set_level,
+                landlock_abi: 5,
+            };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
             let given = Given { orders: Some(received), systemd, passed: None };
             serve_with(options, settings, limits, starter, given).unwrap();
@@ -204,6 +217,11 @@ impl Stage {
 
     /// The next launcher that the daemon starts, after its greeting.
     pub(super) fn launcher(&self) -> Launcher {
+        self.launcher_greeted().0
+    }
+
+    /// The same, and the secrets by which its door is opened, if it was given one.
+    pub(super) fn launcher_greeted(&self) -> (Launcher, Option<Keep>) {
         let channel = Channel::new(
             self.launchers.as_ref().unwrap().recv_timeout(LONG).expect("no launcher is started"),
         );
@@ -218,13 +236,13 @@ impl Stage {
             held: HashMap::new(),
             released: Vec::new(),
         };
-        assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
+        let ToLauncher::Hello { keep, .. } = launcher.next() else { panic!("no greeting") };
         let program = Program::default();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
         let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program, replaced: false };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher.relay.send(&FromRelay::Told, &[]).unwrap();
-        launcher
+        (launcher, keep)
     }
 
     /// Where its metrics are told.

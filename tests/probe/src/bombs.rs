@@ -2,10 +2,20 @@
 
 use std::io::Write as _;
 
+use crate::raw::{self, Word};
 use crate::{Answer, Arguments, Attempt, Refused, look_up};
 
-const TABLE: &[(&str, Attempt)] =
-    &[("allocate", allocate), ("flood", flood), ("threads", threads), ("files", files), ("fill", fill)];
+const TABLE: &[(&str, Attempt)] = &[
+    ("allocate", allocate),
+    ("flood", flood),
+    ("threads", threads),
+    ("files", files),
+    ("fill", fill),
+    ("watchers", watchers),
+    ("terminals", terminals),
+    ("timers", timers),
+    ("locked", locked),
+];
 
 pub(crate) fn find(name: &str) -> Option<Attempt> {
     look_up(TABLE, name)
@@ -74,5 +84,46 @@ fn fill(arguments: &Arguments) -> Answer {
     for _ in 0..mebibytes {
         file.write_all(&block)?;
     }
+    Ok(String::new())
+}
+
+/// Holds so many inotify instances at once.
+fn watchers(arguments: &Arguments) -> Answer {
+    let wanted: usize = arguments.number(0)?;
+    let mut held = Vec::new();
+    for _ in 0..wanted {
+        held.push(rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty())?);
+    }
+    Ok(held.len().to_string())
+}
+
+/// Holds so many terminals at once.
+fn terminals(arguments: &Arguments) -> Answer {
+    let wanted: usize = arguments.number(0)?;
+    let mut held = Vec::new();
+    for _ in 0..wanted {
+        held.push(rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)?);
+    }
+    Ok(held.len().to_string())
+}
+
+/// Holds so many timers at once, each of which keeps a signal ready.
+fn timers(arguments: &Arguments) -> Answer {
+    const TIMER_CREATE: i64 = 222;
+    let wanted: usize = arguments.number(0)?;
+    for _ in 0..wanted {
+        let mut words = [Word::Number(1), Word::Number(0), Word::Buffer(vec![0; 8])];
+        raw::call(TIMER_CREATE, &mut words).map_err(Refused::Errno)?;
+    }
+    Ok(wanted.to_string())
+}
+
+/// Keeps so many MiB from being paged out.
+fn locked(arguments: &Arguments) -> Answer {
+    const MLOCK: i64 = 149;
+    let mut block = vec![1_u8; arguments.number::<usize>(0)? * MIB];
+    let length = block.len() as u64;
+    block[0] = 1;
+    raw::call(MLOCK, &mut [Word::Buffer(block), Word::Number(length)]).map_err(Refused::Errno)?;
     Ok(String::new())
 }

@@ -13,6 +13,7 @@ const TABLE: &[(&str, Attempt)] = &[
     ("stat", stat),
     ("write", write),
     ("append", append),
+    ("write-nothing", write_nothing),
     ("create", create),
     ("create-mode", create_mode),
     ("truncate", truncate),
@@ -39,6 +40,11 @@ const TABLE: &[(&str, Attempt)] = &[
     ("watch", watch),
     ("climb", climb),
     ("owner", owner),
+    ("read-by-link", read_by_link),
+    ("change-directory", change_directory),
+    ("reopen-standard", reopen_standard),
+    ("lock", lock),
+    ("mode-of-standard", mode_of_standard),
 ];
 
 pub(crate) fn find(name: &str) -> Option<Attempt> {
@@ -76,6 +82,12 @@ fn put(path: &str, flags: OFlags) -> Answer {
 
 fn write(arguments: &Arguments) -> Answer {
     put(arguments.text(0)?, OFlags::empty())
+}
+
+/// Opens for writing, and writes nothing: what would come of it is known.
+fn write_nothing(arguments: &Arguments) -> Answer {
+    rustix::fs::open(arguments.text(0)?, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())?;
+    Ok(String::new())
 }
 
 fn append(arguments: &Arguments) -> Answer {
@@ -237,4 +249,43 @@ fn owner(arguments: &Arguments) -> Answer {
         return Err(Refused::NotSo("no mode".to_owned()));
     }
     Ok(format!("uid={} gid={}", stat.st_uid, stat.st_gid))
+}
+
+/// Makes a symbolic link in the working directory and reads through it.
+fn read_by_link(arguments: &Arguments) -> Answer {
+    let name = "leads";
+    let _ = rustix::fs::unlink(name);
+    match rustix::fs::symlink(arguments.text(0)?, name) {
+        // Where it can't be made, one that is there already may lead as far.
+        Ok(()) | Err(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let answer = read(&Arguments(vec![name.to_owned()]));
+    let _ = rustix::fs::unlink(name);
+    answer
+}
+
+fn change_directory(arguments: &Arguments) -> Answer {
+    rustix::process::chdir(arguments.text(0)?)?;
+    Ok(String::new())
+}
+
+/// Opens what a standard descriptor is again, by its name in /proc, for writing.
+fn reopen_standard(arguments: &Arguments) -> Answer {
+    let path = format!("/proc/self/fd/{}", arguments.number::<u8>(0)?);
+    rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())?;
+    Ok(String::new())
+}
+
+/// Takes the only lock there is on a file that may only be read.
+fn lock(arguments: &Arguments) -> Answer {
+    let file = rustix::fs::open(arguments.text(0)?, OFlags::RDONLY, Mode::empty())?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    Ok(String::new())
+}
+
+/// Changes the mode of what standard input is, by its descriptor.
+fn mode_of_standard(_: &Arguments) -> Answer {
+    rustix::fs::fchmod(std::io::stdin(), Mode::from(0o777))?;
+    Ok(String::new())
 }

@@ -7,6 +7,7 @@ use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::MemfdFlags;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use crate::raw::{self, Word};
 use crate::{Answer, Arguments, Attempt, Refused, look_up};
 
 const TABLE: &[(&str, Attempt)] = &[
@@ -24,6 +25,8 @@ const TABLE: &[(&str, Attempt)] = &[
     ("run-from-memory", run_from_memory),
     ("write-own-image", write_own_image),
     ("new-keyring-file", new_keyring_file),
+    ("old-gate", old_gate),
+    ("terminal-request", terminal_request),
 ];
 
 pub(crate) fn find(name: &str) -> Option<Attempt> {
@@ -124,4 +127,32 @@ fn write_own_image(arguments: &Arguments) -> Answer {
 fn new_keyring_file(_: &Arguments) -> Answer {
     let keys = std::fs::read_to_string("/proc/keys")?;
     Ok(keys.lines().count().to_string())
+}
+
+/// A system call by the 32-bit gate.
+fn old_gate(_: &Arguments) -> Answer {
+    raw::getpid_by_old_gate().map_err(Refused::Errno)?;
+    Ok(String::new())
+}
+
+/// An ioctl on a terminal of its own that is its controlling one, so that only a filter can refuse: of all 64 bits of the
+/// request, with a byte to point to.
+fn terminal_request(arguments: &Arguments) -> Answer {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    const IOCTL: i64 = 16;
+    let digits = arguments.text(0)?.trim_start_matches("0x");
+    let request = u64::from_str_radix(digits, 16).map_err(|_| Refused::Usage("a request".to_owned()))?;
+    let _ = rustix::process::setsid();
+    let held = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&held)?;
+    unlockpt(&held)?;
+    let name = ptsname(&held, Vec::new())?;
+    let own = rustix::fs::open(&name, OFlags::RDWR, Mode::empty())?;
+    rustix::process::ioctl_tiocsctty(&own)?;
+    let number = u64::from(std::os::fd::AsRawFd::as_raw_fd(&own).cast_unsigned());
+    let mut words = [Word::Number(number), Word::Number(request), Word::Buffer(vec![0; 64])];
+    let answer = raw::call(IOCTL, &mut words);
+    // Whose controlling terminal goes away is hung up on, before there is a line.
+    core::mem::forget(held);
+    answer.map(|_| String::new()).map_err(Refused::Errno)
 }

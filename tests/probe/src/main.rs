@@ -1,18 +1,23 @@
 //! The hostile probe: one subcommand an attack (and one an innocent need), which tries exactly one thing and
 //! prints one line, `NAME ok`, `NAME ok DETAIL` or `NAME errno=E (NAME)`.
 //!
-//! It judges nothing: whether an answer is right is for the suite to say, which runs the same probe inside and
-//! outside. It exits with 0 whatever the kernel answered, with 2 when it was called wrongly. What needs raw system
-//! calls (foreign numbers, structures without a safe wrapper) isn't here: the suite carries that by perl's
-//! `syscall` and python's `ctypes`, since only one file of this project may hold unsafe code.
+//! It judges nothing: whether an answer is right is for the suite to say, which runs the same probe inside, with layers
+//! left out, and outside. It exits with 0 whatever the kernel answered, with 2 when it was called wrongly.
+//!
+//! Reading order: [`raw`] (the one file with unsafe code), [`calls`] (system calls by number), [`files`], [`processes`],
+//! [`network`], [`kernel`], [`bombs`], [`tries`] (many tries in one run).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its line on the output is all it is for")]
 #![allow(clippy::disallowed_methods, reason = "a probe may start programs and sleep: that's what it tries")]
 
 mod bombs;
+mod calls;
 mod files;
 mod kernel;
+
 mod network;
 mod processes;
+mod raw;
+mod tries;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -74,31 +79,43 @@ fn main() -> ExitCode {
         eprintln!("usage: stockade-probe NAME [ARGUMENT…]");
         return ExitCode::from(2);
     };
-    let arguments = Arguments(words.collect());
-    let found = files::find(&name)
-        .or_else(|| processes::find(&name))
-        .or_else(|| network::find(&name))
-        .or_else(|| kernel::find(&name))
-        .or_else(|| bombs::find(&name));
-    let Some(attempt) = found else {
-        eprintln!("stockade-probe: no probe of the name {name}");
-        return ExitCode::from(2);
+    match attempt(&name, &Arguments(words.collect())) {
+        Ok(line) => {
+            // The output may be closed on purpose (a test of that); there is nobody to tell then.
+            let _ = writeln!(std::io::stdout(), "{line}");
+            ExitCode::SUCCESS
+        }
+        Err(usage) => {
+            eprintln!("stockade-probe {name}: {usage}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Makes a try: the line that says what came of it.
+///
+/// # Errors
+/// How it was called wrongly.
+fn attempt(name: &str, arguments: &Arguments) -> Result<String, String> {
+    let found = files::find(name)
+        .or_else(|| processes::find(name))
+        .or_else(|| network::find(name))
+        .or_else(|| kernel::find(name))
+        .or_else(|| bombs::find(name))
+        .or_else(|| tries::find(name));
+    let answer = match found {
+        Some(attempt) => attempt(arguments),
+        None => calls::make(name, arguments).ok_or("no probe has this name")?,
     };
-    let line = match attempt(&arguments) {
-        Ok(detail) if detail.is_empty() => format!("{name} ok"),
-        Ok(detail) => format!("{name} ok {detail}"),
+    match answer {
+        Ok(detail) if detail.is_empty() => Ok(format!("{name} ok")),
+        Ok(detail) => Ok(format!("{name} ok {detail}")),
         Err(Refused::Errno(errno)) => {
-            format!("{name} errno={errno} ({:?})", nix::errno::Errno::from_raw(errno))
+            Ok(format!("{name} errno={errno} ({:?})", nix::errno::Errno::from_raw(errno)))
         }
-        Err(Refused::NotSo(why)) => format!("{name} not-so {why}"),
-        Err(Refused::Usage(why)) => {
-            eprintln!("stockade-probe {name}: {why}");
-            return ExitCode::from(2);
-        }
-    };
-    // The output may be closed on purpose (a test of that); there is nobody to tell then.
-    let _ = writeln!(std::io::stdout(), "{line}");
-    ExitCode::SUCCESS
+        Err(Refused::NotSo(why)) => Ok(format!("{name} not-so {why}")),
+        Err(Refused::Usage(why)) => Err(why),
+    }
 }
 
 /// A try.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr};
 
+use crate::raw::{self, Word};
 use crate::{Answer, Arguments, Attempt, Refused, look_up};
 
 const TABLE: &[(&str, Attempt)] = &[
@@ -17,7 +18,12 @@ const TABLE: &[(&str, Attempt)] = &[
     ("connect-unix", connect_unix),
     ("send-unix", send_unix),
     ("connect-abstract", connect_abstract),
+    ("send-abstract", send_abstract),
     ("pass-descriptor", pass_descriptor),
+    ("bind-unix", bind_unix),
+    ("fast-open", fast_open),
+    ("fast-open-option", fast_open_option),
+    ("unix-names", unix_names),
     ("loopback-pair", loopback_pair),
     ("unix-pair", unix_pair),
     ("interfaces", interfaces),
@@ -134,4 +140,62 @@ fn hand_over_connection(arguments: &Arguments) -> Answer {
     let mut rest = Vec::new();
     stdin.lock().read_to_end(&mut rest)?;
     Ok(String::new())
+}
+
+/// A datagram to an abstract name, without a connection.
+fn send_abstract(arguments: &Arguments) -> Answer {
+    use std::os::linux::net::SocketAddrExt as _;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(arguments.text(0)?)?;
+    UnixDatagram::unbound()?.send_to_addr(b"probe", &address)?;
+    Ok(String::new())
+}
+
+/// Makes a socket with a name in the filesystem, and leaves it there.
+fn bind_unix(arguments: &Arguments) -> Answer {
+    UnixListener::bind(arguments.text(0)?)?;
+    Ok(String::new())
+}
+
+/// Connects by sending (`MSG_FASTOPEN`), which no rule on connections sees.
+fn fast_open(arguments: &Arguments) -> Answer {
+    let SocketAddr::V4(to) = address(arguments)? else {
+        return Err(Refused::Usage("an IPv4 address".to_owned()));
+    };
+    const SENDTO: i64 = 44;
+    const FASTOPEN: u64 = 0x2000_0000;
+    const AF_INET: u8 = 2;
+    let socket = internet_stream()?;
+    let number = Word::Number(u64::from(socket.as_raw_fd().cast_unsigned()));
+    let [high, low] = to.port().to_be_bytes();
+    let address = [&[AF_INET, 0, high, low], &to.ip().octets()[..], &[0; 8]].concat();
+    let (bytes, length) = (Word::Buffer(b"probe".to_vec()), Word::Number(5));
+    let mut words = [number, bytes, length, Word::Number(FASTOPEN), Word::Buffer(address), Word::Number(16)];
+    raw::call(SENDTO, &mut words).map_err(Refused::Errno)?;
+    Ok(String::new())
+}
+
+/// Has the next connection be made by the first write.
+fn fast_open_option(_: &Arguments) -> Answer {
+    const SETSOCKOPT: i64 = 54;
+    const TCP: u64 = 6;
+    const FASTOPEN_CONNECT: u64 = 30;
+    let socket = internet_stream()?;
+    let number = u64::from(socket.as_raw_fd().cast_unsigned());
+    let on = Word::Buffer(vec![1, 0, 0, 0]);
+    let words = [number, TCP, FASTOPEN_CONNECT].map(Word::Number);
+    let mut words: Vec<Word> = words.into_iter().chain([on, Word::Number(4)]).collect();
+    raw::call(SETSOCKOPT, &mut words).map_err(Refused::Errno)?;
+    Ok(String::new())
+}
+
+fn internet_stream() -> nix::Result<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+    nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)
+}
+
+/// Looks for an abstract name of another's among those that the kernel lists.
+fn unix_names(arguments: &Arguments) -> Answer {
+    let names = std::fs::read_to_string("/proc/net/unix")?;
+    let wanted = arguments.text(0)?;
+    if names.contains(wanted) { Ok(String::new()) } else { Err(Refused::NotSo("it isn't listed".to_owned())) }
 }

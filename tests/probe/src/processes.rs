@@ -8,6 +8,7 @@ use nix::sys::uio::RemoteIoVec;
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal};
 
+use crate::raw::{self, Word};
 use crate::{Answer, Arguments, Attempt, Refused, look_up};
 
 const TABLE: &[(&str, Attempt)] = &[
@@ -21,6 +22,7 @@ const TABLE: &[(&str, Attempt)] = &[
     ("foreign-priority", foreign_priority),
     ("foreign-limit", foreign_limit),
     ("raise-limit", raise_limit),
+    ("signal-by-pipe", signal_by_pipe),
     ("raise-priority", raise_priority),
     ("become-root", become_root),
     ("take-groups", take_groups),
@@ -104,13 +106,43 @@ fn foreign_limit(arguments: &Arguments) -> Answer {
     Ok(String::new())
 }
 
-/// Raises the bound on open files past its hard limit.
-fn raise_limit(_: &Arguments) -> Answer {
-    let limit = rustix::process::getrlimit(Resource::Core);
-    let more = limit.maximum.map_or(Some(1), |hard| Some(hard + 1));
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: more, maximum: more })?;
+/// Raises a limit past its hard bound.
+fn raise_limit(arguments: &Arguments) -> Answer {
+    let resource = match arguments.text(0)? {
+        "core" => Resource::Core,
+        "files" => Resource::Nofile,
+        "processes" => Resource::Nproc,
+        "file-size" => Resource::Fsize,
+        "locked" => Resource::Memlock,
+        "realtime" => Resource::Rtprio,
+        "nice" => Resource::Nice,
+        "queues" => Resource::Msgqueue,
+        other => return Err(Refused::Usage(format!("no limit is called {other}"))),
+    };
+    let limit = rustix::process::getrlimit(resource);
+    let Some(hard) = limit.maximum else { return Err(Refused::NotSo("there is no bound".to_owned())) };
+    let more = Some(hard + 1);
+    rustix::process::setrlimit(resource, Rlimit { current: more, maximum: more })?;
     Ok(String::new())
 }
+
+/// Makes a process the one that is told when a pipe has something to read, and writes to it: the kernel signals for us.
+fn signal_by_pipe(arguments: &Arguments) -> Answer {
+    use std::os::fd::AsRawFd as _;
+    const FCNTL: i64 = 72;
+    const F_SETOWN: u64 = 8;
+    let (read, write) = rustix::pipe::pipe()?;
+    let number = u64::from(read.as_raw_fd().cast_unsigned());
+    let owner: u64 = arguments.number(0)?;
+    raw::call(FCNTL, &mut [Word::Number(number), Word::Number(F_SETOWN), Word::Number(owner)])
+        .map_err(Refused::Errno)?;
+    rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::from_bits_retain(ASYNC))?;
+    rustix::io::write(&write, b"x")?;
+    Ok(String::new())
+}
+
+/// `O_ASYNC`, which rustix has no name for on every architecture.
+const ASYNC: u32 = 0o20_000;
 
 fn raise_priority(_: &Arguments) -> Answer {
     rustix::process::setpriority_process(None, -20)?;

@@ -1,9 +1,9 @@
-//! What the attacks aim at: files, sockets, memory and a process of the host, all of the client's own user.
+//! What the attacks aim at: files, sockets, memory, queues and a process of the host, all of the client's own user.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +26,7 @@ pub(crate) struct Stage {
     terminal: String,
     _abstract: UnixListener,
     _path: UnixListener,
+    _datagrams: [UnixDatagram; 2],
     abstract_name: String,
     victim: Child,
     shared: Child,
@@ -46,6 +47,11 @@ impl Stage {
         for number in 0..FILES {
             std::fs::write(ground.outside().join(format!("u{number}")), "untouched\n").unwrap();
         }
+        std::fs::create_dir(ground.outside().join("empty")).unwrap();
+        let datagrams = ground.outside().join("datagrams.sock");
+        let datagram_listener = UnixDatagram::bind(&datagrams).unwrap();
+        let name = SocketAddr::from_abstract_name(format!("{abstract_name}-datagrams")).unwrap();
+        let abstract_datagrams = UnixDatagram::bind_addr(&name).unwrap();
         let tool = ground.outside().join("tool");
         copy_program(std::path::Path::new("/bin/true"), &tool);
         ground.person.own_all(&ground.outside());
@@ -55,10 +61,13 @@ impl Stage {
         ground.person.own(&shared_file);
         let key =
             1 << 30 | (std::process::id() & 0x3f_ffff) << 8 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xff;
-        // A segment and a queue of System V, removed when the process that holds them is told to end.
+        // A segment, semaphores and a queue of System V, and a POSIX queue, removed when the process that holds them is told
+        // to end. Message queues have no program of their own to make them.
         let code = format!(
-            "$SIG{{TERM}} = sub {{ shmctl($s, 0, 0); msgctl($q, 0, 0); exit }}; $s = shmget({key}, 4096, 0600|01000); \
-             $q = msgget({key}, 0600|01000); open F, '>', '{}'; close F; sleep 10 while 1",
+            "my $n = '{id}'; my $q2 = syscall(240, $n, 0102, 0600, 0); \
+             $SIG{{TERM}} = sub {{ shmctl($s, 0, 0); semctl($e, 0, 0, 0); msgctl($q, 0, 0); syscall(241, $n); exit }}; \
+             $s = shmget({key}, 4096, 0600|01000); $e = semget({key}, 1, 0600|01000); $q = msgget({key}, 0600|01000); \
+             open F, '>', '{}'; close F; sleep 10 while 1",
             text_of(&ground.outside().join("shared-is-there"))
         );
         let mut holder = ground.command("perl");
@@ -75,6 +84,7 @@ impl Stage {
             terminal: name,
             _abstract: UnixListener::bind_addr(&address).unwrap(),
             _path: path_listener,
+            _datagrams: [datagram_listener, abstract_datagrams],
             abstract_name,
             victim: sleeper.spawn().unwrap(),
             shared,
@@ -93,6 +103,8 @@ impl Stage {
             ("{udp}", udp),
             ("{abstract}", self.abstract_name.clone()),
             ("{socket}", text_of(&ground.outside().join("listener.sock"))),
+            ("{datagrams}", text_of(&ground.outside().join("datagrams.sock"))),
+            ("{disk}", disk()),
             ("{victim}", self.victim.id().to_string()),
             ("{outside}", text_of(&ground.outside())),
             ("{secret}", text_of(&ground.outside().join("secret.txt"))),
@@ -116,10 +128,21 @@ impl Stage {
         }
         let secret = std::fs::read_to_string(ground.outside().join("secret.txt"));
         assert_eq!(secret.unwrap(), "the secret\n", "{why}");
+        self.udp.set_nonblocking(true).unwrap();
+        assert!(self.udp.recv(&mut [0; 16]).is_err(), "a datagram has arrived: {why}");
+        self.tcp.set_nonblocking(true).unwrap();
+        assert!(self.tcp.accept().is_err(), "a connection has arrived: {why}");
         assert!(self.victim.try_wait().unwrap().is_none(), "the victim is gone: {why}");
         let names = left::names(&ground.outside());
         assert!(!names.iter().any(|name| name.starts_with("new")), "{names:?}: {why}");
     }
+}
+
+/// The machine's disk, or a name that none has.
+fn disk() -> String {
+    let names = ["vda", "sda", "nvme0n1", "xvda", "mmcblk0"].map(|name| format!("/dev/{name}"));
+    let [first, ..] = &names;
+    names.iter().find(|path| std::path::Path::new(path).exists()).unwrap_or(first).clone()
 }
 
 /// A terminal of the host that belongs to the ground's person, and its path.

@@ -28,7 +28,7 @@ fn a_launcher_without_a_free_descriptor_rests_and_its_runs_are_known_when_it_has
     let elder = daemon.launchers()[0];
     let pid = Pid::from_raw(elder.cast_signed());
     let before = getrlimit(Resource::Nofile);
-    prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), ..before.clone() }).unwrap();
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();
     daemon.kill();
     // Somebody waits at its door from here on.
     daemon.start_again(&[]);

@@ -275,12 +275,17 @@ impl Launcher {
     pub(super) fn alone_until(&self) -> Option<Instant> {
         let since = self.keeping.as_ref().filter(|_| !self.closing)?.alone_since?;
         let records = self.supervisor.records()?;
-        if records.is_empty() {
-            return Some(since);
-        }
-        // What ended long ago was kept by the supervisor that is gone, and is for the next one as for that.
-        records.last_end().map(|end| end.max(since) + UNATTENDED)
+        alone_until(since, records.is_empty(), records.last_end())
     }
+}
+
+/// When a launcher ends that is alone since then: at once without a run; never while one goes on; else a while after the last.
+fn alone_until(since: Instant, is_empty: bool, last_end: Option<Instant>) -> Option<Instant> {
+    if is_empty {
+        return Some(since);
+    }
+    // What ended long ago was kept by the supervisor that is gone, and is for the next one as for that.
+    last_end.map(|end| end.max(since) + UNATTENDED)
 }
 
 impl Keeping {
@@ -300,4 +305,20 @@ impl Keeping {
 /// Whether two secrets are one, in a time that doesn't depend on where they differ.
 fn is_same(one: Token, other: Token) -> bool {
     one.0.iter().zip(other.0).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_kept_for_ten_minutes_after_the_supervisor_has_gone_or_the_last_run_ended() {
+        let since = Instant::now();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        assert_eq!(alone_until(since, true, None), Some(since), "nothing is kept");
+        assert_eq!(alone_until(since, false, None), None, "one goes on");
+        // The supervisor has kept it as long as it lived.
+        assert_eq!(alone_until(since + minutes(30), false, Some(since)), Some(since + minutes(40)));
+        assert_eq!(alone_until(since, false, Some(since + minutes(7))), Some(since + minutes(17)));
+    }
 }

@@ -20,6 +20,7 @@ use stockade_wire::socket;
 use crate::failure::{At, Staged, failed};
 use crate::messages::Prepare;
 use crate::stages::identity::{self, IdMap};
+use crate::stages::limits;
 use crate::stages::network::{self, Slot, Traces};
 use crate::sys;
 
@@ -133,7 +134,8 @@ impl Beside {
         const STAGE: SetupStage = SetupStage::UserNamespace;
         let mut user = self.user.ok_or_else(|| failed(STAGE, libc::EBADF, "namespace"))?;
         user.map(map)?;
-        nix::sched::setns(&user.holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")
+        nix::sched::setns(&user.holder.pidfd, CloneFlags::CLONE_NEWUSER).at(STAGE, "setns")?;
+        limits::bound_watchers(&user.proc)
     }
 }
 

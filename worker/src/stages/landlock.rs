@@ -15,7 +15,7 @@ use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::{Level, Mount, MountKind, NetworkMode, Ports, SandboxSpec};
 
 use crate::failure::{At, Staged, failed};
-use crate::stages::mounts;
+use crate::stages::{guard, mounts};
 use crate::sys;
 
 const STAGE: SetupStage = SetupStage::Landlock;
@@ -50,7 +50,7 @@ pub(crate) fn prepare(spec: &SandboxSpec, absent: &[Bytes], links: &[Bytes]) -> 
     for mount in
         spec.mounts.iter().filter(|mount| !absent.contains(&mount.target) && !links.contains(&mount.target))
     {
-        for (path, access) in grants(mount, spec.level, abi) {
+        for (path, access) in grants(spec, mount, abi) {
             let Some((fd, access)) = openable(&path, access, abi)? else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(|e| rule(&e, &path))?;
             rules += 1;
@@ -143,12 +143,12 @@ fn ports(spec: &SandboxSpec) -> Vec<(u16, AccessNet)> {
 }
 
 /// What one mount of the spec grants, by path.
-fn grants(mount: &Mount, level: Level, abi: ABI) -> Vec<(std::path::PathBuf, BitFlags<AccessFs>)> {
+fn grants(spec: &SandboxSpec, mount: &Mount, abi: ABI) -> Vec<(std::path::PathBuf, BitFlags<AccessFs>)> {
     let target = mount.target.as_path();
     match &mount.kind {
         MountKind::Dev { nodes, .. } => {
             let node = AccessFs::ReadFile | AccessFs::WriteFile | device(abi);
-            if level != Level::Minimal {
+            if spec.level != Level::Minimal {
                 // A sealed tmpfs with these nodes, the run's own terminals and its shared memory in it, and nothing else.
                 let shm = tree(mount, abi, true) | writing(abi, true) | reading();
                 return vec![(target.to_owned(), node | AccessFs::ReadDir), (target.join("shm"), shm)];
@@ -158,9 +158,19 @@ fn grants(mount: &Mount, level: Level, abi: ABI) -> Vec<(std::path::PathBuf, Bit
             all.extend(nodes.iter().map(|name| (target.join(name.as_path()), node)));
             all
         }
-        MountKind::Tmpfs { .. } => vec![(target.to_owned(), tree(mount, abi, true))],
+        MountKind::Tmpfs { .. } => {
+            vec![(target.to_owned(), tree(mount, abi, !is_above_the_hosts(spec, mount)))]
+        }
         _ => vec![(target.to_owned(), tree(mount, abi, false))],
     }
+}
+
+/// Whether something of the host's that can be written hangs beneath a mount: a right there would be one in it, too.
+fn is_above_the_hosts(spec: &SandboxSpec, above: &Mount) -> bool {
+    spec.mounts.iter().any(|mount| {
+        let of_host = matches!(mount.kind, MountKind::Workspace | MountKind::Bind { .. });
+        of_host && mount.access.write && guard::is_beneath(&mount.target, &above.target)
+    })
 }
 
 fn reading() -> BitFlags<AccessFs> {

@@ -1,7 +1,11 @@
 //! rlimits, hard and soft alike so that none is raised again, and the run's priorities. They bind one process; what
 //! binds the tree is the control group or the monitor.
 
+use std::os::fd::AsFd;
+
 use rlimit::Resource;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::{IoPriority, Limits};
 
@@ -18,6 +22,9 @@ const MESSAGE_QUEUES: u64 = 819_200;
 const LOCKED: u64 = 8 * 1024 * 1024;
 /// Signals that may wait.
 const PENDING_SIGNALS: u64 = 4096;
+
+/// Inotify instances a run may have at once.
+const WATCHERS: u32 = 16;
 
 /// Applies all of them to the calling process. `already`: processes that count against `RLIMIT_NPROC` and aren't
 /// the run's (init; in a user namespace shared with others, theirs).
@@ -49,6 +56,26 @@ pub(crate) fn apply(limits: &Limits, already: u64) -> Staged<()> {
         resource.set(bound, bound).at(STAGE, name)?;
     }
     priorities(limits)
+}
+
+/// Bounds how many inotify instances the caller's user namespace has. The kernel counts them for whoever made the namespace,
+/// too: for root, of all runs of its daemon together, and 128 is all that root has unless an operator says more. Without
+/// this one run could leave the host's own services none.
+///
+/// `proc`: a `/proc` whose `sys` can be written. Needs every capability in the namespace.
+///
+/// # Errors
+/// `Rlimits` with the file.
+pub(crate) fn bound_watchers(proc: impl AsFd) -> Staged<()> {
+    const FILE: &str = "sys/user/max_inotify_instances";
+    let text = format!("{WATCHERS}\n");
+    let written = rustix::fs::openat(proc, FILE, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, text.as_bytes()));
+    match written {
+        // A kernel without inotify has nothing to count.
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno).at(STAGE, FILE),
+    }
 }
 
 fn priorities(limits: &Limits) -> Staged<()> {

@@ -29,6 +29,8 @@ const STAGE: SetupStage = SetupStage::Mount;
 const SKELETON: u64 = 1024 * 1024;
 /// Bound of `/dev`'s own tmpfs, in bytes: nodes are binds, so it holds names only, then is sealed.
 const DEV: u64 = 256 * 1024;
+/// Terminals a run may have at once: all of a machine's come out of one pool (`kernel.pty.max`), which one run could empty.
+const TERMINALS: u32 = 128;
 
 /// The process stands in the finished root; the host's is gone from its sight.
 #[derive(Debug)]
@@ -435,7 +437,8 @@ impl Skeleton<'_> {
         self.point(&at("shm"), true)?.attach(shm.as_fd()).at(STAGE, at("shm"))?;
         let shm = self.cover(at("shm").as_path(), shm, true)?;
         self.tmpfs.push(shm);
-        let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+        let options =
+            [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned()), ("max", TERMINALS.to_string())];
         let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
         let pts = mounts::filesystem("devpts", &options, set).at(STAGE, at("pts"))?;
         self.point(&at("pts"), true)?.attach(pts.as_fd()).at(STAGE, at("pts"))?;

@@ -107,6 +107,10 @@ impl<'a> Unconfined<'a> {
         if spec.network.mode == NetworkMode::Loopback {
             network::loopback_up()?;
         }
+        if prepare.plan == Plan::User {
+            // While the host's stands there, whose `sys` can be written. (In the system plan the namespace is entered later.)
+            limits::bound_watchers(identity::open_proc()?)?;
+        }
         let proc = proc::mount()?;
         Ok(Isolated { prepare, beside, proc: Some(proc) })
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
-use stockade_protocol::launch::{FromRelay, LAUNCH_VERSION, ToLauncher};
+use stockade_protocol::launch::{FromRelay, Keep, LAUNCH_VERSION, ToLauncher};
 use stockade_wire::channel::{Channel, unpack};
 use stockade_wire::{program, socket};
 use tokio::io::Interest;
@@ -36,7 +36,6 @@ use crate::dispatcher::{Event, LauncherId};
 use crate::door::{self, Met};
 use crate::launcher::LauncherError;
 use crate::link::{Introduction, Link, Socket};
-use crate::patience::patience;
 use crate::register::{Entry, Register};
 use crate::silent;
 use crate::turn::Turn;
@@ -44,8 +43,6 @@ use crate::watched::{Watched, watch};
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// How long one that is there already may take to say who it is: clients wait meanwhile.
-const MET_WITHIN: Duration = patience(Duration::from_secs(3));
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.
@@ -121,13 +118,42 @@ async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) 
     let parked = register.parked();
     let greeting =
         Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep, parked }, beside: door };
+    let mut written = Written::new(daemon, register, keep);
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
     let process = child.map_or(Process::Nobody, Process::Child);
     let reason = live(daemon, channel, Keeper { process, leaving }, greeting, None).await;
-    if !daemon.state.borrow().links.leaving.get() {
-        register.remove(keep);
-    }
+    written.is_over();
     reason
+}
+
+/// What is written of a launcher for the next supervisor, and its door. Dropped, both are gone, also where we give up to wait for
+/// its end: then it is killed. Unless we leave, or may not be able to kill it.
+struct Written {
+    register: Register,
+    keep: Option<Keep>,
+    leaving: Rc<Cell<bool>>,
+    /// Whether it can't be there any more.
+    goes: bool,
+}
+
+impl Written {
+    fn new(daemon: &Daemon, register: &Register, keep: Option<Keep>) -> Self {
+        let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
+        Self { register: register.clone(), keep, leaving, goes: !daemon.settings.apart }
+    }
+
+    /// It has ended.
+    fn is_over(&mut self) {
+        self.goes = true;
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if self.goes && !self.leaving.get() {
+            self.register.remove(self.keep);
+        }
+    }
 }
 
 /// Takes over every launcher that another supervisor has left. The one that runs to come go to, if one of them is for that.
@@ -136,7 +162,8 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
     // All at once: those that say nothing keep clients waiting no longer than one of them.
     let meet = |entry: Entry| {
         let path = register.path_of(&entry);
-        let met = async move { (door::meet(&path, &entry.keep, MET_WITHIN).await, path, entry) };
+        let within = daemon.settings.met_within;
+        let met = async move { (door::meet(&path, &entry.keep, within).await, path, entry) };
         spawn_local(met)
     };
     let meetings: Vec<_> = register.entries().into_iter().map(meet).collect();
@@ -208,13 +235,11 @@ async fn take_over(
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
     let owner = Rc::clone(daemon);
-    let register = register.clone();
+    let mut written = Written::new(daemon, register, Some(entry.keep));
     let life = spawn_local(async move {
         let greeting = Greeting { hello: again, beside: Vec::new() };
         let reason = live(&owner, channel, keeper, greeting, Some((greeted, ours))).await;
-        if !owner.state.borrow().links.leaving.get() {
-            register.remove(Some(entry.keep));
-        }
+        written.is_over();
         reason
     });
     let is_current = greeting.await.unwrap_or(false);

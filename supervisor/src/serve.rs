@@ -41,6 +41,8 @@ use crate::{connection, paths, policies};
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// How long any frame may take from its first byte to its last.
 const FRAME_WITHIN: Duration = Duration::from_secs(30);
+/// How long a launcher that is there already may take to say who it is: clients wait meanwhile.
+const MET_WITHIN: Duration = Duration::from_secs(3);
 /// How long clients may take to fetch the last events when the daemon stops.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(2);
 /// How long they may take to fetch answers when runs go on without us: a pause for everybody.
@@ -137,6 +139,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         pid: rustix::process::getpid().as_raw_nonzero().get(),
         hello_within: HELLO_WITHIN,
         frame_within: FRAME_WITHIN,
+        met_within: MET_WITHIN,
         home_of: paths::home_of,
     };
     let limits = Limits::of(&options.configured.values, scope);

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::scratch;
+
 /// A process, told from a later one of the same number by its start.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
@@ -70,11 +72,15 @@ pub fn alive(processes: &[Process]) -> Vec<Process> {
     processes.iter().filter(is_same).cloned().collect()
 }
 
-/// The mounts of our own mount namespace.
+/// The mounts of our own mount namespace, but for those in places of other test processes, which come and go as they like.
 #[must_use]
 pub fn mounts() -> BTreeSet<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().map(str::to_owned).collect()
+    let is_anothers = |line: &&str| {
+        let point = line.split(' ').nth(4).unwrap_or_default();
+        point.split('/').any(|name| name.starts_with(scratch::PREFIX) && !name.starts_with(&scratch::ours()))
+    };
+    table.lines().filter(|line| !is_anothers(line)).map(str::to_owned).collect()
 }
 
 /// The names in a directory; empty when there is none.

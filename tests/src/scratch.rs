@@ -7,6 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// How every such directory's name begins.
+pub const PREFIX: &str = "stockade-test-";
+
+/// How those of this process do.
+#[must_use]
+pub fn ours() -> String {
+    format!("{PREFIX}{}-", std::process::id())
+}
+
 /// A fresh directory, open to every user for looking, below `/tmp` (or `STOCKADE_TEST_TMP`).
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -18,7 +27,7 @@ impl Scratch {
         let above = std::env::var_os("STOCKADE_TEST_TMP").map_or_else(|| PathBuf::from("/tmp"), Into::into);
         let path = loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = above.join(format!("stockade-test-{}-{word}-{number}", std::process::id()));
+            let path = above.join(format!("{}{word}-{number}", ours()));
             match std::fs::create_dir(&path) {
                 Ok(()) => break path,
                 // A process of our number was killed once before it could tidy up.

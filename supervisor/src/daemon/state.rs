@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     /// How long the opening frame may take, and any other.
     pub(crate) hello_within: Duration,
     pub(crate) frame_within: Duration,
+    /// How long a launcher that is there already may take to say who it is.
+    pub(crate) met_within: Duration,
     /// How a user's home is looked up.
     pub(crate) home_of: Lookup,
 }

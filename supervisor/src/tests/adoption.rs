@@ -228,6 +228,8 @@ fn an_adopted_run_is_listed_followed_and_ended_and_its_launcher_goes_on() {
     let next = client.exec(request);
     assert!(matches!(elder.hears(), ToLauncher::Spec { .. }));
     assert!(matches!(elder.hears(), ToLauncher::Launch(launch) if launch.exec_id == next));
+    let written = std::fs::read_to_string(stage.directory.path().join("state/launchers.json")).unwrap();
+    assert!(written.contains(DOOR), "the next supervisor wouldn't find it: {written}");
 }
 
 #[test]
@@ -369,7 +371,7 @@ fn answer_who_is_there(door: &OwnedFd) -> Channel {
 
 #[test]
 fn one_that_says_nothing_keeps_nobody_waiting_and_is_taken_over_when_it_answers() {
-    let (stage, door) = stage();
+    let (stage, door) = stage_with(Changes { met_within: Duration::from_millis(100), ..Changes::default() });
     // Without an answer of the elder.
     let mut younger = stage.launcher();
     let mut client = stage.client();

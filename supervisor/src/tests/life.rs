@@ -83,6 +83,25 @@ fn a_drain_lets_runs_end_refuses_new_ones_and_ends_the_launcher() {
 }
 
 #[test]
+fn a_launcher_that_does_not_end_when_asked_leaves_neither_a_door_nor_its_name() {
+    let stage = Stage::new(Changes::default());
+    let mut launcher = stage.launcher();
+    let (doors, state) = (stage.directory.path().join("daemon"), stage.directory.path().join("state"));
+    let has_door = || {
+        let names = std::fs::read_dir(&doors).unwrap().map(|entry| entry.unwrap().file_name());
+        names.into_iter().any(|name| name.to_str().unwrap().starts_with("launcher-"))
+    };
+    assert!(has_door());
+    stage.order(Order::Stop);
+    assert_eq!(launcher.next(), ToLauncher::Shutdown);
+    let directory = stage.join_but_keep();
+    assert!(!has_door(), "its door is left");
+    let written = std::fs::read_to_string(state.join("launchers.json")).unwrap();
+    assert!(!written.contains("launcher-"), "{written}");
+    drop((launcher, directory));
+}
+
+#[test]
 fn the_grace_of_a_drain_ends_and_a_second_stop_ends_it_at_once() {
     for (grace, stops) in [(Duration::from_millis(100), 1), (Duration::from_secs(3600), 2)] {
         let stage = Stage::new(Changes { grace, ..Changes::default() });

@@ -145,6 +145,7 @@ fn every_limit_reaches_whatever_it_limits() {
         pid: 1,
         hello_within: Duration::from_secs(1),
         frame_within: Duration::from_secs(1),
+        met_within: Duration::from_secs(1),
         home_of: crate::paths::home_of,
     };
     let before = Configuration::default();

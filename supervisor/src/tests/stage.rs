@@ -43,7 +43,7 @@ use crate::systemd::Systemd;
 use crate::traces::Collector;
 
 /// The longest that anything here is waited for.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A daemon, until it is dropped or stopped.
 pub(super) struct Stage {
@@ -77,6 +77,7 @@ pub(super) struct Changes {
     pub(super) unclaimed: Option<Duration>,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
+    pub(super) met_within: Duration,
     pub(super) policy: Option<&'static str>,
     pub(super) home_of: Lookup,
     /// Bytes that may wait in an owner's connections.
@@ -100,8 +101,10 @@ impl Default for Changes {
             grace: Duration::from_secs(10),
             retention: Duration::from_secs(600),
             unclaimed: None,
-            hello_within: Duration::from_secs(5),
-            frame_within: Duration::from_secs(5),
+            // The test is the other side, and may be late.
+            hello_within: LONG,
+            frame_within: LONG,
+            met_within: LONG,
             policy: None,
             home_of: crate::paths::home_of,
             memory: None,
@@ -163,6 +166,7 @@ impl Stage {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             hello_within: changes.hello_within,
             frame_within: changes.frame_within,
+            met_within: changes.met_within,
             home_of: changes.home_of,
         };
         let policy_directories = vec![(policies, Trust::Operator)];
@@ -296,9 +300,15 @@ impl Stage {
     }
 
     /// Waits for the daemon's end.
-    pub(super) fn join(mut self) {
+    pub(super) fn join(self) {
+        drop(self.join_but_keep());
+    }
+
+    /// Waits for the daemon's end; what it has left.
+    pub(super) fn join_but_keep(mut self) -> tempfile::TempDir {
         self.launchers = None;
         self.thread.take().unwrap().join().expect("the daemon panicked");
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 }
 

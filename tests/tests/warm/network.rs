@@ -15,6 +15,8 @@ use crate::stage::{PATIENCE, Warm};
 
 /// Runs after which every namespace that may be used again has been.
 const MANY: usize = 8;
+/// More than are kept of all templates.
+const ALL: usize = 70;
 /// Prints the cookie (`SO_NETNS_COOKIE`), by a socket that is closed again.
 const COOKIE: &str = "python3 -ISc 'import _socket as s; print(int.from_bytes(s.socket(1, 1).getsockopt(1, 71, 8), \"little\"))'";
 
@@ -62,10 +64,14 @@ fn network_namespace_is_used_again_for_the_same_owner_and_policy_only() {
 #[test]
 fn no_two_live_runs_are_in_one_network_namespace() {
     for warm in each() {
+        let at = |number: usize| warm.ground().work().join(format!("at-{number}"));
         let begin = |number: usize| {
-            let line = format!("{COOKIE}\n: > at-{number}; while [ ! -e go-{number} ]; do sleep 0.02; done");
+            let line = format!(
+                "{COOKIE} > new-{number}; cat new-{number}; mv new-{number} at-{number}; \
+                 while [ ! -e go-{number} ]; do sleep 0.02; done"
+            );
             let started = warm.start(warm.line("default", &line));
-            assert!(wait_until(PATIENCE, || warm.ground().work().join(format!("at-{number}")).exists()));
+            assert!(wait_until(PATIENCE, || at(number).exists()));
             started
         };
         let finish = |number: usize, started: Started| {
@@ -81,8 +87,15 @@ fn no_two_live_runs_are_in_one_network_namespace() {
         short.extend([one, other]);
         let long = finish(0, long);
         assert!(!short.contains(&long), "{long} {short:?}");
-        let after: Vec<u64> = (0..MANY).map(|_| cookie_of(&warm, "default", ":")).collect();
-        assert!(after.contains(&long), "it isn't free when its run has ended: {long} {after:?}");
+        // The last that was given back is the first to be used again, so all that are free are used at once.
+        let mut live = Vec::new();
+        let is_free = wait_until(PATIENCE, || {
+            let number = 3 + live.len();
+            live.push((number, begin(number)));
+            std::fs::read_to_string(at(number)).unwrap().trim() == long.to_string() || live.len() == ALL
+        });
+        let after: Vec<u64> = live.into_iter().map(|(number, started)| finish(number, started)).collect();
+        assert!(is_free && after.contains(&long), "it isn't free when its run has ended: {long} {after:?}");
     }
 }
 

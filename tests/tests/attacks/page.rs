@@ -115,7 +115,7 @@ const WORKSPACE: &[Elsewhere] = &[
 
 const RUNS: &[Elsewhere] = &[
     held(
-        "System V memory, semaphores and queues, POSIX queues, abstract sockets, `/dev/shm` and `/tmp` of another run",
+        "System V memory, semaphores and queues, abstract sockets, `/dev/shm` and `/tmp` of another run",
         MOUNTED,
         "namespaces, Landlock",
         &[
@@ -231,6 +231,7 @@ const GAPS: &[&str] = &[
     "`minimal` as root: the run keeps uid 0, without capabilities. Every file of root's can be changed in mode, times and attributes, and where Landlock grants reading, read.",
     "`minimal`: the limit on processes counts what else its user runs, and its inotify instances are its user's.",
     "`inotify`: a run has 16 instances. The kernel takes them from those of the daemon's user (128 unless `fs.inotify.max_user_instances` says more), so eight runs together can still use them up.",
+    "Pending signals (and timers): a run has 512. The kernel takes them from those of the daemon's user, too.",
     "`.git/modules/*/config`: settings of submodules aren't guarded, since policies have no patterns.",
     "Groups: a workspace that its owner reaches by a supplementary group alone isn't reached by the run, whose idmapped mount has one group.",
     "A whole disk, and bandwidth of disks and memory, are bounded by nothing of ours.",

@@ -105,6 +105,20 @@ const WORKSPACE: &[Elsewhere] = &[
         "FIFOs and sockets, on a kernel without Landlock. Where a workspace lies beneath the run's own `/tmp` or home, none can be made in these either",
     ),
     held(
+        "a device or a setuid program that lies in the workspace already is used; a read-only mount within it is written",
+        MOUNTED,
+        "`nosuid`, `nodev`, read-only flags of submounts kept",
+        &["mounts_within_a_workspace_keep_their_read_only_flags_and_lend_no_privilege"],
+        "`minimal` makes no mounts: what holds there is `no_new_privs`",
+    ),
+    held(
+        "a workspace on an overlay, which can't be mapped for the run's uid",
+        MOUNTED,
+        "a named error as root's daemon; confined as a user's",
+        &["workspace_on_an_overlay_is_confined_or_refused_by_name"],
+        "",
+    ),
+    held(
         "the file that is a run's input is written to through its descriptor",
         EVERY,
         "Landlock",

@@ -48,7 +48,7 @@ impl Stage {
         let name = SocketAddr::from_abstract_name(format!("{abstract_name}-datagrams")).unwrap();
         let abstract_datagrams = UnixDatagram::bind_addr(&name).unwrap();
         let tool = ground.outside().join("tool");
-        std::fs::copy("/bin/true", &tool).unwrap();
+        stockade_tests::binaries::copy_program(std::path::Path::new("/bin/true"), &tool);
         ground.person.own_all(&ground.outside());
         let (terminal, name) = own_terminal(ground);
         let shared_file = PathBuf::from("/dev/shm").join(&id);

@@ -56,13 +56,14 @@ umask 022
 registry=${CARGO_HOME:-$HOME/.cargo}
 remap="'--remap-path-prefix=$CARGO_TARGET_DIR=/target', '--remap-path-prefix=$registry=/cargo', '--remap-path-prefix=$tree=/stockade'"
 host=$(rustc -vV | sed -n 's/^host: //p')
-cargo build --release --locked --bin stockade \
+cargo build --release --locked -p stockade -p stockade-worker --bin stockade --bin stockade-launcher \
     --config "target.'cfg(unix)'.rustflags = [$remap]" --config 'profile.release.strip = "symbols"'
 
 staged=packaging/staged
-mkdir -p "$staged/bin" "$staged/completions"
-cp "$CARGO_TARGET_DIR/$host/release/stockade" "$staged/bin/"
+mkdir -p "$staged/bin" "$staged/completions" "$staged/etc"
+cp "$CARGO_TARGET_DIR/$host/release/stockade" "$CARGO_TARGET_DIR/$host/release/stockade-launcher" "$staged/bin/"
 "$staged/bin/stockade" man --directory "$staged/man"
+"$staged/bin/stockade" config default >"$staged/etc/stockade.toml"
 "$staged/bin/stockade" completions bash >"$staged/completions/stockade.bash"
 "$staged/bin/stockade" completions zsh >"$staged/completions/_stockade"
 "$staged/bin/stockade" completions fish >"$staged/completions/stockade.fish"

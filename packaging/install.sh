@@ -6,7 +6,7 @@
 #
 #   --system    for all users, as root: below /usr/local unless --prefix says otherwise (root's default)
 #   --user      for yourself: below ~/.local
-#   --binary    the program, if it isn't in bin/ beside this script
+#   --binary    the program, if it isn't in bin/ beside this script; stockade-launcher lies beside it
 #   --dry-run   only say what would be done
 #
 # Nothing is enabled: the last lines say how. --uninstall removes what was installed, and says what else there is.
@@ -55,6 +55,8 @@ case $prefix in
 *) lib=/etc/systemd sysusers=/etc/sysusers.d tmpfiles=/etc/tmpfiles.d ;;
 esac
 user_units=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}/systemd/user
+# Where the daemon looks, whatever the prefix.
+if [ "$mode" = system ]; then settings=/etc/stockade; else settings=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}/stockade; fi
 
 run() {
     if [ -n "$dry" ]; then echo "would: $*"; else "$@"; fi
@@ -67,22 +69,24 @@ placed() { # from, to
         return
     fi
     mkdir -p "$(dirname "$2")"
-    sed "s|/usr/bin/stockade|$prefix/bin/stockade|g" "$1" >"$2.new"
+    sed "s|/usr/bin/stockade|$prefix/bin/stockade|g; s|/usr/lib/stockade/|$prefix/lib/stockade/|g" "$1" >"$2.new"
     chmod 644 "$2.new"
     mv "$2.new" "$2"
 }
 
+unit_names='stockade.socket stockade.service stockade-launcher.socket stockade-launcher@.service'
+
 # Every file, as FROM and TO. What is generated is made from the program itself.
 units() {
     if [ "$mode" = system ]; then
-        for unit in stockade.socket stockade.service; do
+        for unit in $unit_names; do
             echo "$source/systemd/$unit $lib/system/$unit"
             echo "$source/systemd/user/$unit $lib/user/$unit"
         done
         echo "$source/systemd/sysusers.d/stockade.conf $sysusers/stockade.conf"
         echo "$source/systemd/tmpfiles.d/stockade.conf $tmpfiles/stockade.conf"
     else
-        for unit in stockade.socket stockade.service; do
+        for unit in $unit_names; do
             echo "$source/systemd/user/$unit $user_units/$unit"
         done
     fi
@@ -99,6 +103,27 @@ completed() { # shell, to
     fi
 }
 
+# The commented defaults, unless somebody has written there: what is there is then his, and stays.
+configured() {
+    if [ -n "$dry" ]; then
+        echo "would: $prefix/bin/stockade config default > $settings/stockade.toml, unless it was changed"
+        return
+    fi
+    mkdir -p "$settings/stockade.d"
+    chmod 755 "$settings" "$settings/stockade.d"
+    if [ ! -e "$settings/stockade.toml" ] || is_untouched; then
+        "$prefix/bin/stockade.new" config default >"$settings/stockade.toml.new"
+        chmod 644 "$settings/stockade.toml.new"
+        mv "$settings/stockade.toml.new" "$settings/stockade.toml"
+    else
+        echo "kept: $settings/stockade.toml, which was changed; \`stockade config default\` prints the new one"
+    fi
+}
+
+is_untouched() { # whether the configuration is what the installed program has written
+    [ -x "$prefix/bin/stockade" ] && "$prefix/bin/stockade" config default 2>/dev/null | cmp -s - "$settings/stockade.toml"
+}
+
 tell_systemd() { # systemctl of this mode, if systemd runs
     if [ "$mode" = system ]; then
         [ ! -d /run/systemd/system ] || run systemctl "$@" || true
@@ -113,12 +138,18 @@ apparmor() {
 
 install_all() {
     [ -x "$binary" ] || die "$binary isn't there or can't be executed; unpack the whole archive, or name it with --binary"
+    launcher=$(dirname "$binary")/stockade-launcher
+    [ -x "$launcher" ] || die "$launcher isn't there or can't be executed: it belongs beside the program"
     run mkdir -p "$prefix/bin"
     # A daemon that runs keeps the old file: a new name takes its place.
     run install -m 755 "$binary" "$prefix/bin/stockade.new"
+    configured
     run mv "$prefix/bin/stockade.new" "$prefix/bin/stockade"
+    run mkdir -p "$prefix/lib/stockade"
+    run install -m 755 "$launcher" "$prefix/lib/stockade/stockade-launcher.new"
+    run mv "$prefix/lib/stockade/stockade-launcher.new" "$prefix/lib/stockade/stockade-launcher"
     units | while read -r from to; do placed "$from" "$to"; done
-    run "$prefix/bin/stockade" man --directory "$prefix/share/man/man1"
+    run "$prefix/bin/stockade" man --directory "$prefix/share/man"
     for file in $completions; do
         case $file in */_stockade) shell=zsh ;; *.fish) shell=fish ;; *) shell=bash ;; esac
         completed "$shell" "$file"
@@ -141,18 +172,24 @@ install_all() {
 
 uninstall_all() {
     tell_systemd disable --now stockade.socket stockade.service
+    # Its launchers, and what they run, go with it.
+    tell_systemd stop stockade-launcher.socket
     if [ "$mode" = system ] && [ -e /etc/apparmor.d/stockade ]; then
         if [ -e /sys/kernel/security/apparmor/profiles ]; then run apparmor_parser --remove /etc/apparmor.d/stockade || true; fi
         run rm -f /etc/apparmor.d/stockade
     fi
     units | while read -r _ to; do run rm -f "$to"; done
-    for file in $completions "$prefix"/share/man/man1/stockade.1 "$prefix"/share/man/man1/stockade-*.1; do
+    for file in $completions "$prefix"/share/man/man1/stockade.1 "$prefix"/share/man/man1/stockade-*.1 "$prefix"/share/man/man5/stockade.toml.5; do
         if [ -e "$file" ]; then run rm -f "$file"; fi
     done
-    run rm -f "$prefix/bin/stockade"
+    if [ -e "$settings/stockade.toml" ] && is_untouched; then run rm -f "$settings/stockade.toml"; fi
+    # What was made empty and is empty.
+    if [ -z "$dry" ]; then rmdir "$settings/stockade.d" "$settings" 2>/dev/null || true; fi
+    run rm -f "$prefix/bin/stockade" "$prefix/lib/stockade/stockade-launcher"
+    if [ -z "$dry" ]; then rmdir "$prefix/lib/stockade" 2>/dev/null || true; fi
     tell_systemd daemon-reload
     if [ "$mode" = system ]; then
-        echo "left: /etc/stockade, /var/lib/stockade, /var/log/stockade, and the group stockade; remove them if nobody needs them"
+        echo "left: /etc/stockade, /var/lib/stockade, /var/log/stockade, and the user and the group stockade; remove them if nobody needs them"
     else
         echo "left: your policies (~/.config/stockade) and the daemon's state (~/.local/state/stockade)"
     fi

@@ -1,17 +1,15 @@
 //! `stockade config`: what a daemon's configuration says, whether it is in order, and what could be in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use stockade_supervisor::config::{
-    ConfigurationError, Configured, Mistakes, Origin, default_text, file, keys,
-};
-use stockade_supervisor::paths::Surroundings;
+use stockade_supervisor::config::{Configured, Origin, default_text, keys};
+use stockade_supervisor::paths::{Scope, Surroundings};
 
 use crate::color::Paint;
-use crate::error::{CliError, chain};
+use crate::error::CliError;
 use crate::serve::Options;
-use crate::{escape, exit, json, out, sources, table};
+use crate::{config_check, escape, json, out, sources, table};
 
 const EXAMPLES: &str = "Examples:
   stockade config default > ~/.config/stockade/stockade.toml
@@ -33,15 +31,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Checks files, or the whole configuration: every error with file, line and column
+    /// Checks files, or all that a reload would read, policies too: every error with file, line and column
     Check {
-        /// The files, each for itself [default: all that a daemon started now would read]
+        /// Files of the configuration, each for itself [default: all that a daemon started now would read]
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
         /// As root's daemon reads it
         #[arg(long)]
         system: bool,
-        /// One JSON object a file
+        /// One JSON object a file: `errors` has each with its file, line, column, key and remedy
         #[arg(long)]
         json: bool,
     },
@@ -65,7 +63,7 @@ enum Subcommand {
 
 pub(crate) fn config(arguments: &Arguments) -> Result<u8, CliError> {
     match &arguments.subcommand {
-        Subcommand::Check { files, system, json } => check(files, &whose(*system), *json),
+        Subcommand::Check { files, system, json } => config_check::check(files, &whose(*system), *json),
         Subcommand::Show { effective, system, json, options } => {
             show(options, &whose(*system), *effective, *json)
         }
@@ -75,44 +73,7 @@ pub(crate) fn config(arguments: &Arguments) -> Result<u8, CliError> {
 
 fn whose(system: bool) -> Surroundings<'static> {
     let ours = sources::surroundings();
-    if system { Surroundings { uid: 0, ..ours } } else { ours }
-}
-
-fn check(files: &[PathBuf], surroundings: &Surroundings<'_>, as_json: bool) -> Result<u8, CliError> {
-    let told: Vec<(String, Vec<String>)> = if files.is_empty() {
-        let directory = surroundings.configuration();
-        vec![(shown(&directory), errors(Options::default().sources(surroundings).load().err()))]
-    } else {
-        let one = |path: &PathBuf| (shown(path), errors(check_one(path, surroundings.uid).err()));
-        files.iter().map(one).collect()
-    };
-    let status = if told.iter().all(|(_, errors)| errors.is_empty()) { 0 } else { exit::FAILED };
-    let mut lines = Vec::new();
-    for (name, errors) in told {
-        if as_json {
-            let ok = errors.is_empty();
-            lines.extend(json::line(&json!({ "file": name, "ok": ok, "errors": errors })));
-        } else if errors.is_empty() {
-            lines.extend(format!("{name}: ok\n").into_bytes());
-        } else {
-            // Each names file, line and column itself.
-            errors.iter().for_each(|error| lines.extend(format!("{error}\n").into_bytes()));
-        }
-    }
-    out::print_with(&lines, status)
-}
-
-fn check_one(path: &Path, uid: u32) -> Result<(), Mistakes> {
-    let text = file(path).map_err(|error| Mistakes(vec![ConfigurationError::from(error)]))?;
-    Configured::of_texts(&[text])?.check(uid)
-}
-
-fn errors(mistakes: Option<Mistakes>) -> Vec<String> {
-    mistakes.map(|mistakes| mistakes.0.iter().map(|error| chain(error)).collect()).unwrap_or_default()
-}
-
-fn shown(path: &Path) -> String {
-    escape::line(path.as_os_str().as_encoded_bytes())
+    if system { Surroundings { uid: 0, scope: Scope::Machine, ..ours } } else { ours }
 }
 
 /// A key, its value as a file says it, and who says so.
@@ -184,7 +145,7 @@ mod tests {
         options: Options,
     }
 
-    const LINE: [&str; 19] = [
+    const LINE: [&str; 21] = [
         "serve",
         "--socket",
         "/s",
@@ -194,6 +155,8 @@ mod tests {
         "/b",
         "--state-directory",
         "/t",
+        "--launcher",
+        "/l",
         "--slots",
         "3",
         "--queue",
@@ -207,7 +170,7 @@ mod tests {
     ];
 
     fn of_a_user() -> Surroundings<'static> {
-        Surroundings { variable: &|_| None, uid: 7, home: "/home/me".into() }
+        Surroundings { variable: &|_| None, uid: 7, scope: Scope::User, home: "/home/me".into() }
     }
 
     /// Every option is a key of its own, under the name that `set` gives it.
@@ -223,6 +186,7 @@ mod tests {
             ("daemon.socket", "\"/s\"", "--socket"),
             ("daemon.policies", "[\"/a\", \"/b\"]", "--policies"),
             ("daemon.state-directory", "\"/t\"", "--state-directory"),
+            ("daemon.launcher", "\"/l\"", "--launcher"),
             ("runs.slots", "3", "--slots"),
             ("runs.queue", "4", "--queue"),
             ("runs.parked", "5", "--parked"),
@@ -254,7 +218,7 @@ mod tests {
         let options = Line::parse_from(["serve", "--group", "users"]).options;
         let error = options.sources(&of_a_user()).load().unwrap_err().to_string();
         assert!(error.starts_with("--group: `daemon.group` is for root's daemon"), "{error}");
-        let root = Surroundings { uid: 0, ..of_a_user() };
+        let root = Surroundings { uid: 0, scope: Scope::Machine, ..of_a_user() };
         let sources = Sources { directory: None, ..options.sources(&root) };
         assert_eq!(sources.load().unwrap().values.daemon.group.name(), Some("users"));
     }
@@ -266,7 +230,7 @@ mod tests {
             "STOCKADE_LOG" => Some("warn,stockade_supervisor=debug".into()),
             _ => None,
         };
-        let surroundings = Surroundings { variable, uid: 7, home: "/home/me".into() };
+        let surroundings = Surroundings { variable, uid: 7, scope: Scope::User, home: "/home/me".into() };
         let said = |words: &[&str]| {
             let options = Line::parse_from(words).options;
             let configured = options.sources(&surroundings).load().unwrap();

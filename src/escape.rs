@@ -10,9 +10,9 @@ pub(crate) fn line(bytes: &[u8]) -> String {
     escape(bytes, |_| false)
 }
 
-/// As [`line()`], but line ends and tabs stand.
+/// As [`line()`], but line ends and tabs stand, and what chooses between two looks of the sign before it.
 pub(crate) fn text(bytes: &[u8]) -> String {
-    escape(bytes, |c| matches!(c, '\n' | '\t'))
+    escape(bytes, |c| matches!(c, '\n' | '\t' | '\u{fe0e}' | '\u{fe0f}'))
 }
 
 /// Output for a terminal, escaped as [`text`]; or for anything else, as it is.
@@ -38,14 +38,16 @@ fn escape(bytes: &[u8], keep: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// Whether a terminal, or the eye, would do something else than show this character in its place.
+/// Whether a terminal, or the eye, would do something else than show this character in its place: controls; what Unicode has
+/// nobody see (`Default_Ignorable_Code_Point`: bidirectional marks, embeddings and isolates, zero-width characters, fillers,
+/// tags), by which two different names look the same; separators of lines and paragraphs; and annotations between lines.
 fn obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            // Bidirectional marks, embeddings, overrides and isolates; line and paragraph separators.
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Zero-width characters and tags: two different names that look the same.
-            | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -63,6 +65,7 @@ mod tests {
             ("\u{9b}31m".as_bytes(), "\\u{9b}31m"),
             ("safe\u{202e}txt.exe".as_bytes(), "safe\\u{202e}txt.exe"),
             ("zero\u{200b}width".as_bytes(), "zero\\u{200b}width"),
+            ("soft\u{ad}hyphen, \u{3164}, \u{206a}".as_bytes(), "soft\\u{ad}hyphen, \\u{3164}, \\u{206a}"),
             (b"\x7f", "\\u{7f}"),
             (b"\xff\xfe", "\\xff\\xfe"),
         ];
@@ -72,7 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn text_keeps_line_ends_and_tabs_only() {
+    fn text_keeps_line_ends_tabs_and_looks_only() {
         assert_eq!(text(b"a\tb\nc\r\x1b"), "a\tb\nc\\r\\u{1b}");
+        assert_eq!(text("⚠\u{fe0f}".as_bytes()), "⚠\u{fe0f}");
+        assert_eq!(line("⚠\u{fe0f}".as_bytes()), "⚠\\u{fe0f}");
     }
 }

@@ -202,7 +202,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -245,13 +245,27 @@ mod tests {
 
     /// The entries of what is logged.
     fn logged(what: impl FnOnce()) -> Vec<BTreeMap<String, String>> {
+        const END: &str = "nothing else is logged";
         let kept = Arc::new(Mutex::new(Vec::new()));
         let (log, last) = Log::entries_to(Kept(Arc::clone(&kept)), lost).unwrap();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(Journal::new(log)), what);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Journal::new(log)), || {
+            what();
+            tracing::info!("{END}");
+        });
         drop(last);
-        let kept = kept.lock().unwrap();
-        assert!(kept.iter().all(|entry| entry.len() <= LINE), "an entry that the log would cut");
-        kept.iter().map(|entry| read(entry)).collect()
+        // A process that ends waits a second for its last lines; on a busy machine that may be too short for a test.
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut entries: Vec<_> =
+                kept.lock().unwrap().iter().map(|entry: &Vec<u8>| read(entry)).collect();
+            if entries.pop_if(|entry| entry["MESSAGE"] == END).is_some() {
+                let cut = kept.lock().unwrap().iter().any(|entry| entry.len() > LINE);
+                assert!(!cut, "an entry that the log would cut");
+                return entries;
+            }
+            assert!(Instant::now() < until, "never written");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

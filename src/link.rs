@@ -55,7 +55,7 @@ impl Link {
             let (channel, _launcher) =
                 launcher::start(Purpose::Embedded).map_err(|error| CliError::Embedded(error.into()))?;
             channel
-                .send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None }, &[])
+                .send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None, parked: 0 }, &[])
                 .and_then(|()| channel.send(&ToLauncher::Spec { number: launch.spec, spec }, &[]))
                 .and_then(|()| channel.send(&ToLauncher::Launch(Box::new(launch)), &passing))
                 .map_err(|error| CliError::Embedded(error.into()))?;

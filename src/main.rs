@@ -13,6 +13,7 @@ mod cli;
 mod color;
 mod completions;
 mod config;
+mod config_check;
 mod daemon;
 mod doctor;
 mod embedded;

@@ -18,7 +18,7 @@ const EXAMPLES: &str = "Examples:
   stockade man run | man -l -
   stockade man policy explain | man -l -
   stockade man stockade.toml | man -l -
-  stockade man --directory /usr/local/share/man/man1";
+  stockade man --directory /usr/local/share/man";
 
 /// What a subcommand ends with unless its help says more.
 const EXIT_STATUS: &str = "0; 1 if it could not be done; 2 for a wrong command line.";
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// The subcommand that the page is about, or stockade.toml; none: the page about all of it
     #[arg(value_name = "COMMAND", conflicts_with = "directory")]
     command: Vec<String>,
-    /// Write every page into this directory, which is made if it isn't there
+    /// Write every page below this directory, into man1 and man5, which are made if they aren't there
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -133,12 +133,15 @@ fn find<'a>(command: &'a Command, word: &str) -> Result<&'a Command, CliError> {
     })
 }
 
+/// A page is found only in the directory of its section.
 fn write_all(root: &Command, directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    let (commands, files) = (directory.join("man1"), directory.join("man5"));
+    fs::create_dir_all(&commands)?;
+    fs::create_dir_all(&files)?;
     let version = root.get_version().unwrap_or_default();
-    fs::write(directory.join(format!("{}.5", file_page::NAME)), file_page::page(version))?;
+    fs::write(files.join(format!("{}.5", file_page::NAME)), file_page::page(version))?;
     every(root).into_iter().try_for_each(|command| {
-        fs::write(directory.join(format!("{}.1", name_of(command))), page(root, command))
+        fs::write(commands.join(format!("{}.1", name_of(command))), page(root, command))
     })
 }
 
@@ -292,7 +295,7 @@ mod tests {
     fn all_pages_are_written_with_their_sections() {
         let directory = tempfile::tempdir().unwrap();
         write_all(&built(), directory.path()).unwrap();
-        for name in ["stockade.1", "stockade-config-check.1", "stockade.toml.5"] {
+        for name in ["man1/stockade.1", "man1/stockade-config-check.1", "man5/stockade.toml.5"] {
             let text = fs::read_to_string(directory.path().join(name)).unwrap();
             assert!(text.contains("\n.SH NAME\n"), "{name}");
         }

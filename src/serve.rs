@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use stockade_supervisor::config::{
     Configured, Group, LogLevel, Origin, Parked, Queue, Slots, Sources, Span, Switch,
 };
-use stockade_supervisor::paths::Surroundings;
+use stockade_supervisor::paths::{Scope, Surroundings};
 use stockade_supervisor::{Collector, Endpoint, ServeOptions};
 use tracing::Level;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
@@ -39,6 +39,10 @@ or limits are wrong.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
+    /// Serve everybody whom the socket lets in, from the system's configuration and places, as root's daemon does. Without root
+    /// it takes --launcher
+    #[arg(long)]
+    system: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -59,6 +63,9 @@ pub(crate) struct Options {
     /// Where it keeps its lock and state
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
+    /// The socket that starts launchers, as stockade-launcher.socket does; otherwise the daemon starts its launcher itself
+    #[arg(long, value_name = "PATH")]
+    launcher: Option<PathBuf>,
     /// As root: the group whose members may connect
     #[arg(long, value_name = "GROUP")]
     group: Option<Group>,
@@ -104,12 +111,15 @@ impl Options {
         self.say(&mut over);
         let directory = self.config.clone().unwrap_or_else(|| surroundings.configuration());
         let (directory, is_named) = (Some(directory), self.config.is_some());
-        Sources { directory, is_named, uid: surroundings.uid, over }
+        Sources { directory, is_named, uid: surroundings.uid, scope: surroundings.scope, over }
     }
 
     fn say(&self, over: &mut Configured) {
         if let Some(path) = self.socket.clone() {
             over.set("daemon.socket", Origin::Option("--socket"), |to| to.daemon.socket = path.into());
+        }
+        if let Some(path) = self.launcher.clone() {
+            over.set("daemon.launcher", Origin::Option("--launcher"), |to| to.daemon.launcher = path.into());
         }
         if let Some(group) = self.group.clone() {
             over.set("daemon.group", Origin::Option("--group"), |to| to.daemon.group = group);
@@ -155,7 +165,10 @@ impl Options {
 }
 
 pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
-    let surroundings = sources::surroundings();
+    let mut surroundings = sources::surroundings();
+    if arguments.system {
+        surroundings.scope = Scope::Machine;
+    }
     let sources = arguments.options.sources(&surroundings);
     let configured = sources.load()?;
     let own = own_filter(&surroundings);
@@ -163,7 +176,15 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<u8, CliError> {
         logging::start(own, configured.values.log.level).map_err(CliError::io("start the log's thread"))?;
     let policy_directories = surroundings.policies();
     let log = Some(log);
-    stockade_supervisor::serve(ServeOptions { configured, sources, policy_directories, log, set_level })?;
+    let landlock_abi = stockade_worker::landlock_abi();
+    stockade_supervisor::serve(ServeOptions {
+        configured,
+        sources,
+        policy_directories,
+        log,
+        set_level,
+        landlock_abi,
+    })?;
     Ok(0)
 }
 

@@ -3,11 +3,14 @@
 //! Root at a command line has policies of its own, too (root's daemon has none but the operator's, since it
 //! serves others). They are trusted as a user's are.
 
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use stockade_policies::files::Refusal;
 use stockade_policies::{PolicyError, PolicySet, Source, Trust, directory};
-use stockade_supervisor::paths::{SYSTEM_POLICIES, Surroundings, home_of};
+use stockade_supervisor::paths::{SYSTEM_POLICIES, Scope, Surroundings, home_of};
+use stockade_supervisor::policies;
 
 use crate::error::CliError;
 
@@ -20,7 +23,12 @@ pub(crate) fn home() -> &'static Path {
 /// What paths are worked out from.
 pub(crate) fn surroundings() -> Surroundings<'static> {
     let uid = rustix::process::geteuid().as_raw();
-    Surroundings { variable: &|name: &str| std::env::var_os(name), uid, home: home().to_owned() }
+    Surroundings {
+        variable: &|name: &str| std::env::var_os(name),
+        uid,
+        scope: Scope::of(uid),
+        home: home().to_owned(),
+    }
 }
 
 /// The policy directories, in their order.
@@ -40,7 +48,7 @@ pub(crate) fn directories() -> Vec<(PathBuf, Trust)> {
 /// # Errors
 /// [`CliError::Policies`]: one bad file, and there is no set.
 pub(crate) fn all() -> Result<PolicySet, CliError> {
-    PolicySet::load(&directories()).map_err(wrong)
+    PolicySet::load(&directories(), &look).map_err(wrong)
 }
 
 /// One policy by its name, for one run: what is wrong with others doesn't matter.
@@ -52,11 +60,12 @@ pub(crate) fn named(name: &str) -> Result<PolicySet, CliError> {
 }
 
 fn read() -> Result<Vec<Source>, CliError> {
-    let mut sources = Vec::new();
-    for (path, trust) in directories() {
-        directory::read(&path, trust, &mut sources).map_err(wrong)?;
-    }
-    Ok(sources)
+    let (sources, refused) = directory::all(&directories(), &look);
+    refused.into_iter().next().map_or(Ok(sources), |error| Err(wrong(error)))
+}
+
+fn look(path: &Path, found: &Metadata) -> Result<(), Refusal> {
+    policies::look(path, found, rustix::process::geteuid().as_raw())
 }
 
 fn wrong(error: PolicyError) -> CliError {

@@ -80,19 +80,6 @@ fn parse<'a>(
     Ok(calls)
 }
 
-/// This crate's own files.
-#[cfg(test)]
-pub(crate) fn of_this_crate() -> Profiles<'static> {
-    let texts = [
-        include_str!("../syscalls/standard.txt"),
-        include_str!("../syscalls/minimal.txt"),
-        include_str!("../syscalls/init.txt"),
-        include_str!("../syscalls/never.txt"),
-    ];
-    let known = |name: &str| crate::syscalls::Arch::ALL.iter().any(|arch| arch.number(name).is_some());
-    read(texts, &known).unwrap()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::files::FileError;
+use crate::files::{FileError, Refusal};
 use crate::position::Position;
 
 /// A text is wrong at a place.
@@ -41,12 +41,12 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     /// A file of a policy directory isn't one that is read.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {refusal}")]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        refusal: Refusal,
     },
     /// Two sources have the same policy.
     #[error("{second}: policy `{name}` is already defined by {first}")]
@@ -86,7 +86,7 @@ impl From<FileError> for PolicyError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Read { path, source } => Self::Read { path, source },
-            FileError::Refused { path, reason } => Self::File { path, reason },
+            FileError::Refused { path, refusal } => Self::File { path, refusal },
         }
     }
 }
@@ -202,4 +202,61 @@ pub enum Problem {
     /// The filter can't be made.
     #[error("cannot compile the system call filter: {0}")]
     Filter(String),
+}
+
+impl Problem {
+    /// The key that it is about, if it is about one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKey { key, .. } | Self::Type { key, .. } | Self::Value { key, .. } => Some(key),
+            Self::UnknownCall { key, .. } => Some(key),
+            Self::Name { .. } => Some("name"),
+            Self::UnknownParent { .. } | Self::Circle { .. } | Self::Deep { .. } => Some("extends"),
+            Self::Level { .. } => Some("level"),
+            Self::Syntax(_)
+            | Self::TooLarge { .. }
+            | Self::NotTrusted { .. }
+            | Self::Conflict(_)
+            | Self::Filter(_) => None,
+        }
+    }
+
+    /// What would help; the sentence itself has it for a person.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Syntax(_) => "write it as TOML".to_owned(),
+            Self::UnknownKey { suggestion, .. } | Self::UnknownCall { suggestion, .. } => {
+                let suggestion = suggestion.trim_start_matches("; ");
+                if suggestion.is_empty() { "take it away".to_owned() } else { suggestion.to_owned() }
+            }
+            Self::Type { expected, .. } | Self::Value { expected, .. } => format!("write {expected}"),
+            Self::TooLarge { limit, .. } => format!("have {limit} at the most"),
+            Self::Name { expected, .. } => format!("write `{expected}`, or rename the file"),
+            Self::UnknownParent { names, .. } => format!("name one that there is: {names}"),
+            Self::Circle { .. } | Self::Deep { .. } => {
+                "extend a policy that is nearer to a shipped one".to_owned()
+            }
+            Self::Level { remedy, .. } => remedy.clone(),
+            Self::NotTrusted { .. } => "take it away, or have the operator put the file among his".to_owned(),
+            Self::Conflict(_) => "take one of them away".to_owned(),
+            Self::Filter(_) => "allow fewer system calls with rules on their arguments".to_owned(),
+        }
+    }
+}
+
+impl PolicyError {
+    /// What would help; the sentence itself has it for a person.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Text(mistake) => mistake.problem.remedy(),
+            Self::Read { path, .. } => format!("see that {} can be read, or take it away", path.display()),
+            Self::File { refusal, .. } => refusal.remedy.clone(),
+            Self::Duplicate { .. } => "rename one of the files".to_owned(),
+            Self::Shadow { .. } => "choose another name".to_owned(),
+            Self::TooMany { limit, .. } => format!("have {limit} at the most"),
+        }
+    }
 }

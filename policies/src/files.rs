@@ -25,13 +25,31 @@ pub enum FileError {
         source: io::Error,
     },
     /// We do.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {refusal}")]
     Refused {
         /// The directory or file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        refusal: Refusal,
     },
+}
+
+/// What is wrong with a file, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; {remedy}")]
+pub struct Refusal {
+    /// What is wrong.
+    pub reason: String,
+    /// What would help.
+    pub remedy: String,
+}
+
+impl Refusal {
+    /// Of both.
+    #[must_use]
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
+    }
 }
 
 /// The `*.toml` files of a directory that has at most so many entries, whatever they are; none if it doesn't exist.
@@ -48,7 +66,8 @@ pub fn named(directory: &Path, most: usize) -> Result<Vec<PathBuf>, FileError> {
     for (count, entry) in (1..).zip(entries) {
         if count > most {
             let reason = format!("the directory has more than {most} entries");
-            return Err(FileError::Refused { path: directory.to_owned(), reason });
+            let refusal = Refusal::new(reason, "take away what isn't needed there");
+            return Err(FileError::Refused { path: directory.to_owned(), refusal });
         }
         let path = entry.map_err(failed)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -67,26 +86,29 @@ pub fn named(directory: &Path, most: usize) -> Result<Vec<PathBuf>, FileError> {
 pub fn text(
     path: &Path,
     directory: &Path,
-    allowed: impl FnOnce(&Metadata) -> Result<(), String>,
+    allowed: impl FnOnce(&Metadata) -> Result<(), Refusal>,
 ) -> Result<String, FileError> {
-    let refused = |reason: &str| FileError::Refused { path: path.to_owned(), reason: reason.into() };
+    let because = |refusal| FileError::Refused { path: path.to_owned(), refusal };
+    let refused = |reason: &str, remedy: &str| because(Refusal::new(reason, remedy));
     let failed = |source| cannot(path, source);
     let Some(file) = open(path, directory).map_err(failed)? else {
-        return Err(refused("a link that leads out of its directory; put the file itself there"));
+        return Err(refused("a link that leads out of its directory", "put the file itself there"));
     };
     let attributes = file.metadata().map_err(failed)?;
     if !attributes.is_file() {
-        return Err(refused("not a regular file"));
+        return Err(refused("not a regular file", "put one there, or take it away"));
     }
-    allowed(&attributes).map_err(|reason| refused(&reason))?;
+    allowed(&attributes).map_err(because)?;
     let mut bytes = Vec::new();
     // One byte more than allowed, so that a file that grows meanwhile is noticed.
     file.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > MAX_TEXT {
-        return Err(refused(&format!("larger than {MAX_TEXT} bytes")));
+        return Err(refused(&format!("larger than {MAX_TEXT} bytes"), "say it in several files"));
     }
-    String::from_utf8(bytes)
-        .map_err(|error| refused(&format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to())))
+    String::from_utf8(bytes).map_err(|error| {
+        let reason = format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to());
+        refused(&reason, "save it as UTF-8")
+    })
 }
 
 /// Opens without blocking and without following a last link, but for one that stays in the directory.

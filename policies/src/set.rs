@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use crate::directory::Look;
 use crate::document::{self, Document};
 use crate::error::{PolicyError, Problem};
 use crate::inherit::inherit;
@@ -177,16 +178,46 @@ impl PolicySet {
         Ok(Self { policies })
     }
 
-    /// The shipped policies and those of directories; a directory that doesn't exist has none.
+    /// All that [`PolicySet::from_sources`] would refuse these for: what is wrong with each text; and if nothing is, with
+    /// what they make together.
+    #[must_use]
+    pub fn mistakes(sources: Vec<Source>) -> Vec<PolicyError> {
+        let all = match Unread::all(sources) {
+            Ok(all) => all,
+            Err(error) => return vec![error],
+        };
+        let (mut read, mut wrong) = (Vec::new(), Vec::new());
+        for source in all {
+            match source.read() {
+                Ok(document) => read.push((source, Some(Arc::new(document)))),
+                Err(error) => wrong.push(error),
+            }
+        }
+        if !wrong.is_empty() {
+            return wrong;
+        }
+        let files = match Files::of(read.into_iter()) {
+            Ok(files) => files,
+            Err(error) => return vec![error],
+        };
+        let mut filters = shipped_parts().1.clone();
+        let policy = |(name, file): (&String, &File)| {
+            files.chain(name, file).and_then(|chain| Policy::new(chain.joined(), &mut filters)).err()
+        };
+        files.by_name.iter().filter_map(policy).collect()
+    }
+
+    /// The shipped policies and those of directories; a directory that doesn't exist has none. `look` says whose they
+    /// may be.
     ///
     /// # Errors
     /// As [`PolicySet::from_sources`], and what can't be read.
-    pub fn load(directories: &[(PathBuf, Trust)]) -> Result<Self, PolicyError> {
-        let mut sources = Vec::new();
-        for (path, trust) in directories {
-            directory::read(path, *trust, &mut sources)?;
+    pub fn load(directories: &[(PathBuf, Trust)], look: Look<'_>) -> Result<Self, PolicyError> {
+        let (sources, wrong) = directory::all(directories, look);
+        match wrong.into_iter().next() {
+            Some(error) => Err(error),
+            None => Self::from_sources(sources),
         }
-        Self::from_sources(sources)
     }
 
     /// A policy by its name.

@@ -12,11 +12,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use stockade_policies::directory::file;
+use stockade_policies::directory::{all, file};
+use stockade_policies::files::Refusal;
 use stockade_policies::{PolicySet, Trust};
 
 fn load(directory: &Path) -> Result<PolicySet, String> {
-    PolicySet::load(&[(directory.to_owned(), Trust::Operator)]).map_err(|error| error.to_string())
+    PolicySet::load(&[(directory.to_owned(), Trust::Operator)], &|_, _| Ok(()))
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -97,4 +99,30 @@ fn one_file_can_be_read_from_anywhere() {
     assert!(
         file(&directory.path().join("none.toml"), Trust::User).unwrap_err().to_string().contains("none.toml")
     );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_and_a_file_that_is_refused_gives_no_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    put("a.toml", "levle = 1");
+    put("b.toml", "[");
+    put("c.toml", "extends = \"default\"");
+    let directories = [(directory.path().to_owned(), Trust::User)];
+    let refuse = |path: &Path, _: &fs::Metadata| match path.ends_with("c.toml") {
+        true => Err(Refusal::new("not his", "chown it")),
+        false => Ok(()),
+    };
+    let (sources, wrong) = all(&directories, &refuse);
+    assert!(sources.len() == 2 && wrong.len() == 1);
+    assert!(wrong[0].to_string().ends_with("/c.toml: not his; chown it") && wrong[0].remedy() == "chown it");
+    let wrong: Vec<_> = PolicySet::mistakes(sources).iter().map(ToString::to_string).collect();
+    assert!(
+        wrong.len() == 2 && wrong[0].contains("/a.toml:1:1") && wrong[1].contains("/b.toml:1:"),
+        "{wrong:?}"
+    );
+    put("a.toml", "");
+    put("b.toml", "");
+    assert!(PolicySet::load(&directories, &|_, _| Ok(())).is_ok());
+    assert!(PolicySet::load(&directories, &refuse).is_err());
 }

@@ -9,6 +9,8 @@ pub const MAX_LAUNCH_MESSAGE: usize = 4 * 1024 * 1024;
 pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 /// The most specs that a launcher remembers for runs to come. A supervisor has it forget one before it tells another.
 pub const MAX_SPECS: usize = 128;
+/// The most workers that may be parked for one owner, spec and workspace.
+pub const MAX_PARKED: u32 = 64;
 /// The most descriptors one message may carry. The kernel's own bound is 253 (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 8;
 /// The most arguments of a command.

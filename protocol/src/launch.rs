@@ -29,6 +29,8 @@ pub enum ToLauncher {
         /// If it is to outlive its supervisor: what it and the next one know each other by. Beside it is the socket that the next
         /// one connects to, bound and `SOCK_SEQPACKET`. Without it the launcher ends with its channel.
         keep: Option<Keep>,
+        /// The most workers that are parked for one owner, spec and workspace.
+        parked: u32,
     },
     /// Opens the channel of a next supervisor, once the launcher has [said who it is](FromLauncher::Known): it takes the place
     /// of the one before, and is told of every run there is.
@@ -229,6 +231,8 @@ pub enum FromLauncher {
         memory: MemoryMechanism,
         /// The program that it runs, by its file.
         program: Program,
+        /// Whether another file has that one's name by now, as after an upgrade, or none.
+        replaced: bool,
     },
     /// Between `Again` and its `Hello`: a run that another supervisor has launched. `Started`, with its ring beside it, `Ended`
     /// and `Reaped` follow again, as far as they were said.

@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 15] = [
+    let constants: [(&str, u64); 16] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -274,6 +274,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_LAUNCH_INLINE", bounds::MAX_LAUNCH_INLINE as u64),
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
         ("MAX_SPECS", bounds::MAX_SPECS as u64),
+        ("MAX_PARKED", bounds::MAX_PARKED.into()),
         ("RING_BYTES", bounds::RING_BYTES),
         ("UNCLAIMED_MS", bounds::UNCLAIMED_MS),
     ];

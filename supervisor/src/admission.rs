@@ -263,6 +263,11 @@ fn check_path(path: &Bytes, what: &str) -> Result<PathBuf, Denied> {
     Ok(clean)
 }
 
+/// For a message: no control characters, which a path may have.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().chars().take(256).collect::<String>().escape_debug().to_string()
+}
+
 fn workspace_of(request: &ExecRequest, passed: &Passed) -> Result<PathBuf, Denied> {
     match &request.workspace {
         Workspace::Path { path } => check_path(path, "workspace"),
@@ -272,13 +277,13 @@ fn workspace_of(request: &ExecRequest, passed: &Passed) -> Result<PathBuf, Denie
                 return Err(bad("the workspace's descriptor is missing"));
             };
             let Some(actual) = actual else {
-                return Err(bad(format!("the workspace {} isn't a directory", claimed.display())));
+                return Err(bad(format!("the workspace {} isn't a directory", shown(&claimed))));
             };
             if *actual != claimed {
                 return Err(bad(format!(
                     "the workspace's descriptor leads to {}, not to {}",
-                    actual.display(),
-                    claimed.display()
+                    shown(actual),
+                    shown(&claimed)
                 ))
                 .remedy("is it gone, renamed, or named through a symbolic link?"));
             }
@@ -296,8 +301,8 @@ fn cwd_of(cwd: &Bytes, workspace: &Path) -> Result<Option<PathBuf>, Denied> {
     if !cwd.starts_with(workspace) {
         return Err(bad(format!(
             "the working directory {} is outside the workspace {}",
-            cwd.display(),
-            workspace.display()
+            shown(&cwd),
+            shown(workspace)
         ))
         .remedy("name a workspace that contains it with `--workspace`"));
     }

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
+use stockade_policies::files::Refusal;
 
 /// The most links on a way, as in the kernel.
 const LINKS: usize = 40;
@@ -39,15 +40,15 @@ struct Us {
 ///
 /// # Errors
 /// What is wrong, and what would help.
-pub(crate) fn belongs(file: &Metadata, uid: u32) -> Result<(), (String, String)> {
+pub(crate) fn belongs(file: &Metadata, uid: u32) -> Result<(), Refusal> {
     let us = Us { uid, gid: rustix::process::getegid().as_raw() };
     if file.uid() != 0 && file.uid() != us.uid {
         let whose = if uid == 0 { "root's" } else { "root's or yours" };
         let reason = format!("it belongs to user {}, who could say anything in it", file.uid());
-        return Err((reason, format!("make it {whose}, with chown")));
+        return Err(Refusal::new(reason, format!("make it {whose}, with chown")));
     }
     if others_write(file, us) {
-        return Err(("others may write to it".to_owned(), "chmod go-w it".to_owned()));
+        return Err(Refusal::new("others may write to it", "chmod go-w it"));
     }
     Ok(())
 }

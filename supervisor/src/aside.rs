@@ -42,6 +42,11 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
+    /// What is local is what is so for this process: a launcher in a mount namespace other than ours.
+    pub(crate) fn see_by(&self, pid: i32) {
+        self.mounts.borrow_mut().be_seen_by(pid);
+    }
+
     /// Takes charge of a client's descriptor.
     pub(crate) fn hold(&self, owner: Option<u32>, descriptor: OwnedFd) -> Foreign {
         let owner = owner.unwrap_or(NOBODY);
@@ -366,9 +371,15 @@ mod tests {
         assert_eq!(aside.crew.jobs().threads, 0);
         // A file that isn't known to be local, and a socket, which may linger.
         let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
-        close(std::fs::File::open("/proc/self/status").unwrap().into());
-        close(socket.into());
-        assert!(aside.crew.jobs().threads > 0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for descriptor in [std::fs::File::open("/proc/self/status").unwrap().into(), socket.into()] {
+            runtime.block_on(async {
+                let mut closed = core::pin::pin!(aside.crew.closed.notified());
+                closed.as_mut().enable();
+                close(descriptor);
+                tokio::time::timeout(LONG, closed).await.expect("no thread has closed it");
+            });
+        }
         other.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(io::Read::read(&mut other, &mut [0]).unwrap(), 0, "closed all the same");
     }

@@ -56,6 +56,11 @@ pub(crate) enum DoorError {
 }
 
 impl DoorError {
+    /// Whether it may answer another time: it is busy, or stopped, or has no descriptor left.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Silent) && !self.is_gone()
+    }
+
     /// Whether nobody is there any more.
     pub(crate) fn is_gone(&self) -> bool {
         let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
@@ -101,7 +106,7 @@ fn address(directory: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)
 pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let socket = connect(door, within).await.map_err(DoorError::Connect)?;
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
-    if peer.uid() != rustix::process::geteuid().as_raw() || !kin::shares_namespaces(peer.pid()) {
+    if !may_be_a_launchers(peer.uid()) || !kin::shares_namespaces(peer.pid()) {
         return Err(DoorError::Stranger(peer.uid()));
     }
     let pidfd = match getsockopt(&socket, PeerPidfd) {
@@ -122,6 +127,11 @@ pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<M
         }
         _ => Err(DoorError::Impostor),
     }
+}
+
+/// Whether a launcher may be this user's: ours, or root's, who is above us both.
+pub(crate) fn may_be_a_launchers(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 async fn connect(door: &Path, within: Duration) -> io::Result<OwnedFd> {

@@ -204,8 +204,12 @@ impl Source {
             Kind::Pipe | Kind::Terminal if passed.is_local()? => {
                 let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
-                Ok(Self::Polled { descriptor, socket: false, passed })
+                match rustix::fs::open(path, flags, Mode::empty()) {
+                    Ok(descriptor) => Ok(Self::Polled { descriptor, socket: false, passed }),
+                    // A pipe is its maker's, and so we are its reader only by the descriptor that we were given.
+                    Err(Errno::ACCESS) => Ok(Self::Aside(passed)),
+                    Err(errno) => Err(errno.into()),
+                }
             }
             // To open a FIFO anew is to ask its filesystem.
             _ => Ok(Self::Aside(passed)),

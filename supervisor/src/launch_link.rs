@@ -20,7 +20,7 @@ use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
 use stockade_protocol::launch::{FromRelay, LAUNCH_VERSION, ToLauncher};
 use stockade_wire::channel::{Channel, unpack};
@@ -35,15 +35,17 @@ use crate::daemon::Daemon;
 use crate::dispatcher::{Event, LauncherId};
 use crate::door::{self, Met};
 use crate::launcher::LauncherError;
-use crate::link::{Link, Socket};
+use crate::link::{Introduction, Link, Socket};
+use crate::patience::patience;
 use crate::register::{Entry, Register};
+use crate::silent;
 use crate::turn::Turn;
 use crate::watched::{Watched, watch};
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long one that is there already may take to say who it is: clients wait meanwhile.
-const MET_WITHIN: Duration = Duration::from_secs(3);
+const MET_WITHIN: Duration = patience(Duration::from_secs(3));
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.
@@ -57,7 +59,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// How long a full channel with too many descriptors in flight is left alone.
 const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts launchers. In tests something else answers the channel.
+/// Starts launchers. Without a process: elsewhere, or in tests something else answers the channel.
 pub(crate) type Starter = Box<dyn FnMut() -> Result<(Channel, Option<Child>), LauncherError>>;
 
 /// Takes over what launchers are there, says so, and keeps one until the daemon's last hour.
@@ -116,7 +118,9 @@ async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) 
         );
     });
     let (keep, door) = made.map_or((None, Vec::new()), |(entry, door)| (Some(entry.keep), vec![door]));
-    let greeting = Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep }, beside: door };
+    let parked = register.parked();
+    let greeting =
+        Greeting { hello: ToLauncher::Hello { version: LAUNCH_VERSION, keep, parked }, beside: door };
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
     let process = child.map_or(Process::Nobody, Process::Child);
     let reason = live(daemon, channel, Keeper { process, leaving }, greeting, None).await;
@@ -129,9 +133,16 @@ async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) 
 /// Takes over every launcher that another supervisor has left. The one that runs to come go to, if one of them is for that.
 async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandle<String>> {
     let mut current = None;
-    for entry in register.entries() {
+    // All at once: those that say nothing keep clients waiting no longer than one of them.
+    let meet = |entry: Entry| {
         let path = register.path_of(&entry);
-        match door::meet(&path, &entry.keep, MET_WITHIN).await {
+        let met = async move { (door::meet(&path, &entry.keep, MET_WITHIN).await, path, entry) };
+        spawn_local(met)
+    };
+    let meetings: Vec<_> = register.entries().into_iter().map(meet).collect();
+    for meeting in meetings {
+        let Ok((met, path, entry)) = meeting.await else { continue };
+        match met {
             Ok(met) => {
                 let life = adopt(daemon, register, entry, met).await;
                 current = current.or(life);
@@ -144,6 +155,14 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
                 );
                 register.remove(Some(entry.keep));
             }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(
+                    reason = chain(&error),
+                    door = %path.display(),
+                    "an earlier daemon's launcher doesn't answer: its runs go on within their limits, and it is asked again"
+                );
+                silent::ask_again(daemon, register, entry);
+            }
             // It stays written down: its runs go on, and the next one may understand it.
             Err(error) => tracing::error!(
                 reason = chain(&error),
@@ -155,12 +174,30 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
     current
 }
 
+/// Takes over one that was met late, when another has the runs to come.
+pub(crate) async fn adopt_late(daemon: &Rc<Daemon>, register: &Register, entry: Entry, met: Met) {
+    take_over(daemon, register, entry, met, false).await;
+    take_charge(daemon);
+}
+
 /// Takes one over. `None`: runs to come don't go to it, or it has ended.
 async fn adopt(
     daemon: &Rc<Daemon>,
     register: &Register,
     entry: Entry,
     met: Met,
+) -> Option<JoinHandle<String>> {
+    let ours = register.parked() == entry.parked && entry.is_apart() == daemon.settings.apart;
+    take_over(daemon, register, entry, met, ours).await
+}
+
+/// As [`adopt`]. `ours`: whether it was started with settings like ours, so that runs to come may go to it.
+async fn take_over(
+    daemon: &Rc<Daemon>,
+    register: &Register,
+    entry: Entry,
+    met: Met,
+    ours: bool,
 ) -> Option<JoinHandle<String>> {
     let Met { channel, pid, pidfd } = met;
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
@@ -170,7 +207,7 @@ async fn adopt(
     let keeper = Keeper { process, leaving };
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
-    let (owner, ours) = (Rc::clone(daemon), register.parked() == entry.parked);
+    let owner = Rc::clone(daemon);
     let register = register.clone();
     let life = spawn_local(async move {
         let greeting = Greeting { hello: again, beside: Vec::new() };
@@ -217,6 +254,10 @@ async fn live(
         reason = converse(daemon, id, &socket, judged) => reason,
         reason = send_all(daemon, id) => reason,
     };
+    let found = daemon.state.borrow_mut().links.get_mut(id).and_then(farewell);
+    if let Some((pid, pidfd)) = found {
+        keeper.process = Process::Other { pid, pidfd };
+    }
     let reason = match keeper.end().await {
         // Which socket was seen to close first says nothing; how the process ended does.
         Some(How::Itself(status)) => format!("the launcher died: {status}"),
@@ -225,6 +266,14 @@ async fn live(
     };
     daemon.state.borrow_mut().launcher_died(id, reason.clone());
     reason
+}
+
+/// To one that may be root's when we aren't, so that we couldn't kill it. Its process, if it was found by what it said.
+fn farewell(link: &mut Link) -> Option<(i32, OwnedFd)> {
+    // If it has died already, nobody hears this.
+    let _unsent = link.send(&ToLauncher::Shutdown, Vec::new());
+    let pid = link.pid;
+    pid.zip(link.pidfd.take())
 }
 
 fn make_async(socket: OwnedFd) -> io::Result<Socket> {
@@ -258,10 +307,16 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     let now = state.now();
     let Some(link) = state.links.get_mut(id) else { return };
     link.relay = Some(Rc::clone(relay));
-    let theirs = link.introduction.map(|introduction| introduction.program);
-    let is_ours = |ours: bool| ours && theirs == Some(program::of_this_process());
+    let apart = daemon.settings.apart;
+    if apart {
+        see_from_there(daemon, link);
+    }
+    // Elsewhere another program is started than ours; whether it would still be this one only it can tell.
+    let is_same =
+        |theirs: Introduction| !theirs.replaced && (apart || theirs.program == program::of_this_process());
+    let is_ours = link.introduction.is_some_and(is_same);
     let has_one = state.links.current().is_some();
-    let is_current = judged.as_ref().is_none_or(|(_, ours)| is_ours(*ours) && !has_one);
+    let is_current = judged.as_ref().is_none_or(|(_, ours)| *ours && is_ours && !has_one);
     if is_current {
         state.links.make_current(id);
         // Of one that is taken over, once all others are, too: what they have takes slots.
@@ -272,6 +327,17 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     drop(state);
     if let Some((told, _)) = judged {
         let _nobody_waits = told.send(is_current);
+    }
+}
+
+/// What there is to know of a launcher that was started elsewhere: its process, and the mounts that it can bind.
+fn see_from_there(daemon: &Daemon, link: &mut Link) {
+    let said = link.introduction.and_then(|theirs| i32::try_from(theirs.pid).ok());
+    let Some(pid) = link.pid.or(said).and_then(Pid::from_raw) else { return };
+    daemon.aside.see_by(pid.as_raw_nonzero().get());
+    if link.pid.is_none() {
+        link.pid = Some(pid.as_raw_nonzero().get());
+        link.pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
     }
 }
 
@@ -394,7 +460,9 @@ async fn send_all(daemon: &Rc<Daemon>, id: LauncherId) -> String {
                     return reason;
                 }
                 let (launcher, relay) = (link.flush(), link.flush_relay());
-                (launcher, relay, link.channel.clone(), link.relay.clone())
+                let (channel, relay_socket) = (link.channel.clone(), link.relay.clone());
+                state.told_of_taken();
+                (launcher, relay, channel, relay_socket)
             };
             match (blocked(launcher), blocked(relay)) {
                 (Err(error), _) => return format!("the launcher's channel broke: {error}"),

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
-//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
-//! `activation`, `connection`, `mounts`, `aside`, `watched`, `turn`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
+//! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], [`policies`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
+//! `activation`, `connection`, `mounts`, `aside`, `watched`, `turn`, `patience`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
+//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `silent`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
 //! together; [`sysexits`] says what its process ends with.
 #![forbid(unsafe_code)]
 
@@ -48,12 +48,17 @@ mod outbox;
 mod outgoing;
 mod output;
 pub mod paths;
+mod patience;
 mod peer;
+pub mod policies;
 mod register;
 mod reload;
 mod runs;
 mod serve;
+mod silent;
 mod specs;
+#[cfg(test)]
+mod starting;
 pub mod sysexits;
 mod systemd;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::config::Configuration;
 use crate::dispatcher::{Bounds, Share};
 use crate::ledger::Memory;
+use crate::paths::Scope;
 
 /// Connections at once.
 pub(crate) const CONNECTIONS: u32 = 4096;
@@ -34,13 +35,13 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Of a daemon of this user. One that isn't root has no other user, so what is for each is for all.
-    pub(crate) fn of(configuration: &Configuration, uid: u32) -> Self {
+    /// Of a daemon of this scope. A user's has no other user, so what is for each is for all.
+    pub(crate) fn of(configuration: &Configuration, scope: Scope) -> Self {
         let Configuration { runs, connections, .. } = configuration;
-        let is_roots = uid == 0;
-        let mut bounds = Bounds::new(runs.slots.count(), runs.queue.count(), is_roots);
+        let has_users = scope.is_machine();
+        let mut bounds = Bounds::new(runs.slots.count(), runs.queue.count(), has_users);
         bounds.retention_ms = runs.retention.milliseconds();
-        let own = |each: usize, all: usize| if is_roots { each } else { all };
+        let own = |each: usize, all: usize| if has_users { each } else { all };
         let memory = connections.memory.bytes();
         Self {
             bounds,
@@ -49,7 +50,7 @@ impl Limits {
             connections: connections.total.count(),
             connections_per_owner: own(connections.per_user.count(), connections.total.count()),
             memory: Memory {
-                share: Share::new(memory, LITTLE_CONNECTION_MEMORY, is_roots),
+                share: Share::new(memory, LITTLE_CONNECTION_MEMORY, has_users),
                 per_owner: own(connections.memory_per_user.bytes(), memory),
             },
         }

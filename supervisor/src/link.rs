@@ -36,6 +36,10 @@ pub(crate) struct Introduction {
     pub(crate) plan: Plan,
     pub(crate) memory: MemoryMechanism,
     pub(crate) program: Program,
+    /// Whether another program has that one's name by now.
+    pub(crate) replaced: bool,
+    /// Its process id, as it says itself.
+    pub(crate) pid: u32,
 }
 
 /// A socket of a launcher or relay, shared with the task that reads it.
@@ -50,6 +54,15 @@ pub(crate) enum When {
     Told,
 }
 
+/// A message that waits for the channel.
+#[derive(Debug)]
+struct Queued {
+    packed: Packed,
+    descriptors: Vec<OwnedFd>,
+    /// The run that it hands over.
+    run: Option<ExecId>,
+}
+
 /// The way to one launcher that is alive.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -59,9 +72,13 @@ pub(crate) struct Link {
     pub(crate) introduction: Option<Introduction>,
     /// What its templates did.
     pub(crate) warmth: Warmth,
-    /// Its process id as the kernel told it, before it introduced itself.
+    /// Its process id as the kernel told it, before it introduced itself; else as it said.
     pub(crate) pid: Option<i32>,
-    queue: VecDeque<(Packed, Vec<OwnedFd>)>,
+    /// What it was found by when it had introduced itself, if it was started elsewhere.
+    pub(crate) pidfd: Option<OwnedFd>,
+    queue: VecDeque<Queued>,
+    /// Runs whose launch the channel has taken since this was asked for.
+    taken: Vec<ExecId>,
     /// Of what has been queued, too.
     told: Told,
     acknowledged: HashMap<ExecId, u64>,
@@ -105,17 +122,37 @@ impl Link {
         message: &ToLauncher,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), ChannelError> {
+        self.push(message, descriptors, None)?;
+        // What stood before it has gone along.
+        if !self.taken.is_empty() {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        message: &ToLauncher,
+        descriptors: Vec<OwnedFd>,
+        run: Option<ExecId>,
+    ) -> Result<(), ChannelError> {
         if self.channel.is_none() {
             return Ok(());
         }
-        self.queue.push_back((Packed::new(message)?, descriptors));
+        self.queue.push_back(Queued { packed: Packed::new(message)?, descriptors, run });
         if self.flush().is_err() {
             self.bell.notify_one();
         }
         Ok(())
     }
 
-    /// Hands a launch over, and before it what it is confined to, if this launcher doesn't know that yet.
+    /// The runs whose launch the channel has taken since the last time: they happen, whatever becomes of us.
+    pub(crate) fn take_taken(&mut self) -> Vec<ExecId> {
+        core::mem::take(&mut self.taken)
+    }
+
+    /// Hands a launch over, and before it what it is confined to, if this launcher doesn't know that yet. Whoever does
+    /// asks [`Link::take_taken`] then.
     ///
     /// # Errors
     /// As [`Link::send`].
@@ -127,22 +164,24 @@ impl Link {
         when: When,
     ) -> Result<(), ChannelError> {
         self.tell_spec(launch.spec, spec)?;
+        let run = launch.exec_id;
         let launch = Box::new(launch);
         let message = match when {
             When::Now => ToLauncher::Launch(launch),
             When::Told => ToLauncher::Hold(launch),
         };
-        self.send(&message, descriptors)
+        self.push(&message, descriptors, Some(run))
     }
 
     fn tell_spec(&mut self, number: SpecNumber, spec: Arc<SandboxSpec>) -> Result<(), ChannelError> {
         if self.channel.is_some() && !self.told.knows(number) {
             let told = Packed::new(&ToLauncher::Spec { number, spec })?;
             while let Some(number) = self.told.forgets(told.size()) {
-                self.queue.push_back((Packed::new(&ToLauncher::ForgetSpec { number })?, Vec::new()));
+                let packed = Packed::new(&ToLauncher::ForgetSpec { number })?;
+                self.queue.push_back(Queued { packed, descriptors: Vec::new(), run: None });
             }
             self.told.learns(number, told.size());
-            self.queue.push_back((told, Vec::new()));
+            self.queue.push_back(Queued { packed: told, descriptors: Vec::new(), run: None });
         }
         Ok(())
     }
@@ -205,9 +244,10 @@ impl Link {
     /// `WouldBlock`: the rest still waits. Anything else: the launcher is gone.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let Some(channel) = &self.channel else { return Ok(()) };
-        while let Some((packed, descriptors)) = self.queue.front() {
+        while let Some(Queued { packed, descriptors, run }) = self.queue.front() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             packed.send(channel.get_ref(), &borrowed).map_err(into_io)?;
+            self.taken.extend(*run);
             self.queue.pop_front();
         }
         self.room.notify_waiters();
@@ -254,5 +294,46 @@ fn into_io(error: ChannelError) -> io::Error {
         }
         ChannelError::Io(error) => error,
         other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use stockade_wire::channel::Channel;
+    use stockade_wire::socket;
+
+    use super::*;
+
+    /// What was said to be taken is what the other end reads when nothing more is sent, and the rest is said later.
+    #[test]
+    fn a_launch_is_said_to_be_taken_when_the_channel_has_it_and_not_before() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (ours, theirs) = socket::seqpacket_pair().unwrap();
+        rustix::io::ioctl_fionbio(&ours, true).unwrap();
+        rustix::io::ioctl_fionbio(&theirs, true).unwrap();
+        let theirs = Channel::new(theirs);
+        let mut link = Link::new(Rc::new(Watched::new(ours).unwrap()), None);
+        // Whatever is handed over: the link doesn't look at it.
+        let message = ToLauncher::Release { exec_ids: vec![ExecId::from_bytes([7; 16]); 100] };
+        let mut handed = Vec::new();
+        while link.queue.len() < 3 {
+            let run = ExecId::generate();
+            handed.push(run);
+            link.push(&message, Vec::new(), Some(run)).unwrap();
+        }
+        let taken = link.take_taken();
+        let arrived = || std::iter::from_fn(|| theirs.receive::<ToLauncher>().ok()).count();
+        assert_eq!(arrived(), taken.len());
+        assert_eq!((taken.as_slice(), taken.len()), (&handed[..taken.len()], handed.len() - 3));
+        assert!(link.take_taken().is_empty());
+        // A message of another kind takes them along, and rings for who is to ask.
+        link.send(&message, Vec::new()).unwrap();
+        let rung = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), link.bell.notified()).await.is_ok()
+        });
+        assert!(rung);
+        assert_eq!((link.take_taken().as_slice(), arrived()), (&handed[taken.len()..], 4));
     }
 }

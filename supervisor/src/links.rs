@@ -141,6 +141,11 @@ impl Links {
         self.of(self.current).map_or(Ok(()), |link| link.hand(launch, spec, descriptors, when))
     }
 
+    /// As [`Link::take_taken`], of all of them.
+    pub(crate) fn take_taken(&mut self) -> Vec<ExecId> {
+        self.all.values_mut().flat_map(Link::take_taken).collect()
+    }
+
     /// Tells a launcher something, if it is still there.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::accounts;
 use crate::activation::Passed;
 use crate::ancestors::{self, Unsafe};
+use crate::paths::Scope;
 
 /// What follows a socket's name until it has its group and mode. The kernel goes on telling that name to whoever asks
 /// for the socket's address; nothing of ours does.
@@ -124,24 +125,26 @@ fn by_process(pid: &Option<i32>) -> String {
 /// Who may use a socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access<'a> {
-    /// Our effective user id; root serves everybody in the group.
+    /// Our effective user id.
     pub(crate) uid: u32,
-    /// The group, in root's daemon.
+    /// Whether others than we have business here.
+    pub(crate) scope: Scope,
+    /// The group, in a machine's daemon.
     pub(crate) group: Option<&'a str>,
 }
 
 impl Access<'_> {
     fn directory_mode(self) -> u32 {
-        if self.uid == 0 { 0o755 } else { 0o700 }
+        if self.scope.is_machine() { 0o755 } else { 0o700 }
     }
 
     /// Bits that the directory must not have.
     fn forbidden(self) -> u32 {
-        if self.uid == 0 { 0o022 } else { 0o077 }
+        if self.scope.is_machine() { 0o022 } else { 0o077 }
     }
 
     fn socket_mode(self) -> u32 {
-        if self.uid == 0 { 0o660 } else { 0o600 }
+        if self.scope.is_machine() { 0o660 } else { 0o600 }
     }
 }
 
@@ -265,7 +268,8 @@ fn make_directory(path: &Path, access: Access<'_>) -> Result<OwnedFd, ListenErro
         return Err(not_safe(reason, "use a directory of your own".to_owned()));
     }
     if found.mode() & access.forbidden() != 0 {
-        let reason = format!("others may {} it", if access.uid == 0 { "write to" } else { "enter" });
+        let reason =
+            format!("others may {} it", if access.scope.is_machine() { "write to" } else { "enter" });
         return Err(not_safe(reason, format!("chmod {mode:o} {}, or use another", path.display())));
     }
     Ok(directory.into())
@@ -339,7 +343,7 @@ impl StateLock {
     pub(crate) fn take(directory: &Path, uid: u32) -> Result<Self, ListenError> {
         let failed = |source: io::Error| ListenError::Directory { path: directory.to_owned(), source };
         // Nobody else has business here, whoever runs the daemon.
-        let access = Access { uid, group: None };
+        let access = Access { uid, scope: Scope::of(uid), group: None };
         let opened = make_directory(directory, access)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&opened, LOCK, flags, Mode::RUSR | Mode::WUSR)
@@ -366,7 +370,8 @@ mod tests {
     use super::*;
 
     fn access() -> Access<'static> {
-        Access { uid: rustix::process::geteuid().as_raw(), group: None }
+        let uid = rustix::process::geteuid().as_raw();
+        Access { uid, scope: Scope::of(uid), group: None }
     }
 
     /// A directory as the daemon makes its own.
@@ -450,6 +455,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_daemon_left_unfinished_is_replaced_and_what_is_served_there_is_not() {
+        let _starting = crate::starting::none();
         within(async {
             let top = private();
             let path = ours(&top).join("s");
@@ -498,6 +504,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_refused_with_its_pid() {
+        let _starting = crate::starting::none();
         within(async {
             let top = private();
             let path = ours(&top).join("s");
@@ -578,6 +585,7 @@ mod tests {
 
     #[test]
     fn one_supervisor_has_a_state_directory() {
+        let _starting = crate::starting::none();
         let top = private();
         let uid = access().uid;
         let lock = StateLock::take(&top.path().join("state"), uid).unwrap();

@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::patience::patience;
+
 /// Lines that may wait to be written.
 const LINES: usize = 1024;
 /// So many are handed over at once, whoever writes them.
@@ -32,7 +34,7 @@ pub const LINE: usize = 16 * 1024;
 /// Bytes of text that are written at once, but for the last line of them.
 const PIECE: usize = 16 * 1024;
 /// How long the last lines may take.
-const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+const LAST_LINES_WITHIN: Duration = patience(Duration::from_secs(1));
 /// How long a line that isn't urgent waits for others: longer than a short run takes.
 const TOGETHER: Duration = Duration::from_millis(5);
 

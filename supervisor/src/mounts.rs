@@ -2,8 +2,9 @@
 //!
 //! Any other may be a client's own server or a machine far away, and never answer: a descriptor on it is neither
 //! read nor closed where that could keep others waiting, and never handed to the launcher. Nothing here asks the
-//! filesystem itself (statfs(2) would); a mount is known by its number, and its kind by our `mountinfo`. A mount
-//! of another mount namespace isn't in there, and so isn't trusted.
+//! filesystem itself (statfs(2) would); a mount is known by its number, and its kind by a `mountinfo`: ours, or the
+//! launcher's where that has been started elsewhere and we may be in a namespace of our own. A mount of any other mount
+//! namespace isn't in there, and so isn't trusted.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -25,6 +26,8 @@ const FIXED_FIELDS: usize = 6;
 /// What is known of the mounts of our namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
+    /// By whose eyes we look; `None`: ours.
+    seen_by: Option<i32>,
     /// `mountinfo`, which poll(2) tells changes of. `None`: not opened yet.
     table: Option<File>,
     local: Local,
@@ -40,6 +43,11 @@ struct Local {
 }
 
 impl Mounts {
+    /// From now on the mounts are those that this process sees.
+    pub(crate) fn be_seen_by(&mut self, pid: i32) {
+        *self = Self { seen_by: Some(pid), ..Self::default() };
+    }
+
     /// Whether what a descriptor leads to is on a filesystem that the kernel serves by itself. When in doubt: no.
     pub(crate) fn is_local(&mut self, descriptor: impl AsFd) -> bool {
         let Ok(status) = status(descriptor) else { return false };
@@ -49,7 +57,7 @@ impl Mounts {
         }
         if let Err(error) = self.refresh() {
             tracing::error!(%error, "the table of mounts can't be read: no file is passed through");
-            *self = Self::default();
+            *self = Self { seen_by: self.seen_by, ..Self::default() };
         }
         let device = (status.stx_dev_major, status.stx_dev_minor);
         mount.is_some_and(|mount| self.local.mounts.contains(&mount) || self.unlisted.contains(&mount))
@@ -69,7 +77,10 @@ impl Mounts {
             Some(table) => table,
             None => {
                 self.unlisted = unlisted()?;
-                File::open("/proc/self/mountinfo")?
+                match self.seen_by {
+                    None => File::open("/proc/self/mountinfo")?,
+                    Some(pid) => File::open(format!("/proc/{pid}/mountinfo"))?,
+                }
             }
         };
         let mut text = Vec::new();

@@ -21,12 +21,38 @@ pub const SYSTEM_POLICIES: &str = "/etc/stockade/policies";
 /// The state of a machine's own daemon.
 pub const SYSTEM_STATE: &str = "/var/lib/stockade";
 
+/// For whom a daemon is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// For everybody on this machine whom its socket lets in: root's, or one with a launcher that is root's.
+    Machine,
+    /// For the user who runs it.
+    #[default]
+    User,
+}
+
+impl Scope {
+    /// Of a daemon with a launcher of its own.
+    #[must_use]
+    pub fn of(uid: u32) -> Self {
+        if uid == 0 { Self::Machine } else { Self::User }
+    }
+
+    /// Whether it's for everybody.
+    #[must_use]
+    pub fn is_machine(self) -> bool {
+        self == Self::Machine
+    }
+}
+
 /// What a path is worked out from.
 pub struct Surroundings<'a> {
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Our user id.
     pub uid: u32,
+    /// For whom the daemon is.
+    pub scope: Scope,
     /// Our home directory.
     pub home: PathBuf,
 }
@@ -36,7 +62,12 @@ impl Surroundings<'static> {
     #[must_use]
     pub fn of_this_process() -> Self {
         let uid = rustix::process::geteuid().as_raw();
-        Self { variable: &|name: &str| std::env::var_os(name), uid, home: home_of(uid) }
+        Self {
+            variable: &|name: &str| std::env::var_os(name),
+            uid,
+            scope: Scope::of(uid),
+            home: home_of(uid),
+        }
     }
 }
 
@@ -61,7 +92,7 @@ impl Surroundings<'_> {
     #[must_use]
     pub fn listen(&self) -> Option<PathBuf> {
         self.absolute("STOCKADE_SOCKET").or_else(|| {
-            if self.uid == 0 {
+            if self.scope.is_machine() {
                 return Some(PathBuf::from(SYSTEM_SOCKET));
             }
             self.absolute("XDG_RUNTIME_DIR").map(|directory| directory.join(SOCKET))
@@ -72,7 +103,7 @@ impl Surroundings<'_> {
     /// `~/.local/state/stockade`.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        if self.uid == 0 {
+        if self.scope.is_machine() {
             return PathBuf::from(SYSTEM_STATE);
         }
         self.absolute("XDG_STATE_HOME").unwrap_or_else(|| self.home.join(".local/state")).join("stockade")
@@ -83,7 +114,7 @@ impl Surroundings<'_> {
     #[must_use]
     pub fn policies(&self) -> Vec<(PathBuf, Trust)> {
         let mut directories = vec![(PathBuf::from(SYSTEM_POLICIES), Trust::Operator)];
-        if self.uid != 0 {
+        if !self.scope.is_machine() {
             directories.push((self.configuration().join("policies"), Trust::User));
         }
         directories
@@ -93,7 +124,7 @@ impl Surroundings<'_> {
     /// `~/.config/stockade`.
     #[must_use]
     pub fn configuration(&self) -> PathBuf {
-        if self.uid == 0 {
+        if self.scope.is_machine() {
             return PathBuf::from(SYSTEM_CONFIGURATION);
         }
         self.absolute("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config")).join("stockade")
@@ -131,7 +162,7 @@ mod tests {
         let variable: &'static dyn Fn(&str) -> Option<OsString> = Box::leak(Box::new(|name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         }));
-        Surroundings { variable, uid, home: PathBuf::from("/home/me") }
+        Surroundings { variable, uid, scope: Scope::of(uid), home: PathBuf::from("/home/me") }
     }
 
     const RUNTIME: (&str, &str) = ("XDG_RUNTIME_DIR", "/run/user/7");
@@ -168,6 +199,15 @@ mod tests {
         assert_eq!(with(&[OTHER], 0).configuration(), PathBuf::from(SYSTEM_CONFIGURATION));
         assert_eq!(with(&[OTHER], 7).configuration(), PathBuf::from("/c/stockade"));
         assert_eq!(with(&[], 7).configuration(), PathBuf::from("/home/me/.config/stockade"));
+    }
+
+    #[test]
+    fn a_daemon_for_everybody_has_the_systems_places_whoever_runs_it() {
+        let everybodys = Surroundings { scope: Scope::Machine, ..with(&[RUNTIME], 7) };
+        assert_eq!(everybodys.listen(), Some(PathBuf::from(SYSTEM_SOCKET)));
+        assert_eq!(everybodys.state(), PathBuf::from(SYSTEM_STATE));
+        assert_eq!(everybodys.configuration(), PathBuf::from(SYSTEM_CONFIGURATION));
+        assert!(everybodys.policies() == [(PathBuf::from(SYSTEM_POLICIES), Trust::Operator)]);
     }
 
     #[test]

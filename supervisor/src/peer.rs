@@ -17,6 +17,9 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stockade_protocol::launch::Owner;
+use stockade_wire::kin::{self, Namespace};
+
+use crate::paths::Scope;
 
 /// The longest chain of parents that is followed.
 const MAX_ANCESTORS: usize = 4096;
@@ -79,6 +82,8 @@ pub enum NotAClient {
 pub(crate) struct Viewer {
     /// Our effective user id.
     pub(crate) uid: u32,
+    /// Whether others may be our clients.
+    pub(crate) scope: Scope,
     /// Our process id: everything beneath us belongs to a run.
     pub(crate) pid: i32,
     /// The launchers' process ids, should they have another parent than us.
@@ -88,7 +93,7 @@ pub(crate) struct Viewer {
 impl Viewer {
     /// Whether this is a user's own daemon.
     pub(crate) fn is_user_mode(&self) -> bool {
-        self.uid != 0
+        !self.scope.is_machine()
     }
 }
 
@@ -123,8 +128,8 @@ pub(crate) fn inspect(socket: &OwnedFd, viewer: &Viewer) -> Result<Peer, NotACli
     }
     let groups = groups_of(pid, uid, gid)?;
     check_ancestry(pid, viewer)?;
-    for kind in ["pid", "user"] {
-        check_namespace(pid, uid, kind, viewer)?;
+    for kind in [Namespace::Pid, Namespace::User] {
+        check_namespace(pid, kind)?;
     }
     if has_ended(&pidfd) {
         return Err(NotAClient::Gone(pid));
@@ -212,27 +217,14 @@ fn parse_parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn check_namespace(pid: i32, uid: u32, kind: &'static str, viewer: &Viewer) -> Result<(), NotAClient> {
-    let link = |who: &str| {
-        let path = PathBuf::from(format!("/proc/{who}/ns/{kind}"));
-        std::fs::read_link(&path).map_err(|source| NotAClient::Unreadable { path, source })
-    };
-    let ours = link("self")?;
-    match link(&pid.to_string()) {
-        Ok(theirs) if theirs == ours => Ok(()),
-        Ok(_) => Err(NotAClient::ForeignNamespace { pid, kind }),
-        // Only root may look into another user's process. A supervisor that is neither root nor that user can't
-        // tell, and its unit gives it no way to.
-        Err(_) if viewer.uid != 0 && uid != viewer.uid => {
-            tracing::warn!(
-                pid,
-                uid,
-                kind,
-                "another user's namespaces can't be read; the peer is taken as it is"
-            );
-            Ok(())
+fn check_namespace(pid: i32, kind: Namespace) -> Result<(), NotAClient> {
+    match kin::is_in_our(kind, pid) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(NotAClient::ForeignNamespace { pid, kind: kind.name() }),
+        Err(source) => {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name()));
+            Err(NotAClient::Unreadable { path, source })
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -242,7 +234,8 @@ mod tests {
 
     fn ourselves() -> Viewer {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Viewer { uid: rustix::process::geteuid().as_raw(), pid, launchers: Vec::new() }
+        let uid = rustix::process::geteuid().as_raw();
+        Viewer { uid, scope: Scope::of(uid), pid, launchers: Vec::new() }
     }
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -286,15 +279,14 @@ mod tests {
     #[test]
     fn another_user_is_refused_by_a_users_daemon() {
         let (socket, _other) = pair();
-        let viewer = Viewer { uid: ourselves().uid + 1, ..ourselves() };
+        let viewer = Viewer { uid: ourselves().uid + 1, scope: Scope::User, ..ourselves() };
         assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::OtherUser { .. })));
     }
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        let viewer = ourselves();
-        assert!(check_namespace(viewer.pid, viewer.uid, "pid", &viewer).is_ok());
-        let error = check_namespace(i32::MAX, viewer.uid, "pid", &viewer).unwrap_err();
+        assert!(check_namespace(ourselves().pid, Namespace::Pid).is_ok());
+        let error = check_namespace(i32::MAX, Namespace::Pid).unwrap_err();
         assert!(matches!(error, NotAClient::Unreadable { .. }));
     }
 
@@ -307,8 +299,10 @@ mod tests {
     fn a_process_in_a_foreign_user_or_pid_namespace_is_refused() {
         use std::io::{BufRead as _, BufReader};
         use std::process::{Command, Stdio};
-        let viewer = ourselves();
-        for (flags, kind) in [(["--user", "--map-root-user"], "user"), (["--pid", "--fork"], "pid")] {
+        let foreign =
+            [(["--user", "--map-root-user"], Namespace::User), (["--pid", "--fork"], Namespace::Pid)];
+        for (flags, kind) in foreign {
+            let starting = crate::starting::one();
             let child = Command::new("unshare")
                 .args(flags)
                 // Substituted, so that readlink is reaped by then and isn't taken for the process inside.
@@ -316,22 +310,25 @@ mod tests {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn();
+            drop(starting);
             let Ok(mut child) = child else {
-                eprintln!("not tested here: a peer in a foreign {kind} namespace: no unshare program");
+                eprintln!("not tested here: a peer in a foreign {kind:?} namespace: no unshare program");
                 continue;
             };
             let mut said = String::new();
             BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
             let parent = i32::try_from(child.id()).unwrap();
             if said.is_empty() {
-                eprintln!("not tested here: a peer in a foreign {kind} namespace: not permitted to make one");
+                eprintln!(
+                    "not tested here: a peer in a foreign {kind:?} namespace: not permitted to make one"
+                );
             } else {
                 // A pid namespace is entered by unshare's child.
                 let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
                 let inside = children.ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok());
                 let pid = inside.unwrap_or(parent);
-                let refused = check_namespace(pid, viewer.uid, kind, &viewer);
-                assert!(matches!(refused, Err(NotAClient::ForeignNamespace { .. })), "{kind}: {refused:?}");
+                let refused = check_namespace(pid, kind);
+                assert!(matches!(refused, Err(NotAClient::ForeignNamespace { .. })), "{kind:?}: {refused:?}");
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
             }
@@ -357,7 +354,9 @@ mod tests {
             "printf stockade-init > /proc/$$/comm; sleep 60 >/dev/null & echo $!; read -r _; kill $!";
         let mut command = Command::new("sh");
         let piped = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let starting = crate::starting::one();
         let mut shell = piped.spawn().unwrap();
+        drop(starting);
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let child: i32 = line.trim().parse().unwrap();

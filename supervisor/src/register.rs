@@ -74,11 +74,18 @@ pub enum RegisterError {
 pub(crate) struct Entry {
     /// Its door: wherever sockets are now, it is where they were.
     door: String,
-    /// Its process id when it was started, for people.
+    /// Its process id when it was started, for people. `None`: it was started elsewhere.
     pid: Option<u32>,
     /// The most workers parked for one template.
     pub(crate) parked: u32,
     pub(crate) keep: Keep,
+}
+
+impl Entry {
+    /// Whether it was started elsewhere, and not as a child of a supervisor's.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.pid.is_none()
+    }
 }
 
 /// The register, open.
@@ -136,7 +143,8 @@ impl Register {
         PathBuf::from(&entry.door)
     }
 
-    /// Makes a door for another launcher, and writes it down before anybody knows of it.
+    /// Writes another launcher down and makes its door, in this order: killed in between we leave what the next one finds
+    /// and forgets, and never a door that nobody knows of.
     ///
     /// # Errors
     /// [`RegisterError`]; no door is left then.
@@ -151,14 +159,16 @@ impl Register {
         let failed = |source: io::Error| RegisterError::Io { path: path.clone(), source };
         // A path that is no text can't be written down.
         let door = path.to_str().ok_or(io::ErrorKind::InvalidFilename.into()).map_err(failed)?.to_owned();
-        let listening = door::make(&self.0.doors, &name).map_err(failed)?;
         let entry = Entry { door, pid, parked: self.0.parked, keep };
         self.0.entries.borrow_mut().push(entry.clone());
-        if let Err(error) = self.write() {
-            self.remove(Some(keep));
-            return Err(error);
+        let made = self.write().and_then(|()| door::make(&self.0.doors, &name).map_err(failed));
+        match made {
+            Ok(listening) => Ok((entry, listening)),
+            Err(error) => {
+                self.remove(Some(keep));
+                Err(error)
+            }
         }
-        Ok((entry, listening))
     }
 
     /// Forgets a launcher that has ended, and its door.
@@ -359,6 +369,22 @@ mod tests {
         let register = open(directory.path()).unwrap();
         register.add(None).unwrap();
         assert_eq!(open(directory.path()).unwrap().entries().len(), 2);
+    }
+
+    /// Whoever is killed in between has written it down already: a door that isn't written down would stay for ever.
+    #[test]
+    fn a_door_is_written_down_before_it_is_made_and_not_any_more_when_it_cant_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = directory.path().join("nowhere");
+        let register = Register::open(directory.path(), &nowhere, 8).unwrap();
+        assert!(
+            matches!(register.add(None), Err(RegisterError::Io { path, .. }) if path.starts_with(&nowhere))
+        );
+        assert!(directory.path().join(NAME).exists(), "nothing was written down before");
+        assert_eq!(open(directory.path()).unwrap().entries(), []);
+        std::fs::create_dir(&nowhere).unwrap();
+        register.add(None).unwrap();
+        assert_eq!(open(directory.path()).unwrap().entries().len(), 1);
     }
 
     #[test]

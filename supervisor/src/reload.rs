@@ -9,9 +9,10 @@ use std::rc::Rc;
 use stockade_policies::{PolicyError, PolicySet, Trust};
 
 use crate::admission::chain;
-use crate::config::{Configuration, Configured, LogLevel, Mistakes, Sources, When};
+use crate::config::{Configured, LogLevel, Mistakes, Sources, When};
 use crate::daemon::Daemon;
 use crate::limits::Limits;
+use crate::policies;
 
 /// Sets what is logged.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
@@ -51,8 +52,9 @@ impl Reload {
 
     fn read(&self) -> Result<(Configured, PolicySet), Bad> {
         let configured = self.sources.load().map_err(Bad::Configuration)?;
-        let directories = directories(&self.usual, &configured.values, self.sources.uid);
-        let policies = PolicySet::load(&directories).map_err(Bad::Policies)?;
+        let Sources { uid, scope, .. } = self.sources;
+        let directories = policies::directories(&self.usual, &configured.values, scope);
+        let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
         Ok((configured, policies))
     }
 
@@ -71,23 +73,11 @@ impl Reload {
         tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
         state.specs.replace(policies);
         state.figures.reloaded(true);
-        state.set_limits(Limits::of(&configured.values, self.sources.uid));
+        state.set_limits(Limits::of(&configured.values, self.sources.scope));
         let level = configured.values.log.level;
         if let Some(set_level) = self.set_level.as_ref().filter(|_| level != self.running.values.log.level) {
             set_level(level);
         }
         self.running = configured;
     }
-}
-
-/// Where policies are: at the usual places, and where the configuration says, on top. What root's daemon is told to read
-/// is the operator's.
-pub(crate) fn directories(
-    usual: &[(PathBuf, Trust)],
-    configuration: &Configuration,
-    uid: u32,
-) -> Vec<(PathBuf, Trust)> {
-    let trust = if uid == 0 { Trust::Operator } else { Trust::User };
-    let more = configuration.daemon.policies.paths().iter().map(|path| (path.clone(), trust));
-    usual.iter().cloned().chain(more).collect()
 }

@@ -54,6 +54,9 @@ pub(crate) struct Run {
     pub(crate) launcher: Option<LauncherId>,
     /// Whether a launcher holds it, and starts it when it's told to.
     pub(crate) is_held: bool,
+    /// Whether its client may be told that it was accepted: its launcher's channel has it, so it outlives us, or it waits here
+    /// only because its input passes through us.
+    pub(crate) is_sure: bool,
     /// Until it is handed to the launcher, or told to be started.
     pub(crate) waiting: Option<Box<Waiting>>,
     /// Its standard input, if that passes through us.
@@ -136,6 +139,7 @@ impl Run {
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,
+            is_sure: true,
             waiting: None,
             feed: None,
             fed_before: input_bytes.or(note.fed.then_some(0)),
@@ -216,7 +220,7 @@ impl Run {
     /// Whether there is something for a follower that wants `seq` next.
     pub(crate) fn has(&self, seq: u64) -> bool {
         match seq {
-            1 => true,
+            1 => self.is_sure || self.exited.is_some(),
             2 => self.started || self.exited.is_some(),
             _ => self.started && seq >= FIRST_SEQ && (seq < self.end_of_output() || self.exited.is_some()),
         }

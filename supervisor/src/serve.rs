@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stockade_policies::{PolicyError, PolicySet, Trust};
+use stockade_policies::{PolicyError, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -35,7 +35,7 @@ use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
-use crate::{connection, paths, reload};
+use crate::{connection, paths, policies};
 
 /// How long the opening frame may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -68,6 +68,8 @@ pub struct ServeOptions {
     pub log: Option<Log>,
     /// Sets what is logged, if a reload may.
     pub set_level: Option<SetLevel>,
+    /// The Landlock ABI that the kernel offers, to be told; 0: none.
+    pub landlock_abi: u8,
 }
 
 /// Why the daemon didn't serve.
@@ -101,6 +103,11 @@ pub enum ServeError {
         /// What would do.
         needed: u64,
     },
+    /// Everybody's runs take a launcher that is root's.
+    #[error(
+        "to serve everybody takes root, or a launcher that is root's: enable stockade-launcher.socket and name it with --launcher"
+    )]
+    Launcher,
     /// The event loop or its signals.
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
@@ -111,18 +118,28 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`], before anything was served.
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let purpose = Purpose::Daemon { parked: options.configured.values.runs.parked.number() };
-    let starter: Starter =
-        Box::new(move || launcher::start(purpose).map(|(channel, child)| (channel, Some(child))));
+    let scope = options.sources.scope;
+    let uid = rustix::process::geteuid().as_raw();
+    let elsewhere = options.configured.values.daemon.launcher.path().map(Path::to_owned);
+    if scope.is_machine() && uid != 0 && elsewhere.is_none() {
+        return Err(ServeError::Launcher);
+    }
+    let apart = elsewhere.is_some();
+    let starter: Starter = match elsewhere {
+        None => Box::new(|| launcher::start(Purpose::Daemon).map(|(channel, child)| (channel, Some(child)))),
+        Some(path) => Box::new(move || launcher::connect(&path).map(|channel| (channel, None))),
+    };
     let passed = Passed::to_this_process()?;
     let settings = Settings {
-        uid: rustix::process::geteuid().as_raw(),
+        uid,
+        scope,
+        apart,
         pid: rustix::process::getpid().as_raw_nonzero().get(),
         hello_within: HELLO_WITHIN,
         frame_within: FRAME_WITHIN,
         home_of: paths::home_of,
     };
-    let limits = Limits::of(&options.configured.values, settings.uid);
+    let limits = Limits::of(&options.configured.values, scope);
     raise_descriptor_limit(limits.bounds.slots.total)?;
     let given = Given { passed, systemd: Systemd::of_this_process(), orders: None };
     serve_with(options, settings, limits, starter, given)
@@ -147,14 +164,15 @@ pub(crate) fn serve_with(
     starter: Starter,
     given: Given,
 ) -> Result<(), ServeError> {
-    let surroundings = Surroundings::of_this_process();
-    let ServeOptions { configured, sources, policy_directories: usual, log, set_level } = options;
+    let surroundings = Surroundings { scope: settings.scope, ..Surroundings::of_this_process() };
+    let ServeOptions { configured, sources, policy_directories: usual, log, set_level, landlock_abi } =
+        options;
     let asked = configured.values.daemon.clone();
     let named = configured.values.settled(&surroundings).daemon;
     let state = named.state_directory.path().unwrap_or(Path::new(""));
     let _lock = StateLock::take(state, surroundings.uid)?;
-    let directories = reload::directories(&usual, &configured.values, surroundings.uid);
-    let policies = PolicySet::load(&directories)?;
+    let directories = policies::directories(&usual, &configured.values, surroundings.scope);
+    let policies = policies::load(&directories, surroundings.uid)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }
@@ -168,8 +186,9 @@ pub(crate) fn serve_with(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let reload = Reload { running: configured, sources, usual, set_level };
     let result = LocalSet::new().block_on(&runtime, async {
-        let access = Access { uid: surroundings.uid, group: named.group.name() };
-        let figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        let access = Access { uid: surroundings.uid, scope: surroundings.scope, group: named.group.name() };
+        let mut figures = Figures::new().map_err(|error| EndpointError::Table(error.into()))?;
+        figures.landlock = landlock_abi;
         let door = match reload.running.values.telemetry.metrics.get() {
             Some(endpoint) => Some(Door::open(endpoint, access).await?),
             None => None,

@@ -34,7 +34,9 @@ impl ServeError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Listen(error) => of_listening(error),
-            Self::Activation(ActivationError::Other { .. } | ActivationError::Group) => USAGE,
+            Self::Activation(ActivationError::Other { .. } | ActivationError::Group) | Self::Launcher => {
+                USAGE
+            }
             Self::Activation(_) | Self::Descriptors { .. } => CONFIG,
             Self::Register(RegisterError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Register(_) => CONFIG,
@@ -70,6 +72,7 @@ impl ServeError {
             | Self::Activation(_)
             | Self::Register(_)
             | Self::Metrics(_)
+            | Self::Launcher
             | Self::Descriptors { .. } => None,
         }
     }

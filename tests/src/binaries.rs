@@ -1,6 +1,6 @@
 //! Where the binaries under test come from.
 //!
-//! `STOCKADE_BIN` and `STOCKADE_PROBE` name them; else they are built by the cargo that runs the tests, into the
+//! `STOCKADE_BIN`, `STOCKADE_LAUNCHER` and `STOCKADE_PROBE` name them; else they are built by the cargo that runs the tests, into the
 //! directory these tests were built into; without a cargo (the test binaries run alone) they are looked for there.
 
 use std::path::{Path, PathBuf};
@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::scratch::Scratch;
 
-/// Both binaries, copied to where any user can execute them.
+/// All binaries, copied to where any user can execute them.
 #[derive(Debug)]
 pub struct Binaries {
     _place: Scratch,
     /// `stockade`.
     pub stockade: PathBuf,
+    /// `stockade-launcher`.
+    pub launcher: PathBuf,
     /// `stockade-probe`.
     pub probe: PathBuf,
 }
@@ -29,28 +31,35 @@ impl Binaries {
             return binaries;
         }
         let place = Scratch::new("bin");
-        let [stockade, probe] = sources().map(|source| {
+        let [stockade, launcher, probe] = sources().map(|source| {
             let copy = place.path().join(source.file_name().unwrap());
-            std::fs::copy(source, &copy).unwrap();
+            copy_program(source, &copy);
             copy
         });
-        let binaries = Arc::new(Self { _place: place, stockade, probe });
+        let binaries = Arc::new(Self { _place: place, stockade, launcher, probe });
         *shared = Arc::downgrade(&binaries);
         binaries
     }
 }
 
-fn sources() -> [&'static Path; 2] {
-    static FOUND: OnceLock<[PathBuf; 2]> = OnceLock::new();
+/// Copies a program by a process of its own. If we wrote the copy ourselves, whatever another test is just starting would have it
+/// open for writing too, until it executes: long enough on a busy machine for whoever executes the copy to find it busy.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+}
+
+fn sources() -> [&'static Path; 3] {
+    static FOUND: OnceLock<[PathBuf; 3]> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let named = ["STOCKADE_BIN", "STOCKADE_PROBE"].map(std::env::var_os);
-        if let [Some(stockade), Some(probe)] = named {
-            return [stockade.into(), probe.into()];
+        let named = ["STOCKADE_BIN", "STOCKADE_LAUNCHER", "STOCKADE_PROBE"].map(std::env::var_os);
+        if let [Some(stockade), Some(launcher), Some(probe)] = named {
+            return [stockade.into(), launcher.into(), probe.into()];
         }
         if let Some(cargo) = std::env::var_os("CARGO") {
             build(Path::new(&cargo));
         }
-        let [stockade, probe] = named;
+        let [stockade, launcher, probe] = named;
         let built = |name: &str| {
             let path = build_directory().join(name);
             assert!(path.exists(), "{} isn't there, and no cargo to build it", path.display());
@@ -58,10 +67,11 @@ fn sources() -> [&'static Path; 2] {
         };
         [
             stockade.map_or_else(|| built("stockade"), Into::into),
+            launcher.map_or_else(|| built("stockade-launcher"), Into::into),
             probe.map_or_else(|| built("stockade-probe"), Into::into),
         ]
     });
-    [&found[0], &found[1]]
+    [&found[0], &found[1], &found[2]]
 }
 
 /// The directory of this build's binaries (`target/TRIPLE/debug`): two above the test's own file.
@@ -88,6 +98,8 @@ fn build(cargo: &Path) {
         "--offline",
         "-p",
         "stockade",
+        "-p",
+        "stockade-worker",
         "-p",
         "stockade-probe",
     ]);

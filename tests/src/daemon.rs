@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Ground, Mode, Person, left, wait_until};
+use crate::spawner::Spawner;
+use crate::{Ended, Ground, Mode, Person, left, wait_until};
 
 /// Of what may take long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -23,10 +24,13 @@ pub struct Daemon {
     /// Its socket.
     pub socket: PathBuf,
     mounts: BTreeSet<String>,
+    /// What starts its launchers, if it doesn't itself.
+    spawner: Option<Spawner>,
 }
 
 impl Daemon {
-    /// The daemon of a mode that the tests of this process share.
+    /// The daemon of a mode that the tests of this process share: root's is as the package has it, without a privilege and
+    /// with its launcher apart.
     #[must_use]
     pub fn shared(mode: Mode) -> Arc<Self> {
         static SHARED: Mutex<Option<HashMap<Person, Weak<Daemon>>>> = Mutex::new(None);
@@ -35,7 +39,9 @@ impl Daemon {
         if let Some(daemon) = known.get(&mode.server()).and_then(Weak::upgrade) {
             return daemon;
         }
-        let daemon = Arc::new(Self::start(mode.server(), &[]));
+        let person = mode.server();
+        let daemon = if person.is_root() { Self::start_apart() } else { Self::start(person, &[]) };
+        let daemon = Arc::new(daemon);
         known.insert(mode.server(), Arc::downgrade(&daemon));
         daemon
     }
@@ -50,12 +56,29 @@ impl Daemon {
     /// Starts one on a ground that is there already.
     #[must_use]
     pub fn start_at(ground: Ground, arguments: &[&str]) -> Self {
+        Self::begin(ground, None, arguments)
+    }
+
+    /// Starts one for everybody that isn't root, with root's launchers.
+    #[must_use]
+    pub fn start_apart() -> Self {
+        let (ground, service) = (Ground::new(Person::me()), Person::service());
+        std::fs::create_dir(ground.base().join("daemon")).unwrap();
+        for own in ["daemon", "state"] {
+            service.own(&ground.base().join(own));
+        }
+        let launcher = ground.binaries.launcher.clone();
+        let spawner = Spawner::start(ground.base().join("launcher.sock"), launcher, service);
+        Self::begin(ground, Some(spawner), &[])
+    }
+
+    fn begin(ground: Ground, spawner: Option<Spawner>, arguments: &[&str]) -> Self {
         let mounts = left::mounts();
         let socket = ground.base().join("daemon/stockade.sock");
-        let mut command = serve(&ground, &socket);
+        let mut command = serve_as(&ground, &socket, spawner.as_ref());
         command.args(arguments);
         let child = Mutex::new(command.spawn().unwrap());
-        let daemon = Self { child, ground, socket, mounts };
+        let daemon = Self { child, ground, socket, mounts, spawner };
         let up = wait_until(PATIENCE, || UnixStream::connect(&daemon.socket).is_ok() || daemon.is_over());
         assert!(up && !daemon.is_over(), "the daemon doesn't serve; it said:\n{}", daemon.log());
         daemon
@@ -87,9 +110,29 @@ impl Daemon {
         assert!(up && !self.is_over(), "the next daemon doesn't serve; it said:\n{}", self.log());
     }
 
+    /// The command of another one like it, on the same socket.
+    #[must_use]
+    pub fn another(&self) -> Command {
+        serve_as(&self.ground, &self.socket, self.spawner.as_ref())
+    }
+
+    /// It and everything below it and its launchers.
+    #[must_use]
+    pub fn tree(&self) -> Vec<left::Process> {
+        // Of one that has ended, the number may be another's by now.
+        let mut tree = if self.is_over() { Vec::new() } else { left::tree(self.pid()) };
+        let launchers = self.launchers().into_iter().flat_map(left::tree);
+        let more: Vec<_> = launchers.filter(|process| !tree.contains(process)).collect();
+        tree.extend(more);
+        tree
+    }
+
     /// The process ids of the launchers that were started from its state directory and are written down.
     #[must_use]
     pub fn launchers(&self) -> Vec<u32> {
+        if let Some(spawner) = &self.spawner {
+            return spawner.launchers();
+        }
         let path = self.ground.base().join("state/launchers.json");
         let Ok(text) = std::fs::read_to_string(path) else { return Vec::new() };
         let register: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -119,6 +162,15 @@ impl Daemon {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Waits until it has heard that it's to stop.
+    pub fn is_draining(&self) -> bool {
+        let status = || Ended::of(self.ask(&self.ground, &["status", "--json"])).text();
+        wait_until(PATIENCE, || {
+            let report: serde_json::Value = serde_json::from_str(&status()).unwrap_or_default();
+            report["draining"] == true
+        })
+    }
+
     /// Waits for its end; whether it came in time.
     pub fn ends_within(&self, within: Duration) -> bool {
         wait_until(within, || self.is_over())
@@ -135,7 +187,7 @@ impl Daemon {
     /// What is left of it after its end, in words.
     fn leftovers(&self, tree: &[left::Process]) -> Vec<String> {
         let mut found = Vec::new();
-        wait_until(Duration::from_secs(2), || left::alive(tree).is_empty());
+        wait_until(PATIENCE, || left::alive(tree).is_empty());
         found.extend(left::alive(tree).iter().map(|process| format!("process {process:?}")));
         found.extend(left::mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
         let is_socket = |name: &String| Path::new(name).extension().is_some_and(|end| end == "sock");
@@ -154,6 +206,15 @@ pub fn serve(ground: &Ground, socket: &Path) -> Command {
     serve_with(ground.stockade(), ground, socket)
 }
 
+fn serve_as(ground: &Ground, socket: &Path, spawner: Option<&Spawner>) -> Command {
+    let mut command = serve(ground, socket);
+    if let Some(spawner) = spawner {
+        command.arg("--system").arg("--launcher").arg(&spawner.path);
+        Person::service().take(&mut command);
+    }
+    command
+}
+
 fn serve_with(mut command: Command, ground: &Ground, socket: &Path) -> Command {
     command.arg("serve").arg("--socket").arg(socket);
     command.arg("--state-directory").arg(ground.base().join("state"));
@@ -170,8 +231,7 @@ fn serve_with(mut command: Command, ground: &Ground, socket: &Path) -> Command {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let mut tree = left::tree(self.pid());
-        tree.extend(self.launchers().into_iter().flat_map(left::tree));
+        let tree = self.tree();
         if !self.is_over() {
             self.signal(Signal::TERM);
         }

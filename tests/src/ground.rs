@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::Person;
-use crate::binaries::Binaries;
+use crate::binaries::{Binaries, copy_program};
 use crate::scratch::Scratch;
 
 /// The `PATH` of everything tests start.
@@ -116,11 +116,30 @@ impl Ground {
         path
     }
 
+    /// Writes a program into the workspace, which may be executed at once.
+    pub fn put_program(&self, name: &str, text: &str) {
+        let written = self.put(&format!("{name}.written"), text);
+        let path = self.work().join(name);
+        std::fs::set_permissions(&written, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        copy_program(&written, &path);
+        std::fs::remove_file(written).unwrap();
+        self.person.own(&path);
+    }
+
+    /// Copies `stockade` into the workspace; its path.
+    #[must_use]
+    pub fn put_stockade(&self) -> PathBuf {
+        let path = self.work().join("stockade");
+        copy_program(&self.binaries.stockade, &path);
+        self.person.own(&path);
+        path
+    }
+
     /// Copies the probe into the workspace; its path.
     #[must_use]
     pub fn put_probe(&self) -> PathBuf {
         let path = self.work().join("probe");
-        std::fs::copy(&self.binaries.probe, &path).unwrap();
+        copy_program(&self.binaries.probe, &path);
         self.person.own(&path);
         path
     }

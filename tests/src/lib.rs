@@ -21,6 +21,7 @@ pub mod person;
 pub mod proxy;
 pub mod scratch;
 pub mod setting;
+pub mod spawner;
 pub mod untested;
 pub mod wire;
 

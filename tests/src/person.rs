@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// The unprivileged user's id. No entry in the password file: a machine's user could own something that matters.
 const USER: u32 = 54_321;
+/// The id of the user that a machine's daemon runs as, where it isn't root.
+const SERVICE: u32 = 54_320;
 /// Its group, which must have a name: a daemon's socket is given to a named group.
 const GROUP: u32 = 100;
 
@@ -30,6 +32,12 @@ impl Person {
     pub fn user() -> Self {
         let me = Self::me();
         if me.is_root() { Self { uid: USER, gid: GROUP } } else { me }
+    }
+
+    /// Whom the package has its daemon run as; in a group that it may give its socket to.
+    #[must_use]
+    pub fn service() -> Self {
+        Self { uid: SERVICE, gid: GROUP }
     }
 
     /// Whether it's root.

@@ -16,7 +16,7 @@ use crate::{Daemon, Ground, wait_until};
 /// More than a `Hello`, so whoever has sent so many bytes has asked for something.
 const ASKED: usize = 60;
 /// Of what may take long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A socket before a daemon's. Nobody can come through any more when it's dropped.
 #[derive(Debug)]

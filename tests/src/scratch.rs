@@ -1,5 +1,6 @@
 //! A directory that is gone when it's dropped.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,9 +16,16 @@ impl Scratch {
     #[must_use]
     pub fn new(word: &str) -> Self {
         let above = std::env::var_os("STOCKADE_TEST_TMP").map_or_else(|| PathBuf::from("/tmp"), Into::into);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = above.join(format!("stockade-test-{}-{word}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
+        let path = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = above.join(format!("stockade-test-{}-{word}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => break path,
+                // A process of our number was killed once before it could tidy up.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        };
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         Self(path)
     }

@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::{Daemon, Ground, Mode};
+use crate::{Daemon, Ground, Mode, wait_until};
 
 /// How long any command of the suite may take, unless it says otherwise.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -144,8 +144,8 @@ pub struct Started {
     pub child: Child,
     began: Instant,
     patience: Duration,
-    stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
+    stdout: Collected,
+    stderr: Collected,
     title: String,
 }
 
@@ -166,8 +166,8 @@ impl Started {
                 let _ = pipe.write_all(&bytes);
             });
         }
-        let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let stdout = Collected::of(child.stdout.take().unwrap());
+        let stderr = Collected::of(child.stderr.take().unwrap());
         Self { child, began, patience, stdout, stderr, title }
     }
 
@@ -175,6 +175,28 @@ impl Started {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until the command has said this. The client knows then that it has begun.
+    #[track_caller]
+    pub fn says(&self, word: &str) {
+        assert!(wait_until(self.patience, || self.stdout.has(word)), "{}: no {word:?}", self.title);
+    }
+
+    /// Interrupts the client, and waits until it has taken notice: two interrupts that wait would be one.
+    pub fn interrupt(&self) {
+        const INTERRUPT: u64 = 1 << 1;
+        self.signal(rustix::process::Signal::INT);
+        let is_taken = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+            let waits =
+                |line: &str| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")).map(str::to_owned);
+            let waiting = status.lines().filter_map(waits);
+            waiting
+                .map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap())
+                .all(|mask| mask & INTERRUPT == 0)
+        };
+        assert!(wait_until(self.patience, is_taken), "{} takes no notice", self.title);
     }
 
     /// Waits for its end.
@@ -193,18 +215,48 @@ impl Started {
             std::thread::sleep(Duration::from_millis(1));
         };
         let (at, took) = (Instant::now(), self.began.elapsed());
-        let stdout = self.stdout.join().unwrap();
-        let stderr = self.stderr.join().unwrap();
+        let (stdout, stderr) = (self.stdout.whole(), self.stderr.whole());
         Ended { code: status.code(), signal: status.signal(), stdout, stderr, took, at, title: self.title }
     }
 }
 
-fn collect(mut pipe: impl std::io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        pipe.by_ref().read_to_end(&mut bytes).unwrap();
-        bytes
-    })
+/// What comes out of a pipe.
+#[derive(Debug)]
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Collected {
+    fn of(mut pipe: impl std::io::Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&bytes);
+        let thread = std::thread::spawn(move || {
+            let mut piece = vec![0; 64 * 1024];
+            loop {
+                let read = match pipe.read(&mut piece) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    read => read.unwrap(),
+                };
+                if read == 0 {
+                    return;
+                }
+                into.lock().unwrap().extend_from_slice(&piece[..read]);
+            }
+        });
+        Self { bytes, thread }
+    }
+
+    /// Whether this has come by now.
+    fn has(&self, word: &str) -> bool {
+        self.bytes.lock().unwrap().windows(word.len()).any(|window| window == word.as_bytes())
+    }
+
+    /// Everything, once the pipe has ended.
+    fn whole(self) -> Vec<u8> {
+        self.thread.join().unwrap();
+        std::mem::take(&mut *self.bytes.lock().unwrap())
+    }
 }
 
 /// A command that has ended.

@@ -17,7 +17,7 @@ use stockade_wire::frames::FrameBuffer;
 use crate::{Daemon, Ground, Person};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came, or that nothing will.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,8 +6,11 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use stockade_tests::setting::marker;
+use stockade_tests::setting::{Started, marker};
 use stockade_tests::{Daemon, Ended, Ground, Mode, Person, Setting, left, wait_until};
+
+/// Of what must come, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a detached run; its id.
 fn detached(setting: &Setting, line: &str) -> String {
@@ -28,9 +31,9 @@ fn detached_run_goes_on_and_its_output_can_be_read_later() {
         let setting = Setting::new(mode);
         let id = detached(&setting, "echo one; sleep 1; echo two > made; echo two; exit 3");
         let made = setting.ground.work().join("made");
-        assert!(wait_until(Duration::from_secs(20), || made.exists()), "{mode:?}");
+        assert!(wait_until(PATIENCE, || made.exists()), "{mode:?}");
         assert!(
-            wait_until(Duration::from_secs(5), || ask(&setting, &["logs", &id]).text() == "one\ntwo"),
+            wait_until(PATIENCE, || ask(&setting, &["logs", &id]).text() == "one\ntwo"),
             "{}",
             ask(&setting, &["logs", &id]).story()
         );
@@ -56,9 +59,9 @@ fn runs_are_listed_while_they_last_and_killed_by_id() {
         let listed = ask(&setting, &["ps"]);
         listed.expect_code(0);
         assert!(listed.text().contains(&id), "{}", listed.story());
-        assert!(wait_until(Duration::from_secs(5), || !left::with_word(&word).is_empty()));
+        assert!(wait_until(PATIENCE, || !left::with_word(&word).is_empty()));
         ask(&setting, &["kill", &id]).expect_code(0);
-        let gone = wait_until(Duration::from_secs(2), || left::with_word(&word).is_empty());
+        let gone = wait_until(PATIENCE, || left::with_word(&word).is_empty());
         assert!(gone, "{mode:?}: {:?}", left::with_word(&word));
     }
 }
@@ -113,7 +116,7 @@ fn status_tells_plan_and_slots() {
 fn second_daemon_on_the_same_socket_is_refused_and_told_the_pid() {
     for mode in Mode::daemons_here() {
         let daemon = Daemon::shared(mode);
-        let ended = Ended::of(stockade_tests::daemon::serve(&daemon.ground, &daemon.socket));
+        let ended = Ended::of(daemon.another());
         assert_ne!(ended.code, Some(0), "{}", ended.story());
         assert!(ended.errors().contains(&daemon.pid().to_string()), "{}", ended.story());
     }
@@ -151,39 +154,36 @@ fn terminated_daemon_refuses_new_runs_and_lets_the_running_one_end() {
     let ground = Ground::new(person);
     let words = ["run", "--policy", "default"];
     let mut command = daemon.ask(&ground, &words);
-    command.args(["--", "bash", "-c", "sleep 2; echo whole"]);
-    let running = stockade_tests::setting::Started::of(
-        command,
-        None,
-        Duration::from_secs(30),
-        "a run that is going on",
-    );
-    std::thread::sleep(Duration::from_millis(700));
+    command.args(["--", "bash", "-c", ": > up; until [ -e go ]; do sleep 0.02; done; echo whole"]);
+    let running = Started::of(command, None, PATIENCE, "a run that is going on");
+    assert!(wait_until(PATIENCE, || ground.work().join("up").exists()));
     daemon.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(300));
+    assert!(daemon.is_draining(), "{}", daemon.log());
     let mut late = daemon.ask(&ground, &words);
     late.args(["--", "true"]);
     Ended::of(late).expect_code(125);
+    ground.put("go", "");
     running.finish().expect_code(0).expect_text("whole");
-    assert!(daemon.ends_within(Duration::from_secs(10)), "{}", daemon.log());
+    assert!(daemon.ends_within(PATIENCE), "{}", daemon.log());
 }
 
 #[test]
 fn second_termination_ends_the_daemon_and_its_runs_at_once() {
     let person = Mode::a_daemon().server();
-    let daemon = Daemon::start(person, &[]);
+    let daemon = Daemon::start(person, &["--grace", "1h"]);
     let ground = Ground::new(person);
     let word = marker("second-term");
     let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
-    command.args(["--", "bash", "-c", &format!("sleep 40; echo {word}")]);
-    let running = stockade_tests::setting::Started::of(command, None, Duration::from_secs(30), "a long run");
-    assert!(wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1));
+    command.args(["--", "bash", "-c", &format!("sleep 300; echo {word}")]);
+    let running = Started::of(command, None, 2 * PATIENCE, "a long run");
+    assert!(wait_until(PATIENCE, || left::with_word(&word).len() > 1));
     daemon.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(300));
+    // Two signals that wait would be one.
+    assert!(daemon.is_draining(), "{}", daemon.log());
     daemon.signal(Signal::TERM);
-    assert!(daemon.ends_within(Duration::from_secs(5)), "{}", daemon.log());
+    assert!(daemon.ends_within(PATIENCE), "{}", daemon.log());
     running.finish().expect_code(125);
-    assert!(wait_until(Duration::from_secs(1), || left::with_word(&word).is_empty()));
+    assert!(wait_until(PATIENCE, || left::with_word(&word).is_empty()));
 }
 
 /// Runs die with the launcher, not with the supervisor: what remains is the launcher's to keep for the next one. Here none
@@ -196,14 +196,14 @@ fn killed_daemon_leaves_its_runs_to_the_next_and_nothing_if_none_comes() {
     let word = marker("daemon-killed");
     let mut command = daemon.ask(&ground, &["run", "--policy", "build"]);
     command.args(["--", "bash", "-c", &format!("sleep 300; echo {word}")]);
-    let running = stockade_tests::setting::Started::of(command, None, Duration::from_secs(90), "a long run");
-    assert!(wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1));
+    let running = Started::of(command, None, 2 * PATIENCE, "a long run");
+    assert!(wait_until(PATIENCE, || left::with_word(&word).len() > 1));
     let tool = || left::with_word(&word).into_iter().filter(|process| process.command.starts_with("bash"));
     daemon.kill();
     std::thread::sleep(Duration::from_secs(10));
     assert!(tool().next().is_some(), "it died with the daemon");
     running.finish().expect_code(125);
-    assert!(wait_until(Duration::from_secs(60), || tool().next().is_none()), "nobody needs it any more");
+    assert!(wait_until(2 * PATIENCE, || tool().next().is_none()), "nobody needs it any more");
     Daemon::start_again(&daemon, &[]);
 }
 
@@ -216,17 +216,17 @@ fn killed_launcher_ends_its_runs_as_lost_and_is_replaced() {
     let run = |line: &str| {
         let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
         command.args(["--", "bash", "-c", line]);
-        stockade_tests::setting::Started::of(command, None, Duration::from_secs(30), "a run")
+        Started::of(command, None, PATIENCE, "a run")
     };
     let running = run(&format!("sleep 40; echo {word}"));
-    assert!(wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1));
+    assert!(wait_until(PATIENCE, || left::with_word(&word).len() > 1));
     let status = Ended::of(daemon.ask(&ground, &["status", "--json"]));
     let report: serde_json::Value = serde_json::from_str(&status.text()).unwrap();
     let launcher = i32::try_from(report["launcher_pid"].as_u64().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(launcher).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     running.finish().expect_code(125);
-    assert!(wait_until(Duration::from_secs(1), || left::with_word(&word).is_empty()));
+    assert!(wait_until(PATIENCE, || left::with_word(&word).is_empty()));
     run("echo again").finish().expect_code(0).expect_text("again");
 }
 
@@ -241,18 +241,17 @@ fn a_log_that_nobody_reads_stops_nobody() {
     writer.write_all(&vec![b'x'; room]).unwrap();
     let mut command = stockade_tests::daemon::serve(&ground, &socket);
     let mut daemon = command.env("STOCKADE_LOG", "debug").stderr(writer).spawn().unwrap();
-    let patience = Duration::from_secs(20);
-    let up = wait_until(patience, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let up = wait_until(PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     let mut ends = Vec::new();
     for number in 0..3 {
         let mut command = ground.stockade();
         command.args(["run", "--policy", "default", "--socket"]).arg(&socket);
         command.args(["--", "echo", &number.to_string()]);
-        ends.push(stockade_tests::setting::Started::of(command, None, patience, "a run").finish());
+        ends.push(Started::of(command, None, PATIENCE, "a run").finish());
     }
     let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    let ended = wait_until(patience, || daemon.try_wait().unwrap().is_some());
+    let ended = wait_until(PATIENCE, || daemon.try_wait().unwrap().is_some());
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert!(up, "it doesn't serve");
@@ -278,12 +277,12 @@ fn reload_with_a_bad_policy_keeps_the_old_set() {
     std::fs::write(&good, "name = \"test-new\"\ndescription = \"new\"\nextends = \"default\"\n").unwrap();
     person.own_all(&daemon.ground.policies());
     daemon.signal(Signal::HUP);
-    assert!(wait_until(Duration::from_secs(5), || daemon.log().contains("test-bad")), "{}", daemon.log());
+    assert!(wait_until(PATIENCE, || daemon.log().contains("test-bad")), "{}", daemon.log());
     run("test-second").expect_code(0);
     run("test-new").expect_code(125);
     std::fs::remove_file(&bad).unwrap();
     daemon.signal(Signal::HUP);
-    assert!(wait_until(Duration::from_secs(5), || run("test-new").code == Some(0)), "{}", daemon.log());
+    assert!(wait_until(PATIENCE, || run("test-new").code == Some(0)), "{}", daemon.log());
 }
 
 #[test]
@@ -291,9 +290,7 @@ fn run_cannot_become_a_client_of_its_own_daemon() {
     for mode in Mode::daemons_here() {
         let setting = Setting::new(mode);
         let daemon = setting.daemon.as_ref().unwrap();
-        let copy = setting.ground.work().join("stockade");
-        std::fs::copy(&setting.ground.binaries.stockade, &copy).unwrap();
-        setting.ground.person.own(&copy);
+        let _ = setting.ground.put_stockade();
         let socket = daemon.socket.to_str().unwrap();
         let words = ["./stockade", "run", "--socket", socket, "--", "echo", "inner"];
         let ended = setting.run("default").words(words).finish();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use stockade_tests::{Daemon, Ended, Ground, Person, daemon, not_tested, program, wait_until};
 
 /// Of what may take long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is answered to a scrape.
 fn scraped(mut socket: impl std::io::Read + std::io::Write) -> String {
@@ -68,6 +68,28 @@ fn a_real_scrape_counts_a_real_run_and_promtool_finds_nothing_wrong() {
             "{text}"
         );
         promtool(&["check", "metrics"], &text);
+    }
+}
+
+/// The three levels' own policies, and whether one of them can be run is what the figure says.
+#[test]
+fn a_level_is_told_to_be_supported_where_its_policy_runs_and_not_where_it_is_refused() {
+    for person in people() {
+        let ground = Ground::new(person);
+        let socket = ground.base().join("daemon/metrics.sock");
+        let place = format!("unix:{}", socket.display());
+        let daemon = Daemon::start_at(ground, &["--metrics", &place]);
+        let text = scraped(UnixStream::connect(&socket).unwrap());
+        for level in ["strict", "moderate", "minimal"] {
+            let mut command = daemon.ask(&daemon.ground, &["run", "--policy", level]);
+            command.args(["--", "true"]).current_dir(daemon.ground.work());
+            let supported = u8::from(Ended::of(command).code == Some(0));
+            let series = format!("stockade_level_supported{{level=\"{level}\"}} {supported}\n");
+            assert!(text.contains(&series), "{series}{text}");
+        }
+        let abi = text.lines().find_map(|line| line.strip_prefix("stockade_landlock_abi ")).unwrap();
+        let minimal = text.contains("stockade_level_supported{level=\"minimal\"} 1\n");
+        assert_eq!(abi.parse::<u32>().unwrap() >= 6, minimal, "{text}");
     }
 }
 

@@ -482,14 +482,14 @@ fn server_and_client_talk_over_loopback_of_their_own() {
 fn what_wants_the_network_fails_at_once_and_says_so() {
     for setting in Setting::each() {
         for line in [
-            "python3 -c \"import urllib.request as u; u.urlopen('http://example.com/', timeout=20)\"",
+            "python3 -c \"import urllib.request as u; u.urlopen('http://example.com/', timeout=300)\"",
             "git ls-remote https://example.com/x.git",
-            "curl -sS --max-time 20 http://example.com/",
+            "curl -sS --max-time 300 http://example.com/",
             "exec 3<>/dev/tcp/192.0.2.1/80",
         ] {
             let ended = setting.bash("default", line);
-            assert_ne!(ended.code, Some(0), "{line}: {}", ended.story());
-            assert!(ended.took < Duration::from_secs(15), "{line}: {}", ended.story());
+            // By itself, and not by the end of its time.
+            assert!(!matches!(ended.code, Some(0 | 124)), "{line}: {}", ended.story());
             assert!(!ended.errors().is_empty(), "{line}: {}", ended.story());
         }
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use stockade_tests::setting::marker;
-use stockade_tests::{Ended, Setting, left, wait_until};
+use stockade_tests::{Ended, Person, Setting, left, wait_until};
+
+/// Of what must come, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn exit_status_of_every_kind_is_passed_on() {
@@ -62,8 +65,7 @@ fn directory_as_program_is_126() {
 #[test]
 fn script_in_the_workspace_with_a_shebang_runs() {
     for setting in Setting::each() {
-        let path = setting.ground.put("script", "#!/bin/sh\necho \"ran $1\"\n");
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        setting.ground.put_program("script", "#!/bin/sh\necho \"ran $1\"\n");
         setting.run("default").words(["./script", "it"]).finish().expect_code(0).expect_text("ran it");
     }
 }
@@ -151,12 +153,47 @@ fn files_written_in_the_workspace_belong_to_the_caller() {
     }
 }
 
+/// A project that a group shares, as on many machines.
+#[test]
+fn what_is_a_foreign_groups_in_the_workspace_is_the_owners_to_write_and_to_nobody_else() {
+    use std::os::unix::fs::MetadataExt as _;
+    const FOREIGN: u32 = 60_123;
+    if !Person::me().is_root() {
+        stockade_tests::not_tested("a workspace of a foreign group", "giving a file away needs root");
+        return;
+    }
+    for setting in Setting::each() {
+        let ground = &setting.ground;
+        let (folder, file) = (ground.put("folder/inner", ""), ground.put("file", "old\n"));
+        let (theirs, hidden) = (ground.put("theirs", "secret\n"), ground.put("hidden", "secret\n"));
+        for path in [&ground.work(), folder.parent().unwrap(), &file] {
+            std::os::unix::fs::chown(path, None, Some(FOREIGN)).unwrap();
+        }
+        // What only the group may read, and what somebody else of it has.
+        for (path, owner) in [(&theirs, Some(60_124)), (&hidden, None)] {
+            std::os::unix::fs::chown(path, owner, Some(FOREIGN)).unwrap();
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(&theirs, mode(0o660)).unwrap();
+        std::fs::set_permissions(&hidden, mode(0o060)).unwrap();
+        let lines =
+            "echo new > file && echo made > folder/made && mv folder/inner moved && rm moved || exit 9
+            cat theirs || cat hidden || chgrp {FOREIGN} folder/made || exit 7";
+        let ended = setting.bash("default", &lines.replace("{FOREIGN}", &FOREIGN.to_string()));
+        // Root outside may do all of that; its runs are nobody of any other group.
+        ended.expect_code(7);
+        assert!(!ended.text().contains("secret"), "{}", ended.story());
+        let made = std::fs::metadata(ground.work().join("folder/made")).unwrap();
+        assert_eq!((made.uid(), made.gid()), (ground.person.uid, ground.person.gid), "{:?}", setting.mode);
+        assert_eq!(std::fs::metadata(&file).unwrap().gid(), FOREIGN);
+    }
+}
+
 #[test]
 fn wall_time_of_the_policy_ends_the_run_with_124() {
     for setting in Setting::each() {
         let ended = setting.run("test-second").words(["sleep", "30"]).finish();
         ended.expect_code(124).expect_errors(&["time", "1"]);
-        assert!(ended.took < Duration::from_secs(5), "{}", ended.story());
     }
 }
 
@@ -164,8 +201,7 @@ fn wall_time_of_the_policy_ends_the_run_with_124() {
 fn timeout_option_ends_the_run_with_124() {
     for setting in Setting::each() {
         let ended = setting.run("default").option(&["--timeout", "500ms"]).words(["sleep", "30"]).finish();
-        ended.expect_code(124).expect_errors(&["time"]);
-        assert!(ended.took < Duration::from_secs(5), "{}", ended.story());
+        ended.expect_code(124).expect_errors(&["time", "500"]);
     }
 }
 
@@ -181,11 +217,17 @@ fn timeout_option_that_would_widen_is_refused_with_125() {
 
 #[test]
 fn idle_time_ends_a_silent_run_and_not_a_talking_one() {
-    for setting in Setting::each() {
-        let ended = setting.run("test-idle").words(["sleep", "20"]).finish();
-        ended.expect_code(124).expect_errors(&["idle"]);
-        let talking = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.6; done";
-        setting.bash("test-idle", talking).expect_code(0);
+    // All at once: it takes its time.
+    let talking = "for i in {1..21}; do echo $i; sleep 0.2; done";
+    let settings: Vec<_> = Setting::each().collect();
+    let start = |setting: &Setting| {
+        let run = |words: &[&str]| setting.run("test-idle").words(words).start();
+        (run(&["sleep", "50"]), run(&["bash", "-c", talking]))
+    };
+    let started: Vec<_> = settings.iter().map(start).collect();
+    for (silent, talking) in started {
+        silent.finish().expect_code(124).expect_errors(&["idle"]);
+        talking.finish().expect_code(0);
     }
 }
 
@@ -193,8 +235,7 @@ fn idle_time_ends_a_silent_run_and_not_a_talking_one() {
 fn processor_time_ends_a_spinning_run_with_124() {
     for setting in Setting::each() {
         let ended = setting.bash("test-cpu", "while :; do :; done");
-        ended.expect_code(124);
-        assert!(ended.took < Duration::from_secs(20), "{}", ended.story());
+        ended.expect_code(124).expect_errors(&["of processor time"]);
     }
 }
 
@@ -237,10 +278,10 @@ fn output_over_the_limit_ends_a_run_that_has_ended_by_itself_too() {
 #[test]
 fn interrupt_reaches_the_command_which_may_handle_it() {
     for setting in Setting::each() {
-        let line = "trap 'echo caught; exit 5' INT; echo ready; for i in $(seq 200); do sleep 0.1; done";
+        let line = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done";
         let started = setting.run("default").words(["bash", "-c", line]).start();
-        std::thread::sleep(Duration::from_millis(800));
-        started.signal(Signal::INT);
+        started.says("ready");
+        started.interrupt();
         let ended = started.finish();
         ended.expect_code(5);
         assert!(ended.text().contains("caught"), "{}", ended.story());
@@ -251,16 +292,15 @@ fn interrupt_reaches_the_command_which_may_handle_it() {
 fn second_interrupt_cancels_a_command_that_ignores_the_first() {
     for setting in Setting::each() {
         let word = marker("stubborn");
-        let line = format!("trap '' INT TERM; for i in $(seq 600); do sleep 0.1; done # {word}");
+        let line = format!("trap '' INT TERM; echo ready; while :; do sleep 0.1; done # {word}");
         let started = setting.run("default").words(["bash", "-c", &line]).start();
-        std::thread::sleep(Duration::from_millis(800));
-        started.signal(Signal::INT);
-        std::thread::sleep(Duration::from_millis(200));
-        started.signal(Signal::INT);
+        started.says("ready");
+        for _ in 0..2 {
+            started.interrupt();
+        }
         let ended = started.finish();
-        assert!(ended.took < Duration::from_secs(20), "{}", ended.story());
         assert!(matches!(ended.code, Some(125 | 130)), "{}", ended.story());
-        assert!(wait_until(Duration::from_millis(500), || left::with_word(&word).is_empty()));
+        assert!(wait_until(PATIENCE, || left::with_word(&word).is_empty()));
     }
 }
 
@@ -268,16 +308,17 @@ fn second_interrupt_cancels_a_command_that_ignores_the_first() {
 fn run_ends_at_its_time_limit_though_the_command_line_is_stopped() {
     for setting in Setting::each().filter(|setting| !setting.mode.has_daemon()) {
         let word = marker("stopped");
-        let run = setting.run("default").option(&["--timeout", "700ms"]);
+        // Long enough for us to stop the client before.
+        let run = setting.run("default").option(&["--timeout", "5s"]);
         let line = format!("echo > up; setsid sleep 50 & sleep 50; echo {word}");
         let started = run.words(["bash", "-c", &line]).start();
         let up = setting.ground.work().join("up");
-        assert!(wait_until(Duration::from_secs(10), || up.exists()), "{:?}", setting.mode);
+        assert!(wait_until(PATIENCE, || up.exists()), "{:?}", setting.mode);
         started.signal(Signal::STOP);
         let inside = || left::with_word(&word).len() > 1;
         assert!(inside(), "{:?}: it ended before it was stopped", setting.mode);
         // What has the word is then the command line alone.
-        let gone = wait_until(Duration::from_secs(10), || !inside());
+        let gone = wait_until(PATIENCE, || !inside());
         assert!(gone, "{:?}: {:?}", setting.mode, left::with_word(&word));
         started.signal(Signal::CONT);
         started.finish().expect_code(124).expect_errors(&["time limit"]);
@@ -290,11 +331,11 @@ fn killed_client_takes_its_run_with_it() {
         let word = marker("orphan");
         let mut started =
             setting.run("default").words(["bash", "-c", &format!("sleep 50; echo {word}")]).start();
-        let up = wait_until(Duration::from_secs(10), || left::with_word(&word).len() > 1);
+        let up = wait_until(PATIENCE, || left::with_word(&word).len() > 1);
         assert!(up, "{:?}: {:?}", setting.mode, left::with_word(&word));
         started.child.kill().unwrap();
         started.child.wait().unwrap();
-        let gone = wait_until(Duration::from_secs(2), || left::with_word(&word).is_empty());
+        let gone = wait_until(PATIENCE, || left::with_word(&word).is_empty());
         assert!(gone, "{:?}: {:?}", setting.mode, left::with_word(&word));
     }
 }
@@ -386,9 +427,7 @@ fn home_as_workspace_is_the_real_home() {
 #[test]
 fn sandbox_within_a_sandbox_works_at_minimal_and_else_says_so() {
     for setting in Setting::each() {
-        let copy = setting.ground.work().join("stockade");
-        std::fs::copy(&setting.ground.binaries.stockade, &copy).unwrap();
-        setting.ground.person.own(&copy);
+        let _ = setting.ground.put_stockade();
         let words = ["./stockade", "run", "--embedded", "--", "echo", "inner"];
         let ended = setting.run("default").words(words).finish();
         ended.expect_code(125).expect_errors(&["minimal"]);

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use stockade_tests::{Ended, Ground, Mode, Person, not_tested, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A ground with a directory for the socket, as the daemon would make it.
 struct Place {
@@ -465,7 +465,11 @@ fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("systemd")
 }
 
+/// The supervisors', and those of their launchers.
 const SERVICES: [&str; 2] = ["stockade.service", "user/stockade.service"];
+const LAUNCHERS: [&str; 2] = ["stockade-launcher@.service", "user/stockade-launcher@.service"];
+const SYSTEM: [&str; 4] =
+    ["stockade.socket", "stockade.service", "stockade-launcher.socket", "stockade-launcher@.service"];
 
 /// A unit's settings: its lines without comments.
 fn settings(unit: &str) -> Vec<(String, String)> {
@@ -487,16 +491,16 @@ fn units_are_what_systemd_expects() {
     let ground = Ground::new(Person::me());
     let folder = ground.base().join("units");
     std::fs::create_dir(&folder).unwrap();
-    for unit in ["stockade.socket", "stockade.service"] {
+    for unit in SYSTEM {
         let text = std::fs::read_to_string(units().join(unit)).unwrap();
-        let program = ground.binaries.stockade.to_str().unwrap();
+        let (program, launcher) =
+            (ground.binaries.stockade.to_str().unwrap(), ground.binaries.launcher.to_str().unwrap());
         let text = text.replace("/usr/bin/stockade", program);
+        let text = text.replace("/usr/lib/stockade/stockade-launcher", launcher);
         std::fs::write(folder.join(unit), text).unwrap();
     }
     let mut command = ground.command("systemd-analyze");
-    command
-        .args(["verify", "--man=no"])
-        .args(["stockade.socket", "stockade.service"].map(|unit| folder.join(unit)));
+    command.args(["verify", "--man=no"]).args(SYSTEM.map(|unit| folder.join(unit)));
     let ended = Ended::of(command);
     let complaints = ended.errors();
     // Of other units, and of what came with 254: before it we move to our leaf ourselves.
@@ -509,7 +513,7 @@ fn units_are_what_systemd_expects() {
 
 /// A descriptor of a client can't be bound from another mount namespace, and what filters a run would be inherited.
 #[test]
-fn units_give_neither_a_mount_namespace_nor_what_runs_would_break_on() {
+fn launchers_have_neither_a_mount_namespace_nor_what_runs_would_break_on() {
     const FORBIDDEN: [&str; 40] = [
         "PrivateTmp",
         "PrivateDevices",
@@ -552,11 +556,58 @@ fn units_give_neither_a_mount_namespace_nor_what_runs_would_break_on() {
         "IPAddressDeny",
         "OOMScoreAdjust",
     ];
-    for unit in SERVICES {
+    for unit in LAUNCHERS {
         for (key, value) in settings(unit) {
             assert!(!FORBIDDEN.contains(&key.as_str()), "{unit}: {key}={value}");
         }
     }
+}
+
+/// The supervisor reads what strangers send, so it is nobody and may do nothing.
+#[test]
+fn the_supervisor_is_nobody_and_may_do_nothing() {
+    const REQUIRED: [(&str, &str); 24] = [
+        ("User", "stockade"),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("NoNewPrivileges", "yes"),
+        ("RestrictSUIDSGID", "yes"),
+        ("RestrictNamespaces", "yes"),
+        ("RestrictRealtime", "yes"),
+        ("LockPersonality", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("SystemCallArchitectures", "native"),
+        ("SystemCallFilter", "@system-service"),
+        ("SystemCallFilter", "~@privileged @resources"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("PrivateTmp", "yes"),
+        ("PrivateDevices", "yes"),
+        ("PrivateMounts", "yes"),
+        ("ProtectHostname", "yes"),
+        ("ProtectClock", "yes"),
+        ("ProtectKernelTunables", "yes"),
+        ("ProtectKernelModules", "yes"),
+        ("ProtectKernelLogs", "yes"),
+        ("ProtectControlGroups", "yes"),
+        ("IPAddressDeny", "any"),
+    ];
+    let settings = settings("stockade.service");
+    for (key, value) in REQUIRED {
+        assert!(settings.contains(&(key.to_owned(), value.to_owned())), "{key}={value}");
+    }
+    assert!(!settings.iter().any(|(key, _)| key == "Delegate"), "the runs' groups are the launchers'");
+}
+
+/// Whoever may connect to it can have anything run for anybody.
+#[test]
+fn the_launchers_socket_is_the_supervisors_alone() {
+    let system = settings("stockade-launcher.socket");
+    for expected in [("SocketUser", "stockade"), ("SocketMode", "0600"), ("Accept", "yes")] {
+        assert!(system.contains(&(expected.0.to_owned(), expected.1.to_owned())), "{expected:?}");
+    }
+    let users = settings("user/stockade-launcher.socket");
+    assert!(users.contains(&("SocketMode".to_owned(), "0600".to_owned())));
 }
 
 /// What a restart can't mend isn't restarted: the units, the page for operators and the daemon name the same.

@@ -69,7 +69,7 @@ fn directory_as_input_is_refused() {
         let ended = stockade_tests::setting::Started::of(
             command,
             None,
-            std::time::Duration::from_secs(30),
+            std::time::Duration::from_secs(90),
             "a directory on standard input",
         )
         .finish();

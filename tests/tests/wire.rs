@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stockade_protocol::Bytes;
 use stockade_protocol::ExecId;
@@ -17,7 +17,8 @@ use stockade_tests::setting::marker;
 use stockade_tests::wire::{Came, Wire, frame, hello, request, workspace};
 use stockade_tests::{Daemon, Ground, Mode, Person, left, not_tested, wait_until};
 
-const SOON: Duration = Duration::from_secs(10);
+/// Of what must come, on a busy machine too.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Does something with the shared daemon of each mode, and looks whether an honest client still gets its run.
 fn each(mut attack: impl FnMut(&Daemon, Person)) {
@@ -41,7 +42,7 @@ fn outcome(events: &[(u64, ExecEvent)]) -> Outcome {
 /// The connection must end with an error of this code.
 #[track_caller]
 fn expect_error(wire: &mut Wire, code: ProtocolErrorCode) {
-    match wire.receive(Duration::from_secs(60)) {
+    match wire.receive(SOON) {
         Came::Message(message) => match *message {
             ServerMessage::Error(error) => {
                 assert_eq!(error.code, code, "{error}");
@@ -67,14 +68,12 @@ fn expect_denied(wire: &mut Wire, reason: DenyReason) -> String {
 }
 
 #[test]
-fn length_of_four_gigabytes_is_refused_at_once() {
+fn length_of_four_gigabytes_is_refused_before_anything_comes() {
     each(|daemon, person| {
         for length in [u32::MAX, MAX_FRAME + 1] {
             let mut wire = Wire::greeted(daemon, person);
             wire.send_bytes(&length.to_le_bytes()).unwrap();
-            let began = Instant::now();
             expect_error(&mut wire, ProtocolErrorCode::TooLarge);
-            assert!(began.elapsed() < Duration::from_secs(2));
         }
     });
 }
@@ -166,16 +165,12 @@ fn frame_cut_in_the_middle_is_forgotten() {
 fn greeting_at_one_byte_a_second_is_too_slow() {
     each(|daemon, person| {
         let mut wire = Wire::connect(daemon, person);
-        let began = Instant::now();
-        for byte in frame(&hello(VERSION)) {
-            if wire.send_bytes(&[byte]).is_err() {
-                break;
-            }
-            if !matches!(wire.receive(Duration::from_secs(1)), Came::Nothing) {
-                break;
-            }
-        }
-        assert!(began.elapsed() < Duration::from_secs(15), "still served after {:?}", began.elapsed());
+        let greeting = frame(&hello(VERSION));
+        let is_refused = |byte: &u8| {
+            wire.send_bytes(&[*byte]).is_err() || wire.receive(Duration::from_secs(1)) != Came::Nothing
+        };
+        let refused = greeting.iter().position(is_refused);
+        assert!(refused.is_some_and(|at| at + 1 < greeting.len()), "refused at byte {refused:?}");
     });
 }
 
@@ -206,26 +201,23 @@ fn connections_past_the_bound_are_refused_and_the_others_live() {
             return;
         }
         let mut first = Wire::greeted(daemon, person);
-        let mut held = Vec::new();
-        for _ in 0..3000 {
-            match std::os::unix::net::UnixStream::connect(&daemon.socket) {
-                Ok(stream) => held.push(stream),
-                // Our own table of descriptors is full: that's enough of them.
-                Err(_) => break,
-            }
-        }
+        // Some of our own are for the tests beside this one.
+        let ours = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let connect = |_| std::os::unix::net::UnixStream::connect(&daemon.socket).unwrap();
+        let held: Vec<_> = (0..3000.min(ours / 2)).map(connect).collect();
         first.send(&ClientMessage::Status, &[]);
         assert!(matches!(first.message(), ServerMessage::Status(_)));
         drop(held);
         // Those that were refused or are gone free their place.
-        assert!(wait_until(Duration::from_secs(20), || left::descriptors(daemon.pid()) < 200));
+        assert!(wait_until(SOON, || left::descriptors(daemon.pid()) < 200));
     });
 }
 
 #[test]
 fn client_that_never_reads_stops_only_its_own_run() {
     for mode in Mode::daemons_here() {
-        let daemon = Daemon::shared(mode);
+        // Of its own: others would change how much memory it has.
+        let daemon = Daemon::start(mode.server(), &[]);
         let ground = Ground::new(mode.client());
         let mut deaf = Wire::greeted(&daemon, mode.client());
         let asked =
@@ -261,7 +253,7 @@ fn client_that_vanishes_takes_its_run_with_it() {
         wire.send(&ClientMessage::Exec(Box::new(asked)), &[workspace(&ground).as_fd()]);
         assert!(wait_until(SOON, || !left::with_word(&word).is_empty()));
         drop(wire);
-        assert!(wait_until(Duration::from_secs(2), || left::with_word(&word).is_empty()));
+        assert!(wait_until(SOON, || left::with_word(&word).is_empty()));
     });
 }
 
@@ -538,12 +530,13 @@ fn output_that_was_lost_is_reported_as_lost() {
     each(|daemon, person| {
         let ground = Ground::new(person);
         let mut wire = Wire::greeted(daemon, person);
-        let mut asked = request(&ground, "default", &["sh", "-c", "head -c 8000000 /dev/zero; echo tail"]);
+        let line = "head -c 8000000 /dev/zero; echo tail; : > written";
+        let mut asked = request(&ground, "default", &["sh", "-c", line]);
         asked.detach = true;
         wire.send(&ClientMessage::Exec(Box::new(asked)), &[workspace(&ground).as_fd()]);
         let exec_id = wire.accepted();
         drop(wire);
-        std::thread::sleep(Duration::from_millis(1500));
+        assert!(wait_until(SOON, || ground.work().join("written").exists()));
         let mut again = Wire::greeted(daemon, person);
         again.send(&ClientMessage::Attach { exec_id, after_seq: 0 }, &[]);
         let events = again.follow();
@@ -605,7 +598,7 @@ fn what_waits_in_one_owners_connections_is_bounded_and_another_owner_is_served()
     }
     let mut other = Wire::greeted(&daemon, Person::user());
     other.send(&ClientMessage::Status, &[]);
-    let Came::Message(message) = other.receive(Duration::from_secs(20)) else { panic!("not served") };
+    let Came::Message(message) = other.receive(SOON) else { panic!("not served") };
     assert!(matches!(*message, ServerMessage::Status(_)), "{message:?}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

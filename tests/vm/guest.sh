@@ -107,6 +107,20 @@ check_package_installs_and_enables_the_socket() {
     dpkg --verify stockade
 }
 
+# The defaults are the operator's to change, and every page and completion is where its reader looks.
+check_package_brings_configuration_pages_and_completions() {
+    local file
+    dpkg-query -W -f '${Conffiles}' stockade >/tmp/said
+    said ' /etc/stockade/stockade.toml '
+    [[ -d /etc/stockade/stockade.d ]]
+    diff /etc/stockade/stockade.toml <(stockade config default)
+    stockade config check --system
+    for file in man/man1/stockade.1.gz man/man1/stockade-config-check.1.gz man/man5/stockade.toml.5.gz \
+        bash-completion/completions/stockade zsh/vendor-completions/_stockade fish/vendor_completions.d/stockade.fish; do
+        [[ -s /usr/share/$file ]] || { echo "not there: $file"; return 1; }
+    done
+}
+
 check_units_are_what_systemd_expects() {
     local known said one
     known=$(systemctl --version | awk 'NR == 1 { print $2 }')
@@ -385,10 +399,13 @@ check_upgrade_replaces_the_daemon_and_keeps_socket_and_policies() {
     local before socket
     before=$(main_pid) socket=$(stat -c %i /run/stockade/stockade.sock)
     printf 'extends = "default"\n' >/etc/stockade/policies/mine.toml
+    printf '[runs]\nslots = 77\n' >>/etc/stockade/stockade.toml
     dpkg -i ./*.deb
     within 30 restarted "$before"
     [[ $(stat -c %i /run/stockade/stockade.sock) == "$socket" ]]
     ask ann run --policy mine -- true
+    ask root status --json | grep -e '"slots":77' >/dev/null
+    stockade config default >/etc/stockade/stockade.toml
     rm /etc/stockade/policies/mine.toml
 }
 
@@ -428,8 +445,15 @@ check_install_script_installs_and_removes() {
     usermod -a -G stockade ann
     [[ $(as ann /usr/local/bin/stockade run --socket /run/stockade/stockade.sock -- echo unpacked) == unpacked ]]
     [[ $(readlink "/proc/$(main_pid)/exe") == /usr/local/bin/stockade ]]
+    [[ -s /usr/local/share/man/man5/stockade.toml.5 && -s /usr/local/share/man/man1/stockade-run.1 ]]
+    diff /etc/stockade/stockade.toml <(/usr/local/bin/stockade config default)
+    # What an operator has written there stays, at an upgrade and at the end.
+    printf '[runs]\nslots = 77\n' >>/etc/stockade/stockade.toml
+    sh "$script" >/tmp/said
+    said 'kept: /etc/stockade/stockade.toml'
     sh "$script" --uninstall
     absent pgrep -x stockade
+    grep -q 'slots = 77' /etc/stockade/stockade.toml
     rm -rf /etc/stockade /var/lib/stockade /var/log/stockade /run/stockade
     gpasswd -d ann stockade
     groupdel stockade
@@ -440,6 +464,7 @@ check_install_script_installs_and_removes() {
     find /home/bob -not -path '*/.cache*' -not -path '*/.local/state*' | sort >/tmp/names-before
     as bob sh "$script" --user
     [[ $(as bob /home/bob/.local/bin/stockade run --embedded -- echo mine) == mine ]]
+    [[ -s /home/bob/.config/stockade/stockade.toml ]]
     as bob sh "$script" --uninstall --user
     find /home/bob -not -path '*/.cache*' -not -path '*/.local/state*' -not -type d | sort >/tmp/names-after
     diff <(grep -Fxf /tmp/names-after /tmp/names-before) /tmp/names-after

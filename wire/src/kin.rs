@@ -1,23 +1,94 @@
 //! Whether a process is one of ours, or may be a run's.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A kind of namespace by which processes are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// Of process ids.
+    Pid,
+    /// Of user ids.
+    User,
+}
+
+impl Namespace {
+    /// As `/proc` and people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::User => "user",
+        }
+    }
+}
+
 /// Whether a process is in our pid and user namespaces. A run at a level with namespaces isn't, and must neither command the
 /// launcher nor pass for it, whatever it can reach and read. What can't be looked at isn't one of ours.
 #[must_use]
 pub fn shares_namespaces(pid: i32) -> bool {
-    let of = |process: &str, kind: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-    ["pid", "user"].iter().all(|kind| {
-        let ours = of("self", kind);
-        ours.is_some() && of(&pid.to_string(), kind) == ours
-    })
+    [Namespace::Pid, Namespace::User].into_iter().all(|kind| is_in_our(kind, pid).unwrap_or(false))
+}
+
+/// Whether a process is in our namespace of this kind.
+///
+/// Only root and its own user may follow a process's links to its namespaces. Anybody else goes by what everybody may read
+/// (proc_pid_status(5), user_namespaces(7)): a process that is seen from our pid namespace and has no number but the one it
+/// has here is in it; one with our maps of user and group ids is in our user namespace, or in one in which every id is
+/// itself, which only who has all ids can make.
+///
+/// # Errors
+/// Those of reading `/proc`, of what can't be told from it, and that the process has ended.
+pub fn is_in_our(kind: Namespace, pid: i32) -> io::Result<bool> {
+    let link = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{}", kind.name()));
+    let ours = link("self")?;
+    match link(&pid.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seems_in_our(kind, pid),
+        theirs => Ok(theirs? == ours),
+    }
+}
+
+fn seems_in_our(kind: Namespace, pid: i32) -> io::Result<bool> {
+    let theirs = PathBuf::from(format!("/proc/{pid}"));
+    let ours = Path::new("/proc/self");
+    match kind {
+        Namespace::Pid if numbers(ours)? == 1 => Ok(numbers(&theirs)? == 1),
+        Namespace::Pid => {
+            Err(io::Error::other("/proc is of another pid namespace than ours, and tells too little"))
+        }
+        Namespace::User => {
+            let map = |of: &Path, name: &str| std::fs::read(of.join(name));
+            Ok(map(ours, "uid_map")? == map(&theirs, "uid_map")?
+                && map(ours, "gid_map")? == map(&theirs, "gid_map")?)
+        }
+    }
+}
+
+/// How many process ids a process has, seen from where `/proc` was mounted: one in each pid namespace from there to its own.
+fn numbers(process: &Path) -> io::Result<usize> {
+    let status = std::fs::read_to_string(process.join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let line = line.ok_or_else(|| io::Error::other("its status has no NSpid, as before kernel 4.1"))?;
+    Ok(line.split_whitespace().count())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BOTH: [Namespace; 2] = [Namespace::Pid, Namespace::User];
+
     #[test]
     fn we_are_one_of_ours_and_who_is_not_there_is_not() {
         assert!(shares_namespaces(std::process::id().cast_signed()));
         assert!(!shares_namespaces(i32::MAX));
+    }
+
+    #[test]
+    fn what_everybody_may_read_tells_the_same_of_us_and_nothing_of_who_is_not_there() {
+        for kind in BOTH {
+            assert!(seems_in_our(kind, std::process::id().cast_signed()).unwrap());
+            assert!(seems_in_our(kind, i32::MAX).is_err());
+        }
     }
 }

@@ -27,3 +27,4 @@ mod template;
 pub use launcher::{Embedded, copy_as_launcher, may_copy};
 pub use role::run_role;
 pub use signals::Dispositions;
+pub use sys::landlock_abi;

@@ -13,9 +13,8 @@ use crate::{launcher, monitor, relay, template};
 /// Every role there is.
 const ROLES: [&str; 6] = ["launcher", "template", "sweep", "relay", "monitor", "survey"];
 
-/// Runs the role of this name, if it is one: `launcher --embedded | --parked=COUNT`, `template`, `sweep`, `relay`,
-/// `monitor`. A role's
-/// channel to its parent is its file descriptor 0.
+/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`, `monitor`, `survey`. A
+/// role's channel to whoever it works for is its file descriptor 0.
 #[must_use]
 pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     // /proc/self/exe names every one of them `exe` otherwise.
@@ -24,10 +23,8 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
         let _ = rustix::thread::set_name(&title);
     }
     let embedded = arguments.iter().any(|argument| argument == "--embedded");
-    let parked =
-        arguments.iter().find_map(|argument| argument.to_str()?.strip_prefix("--parked=")?.parse().ok());
     let ended = match role {
-        "launcher" => channel().map(|channel| launcher::run(channel, embedded, parked.unwrap_or(0))),
+        "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
         "template" => channel().map(template::run),
         "sweep" => channel().map(placeholder::sweep),
         "relay" => {

@@ -435,7 +435,8 @@ fn check(answer: c_long) -> io::Result<c_long> {
 
 /// The Landlock ABI this kernel offers; 0 where it has none, or Landlock isn't switched on.
 /// (`landlock_create_ruleset(2)` with `LANDLOCK_CREATE_RULESET_VERSION`.)
-pub(crate) fn landlock_abi() -> u8 {
+#[must_use]
+pub fn landlock_abi() -> u8 {
     const VERSION: c_int = 1;
     // SAFETY: a null attribute of size 0 with the version flag asks for a number; no memory is read or written.
     let answer =

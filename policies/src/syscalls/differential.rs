@@ -3,13 +3,9 @@
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use stockade_protocol::spec::{BpfInstruction, Level, NetworkMode, NetworkSpec, Ports};
 
-use super::arguments::{Refusal, Site, Test, Variant};
-use super::interpret::{Call, Verdict, evaluate};
-use super::listing;
-use super::plan::{Filter, Plan, Request};
+use super::interpret::Verdict;
+use super::reference::Reference;
 use super::table::Arch;
-use crate::document::Syscalls;
-use crate::position::Located;
 
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const X32: u32 = 0x4000_0000;
@@ -18,95 +14,17 @@ fn network(mode: NetworkMode, connect: Ports, bind: Ports) -> NetworkSpec {
     NetworkSpec { mode, tcp_connect: connect, tcp_bind: bind }
 }
 
-/// Which calls a tool may make, as the data files say it: read here and not by the tables that the programs are of.
-struct Names {
-    profile: Vec<&'static str>,
-    init: Vec<&'static str>,
-    allow: Vec<String>,
-    deny: Vec<String>,
-}
-
-impl Names {
-    fn allows(&self, name: &str) -> bool {
-        let stated = |list: &[String]| list.iter().any(|stated| stated == name);
-        !stated(&self.deny) && (stated(&self.allow) || self.profile.contains(&name))
-    }
-}
-
-fn filter(level: Level, network: &NetworkSpec, deny: &[&str], arch: Arch) -> (Names, Filter) {
-    changed(level, network, &[], deny, arch)
-}
-
-/// The filter of a policy that allows and denies these.
-fn changed(
-    level: Level,
-    network: &NetworkSpec,
-    allow: &[&str],
-    deny: &[&str],
-    arch: Arch,
-) -> (Names, Filter) {
-    let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let located = |list: &[&str]| owned(list).into_iter().map(Located::built_in).collect();
-    let syscalls = Syscalls { allow: Some(located(allow)), deny: Some(located(deny)), ..Syscalls::default() };
-    let plan = Plan::new(&Request { level, network, syscalls: &syscalls, trusted: true }).unwrap();
-    let filter = Filter::new(&plan, Variant::of(level, network), arch).unwrap();
-    let listed = listing::of_this_crate();
-    let profile = if level == Level::Minimal { "minimal" } else { "standard" };
-    let names = Names {
-        profile: listed.named[profile].keys().copied().collect(),
-        init: listed.init.keys().copied().collect(),
-        allow: owned(allow),
-        deny: owned(deny),
-    };
-    (names, filter)
+/// The filter of a policy that denies these.
+fn filter(level: Level, network: &NetworkSpec, deny: &[&str], arch: Arch) -> Reference {
+    Reference::new(level, network, (&[], deny), arch).unwrap()
 }
 
 fn none() -> NetworkSpec {
     network(NetworkMode::None, Ports::Only(vec![]), Ports::Only(vec![]))
 }
 
-/// What a tool meets: base and delta.
-fn tool(filter: &Filter, arch: u32, number: u32, arguments: [u64; 6]) -> Verdict {
-    let call = Call { arch, number, arguments, ..Call::default() };
-    evaluate(filter.spec.base.iter().chain(&filter.spec.delta), &call)
-}
-
-fn by_name(filter: &Filter, arch: Arch, name: &str, arguments: [u64; 6]) -> Verdict {
-    tool(filter, arch.audit(), arch.number(name).unwrap(), arguments)
-}
-
-/// The rules, read plainly.
-fn reference(
-    names: &Names,
-    filter: &Filter,
-    arch: Arch,
-    number: u32,
-    arguments: [u64; 6],
-    delta: bool,
-) -> Verdict {
-    let Some(name) = arch.name(number) else { return Verdict::Errno(38) };
-    let allowed = names.allows(name) || (!delta && names.init.contains(&name));
-    if !allowed {
-        return Verdict::Errno(if super::filter::AS_OLDER_KERNEL.contains(&name) { 38 } else { 1 });
-    }
-    let low = |argument: u8| u32::try_from(arguments[usize::from(argument)] & 0xffff_ffff).unwrap();
-    let holds = |(argument, test): &(u8, Test)| match *test {
-        Test::Is(value) => low(*argument) == value,
-        Test::IsNot(value) => low(*argument) != value,
-        Test::Masked(mask, value) => low(*argument) & mask == value,
-    };
-    let matching = |refusal| {
-        filter.rules().iter().any(|rule| {
-            rule.call == name
-                && rule.refusal == refusal
-                && (delta || rule.site == Site::Base)
-                && rule.conditions.iter().all(holds)
-        })
-    };
-    if matching(Refusal::NoFamily) {
-        return Verdict::Errno(97);
-    }
-    if matching(Refusal::NotPermitted) { Verdict::Errno(1) } else { Verdict::Allow }
+fn by_name(filter: &Reference, arch: Arch, name: &str, arguments: [u64; 6]) -> Verdict {
+    filter.tool(arch.audit(), arch.number(name).unwrap(), arguments)
 }
 
 fn specs() -> Vec<(Level, NetworkSpec)> {
@@ -150,13 +68,12 @@ proptest::proptest! {
     ) {
         let (level, network) = specs().swap_remove(which);
         for arch in Arch::ALL {
-            let (names, filter) = changed(level, &network, &allow, &deny, arch);
+            let filter = Reference::new(level, &network, (&allow, &deny), arch).unwrap();
             for (number, arguments) in &calls {
-                let call = Call { arch: arch.audit(), number: *number, arguments: *arguments, ..Call::default() };
-                let base = evaluate(&filter.spec.base, &call);
-                proptest::prop_assert_eq!(base, reference(&names, &filter, arch, *number, *arguments, false));
-                let both = tool(&filter, arch.audit(), *number, *arguments);
-                let wanted = reference(&names, &filter, arch, *number, *arguments, true);
+                let base = filter.base(*number, *arguments);
+                proptest::prop_assert_eq!(base, filter.wanted(*number, *arguments, false));
+                let both = filter.tool(arch.audit(), *number, *arguments);
+                let wanted = filter.wanted(*number, *arguments, true);
                 proptest::prop_assert_eq!(both, wanted, "{} {:?}", number, arguments);
                 proptest::prop_assert!(base == Verdict::Allow || both != Verdict::Allow);
             }
@@ -168,11 +85,11 @@ proptest::proptest! {
 fn every_call_has_its_answer_whatever_its_arguments() {
     for (level, network) in specs() {
         for arch in Arch::ALL {
-            let (names, filter) = filter(level, &network, &[], arch);
+            let filter = filter(level, &network, &[], arch);
             for number in (0..1024).chain([X32, u32::MAX]) {
                 for arguments in [[0; 6], [u64::MAX; 6], [1; 6]] {
-                    let expected = reference(&names, &filter, arch, number, arguments, true);
-                    assert_eq!(tool(&filter, arch.audit(), number, arguments), expected, "{arch:?} {number}");
+                    let expected = filter.wanted(number, arguments, true);
+                    assert_eq!(filter.tool(arch.audit(), number, arguments), expected, "{arch:?} {number}");
                 }
             }
         }
@@ -181,22 +98,22 @@ fn every_call_has_its_answer_whatever_its_arguments() {
 
 #[test]
 fn x32_numbers_of_every_call_answer_enosys() {
-    let (_, filter) = filter(Level::Strict, &none(), &[], Arch::X86_64);
+    let filter = filter(Level::Strict, &none(), &[], Arch::X86_64);
     for (number, name) in Arch::X86_64.calls() {
-        let verdict = tool(&filter, Arch::X86_64.audit(), number | X32, [0; 6]);
+        let verdict = filter.tool(Arch::X86_64.audit(), number | X32, [0; 6]);
         assert_eq!(verdict, Verdict::Errno(38), "{name}");
     }
     // The x32 ABI's own numbers.
     for number in 512..548 {
-        assert_eq!(tool(&filter, Arch::X86_64.audit(), number | X32, [0; 6]), Verdict::Errno(38));
-        assert_eq!(tool(&filter, Arch::X86_64.audit(), number, [0; 6]), Verdict::Errno(38));
+        assert_eq!(filter.tool(Arch::X86_64.audit(), number | X32, [0; 6]), Verdict::Errno(38));
+        assert_eq!(filter.tool(Arch::X86_64.audit(), number, [0; 6]), Verdict::Errno(38));
     }
 }
 
 #[test]
 fn foreign_architecture_is_killed_whatever_the_number() {
     for arch in Arch::ALL {
-        let (_, filter) = filter(Level::Strict, &none(), &[], arch);
+        let filter = filter(Level::Strict, &none(), &[], arch);
         for foreign in [
             AUDIT_ARCH_I386,
             0,
@@ -204,7 +121,7 @@ fn foreign_architecture_is_killed_whatever_the_number() {
             Arch::ALL.into_iter().find(|other| *other != arch).unwrap().audit(),
         ] {
             for number in 0..500 {
-                assert_eq!(tool(&filter, foreign, number, [0; 6]), Verdict::KillProcess);
+                assert_eq!(filter.tool(foreign, number, [0; 6]), Verdict::KillProcess);
             }
         }
     }
@@ -212,7 +129,7 @@ fn foreign_architecture_is_killed_whatever_the_number() {
 
 #[test]
 fn terminal_injection_is_refused_with_any_upper_half() {
-    let (_, filter) = filter(Level::Strict, &none(), &[], Arch::X86_64);
+    let filter = filter(Level::Strict, &none(), &[], Arch::X86_64);
     for request in [0x5412u64, 0x541c] {
         for high in [0u64, 1, 0xffff_ffff] {
             let arguments = [0, request | high << 32, 0, 0, 0, 0];
@@ -227,7 +144,7 @@ fn terminal_injection_is_refused_with_any_upper_half() {
 
 #[test]
 fn namespaces_are_refused_and_threads_and_vfork_are_not() {
-    let (_, filter) = filter(Level::Strict, &none(), &[], Arch::X86_64);
+    let filter = filter(Level::Strict, &none(), &[], Arch::X86_64);
     let clone = |flags: u64| by_name(&filter, Arch::X86_64, "clone", [flags, 0, 0, 0, 0, 0]);
     for flag in [0x0002_0000u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
     {
@@ -248,7 +165,7 @@ fn namespaces_are_refused_and_threads_and_vfork_are_not() {
 
 #[test]
 fn setuid_bits_and_devices_are_refused_where_the_kernel_reads_a_mode() {
-    let (_, filter) = filter(Level::Strict, &none(), &[], Arch::X86_64);
+    let filter = filter(Level::Strict, &none(), &[], Arch::X86_64);
     let verdict = |name: &str, arguments: [u64; 6]| by_name(&filter, Arch::X86_64, name, arguments);
     let (create, temporary) = (0o100u64, 0o20_200_000u64);
     for mode in [0o4755u64, 0o2755, 0o6777] {
@@ -281,7 +198,7 @@ fn setuid_bits_and_devices_are_refused_where_the_kernel_reads_a_mode() {
 #[test]
 fn socket_families_follow_the_network() {
     let socket = |level, network: &NetworkSpec, family: u64, kind: u64, protocol: u64| {
-        let (_, filter) = filter(level, network, &[], Arch::X86_64);
+        let filter = filter(level, network, &[], Arch::X86_64);
         by_name(&filter, Arch::X86_64, "socket", [family, kind, protocol, 0, 0, 0])
     };
     let (none_there, denied) = (Verdict::Errno(97), Verdict::Errno(1));
@@ -331,8 +248,8 @@ fn fast_open_is_refused_where_ports_are_listed() {
         ("setsockopt", [0, 6, 23, 0, 0, 0]),
         ("setsockopt", [0, 6, 30, 0, 0, 0]),
     ] {
-        let (_, with) = filter(Level::Moderate, &ports, &[], Arch::X86_64);
-        let (_, without) = filter(Level::Moderate, &any, &[], Arch::X86_64);
+        let with = filter(Level::Moderate, &ports, &[], Arch::X86_64);
+        let without = filter(Level::Moderate, &any, &[], Arch::X86_64);
         assert_eq!(by_name(&with, Arch::X86_64, name, arguments), Verdict::Errno(1), "{name}");
         assert_eq!(by_name(&without, Arch::X86_64, name, arguments), Verdict::Allow, "{name}");
     }
@@ -340,21 +257,20 @@ fn fast_open_is_refused_where_ports_are_listed() {
 
 #[test]
 fn what_pid_1_needs_is_denied_to_the_tool_only() {
-    let (_, filter) = filter(Level::Strict, &none(), &["seccomp", "kill", "ptrace"], Arch::X86_64);
+    let filter = filter(Level::Strict, &none(), &["seccomp", "kill", "ptrace"], Arch::X86_64);
     for name in ["seccomp", "kill"] {
         let number = Arch::X86_64.number(name).unwrap();
-        let call = Call { arch: Arch::X86_64.audit(), number, ..Call::default() };
-        assert_eq!(evaluate(&filter.spec.base, &call), Verdict::Allow, "{name}");
+        assert_eq!(filter.base(number, [0; 6]), Verdict::Allow, "{name}");
         assert_eq!(by_name(&filter, Arch::X86_64, name, [0; 6]), Verdict::Errno(1), "{name}");
     }
     assert_eq!(by_name(&filter, Arch::X86_64, "execve", [0; 6]), Verdict::Allow);
-    let (_, plain) = self::filter(Level::Strict, &none(), &[], Arch::X86_64);
-    assert!(plain.spec.delta.is_empty(), "nothing of what pid 1 needs is withheld from a standard tool");
+    let plain = self::filter(Level::Strict, &none(), &[], Arch::X86_64);
+    assert!(plain.spec().delta.is_empty(), "nothing of what pid 1 needs is withheld from a standard tool");
 }
 
 #[test]
 fn minimal_leaves_other_processes_alone() {
-    let (_, minimal) = filter(Level::Minimal, &none(), &[], Arch::X86_64);
+    let minimal = filter(Level::Minimal, &none(), &[], Arch::X86_64);
     for (name, own, other) in [
         ("prlimit64", [0u64, 7, 0, 0, 0, 0], [1234u64, 7, 0, 0, 0, 0]),
         ("setpriority", [0, 0, 19, 0, 0, 0], [0, 1234, 19, 0, 0, 0]),
@@ -373,10 +289,10 @@ fn minimal_leaves_other_processes_alone() {
 fn programs_are_small_and_only_jump_forward() {
     for (level, network) in specs() {
         for arch in Arch::ALL {
-            let (_, filter) = filter(level, &network, &[], arch);
-            let total: usize = filter.spec.base.iter().chain(&filter.spec.delta).map(Vec::len).sum();
+            let filter = filter(level, &network, &[], arch);
+            let total: usize = filter.spec().base.iter().chain(&filter.spec().delta).map(Vec::len).sum();
             assert!(total < 1_200, "{total} instructions");
-            for program in filter.spec.base.iter().chain(&filter.spec.delta) {
+            for program in filter.spec().base.iter().chain(&filter.spec().delta) {
                 for (at, one) in program.iter().enumerate() {
                     let reach = if one.code == 5 { one.k as usize } else { usize::from(one.jt.max(one.jf)) };
                     assert!(one.code & 7 != 5 || at + 1 + reach < program.len());
@@ -411,13 +327,13 @@ fn is_always_allowed(program: &[BpfInstruction], arch: Arch, number: u32) -> boo
 fn allowed_calls_without_rules_are_allowed_by_number_alone() {
     for (level, network) in specs() {
         for arch in Arch::ALL {
-            let (names, filter) = filter(level, &network, &[], arch);
+            let filter = filter(level, &network, &[], arch);
             let always = |number| {
-                let mut programs = filter.spec.base.iter().chain(&filter.spec.delta);
+                let mut programs = filter.spec().base.iter().chain(&filter.spec().delta);
                 programs.all(|program| is_always_allowed(program, arch, number))
             };
             let mut both = [0, 0];
-            for (number, name) in arch.calls().filter(|(_, name)| names.allows(name)) {
+            for (number, name) in arch.calls().filter(|(_, name)| filter.allows(name)) {
                 let ruled = filter.rules().iter().any(|rule| rule.call == name);
                 both[usize::from(ruled)] += 1;
                 assert_eq!(always(number), !ruled, "{arch:?} {name}");

@@ -36,6 +36,11 @@ pub use table::Arch;
 #[cfg(test)]
 mod differential;
 /// The build's parser of the data files, to compare with the tables that it made.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[path = "../../build/listing.rs"]
 mod listing;
+#[cfg(any(test, feature = "fuzzing"))]
+mod reference;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use reference::Reference;

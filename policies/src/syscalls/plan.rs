@@ -203,7 +203,7 @@ impl Filter {
         Self { spec: SeccompSpec { base: vec![base], delta, rules }, arch, variant }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn rules(&self) -> Vec<super::arguments::Rule> {
         rules(self.variant)
     }

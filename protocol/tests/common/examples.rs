@@ -471,6 +471,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         ToLauncher::Hello {
             version: LAUNCH_VERSION,
             keep: Some(Keep { launcher: Token([0x5a; 32]), supervisor: Token([0xa5; 32]) }),
+            parked: 8,
         },
         ToLauncher::Again { version: LAUNCH_VERSION, token: Token([0xa5; 32]) },
         ToLauncher::Spec { number: SPEC, spec: Arc::new(spec()) },
@@ -509,6 +510,7 @@ fn from_launcher() -> Vec<FromLauncher> {
             plan: Plan::System,
             memory: MemoryMechanism::Cgroup,
             program: Program { device: 65_024, inode: 4_194_305, modified_ns: 1_700_000_000_000_000_000 },
+            replaced: false,
         },
         FromLauncher::Adopted(Box::new(Adopted {
             exec_id: RUN,

@@ -3,7 +3,6 @@
 //! They decide who may use the daemon and how much. So each must belong to root or to the daemon's user, who alone may
 //! write to it, and so must every directory on the way to it; a link leads to a file of its own directory, or nowhere.
 
-use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use stockade_policies::files::{self, FileError};
 
 use super::layers::{ConfigurationError, Configured, Mistakes, Text};
 use crate::ancestors::{self, Unsafe};
+use crate::paths::Scope;
 
 /// The file, in the configuration's directory.
 pub const FILE: &str = "stockade.toml";
@@ -26,8 +26,10 @@ pub struct Sources {
     pub directory: Option<PathBuf>,
     /// Whether somebody has named it, so that it has to be there.
     pub is_named: bool,
-    /// Whose daemon it is for.
+    /// As whom the daemon runs.
     pub uid: u32,
+    /// For whom it is.
+    pub scope: Scope,
     /// What variables and options say, over all files.
     pub over: Configured,
 }
@@ -48,7 +50,7 @@ impl Sources {
             None => Vec::new(),
         };
         let configured = self.over.over(Configured::of_texts(&texts)?);
-        configured.check(self.uid)?;
+        configured.check(self.scope)?;
         Ok(configured)
     }
 }
@@ -97,9 +99,7 @@ pub fn file(path: &Path) -> Result<Text, FileError> {
 
 /// One file's text, if nobody else can have written it.
 fn one(path: &Path, directory: &Path, uid: u32) -> Result<Text, ConfigurationError> {
-    let text = files::text(path, directory, |found: &Metadata| {
-        ancestors::belongs(found, uid).map_err(|(reason, remedy)| format!("{reason}; {remedy}"))
-    })?;
+    let text = files::text(path, directory, |found| ancestors::belongs(found, uid))?;
     ancestors::check(path, uid).map_err(|error| match error {
         Unsafe::Place { path, reason, remedy } => ConfigurationError::Unsafe { path, reason, remedy },
         Unsafe::Io { path, source } => FileError::Read { path, source }.into(),

@@ -139,6 +139,9 @@ tables! {
         /// Where the daemon keeps its lock and its state. Empty: root's daemon has /var/lib/stockade, a user's
         /// $XDG_STATE_HOME/stockade or else ~/.local/state/stockade.
         "state-directory" state_directory: Place = Place::default(), Restart, Anybodys;
+        /// The socket that starts a launcher for each connection, as stockade-launcher.socket does. Empty: the daemon
+        /// starts its launcher itself.
+        "launcher" launcher: Place = Place::default(), Restart, Anybodys;
     }
 
     /// How many runs there may be, and how long what is about them stays.

@@ -10,6 +10,7 @@ use stockade_policies::reader::{self, Known, Section};
 use stockade_policies::{Mistake, Position};
 
 use super::keys::{Configuration, Key, Whose, keys, tables};
+use crate::paths::Scope;
 
 /// A file's text.
 #[derive(Debug, Clone)]
@@ -192,13 +193,14 @@ impl Configured {
         changed.map(|(key, (old, new))| Change { key, old, new }).collect()
     }
 
-    /// Whether a daemon of this user may have all of this.
+    /// Whether a daemon of this scope may have all of this.
     ///
     /// # Errors
     /// All that it may not.
-    pub fn check(&self, uid: u32) -> Result<(), Mistakes> {
-        let foreign =
-            |key: &&Key| uid != 0 && key.whose == Whose::Roots && self.origins.contains_key(key.path);
+    pub fn check(&self, scope: Scope) -> Result<(), Mistakes> {
+        let foreign = |key: &&Key| {
+            !scope.is_machine() && key.whose == Whose::Roots && self.origins.contains_key(key.path)
+        };
         let error = |key: &Key| ConfigurationError::RootsOnly { origin: self.origin(key), key: key.path };
         let wrong: Vec<_> = keys().filter(foreign).map(error).collect();
         if wrong.is_empty() { Ok(()) } else { Err(Mistakes(wrong)) }

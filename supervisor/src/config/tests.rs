@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
+use crate::paths::Scope;
 
 /// Values that each key takes, as a file says them; the first isn't the default.
 const SAMPLES: &[(&str, &[&str])] = &[
@@ -17,6 +18,7 @@ const SAMPLES: &[(&str, &[&str])] = &[
     ("daemon.group", &["\"agents\"", "\"\""]),
     ("daemon.policies", &["[\"/a\", \"/b c\"]", "[]"]),
     ("daemon.state-directory", &["\"/var/x\"", "\"\""]),
+    ("daemon.launcher", &["\"/run/l.sock\"", "\"\""]),
     ("runs.slots", &["1", "65536", "8"]),
     ("runs.queue", &["0", "1048576"]),
     ("runs.parked", &["0", "64"]),
@@ -207,8 +209,8 @@ fn what_only_roots_daemon_has_is_refused_to_a_user() {
     for key in keys() {
         let (_, samples) = SAMPLES.iter().find(|(path, _)| *path == key.path).unwrap();
         let configured = of(&[stating([(key.path, samples[0])])]).unwrap();
-        configured.check(0).unwrap();
-        let refused = configured.check(1000).err().map(|mistakes| mistakes.to_string());
+        configured.check(Scope::Machine).unwrap();
+        let refused = configured.check(Scope::User).err().map(|mistakes| mistakes.to_string());
         assert_eq!(refused.is_some(), key.whose == Whose::Roots, "{}", key.path);
         assert!(refused.is_none_or(|error| error.contains(key.path) && error.starts_with("f:2:")));
     }
@@ -294,7 +296,8 @@ impl Ground {
     fn load(&self) -> Result<Configured, Vec<String>> {
         let uid = rustix::process::geteuid().as_raw();
         let directory = Some(self.path().to_owned());
-        let sources = Sources { directory, is_named: true, uid, over: Configured::default() };
+        let sources =
+            Sources { directory, is_named: true, uid, scope: Scope::of(uid), over: Configured::default() };
         sources.load().map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
     }
 
@@ -338,7 +341,7 @@ fn one_bad_file_means_nothing_holds_and_all_that_is_wrong_is_told() {
     ground.write("stockade.d/c.toml", "x = 1\n");
     let errors = ground.load().unwrap_err();
     assert_eq!(errors.len(), 3, "{errors:?}");
-    assert!(errors[0].ends_with("b.toml: not a regular file"), "{errors:?}");
+    assert!(errors[0].contains("b.toml: not a regular file; "), "{errors:?}");
     assert!(errors[1].contains("stockade.toml:2:9: `slots`"), "{errors:?}");
     assert!(errors[2].contains("c.toml:1:1: unknown key `x`"), "{errors:?}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use stockade_policies::amount::{SIZE_EXPECTED, Size, TIME_EXPECTED, Time};
 use stockade_policies::reader::Section;
 use stockade_policies::{Located, Mistake, quoted};
+use stockade_protocol::bounds::MAX_PARKED;
 
 use crate::metrics::Endpoint;
 use crate::traces::Collector;
@@ -21,7 +22,7 @@ pub type Slots = Count<1, 65_536>;
 /// How many requests may wait.
 pub type Queue = Count<0, 1_048_576>;
 /// How many workers may be kept ready for one user, policy and workspace: as many as the launcher keeps at all.
-pub type Parked = Count<0, 64>;
+pub type Parked = Count<0, { MAX_PARKED }>;
 
 /// A value of a key.
 pub trait Value: Sized {

@@ -65,13 +65,13 @@ impl State {
     ) -> Result<Option<OwnedFd>, String> {
         let now = self.now();
         match message {
-            FromLauncher::Hello { version, pid, plan, memory, program } => {
+            FromLauncher::Hello { version, pid, plan, memory, program, replaced } => {
                 if version == 0 || version > LAUNCH_VERSION {
                     return Err(format!("the launcher speaks version {version}, not {LAUNCH_VERSION}"));
                 }
                 tracing::info!(pid, ?plan, ?memory, "the launcher is ready");
                 if let Some(link) = self.links.get_mut(launcher) {
-                    link.introduction = Some(Introduction { plan, memory, program });
+                    link.introduction = Some(Introduction { plan, memory, program, replaced, pid });
                 }
                 self.figures.launcher_up();
                 let relay = descriptors.pop().ok_or("the launcher sent no relay")?;
@@ -204,6 +204,7 @@ impl State {
             wall_ms,
             held,
         };
+        self.figures.adopted();
         self.runs.insert(run.exec_id, run);
         self.handle(Event::Adopted(event));
     }
@@ -217,6 +218,7 @@ impl State {
         {
             run.launcher = None;
             run.is_held = false;
+            run.is_sure = false;
         }
         let now = self.now();
         self.handle(Event::LauncherDown { now, launcher, reason });

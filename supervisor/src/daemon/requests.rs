@@ -213,6 +213,7 @@ impl State {
             span: OnceCell::new(),
             launcher: None,
             is_held: false,
+            is_sure: false,
             feed,
             fed_before: None,
             streams_input,

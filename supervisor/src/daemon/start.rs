@@ -41,6 +41,7 @@ impl State {
             run.timing.hand();
             Ok(tasks)
         });
+        self.told_of_taken();
         match result {
             Ok(tasks) => self.feed_run(id, tasks),
             Err(error) => {
@@ -75,10 +76,29 @@ impl State {
                 run.launcher = self.links.current();
                 run.is_held = true;
             }
-            Ok(None) => self.dispatcher.is_not_held(id),
+            Ok(None) => self.wait_here(id),
             Err(error) => {
                 tracing::warn!(parent: run.span(), %error, "the run waits here only, and would end with us");
-                self.dispatcher.is_not_held(id);
+                self.wait_here(id);
+            }
+        }
+        self.told_of_taken();
+    }
+
+    fn wait_here(&mut self, id: ExecId) {
+        self.dispatcher.is_not_held(id);
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.is_sure = true;
+        }
+        self.ring_followers(id);
+    }
+
+    /// Launchers' channels may have taken runs: whatever becomes of us they happen, so their clients may be told.
+    pub(crate) fn told_of_taken(&mut self) {
+        for id in self.links.take_taken() {
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.is_sure = true;
+                self.ring_followers(id);
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::links::Links;
 use crate::metrics::{self, Figures};
 use crate::outbox::Outbox;
 use crate::output::Place;
+use crate::paths::Scope;
 use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
 use crate::specs::Specs;
@@ -37,6 +38,9 @@ const RECEIVED: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) uid: u32,
+    pub(crate) scope: Scope,
+    /// Whether launchers are started elsewhere, and may be another user's and see other mounts than we.
+    pub(crate) apart: bool,
     pub(crate) pid: i32,
     /// How long the opening frame may take, and any other.
     pub(crate) hello_within: Duration,
@@ -47,7 +51,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn is_user_mode(&self) -> bool {
-        self.uid != 0
+        !self.scope.is_machine()
     }
 }
 
@@ -144,7 +148,7 @@ pub(crate) struct State {
     timer: Rc<Notify>,
     stop: Rc<Notify>,
     changed: Rc<Notify>,
-    pub(super) settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) limits: Limits,
 }
 
@@ -170,7 +174,8 @@ impl State {
 
     /// As whom connections are looked at.
     pub(crate) fn viewer(&self) -> Viewer {
-        Viewer { uid: self.settings.uid, pid: self.settings.pid, launchers: self.links.pids() }
+        let Settings { uid, scope, pid, .. } = self.settings;
+        Viewer { uid, scope, pid, launchers: self.links.pids() }
     }
 
     /// Hands an event to the dispatcher and carries out what it says. Events that come up on the way wait for their

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use stockade_protocol::ExecId;
-use stockade_protocol::bounds::UNCLAIMED_MS;
 use stockade_protocol::outcome::CancelReason;
 use stockade_protocol::ring::FIRST_SEQ;
 
@@ -49,7 +48,7 @@ impl Dispatcher {
             return;
         }
         self.totals.accepted += 1;
-        self.claims.set(id, Some(now.saturating_add(UNCLAIMED_MS)));
+        self.claims.set(id, Some(now.saturating_add(self.bounds.unclaimed_ms)));
         if held {
             self.queue.push(owner, NOBODY, id);
             return;
@@ -95,6 +94,7 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
+    use stockade_protocol::bounds::UNCLAIMED_MS;
     use stockade_protocol::outcome::Outcome;
 
     use super::super::event::{Event, LauncherId};

@@ -1,6 +1,6 @@
 //! Every limit of the dispatcher, by name, with its default. Times are milliseconds.
 
-use stockade_protocol::bounds::MAX_FRAME;
+use stockade_protocol::bounds::{MAX_FRAME, UNCLAIMED_MS};
 
 use super::share::Share;
 
@@ -51,6 +51,8 @@ pub struct Bounds {
     pub runs_per_connection: usize,
     /// See [`RETENTION_SECONDS`].
     pub retention_ms: u64,
+    /// See [`UNCLAIMED_MS`].
+    pub unclaimed_ms: u64,
     /// See [`KEPT_RUNS`].
     pub kept_runs: usize,
     /// See [`KEPT_RUNS_PER_OWNER`].
@@ -71,6 +73,7 @@ impl Bounds {
             queue_bytes: Share::new(QUEUE_BYTES, MAX_FRAME as usize, many_owners),
             runs_per_connection: RUNS_PER_CONNECTION,
             retention_ms: u64::from(RETENTION_SECONDS) * 1000,
+            unclaimed_ms: UNCLAIMED_MS,
             kept_runs: KEPT_RUNS,
             kept_runs_per_owner: KEPT_RUNS_PER_OWNER,
             kept_output: KEPT_OUTPUT,

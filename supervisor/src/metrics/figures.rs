@@ -32,6 +32,8 @@ pub(crate) struct Figures {
     pub(super) born: f64,
     /// What the kernel has; it doesn't change.
     pub(super) features: Vec<(&'static str, bool)>,
+    /// The Landlock ABI that it offers, as the program that serves has asked it.
+    pub(crate) landlock: u8,
     /// Where they are told, if they are.
     pub(crate) told_at: Option<Endpoint>,
     /// What is looked at when somebody asks, by name.
@@ -56,6 +58,7 @@ pub(crate) struct Figures {
     kill: Histogram,
     input: IntCounter,
     output: IntCounter,
+    adopted: IntCounter,
     launchers: IntCounter,
     loaded: IntCounter,
     refused: IntCounter,
@@ -110,6 +113,7 @@ impl Figures {
             kill: make.histogram(&table::KILL)?,
             input: relayed.get_metric_with_label_values(&["input"])?,
             output: relayed.get_metric_with_label_values(&["output"])?,
+            adopted: make.counter(&table::ADOPTED)?,
             launchers: make.counter(&table::LAUNCHER_STARTS)?,
             loaded: reloads.get_metric_with_label_values(&["loaded"])?,
             refused: reloads.get_metric_with_label_values(&["refused"])?,
@@ -119,6 +123,7 @@ impl Figures {
             registry: make.0,
             told_at: None,
             features: features(),
+            landlock: 0,
             born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             gauges,
             totals,
@@ -158,6 +163,11 @@ impl Figures {
     /// A launcher has come up.
     pub(crate) fn launcher_up(&self) {
         self.launchers.inc();
+    }
+
+    /// A run of an earlier daemon's was taken over.
+    pub(crate) fn adopted(&self) {
+        self.adopted.inc();
     }
 
     /// The policies were read again, and taken or not.

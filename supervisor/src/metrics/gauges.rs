@@ -1,6 +1,6 @@
 //! What is looked at when somebody asks: the state as it is, and the process.
 
-use super::kernel::kernel;
+use super::kernel::{kernel, levels};
 use super::labels::{self, MECHANISMS, PLANS};
 use super::process::Process;
 use super::table::{self, Metric};
@@ -37,6 +37,7 @@ fn runs(state: &State) {
     set(state, &table::QUEUED, counts.queued);
     set(state, &table::QUEUE, state.limits.bounds.queue.total);
     set(state, &table::KNOWN, state.runs.len());
+    set(state, &table::UNCLAIMED, state.runs.values().filter(|run| run.is_unclaimed).count());
     set(state, &table::UNREAPED, counts.unreaped);
     set(state, &table::DRAINING, usize::from(counts.draining));
 }
@@ -54,6 +55,7 @@ fn daemon(state: &State) {
     set(state, &table::CONNECTIONS, state.connections.len());
     set(state, &table::CONNECTION_MEMORY, state.ledger.taken());
     set(state, &table::LAUNCHER_UP, usize::from(state.links.current().is_some()));
+    set(state, &table::OLDER, state.links.ids().into_iter().filter(|id| state.links.is_elder(*id)).count());
     set(state, &table::READY, usize::from(unready(state).is_empty()));
     let build = [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH];
     put(state, &table::BUILD, &build, 1.0);
@@ -72,6 +74,11 @@ fn daemon(state: &State) {
     }
     for (feature, there) in &state.figures.features {
         put(state, &table::FEATURES, &[feature], f64::from(*there));
+    }
+    let abi = state.figures.landlock;
+    put(state, &table::LANDLOCK, &[], f64::from(abi));
+    for (level, supported) in levels(&state.figures.features, abi, !state.settings.is_user_mode()) {
+        put(state, &table::LEVELS, &[level], f64::from(supported));
     }
 }
 

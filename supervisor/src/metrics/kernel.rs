@@ -34,6 +34,31 @@ fn features_below(root: &Path) -> Vec<(&'static str, bool)> {
     .collect()
 }
 
+/// The Landlock ABI that the shipped policies `moderate` (it names ports) and `minimal` (signals) need.
+const MODERATE_ABI: u8 = 4;
+const MINIMAL_ABI: u8 = 6;
+
+/// Each level, and whether its shipped policy has what it needs here; one that depends on what no file tells of is left
+/// out. Who has privilege needs no leave to make user namespaces.
+pub(super) fn levels(
+    features: &[(&'static str, bool)],
+    landlock: u8,
+    is_privileged: bool,
+) -> Vec<(&'static str, bool)> {
+    let has = |name| features.iter().find(|(feature, _)| *feature == name).map(|(_, there)| *there);
+    let filters = has("seccomp-filter");
+    let namespaces = if is_privileged { Some(true) } else { has("user-namespaces") };
+    let strict = filters.zip(namespaces).map(|(filters, namespaces)| filters && namespaces);
+    [
+        ("strict", strict),
+        ("moderate", strict.map(|strict| strict && landlock >= MODERATE_ABI)),
+        ("minimal", filters.map(|filters| filters && landlock >= MINIMAL_ABI)),
+    ]
+    .into_iter()
+    .filter_map(|(level, supported)| supported.map(|supported| (level, supported)))
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +95,23 @@ mod tests {
         }
         write("sys/kernel/security/lsm", "capability,notlandlock");
         assert!(features_below(root.path()).contains(&("landlock", false)));
+    }
+
+    #[test]
+    fn a_level_is_supported_with_all_it_needs_and_left_out_where_that_isnt_known() {
+        let all = [("seccomp-filter", true), ("user-namespaces", true)];
+        let supported = |features: &[_], abi, is_privileged| {
+            let levels = levels(features, abi, is_privileged);
+            levels.into_iter().filter(|(_, yes)| *yes).map(|(level, _)| level).collect::<Vec<_>>()
+        };
+        assert_eq!(supported(&all, 6, false), ["strict", "moderate", "minimal"]);
+        assert_eq!(supported(&all, 5, false), ["strict", "moderate"]);
+        assert_eq!(supported(&all, 3, false), ["strict"]);
+        let without = [("seccomp-filter", true), ("user-namespaces", false)];
+        assert_eq!(supported(&without, 9, false), ["minimal"]);
+        assert_eq!(supported(&without, 9, true), ["strict", "moderate", "minimal"]);
+        assert_eq!(supported(&[("seccomp-filter", false), all[1]], 9, true), [""; 0]);
+        assert_eq!(levels(&[("seccomp-filter", true)], 9, false), [("minimal", true)]);
+        assert_eq!(levels(&[], 9, true), []);
     }
 }

@@ -63,6 +63,8 @@ metrics! {
         "Runs that have ended, by policy and outcome.";
     ACCEPTED: Kind::Total, "stockade_requests_accepted_total", [],
         "Requests for a run that were accepted.";
+    ADOPTED: Kind::Counter, "stockade_runs_adopted_total", [],
+        "Runs that an earlier daemon had accepted and this one has taken over.";
     DENIALS: Kind::Counter, "stockade_denials_total", ["reason"],
         "Messages of clients that were denied, by reason.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
@@ -88,6 +90,8 @@ metrics! {
     QUEUED: Kind::Gauge, "stockade_runs_queued", [], "Runs that wait for a slot.";
     QUEUE: Kind::Gauge, "stockade_queue_slots", [], "Runs that may wait.";
     KNOWN: Kind::Gauge, "stockade_runs_known", [], "Runs that wait, go on, or are kept for a client that comes back.";
+    UNCLAIMED: Kind::Gauge, "stockade_runs_unclaimed", [],
+        "Adopted runs whose clients have yet to come back: their output waits for that.";
     UNREAPED: Kind::Gauge, "stockade_runs_unreaped", [],
         "Runs that have ended but whose processes the kernel hasn't let go.";
     TEMPLATES: Kind::Gauge, "stockade_templates", [], "Templates: one for each user, policy and workspace in use.";
@@ -105,6 +109,8 @@ metrics! {
     LAUNCHER_UP: Kind::Gauge, "stockade_launcher_up", [], "Whether a launcher is there.";
     LAUNCHER_STARTS: Kind::Counter, "stockade_launcher_starts_total", [],
         "Launchers that came up; each after the first took the place of one that was gone.";
+    OLDER: Kind::Gauge, "stockade_launchers_older", [],
+        "Launchers of earlier daemons that stay until their runs have ended.";
     READY: Kind::Gauge, "stockade_ready", [], "Whether new runs are taken: what /readyz answers.";
     DRAINING: Kind::Gauge, "stockade_draining", [], "Whether the daemon is stopping.";
     POLICY_NAMES: Kind::Gauge, "stockade_policies", [], "Policies that are loaded.";
@@ -114,6 +120,10 @@ metrics! {
         "How this machine confines: spawn plan, what bounds memory, and the kernel's release. Always 1.";
     FEATURES: Kind::Gauge, "stockade_kernel_feature", ["feature"],
         "Whether the kernel has a feature, as its files say: 1 or 0; without a series where none says.";
+    LANDLOCK: Kind::Gauge, "stockade_landlock_abi", [],
+        "Landlock's ABI that the kernel offers; 0 where it has none.";
+    LEVELS: Kind::Gauge, "stockade_level_supported", ["level"],
+        "Whether this machine has what the shipped policy of a level needs, by the two before: 1 or 0; `stockade doctor` tries it.";
     BUILD: Kind::Gauge, "stockade_build_info", ["version", "architecture"], "Which release this is. Always 1.";
     PROCESS_CPU: Kind::Total, "process_cpu_seconds_total", [], "Processor time of the supervisor.";
     PROCESS_RESIDENT: Kind::Gauge, "process_resident_memory_bytes", [], "Memory of the supervisor.";

@@ -97,6 +97,59 @@ fn every_panel_of_the_dashboard_shows_metrics_that_there_are() {
     assert!(shown.len() >= 20, "only {shown:?}");
 }
 
+/// What Grafana would refuse or draw wrong, as far as its file's form says: places, names of queries, the data source; and what
+/// Prometheus would answer with nothing: labels that a metric doesn't have.
+#[test]
+fn every_panel_has_a_place_of_its_own_and_asks_for_labels_that_there_are() {
+    let board: Value = serde_json::from_str(&page("grafana/stockade.json").1).unwrap();
+    assert!(board["schemaVersion"].as_u64().unwrap() >= 36 && board["uid"] == "stockade");
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in board["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id isn't its own");
+        let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(side("w") > 0 && side("h") > 0 && side("x") + side("w") <= 24, "{title}: beyond the edge");
+        for (x, y) in (side("x")..side("x") + side("w"))
+            .flat_map(|x| (side("y")..side("y") + side("h")).map(move |y| (x, y)))
+        {
+            assert!(taken.insert((x, y)), "{title}: over another panel");
+        }
+        let kind = panel["type"].as_str().unwrap();
+        assert!(["row", "stat", "timeseries", "table"].contains(&kind), "{title}: {kind}");
+        let mut references = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap_or(&Vec::new()) {
+            assert!(references.insert(target["refId"].as_str().unwrap()), "{title}: two queries of one name");
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+            assert_labels(title, target["expr"].as_str().unwrap());
+        }
+    }
+}
+
+/// Labels of series, and of what they are summed by: the target's, a histogram's, or those of a metric that is named.
+fn assert_labels(title: &str, query: &str) {
+    let known: BTreeSet<&str> = TABLE
+        .iter()
+        .filter(|metric| named(query).contains(metric.name))
+        .flat_map(|metric| metric.labels)
+        .copied()
+        .chain(["instance", "le"])
+        .collect();
+    let selected = query
+        .split('{')
+        .skip(1)
+        .filter_map(|part| part.split_once('}'))
+        .flat_map(|(labels, _)| labels.split(','));
+    let selected = selected.map(|pair| pair.split(['=', '!']).next().unwrap_or_default());
+    let grouped = query
+        .split("by (")
+        .skip(1)
+        .filter_map(|part| part.split_once(')'))
+        .flat_map(|(labels, _)| labels.split(','));
+    for label in selected.chain(grouped).map(str::trim) {
+        assert!(known.contains(label), "{title}: `{label}` in {query}");
+    }
+}
+
 #[test]
 fn every_alert_is_about_metrics_that_there_are_and_says_what_to_do() {
     let (_, text) = page("prometheus/alerts.yaml");

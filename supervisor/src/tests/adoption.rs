@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_protocol::ExecId;
@@ -18,6 +19,7 @@ use stockade_protocol::spec::Level;
 use stockade_wire::channel::Channel;
 use stockade_wire::{program, socket};
 
+use super::metrics::scrape;
 use super::stage::{Changes, Stage, until};
 use crate::output::tests::Writer;
 
@@ -31,10 +33,14 @@ type Door = Rc<RefCell<Option<OwnedFd>>>;
 
 /// A stage whose state directory names a launcher, and its door.
 fn stage() -> (Stage, OwnedFd) {
+    stage_with(Changes::default())
+}
+
+fn stage_with(changes: Changes) -> (Stage, OwnedFd) {
     let door = Door::default();
     let made = Rc::clone(&door);
     let before = move |directory: &Path| *made.borrow_mut() = Some(leave_launcher(directory));
-    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..changes });
     let door = door.borrow_mut().take().unwrap();
     (stage, door)
 }
@@ -62,6 +68,31 @@ fn leave_launcher(directory: &Path) -> OwnedFd {
         options.write(true).create_new(true).mode(0o600).open(directory.join("state/launchers.json"));
     std::io::Write::write_all(file.as_mut().unwrap(), text.as_bytes()).unwrap();
     door
+}
+
+/// The most launchers that are written down.
+const LAUNCHERS: usize = 16;
+
+/// What as many daemons as there may be have left: launchers that go on, each with a door of this version.
+fn leave_many(directory: &Path) -> Vec<OwnedFd> {
+    let first = leave_launcher(directory);
+    let register = directory.join("state/launchers.json");
+    let mut text = std::fs::read_to_string(&register).unwrap();
+    let (entry, mut doors) =
+        (text[text.find("{\"door\"").unwrap()..text.find("]}").unwrap()].to_owned(), vec![first]);
+    for number in 1..LAUNCHERS {
+        let name = format!("launcher-{number:016x}.sock");
+        let door =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let door = door.unwrap();
+        rustix::net::bind(&door, &SocketAddrUnix::new(directory.join("daemon").join(&name)).unwrap())
+            .unwrap();
+        rustix::net::listen(&door, 4).unwrap();
+        doors.push(door);
+        text = text.replace("]}", &format!(", {}]}}", entry.replace(DOOR, &name)));
+    }
+    std::fs::write(register, text).unwrap();
+    doors
 }
 
 /// The launcher after the greeting, and its relay.
@@ -129,7 +160,8 @@ impl Elder {
     fn introduce(channel: Channel, program: Program) -> Self {
         let (ours, theirs) = socket::seqpacket_pair().unwrap();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program };
+        let hello =
+            FromLauncher::Hello { version: LAUNCH_VERSION, pid: 1, plan, memory, program, replaced: false };
         channel.send(&hello, &[theirs.as_fd()]).unwrap();
         Self { channel, relay: Channel::new(ours) }
     }
@@ -211,7 +243,9 @@ fn who_has_everything_of_a_full_ring_keeps_nobody_waiting_for_an_acknowledgement
 
 #[test]
 fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
-    let (stage, door) = stage();
+    let unclaimed = Duration::from_secs(3);
+    let began = Instant::now();
+    let (stage, door) = stage_with(Changes { unclaimed: Some(unclaimed), ..Changes::default() });
     let payload = vec![b'x'; 8_000];
     let (elder, mut writer) = with_output(&door, program::of_this_process(), &[payload.as_slice(); 2], 0);
     let mut other = stage.client();
@@ -220,13 +254,6 @@ fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
         elder.wrote(run(1), &writer, 0);
     }
     until("heard", || other.runs()[0].last_seq == writer.wrote.next_seq - 1);
-    let mut set = [rustix::event::PollFd::new(&elder.relay, rustix::event::PollFlags::IN)];
-    let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    assert_eq!(
-        rustix::event::poll(&mut set, Some(&moment)).unwrap(),
-        0,
-        "given up before anybody could come"
-    );
     let mut client = stage.client();
     client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 0 });
     client.event(run(1), 1);
@@ -235,6 +262,9 @@ fn output_of_a_run_that_nobody_follows_yet_is_kept_for_its_client() {
         assert!(matches!(client.event(run(1), FIRST_SEQ + number), ExecEvent::Output { .. }));
     }
     assert!(matches!(elder.relay.receive::<ToRelay>().unwrap().unwrap().0, ToRelay::Acknowledge { .. }));
+    // The daemon's clock counts whole milliseconds.
+    let waited = began.elapsed() + Duration::from_millis(2);
+    assert!(waited > unclaimed, "given up after {waited:?}, before its client could come");
 }
 
 #[test]
@@ -321,4 +351,122 @@ fn who_answers_without_the_launchers_token_is_told_nothing() {
     assert!(client.runs().is_empty());
     let run = client.exec(stage.request());
     assert_eq!(launcher.play(b""), run);
+}
+
+/// Whoever waits at a door may have left again.
+fn answer_who_is_there(door: &OwnedFd) -> Channel {
+    loop {
+        let channel = Channel::new(rustix::net::accept_with(door, SocketFlags::CLOEXEC).unwrap());
+        let known = FromLauncher::Known { version: LAUNCH_VERSION, token: LAUNCHER };
+        if channel.send(&known, &[]).is_ok()
+            && let Ok(Some((ToLauncher::Again { token, .. }, _))) = channel.receive()
+        {
+            assert_eq!(token, SUPERVISOR);
+            return channel;
+        }
+    }
+}
+
+#[test]
+fn one_that_says_nothing_keeps_nobody_waiting_and_is_taken_over_when_it_answers() {
+    let (stage, door) = stage();
+    // Without an answer of the elder.
+    let mut younger = stage.launcher();
+    let mut client = stage.client();
+    assert!(client.runs().is_empty());
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"new"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"new");
+    let channel = answer_who_is_there(&door);
+    channel.send(&FromLauncher::Adopted(Box::new(adopted(run(1)))), &[]).unwrap();
+    let held = Adopted { held: true, ring_bytes: None, ..adopted(run(2)) };
+    channel.send(&FromLauncher::Adopted(Box::new(held)), &[]).unwrap();
+    let mut writer = Writer::new(RING);
+    writer.write(Stream::Stdout, b"one");
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    // Of our own program, too, it is an elder: another has the runs to come.
+    let elder = Elder::introduce(channel, program::of_this_process());
+    elder.wrote(run(1), &writer, 0);
+    elder.told();
+    until("known", || client.runs().iter().any(|listed| listed.exec_id == run(1)));
+    // What waited there has its turn.
+    assert_eq!(elder.hears(), ToLauncher::Start { exec_id: run(2) });
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 2 });
+    assert!(matches!(client.event(run(1), 3), ExecEvent::Output { bytes, .. } if *bytes == *b"one"));
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"on"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"on");
+}
+
+#[test]
+fn one_whose_door_was_never_made_is_forgotten_at_the_next_start() {
+    let path = |directory: &Path| directory.join("state/launchers.json");
+    let before = move |directory: &Path| {
+        drop(leave_launcher(directory));
+        std::fs::remove_file(directory.join("daemon").join(DOOR)).unwrap();
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let _launcher = stage.launcher();
+    assert!(stage.client().runs().is_empty());
+    let text = std::fs::read_to_string(path(stage.directory.path())).unwrap();
+    assert!(!text.contains(DOOR), "{text}");
+}
+
+#[test]
+fn what_was_adopted_is_counted_and_so_is_how_it_ends() {
+    let (stage, door) = stage_with(Changes { metrics: true, ..Changes::default() });
+    let (elder, mut writer) = with_output(&door, Program::default(), &[b"one"], 0);
+    let _younger = stage.launcher();
+    let mut client = stage.client();
+    let told = scrape(&stage);
+    for (name, value) in [("runs_adopted_total", 1.0), ("runs_unclaimed", 1.0), ("launchers_older", 1.0)] {
+        assert_eq!(told[&format!("stockade_{name}")], value, "{name}");
+    }
+    client.say(&ClientMessage::Attach { exec_id: run(1), after_seq: 2 });
+    client.event(run(1), 3);
+    writer.wrote.eof = true;
+    elder.wrote(run(1), &writer, 0);
+    elder.channel.send(&ended(run(1), Outcome::Exited { code: 5 }), &[]).unwrap();
+    client.read_to_end(run(1), 4);
+    let told = scrape(&stage);
+    assert_eq!((told["stockade_runs_adopted_total"], told["stockade_runs_unclaimed"]), (1.0, 0.0));
+    assert_eq!(told["stockade_runs_total{outcome=\"exited\",policy=\"default\"}"], 1.0);
+    assert_eq!(told["stockade_run_duration_seconds_count"], 1.0);
+    // When it was asked for nobody here knows: nothing is made up.
+    assert_eq!(told["stockade_run_start_seconds_count"], 0.0);
+    assert_eq!(told["stockade_run_setup_seconds_count{stage=\"queue\"}"], 0.0);
+    drop(elder);
+    until("gone", || scrape(&stage)["stockade_launchers_older"] == 0.0);
+}
+
+/// Each upgrade while runs go on leaves one: there is an end of it, and who comes then serves all the same.
+#[test]
+fn beside_as_many_older_launchers_as_there_may_be_one_serves_that_no_run_outlives() {
+    let doors = Rc::new(RefCell::new(Vec::new()));
+    let made = Rc::clone(&doors);
+    let before = move |directory: &Path| *made.borrow_mut() = leave_many(directory);
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..Changes::default() });
+    let doors = doors.take();
+    assert_eq!(doors.len(), LAUNCHERS);
+    let elders: Vec<Elder> = (1..)
+        .zip(&doors)
+        .map(|(number, door)| {
+            let channel = answer(door);
+            let waiting = Adopted { held: true, ring_bytes: None, ..adopted(run(number)) };
+            channel.send(&FromLauncher::Adopted(Box::new(waiting)), &[]).unwrap();
+            let elder = Elder::introduce(channel, Program::default());
+            elder.told();
+            elder
+        })
+        .collect();
+    let (mut younger, keep) = stage.launcher_greeted();
+    assert!(keep.is_none(), "there was room for another door");
+    let mut client = stage.client();
+    until("all are known", || client.runs().len() == LAUNCHERS);
+    let own = client.exec(stage.request());
+    assert_eq!(younger.play(b"new"), own);
+    assert_eq!(client.read_to_end(own, 2).0, b"new");
+    let register = std::fs::read_to_string(stage.directory.path().join("state/launchers.json")).unwrap();
+    assert_eq!(register.matches("\"door\"").count(), LAUNCHERS, "{register}");
+    drop(elders);
 }

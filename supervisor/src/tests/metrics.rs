@@ -38,7 +38,7 @@ fn get(stage: &Stage, path: &str) -> (u16, String) {
 }
 
 /// Every series of a scrape with its value.
-fn scrape(stage: &Stage) -> BTreeMap<String, f64> {
+pub(super) fn scrape(stage: &Stage) -> BTreeMap<String, f64> {
     let (status, body) = get(stage, "/metrics");
     assert_eq!(status, 200, "{body}");
     let lines = body.lines().filter(|line| !line.starts_with('#'));
@@ -153,6 +153,8 @@ fn what_goes_on_and_what_holds_is_told() {
     assert_eq!(told["stockade_run_layers_total{enforced=\"true\",layer=\"landlock\"}"], 1.0);
     assert_eq!(told["stockade_run_layers_total{enforced=\"false\",layer=\"network\"}"], 1.0);
     assert_eq!(told["stockade_run_layers_total{enforced=\"true\",layer=\"network\"}"], 0.0);
+    assert_eq!((told["stockade_landlock_abi"], told["stockade_runs_unclaimed"]), (5.0, 0.0));
+    assert_eq!(told.get("stockade_level_supported{level=\"minimal\"}"), Some(&0.0), "it needs ABI 6");
     let posture = told.keys().find(|series| series.starts_with("stockade_posture_info")).unwrap();
     assert!(posture.contains("plan=\"user\"") && posture.contains("memory=\"monitor\""), "{posture}");
 }

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod accepted;
 mod adoption;
 mod dead;
 mod flow;

@@ -12,6 +12,7 @@ use crate::config::{Configuration, Count, FILE, LogLevel, Queue, Slots, Space, S
 use crate::daemon::{Daemon, Settings};
 use crate::limits::Limits;
 use crate::metrics::Figures;
+use crate::paths::Scope;
 use crate::serve::Order;
 
 fn configure(stage: &Stage, name: &str, text: &str) -> PathBuf {
@@ -139,13 +140,20 @@ fn connections_are_bounded_by_what_holds_when_they_come() {
 fn every_limit_reaches_whatever_it_limits() {
     let settings = Settings {
         uid: 0,
+        scope: Scope::Machine,
+        apart: false,
         pid: 1,
         hello_within: Duration::from_secs(1),
         frame_within: Duration::from_secs(1),
         home_of: crate::paths::home_of,
     };
     let before = Configuration::default();
-    let daemon = Daemon::new(settings, Limits::of(&before, 0), PolicySet::shipped(), Figures::new().unwrap());
+    let daemon = Daemon::new(
+        settings,
+        Limits::of(&before, Scope::Machine),
+        PolicySet::shipped(),
+        Figures::new().unwrap(),
+    );
     let mut after = before;
     after.runs.slots = Slots::nearest(3);
     after.runs.queue = Queue::nearest(4);
@@ -158,7 +166,7 @@ fn every_limit_reaches_whatever_it_limits() {
     let mut state = daemon.state.borrow_mut();
     let entry = state.ledger.entry(1);
     assert!(entry.allows(100 << 20));
-    state.set_limits(Limits::of(&after, 0));
+    state.set_limits(Limits::of(&after, Scope::Machine));
     assert!(entry.allows(8 << 20) && !entry.allows(9 << 20));
     // Of 16 MiB a quarter is for others, and of him much waits.
     let other = state.ledger.entry(2);
@@ -170,7 +178,7 @@ fn every_limit_reaches_whatever_it_limits() {
     assert_eq!((limits.grace_ms, limits.bounds.retention_ms), (5_000, 6_000));
     assert_eq!((limits.connections, limits.connections_per_owner), (7, 2));
     // A user's own daemon has one user, who may have everything.
-    let own = Limits::of(&after, 1000);
+    let own = Limits::of(&after, Scope::User);
     assert_eq!((own.connections_per_owner, own.memory.per_owner), (7, 16 << 20));
     assert_eq!((own.memory.share.kept, own.bounds.slots.kept), (0, 0));
 }

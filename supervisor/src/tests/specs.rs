@@ -58,7 +58,7 @@ fn specs_and_launches_keep_their_order_when_the_channel_is_full() {
     let mut launcher = stage.launcher();
     let mut client = stage.client();
     for workspace in 0..runs {
-        client.exec(within(&stage, workspace));
+        client.ask(within(&stage, workspace));
     }
     for workspace in 0..runs {
         let (launch, _) = launcher.launch();

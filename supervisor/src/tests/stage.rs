@@ -19,7 +19,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::launch::{
-    FromLauncher, FromRelay, Launch, LaunchOutput, Program, SpecNumber, ToLauncher, ToRelay,
+    FromLauncher, FromRelay, Keep, Launch, LaunchOutput, Program, SpecNumber, ToLauncher, ToRelay,
 };
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
 use stockade_protocol::spec::{Level, SandboxSpec};
@@ -36,6 +36,7 @@ use crate::launch_link::Starter;
 use crate::limits::Limits;
 use crate::metrics::Endpoint;
 use crate::output::tests::Writer;
+use crate::paths::Scope;
 use crate::reload::SetLevel;
 use crate::serve::{Given, Order, ServeOptions, serve_with};
 use crate::systemd::Systemd;
@@ -72,6 +73,8 @@ pub(super) struct Changes {
     pub(super) queue: usize,
     pub(super) grace: Duration,
     pub(super) retention: Duration,
+    /// How long a run that was taken over is kept for its client.
+    pub(super) unclaimed: Option<Duration>,
     pub(super) hello_within: Duration,
     pub(super) frame_within: Duration,
     pub(super) policy: Option<&'static str>,
@@ -82,6 +85,8 @@ pub(super) struct Changes {
     pub(super) metrics: bool,
     /// Where spans are sent.
     pub(super) traces: Option<Collector>,
+    /// Whether runs go on when it's told to stop.
+    pub(super) keep: bool,
     /// Where the daemon tells how it is.
     pub(super) notify: Option<PathBuf>,
 }
@@ -94,6 +99,7 @@ impl Default for Changes {
             queue: 64,
             grace: Duration::from_secs(10),
             retention: Duration::from_secs(600),
+            unclaimed: None,
             hello_within: Duration::from_secs(5),
             frame_within: Duration::from_secs(5),
             policy: None,
@@ -101,6 +107,7 @@ impl Default for Changes {
             memory: None,
             metrics: false,
             traces: None,
+            keep: false,
             notify: None,
         }
     }
@@ -134,18 +141,25 @@ impl Stage {
         std::fs::create_dir_all(files.join(DROP_INS)).unwrap();
         std::fs::write(
             files.join(FILE),
-            format!("[runs]\nslots = {}\nqueue = {}\n", changes.slots, changes.queue),
+            format!(
+                "[runs]\nslots = {}\nqueue = {}\nkeep = {}\n",
+                changes.slots, changes.queue, changes.keep
+            ),
         )
         .unwrap();
-        let sources = Sources { directory: Some(files), is_named: true, uid, over };
+        let scope = Scope::of(uid);
+        let sources = Sources { directory: Some(files), is_named: true, uid, scope, over };
         let configured = sources.load().unwrap();
-        let mut limits = Limits::of(&configured.values, uid);
+        let mut limits = Limits::of(&configured.values, scope);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         limits.grace_ms = milliseconds(changes.grace);
         limits.bounds.retention_ms = milliseconds(changes.retention);
+        limits.bounds.unclaimed_ms = changes.unclaimed.map_or(limits.bounds.unclaimed_ms, milliseconds);
         limits.memory.per_owner = changes.memory.unwrap_or(limits.memory.per_owner);
         let settings = Settings {
             uid,
+            scope,
+            apart: false,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             hello_within: changes.hello_within,
             frame_within: changes.frame_within,
@@ -168,7 +182,14 @@ impl Stage {
             let _saying = tracing::subscriber::set_default(saying);
             let set_level: SetLevel = Box::new(move |level| set_levels.lock().unwrap().push(level));
             let set_level = Some(set_level);
-            let options = ServeOptions { configured, sources, policy_directories, log: None, set_level };
+            let options = ServeOptions {
+                configured,
+                sources,
+                policy_directories,
+                log: None,
+                set_level,
+                landlock_abi: 5,
+            };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
             let given = Given { orders: Some(received), systemd, passed: None };
             serve_with(options, settings, limits, starter, given).unwrap();
@@ -192,6 +213,11 @@ impl Stage {
 
     /// The next launcher that the daemon starts, after its greeting.
     pub(super) fn launcher(&self) -> Launcher {
+        self.launcher_greeted().0
+    }
+
+    /// The same, and the secrets by which its door is opened, if it was given one.
+    pub(super) fn launcher_greeted(&self) -> (Launcher, Option<Keep>) {
         let channel = Channel::new(
             self.launchers.as_ref().unwrap().recv_timeout(LONG).expect("no launcher is started"),
         );
@@ -206,13 +232,13 @@ impl Stage {
             held: HashMap::new(),
             released: Vec::new(),
         };
-        assert!(matches!(launcher.next(), ToLauncher::Hello { .. }));
+        let ToLauncher::Hello { keep, .. } = launcher.next() else { panic!("no greeting") };
         let program = Program::default();
         let (plan, memory) = (Plan::User, MemoryMechanism::Monitor);
-        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program };
+        let hello = FromLauncher::Hello { version: 1, pid: 1, plan, memory, program, replaced: false };
         launcher.channel.send(&hello, &[theirs.as_fd()]).unwrap();
         launcher.relay.send(&FromRelay::Told, &[]).unwrap();
-        launcher
+        (launcher, keep)
     }
 
     /// Where its metrics are told.
@@ -371,6 +397,15 @@ impl Launcher {
                 (*launch, descriptors)
             }
             (other, _) => panic!("{other:?} instead of a launch"),
+        }
+    }
+
+    /// The next run that is handed over, to be started or held.
+    pub(super) fn next_handed(&mut self) -> ExecId {
+        assert!(wait_readable(&self.channel, LONG), "nothing is handed over");
+        match self.channel.receive().unwrap().expect("the daemon has closed the channel").0 {
+            ToLauncher::Launch(launch) | ToLauncher::Hold(launch) => launch.exec_id,
+            _ => self.next_handed(),
         }
     }
 
@@ -535,15 +570,29 @@ impl Client {
         self.heard.is_empty() && !wait_readable(&self.socket, Duration::from_millis(100))
     }
 
+    /// Whether something has come by now.
+    pub(super) fn has_heard(&self) -> bool {
+        !self.heard.is_empty() || wait_readable(&self.socket, Duration::ZERO)
+    }
+
     /// Asks for a run, and waits for `Accepted`.
     pub(super) fn exec(&mut self, request: ExecRequest) -> ExecId {
         self.exec_with(request, &[])
     }
 
-    pub(super) fn exec_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+    /// Asks for a run, and waits for nothing.
+    pub(super) fn ask(&mut self, request: ExecRequest) {
+        self.ask_with(request, &[]);
+    }
+
+    fn ask_with(&mut self, mut request: ExecRequest, descriptors: &[OwnedFd]) {
         self.next_request += 1;
         request.request_id = self.next_request;
         self.say_with(&ClientMessage::Exec(Box::new(request)), descriptors);
+    }
+
+    pub(super) fn exec_with(&mut self, request: ExecRequest, descriptors: &[OwnedFd]) -> ExecId {
+        self.ask_with(request, descriptors);
         loop {
             match self.next() {
                 ServerMessage::Event { exec_id, seq: 1, event: ExecEvent::Accepted { request_id } } => {
@@ -592,7 +641,8 @@ impl Client {
                         ExecEvent::Output { bytes, .. } => output.extend_from_slice(&bytes),
                         ExecEvent::Exited { outcome, usage, .. } => {
                             let seq = seq - 1;
-                            self.say(&ClientMessage::Acknowledge { exec_id, seq });
+                            // A daemon that stops may have gone with its last run.
+                            self.try_say_with(&ClientMessage::Acknowledge { exec_id, seq }, &[]);
                             return (output, outcome, usage);
                         }
                         ExecEvent::Started { .. } => {}

@@ -1,20 +1,25 @@
 //! Runs as spans: whose they are, what they say, and a collector that is late, rude or gone.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::stage::{Changes, LONG, Launcher, Stage, until};
 use crate::serve::Order;
+use crate::traces::Collector;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
 fn stage(collector: &TcpListener) -> Stage {
-    let address = format!("http://{}", collector.local_addr().unwrap());
-    Stage::new(Changes { traces: Some(address.parse().unwrap()), ..Changes::default() })
+    Stage::new(Changes { traces: Some(to(collector.local_addr().unwrap())), ..Changes::default() })
+}
+
+fn to(address: SocketAddr) -> Collector {
+    format!("http://{address}").parse().unwrap()
 }
 
 /// The next request that the collector hears: its body. It is answered with this status.
@@ -184,9 +189,8 @@ fn a_run_that_we_ended_is_an_error_that_says_why() {
 #[test]
 fn a_collector_that_refuses_or_says_nothing_costs_its_spans_and_nothing_else() {
     let collector = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", collector.local_addr().unwrap());
-    let stage =
-        Stage::new(Changes { traces: Some(address.parse().unwrap()), metrics: true, ..Changes::default() });
+    let traces = Some(to(collector.local_addr().unwrap()));
+    let stage = Stage::new(Changes { traces, metrics: true, ..Changes::default() });
     let mut launcher = stage.launcher();
     let lost = || {
         let mut socket = std::os::unix::net::UnixStream::connect(stage.metrics()).unwrap();
@@ -224,11 +228,13 @@ fn a_collector_that_refuses_or_says_nothing_costs_its_spans_and_nothing_else() {
 
 #[test]
 fn no_collector_at_all_keeps_no_daemon_from_stopping() {
-    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
-    let stage = stage(&collector);
-    let address = collector.local_addr().unwrap();
-    drop(collector);
+    // Bound, so that nobody else is there either; and nobody listens.
+    let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
     assert!(TcpStream::connect(address).is_err());
+    let stage = Stage::new(Changes { traces: Some(to(address)), ..Changes::default() });
     let mut launcher = stage.launcher();
     run(&stage, &mut launcher, None);
     stage.order(Order::Stop);

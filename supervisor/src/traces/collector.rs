@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::encode;
 use super::span::Span;
 use crate::daemon::Daemon;
+use crate::patience::patience;
 
 /// Spans that may wait. More are lost.
 const WAITING: usize = 4096;
@@ -26,9 +27,9 @@ const BATCH: usize = 512;
 /// How long spans wait for others.
 const TOGETHER: Duration = Duration::from_secs(1);
 /// How long a request may take.
-const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN: Duration = patience(Duration::from_secs(5));
 /// How long the last ones may take when the daemon stops.
-const LAST_WITHIN: Duration = Duration::from_secs(1);
+const LAST_WITHIN: Duration = patience(Duration::from_secs(1));
 /// Bytes of an answer's head.
 const HEAD: usize = 8 * 1024;
 /// Where OTLP has it below a collector's address.

@@ -59,7 +59,8 @@ fn resolved(ground: &Ground, policy: &str) -> SandboxSpec {
     let set = if PolicySet::shipped().get(policy).is_ok() {
         PolicySet::shipped()
     } else {
-        PolicySet::load(&[(ground.policies(), stockade_policies::set::Trust::Operator)]).unwrap()
+        PolicySet::load(&[(ground.policies(), stockade_policies::set::Trust::Operator)], &|_, _| Ok(()))
+            .unwrap()
     };
     let subject = Subject {
         owner_uid: ground.person.uid,
@@ -102,7 +103,7 @@ pub(crate) fn run(ground: &Ground, alone: Alone, argv: &[&str]) -> String {
     drop(command);
     let channel = Channel::new(ours);
     let number = SpecNumber(1);
-    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None }, &[]).unwrap();
+    channel.send(&ToLauncher::Hello { version: LAUNCH_VERSION, keep: None, parked: 0 }, &[]).unwrap();
     channel.send(&ToLauncher::Spec { number, spec: Arc::new(spec(ground, alone)) }, &[]).unwrap();
     let (mut read, write) = std::io::pipe().unwrap();
     let directory = File::open(ground.work()).unwrap();

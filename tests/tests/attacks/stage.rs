@@ -6,12 +6,17 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use stockade_tests::binaries::copy_program;
 use stockade_tests::setting::{marker, text_of};
 use stockade_tests::{Ground, left, wait_until};
 
 /// Files outside the workspace that attacks may try to change, one each.
 const FILES: u32 = 16;
+
+/// Keys are the machine's: each stage has one of its own.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Everything to aim at; gone when dropped.
 pub(crate) struct Stage {
@@ -48,13 +53,14 @@ impl Stage {
         let name = SocketAddr::from_abstract_name(format!("{abstract_name}-datagrams")).unwrap();
         let abstract_datagrams = UnixDatagram::bind_addr(&name).unwrap();
         let tool = ground.outside().join("tool");
-        stockade_tests::binaries::copy_program(std::path::Path::new("/bin/true"), &tool);
+        copy_program(std::path::Path::new("/bin/true"), &tool);
         ground.person.own_all(&ground.outside());
         let (terminal, name) = own_terminal(ground);
         let shared_file = PathBuf::from("/dev/shm").join(&id);
         std::fs::write(&shared_file, "shared\n").unwrap();
         ground.person.own(&shared_file);
-        let key = std::process::id() ^ 0x5354_0000 ^ u32::try_from(id.len()).unwrap();
+        let key =
+            1 << 30 | (std::process::id() & 0x3f_ffff) << 8 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xff;
         // A segment, semaphores and a queue of System V, and a POSIX queue, removed when the process that holds them is told
         // to end, with the queue that an attack makes where it's possible. Small ones: their bytes are counted for the user.
         let code = format!(
@@ -68,7 +74,7 @@ impl Stage {
         holder.args(["-e", &code]);
         let shared = holder.spawn().unwrap();
         let there = ground.outside().join("shared-is-there");
-        assert!(wait_until(std::time::Duration::from_secs(10), || there.exists()));
+        assert!(wait_until(std::time::Duration::from_secs(60), || there.exists()));
         let mut sleeper = ground.command("sleep");
         sleeper.arg("1000");
         Self {

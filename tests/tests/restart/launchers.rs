@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use stockade_protocol::launch::{FromLauncher, LAUNCH_VERSION, ToLauncher, Token};
 use stockade_protocol::outcome::Outcome;
+use stockade_tests::binaries::copy_program;
 use stockade_tests::setting::marker;
 use stockade_tests::wire::request;
 use stockade_tests::{Daemon, Ended, Ground, Mode, Person, left, wait_until};
@@ -16,17 +17,17 @@ use stockade_wire::channel::Channel;
 
 use crate::follower::Follower;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn started() -> (Daemon, Ground) {
     let mode = Mode::a_daemon();
     (Daemon::start(mode.server(), &[]), Ground::new(mode.client()))
 }
 
-/// A run that has said something and goes on for `seconds`.
-fn running(daemon: &Daemon, ground: &Ground, word: &str, seconds: u32) -> Follower {
-    let line = format!("echo here; sleep {seconds}; echo {word}");
-    let mut run = Follower::of(daemon, ground, request(ground, "default", &["bash", "-c", &line]));
+/// A run that has said something and goes on until there is a file `go`.
+fn running(daemon: &Daemon, ground: &Ground, word: &str) -> Follower {
+    let line = format!("echo here; until [ -e go ]; do sleep 0.02; done; echo {word}");
+    let mut run = Follower::of(daemon, ground, request(ground, "test-long", &["bash", "-c", &line]));
     run.follow(|run| !run.output.is_empty());
     run
 }
@@ -60,11 +61,11 @@ fn knock(daemon: &Daemon) -> Channel {
 fn a_daemon_of_another_program_leaves_runs_to_the_older_launcher_until_they_have_ended() {
     let (daemon, ground) = started();
     let word = marker("older");
-    let mut run = running(&daemon, &ground, &word, 2);
+    let mut run = running(&daemon, &ground, &word);
     let before = daemon.launchers();
     assert_eq!(before.len(), 1);
     let upgraded = daemon.ground.base().join("upgraded");
-    std::fs::copy(&daemon.ground.binaries.stockade, &upgraded).unwrap();
+    copy_program(&daemon.ground.binaries.stockade, &upgraded);
     daemon.ground.person.own(&upgraded);
     daemon.kill();
     daemon.start_another(daemon.ground.command(&upgraded), &[]);
@@ -81,6 +82,7 @@ fn a_daemon_of_another_program_leaves_runs_to_the_older_launcher_until_they_have
     let report: serde_json::Value = serde_json::from_str(&status.text()).unwrap();
     assert_ne!(report["launcher_pid"].as_u64(), Some(before[0].into()), "runs to come go to the older one");
     assert!(is_alive(before[0]), "it has a run");
+    ground.put("go", "");
     assert_eq!(run.follow_to_the_end().0, Outcome::Exited { code: 0 });
     run.acknowledge();
     assert!(wait_until(SOON, || !is_alive(before[0])), "it has no run and goes on: {}", daemon.log());
@@ -92,7 +94,7 @@ fn a_daemon_of_another_program_leaves_runs_to_the_older_launcher_until_they_have
 fn a_daemon_of_the_same_program_goes_on_with_the_launcher_there_is() {
     let (daemon, ground) = started();
     let word = marker("same");
-    let run = running(&daemon, &ground, &word, 40);
+    let run = running(&daemon, &ground, &word);
     let before = daemon.launchers();
     daemon.kill_and_start_again(&[]);
     let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
@@ -111,8 +113,12 @@ fn a_launcher_without_runs_ends_with_its_daemon_and_leaves_nothing() {
     Ended::of(command).expect_code(0);
     let tree = left::tree(daemon.launchers()[0]);
     assert!(!tree.is_empty());
-    // That nobody needs the run any more it's told a moment later.
-    std::thread::sleep(Duration::from_millis(500));
+    // The daemon knows that nobody needs the run any more, and when it has told so a tenth of a second later, it answers again.
+    let answers = || Ended::of(daemon.ask(&ground, &["status"])).expect_code(0).text();
+    answers();
+    std::thread::sleep(Duration::from_millis(200));
+    answers();
+    answers();
     daemon.kill();
     let gone = wait_until(SOON, || left::alive(&tree).is_empty());
     assert!(gone, "{:#?}", left::alive(&tree));
@@ -125,7 +131,7 @@ fn a_launcher_without_runs_ends_with_its_daemon_and_leaves_nothing() {
 fn runs_of_a_launcher_that_has_died_with_its_daemon_are_known_no_more_and_nothing_is_left() {
     let (daemon, ground) = started();
     let word = marker("both");
-    let mut run = running(&daemon, &ground, &word, 40);
+    let mut run = running(&daemon, &ground, &word);
     let launcher = daemon.launchers()[0];
     daemon.kill();
     kill_process(Pid::from_raw(launcher.cast_signed()).unwrap(), Signal::KILL).unwrap();
@@ -142,7 +148,7 @@ fn runs_of_a_launcher_that_has_died_with_its_daemon_are_known_no_more_and_nothin
 fn a_launcher_opens_to_nobody_without_the_token() {
     let (daemon, ground) = started();
     let word = marker("token");
-    let mut run = running(&daemon, &ground, &word, 3);
+    let mut run = running(&daemon, &ground, &word);
     if !daemon.ground.person.is_root() && Person::me().is_root() {
         panic!("the suite connects as the daemon's user");
     }
@@ -165,6 +171,7 @@ fn a_launcher_opens_to_nobody_without_the_token() {
     let channel = knock(&daemon);
     channel.send(&ToLauncher::Shutdown, &[]).unwrap();
     drop(channel);
+    ground.put("go", "");
     assert_eq!(run.follow_to_the_end().0, Outcome::Exited { code: 0 });
     run.acknowledge();
 }

@@ -6,3 +6,4 @@ mod follower;
 mod kills;
 mod launchers;
 mod runs;
+mod silent;

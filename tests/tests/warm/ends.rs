@@ -31,7 +31,7 @@ fn terminated_daemon_leaves_no_template_and_no_spare() {
             client.heat("default");
             client.heat("loopback");
         }
-        let tree = left::tree(warm.daemon().pid());
+        let tree = warm.daemon().tree();
         let waiting = waiting(&warm);
         assert!(waiting.len() >= 4 * clients.len(), "{waiting:#?}");
         if warm.setting.mode.is_system() {

@@ -12,7 +12,7 @@ use stockade_tests::setting::Started;
 use stockade_tests::{Daemon, Ended, Ground, Mode, Run, Setting, wait_until};
 
 /// Of what may take long on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a spare is made anew that grew old while a busy machine kept the test waiting.
 const TRIES: u32 = 6;
 

@@ -44,15 +44,16 @@ pub(crate) fn permit(spec: Arc<SandboxSpec>, plan: Plan) -> Staged<Permitted> {
     {
         return refuse(libc::EPERM, "run-as range");
     }
-    let paths = spec.mounts.len() + spec.deny.len() + spec.protect.len();
+    let guarded = [&spec.deny, &spec.deny_elsewhere, &spec.protect];
+    let paths = spec.mounts.len() + guarded.map(Vec::len).iter().sum::<usize>();
     if paths > MAX_PATHS {
         return refuse(libc::E2BIG, "paths");
     }
-    if plan == Plan::Minimal && !(spec.deny.is_empty() && spec.protect.is_empty()) {
+    if plan == Plan::Minimal && !guarded.iter().all(|list| list.is_empty()) {
         return refuse(libc::EOPNOTSUPP, "deny or protect at a level without mounts");
     }
     let targets = spec.mounts.iter().map(|mount| &mount.target);
-    if !targets.chain(&spec.deny).chain(&spec.protect).all(is_plain) {
+    if !targets.chain(guarded.into_iter().flatten()).all(is_plain) {
         return refuse(libc::EINVAL, "path");
     }
     Ok(Permitted { spec, plan })
@@ -85,7 +86,8 @@ pub(crate) fn permit_launch(launch: &Launch, within: &Permitted, closing: bool) 
 }
 
 fn is_plain(path: &Bytes) -> bool {
-    path.first() == Some(&b'/') && path.len() <= MAX_PATH && !path.split(|b| *b == b'/').any(|c| c == b"..")
+    let is_odd = |name: &[u8]| name == b".." || name.contains(&0);
+    path.first() == Some(&b'/') && path.len() <= MAX_PATH && !path.split(|b| *b == b'/').any(is_odd)
 }
 
 fn arguments(launch: &Launch) -> Staged<()> {

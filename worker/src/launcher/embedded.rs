@@ -42,7 +42,7 @@ impl Embedded {
     /// # Errors
     /// Those of the system calls; what is wrong with the run is [said](Self::take).
     pub fn start(launch: Launch, spec: Arc<SandboxSpec>, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
-        let mut launcher = Launcher::new(None, true, 0)?;
+        let mut launcher = Launcher::new(None, true)?;
         launcher.launch_alone(launch, spec, descriptors);
         Ok(Self { launcher })
     }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{UnixCredentials, getsockopt};
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use stockade_protocol::ExecId;
 use stockade_protocol::bounds::UNCLAIMED_MS;
@@ -31,7 +32,7 @@ use stockade_wire::{kin, program};
 use super::records::Records;
 use super::specs::Specs;
 use super::{Launcher, SUPERVISOR};
-use crate::poller::Interest;
+use crate::poller::{Interest, Poller};
 use crate::relay::RelayCommand;
 
 /// The door's token, and that of whoever stands in it.
@@ -39,6 +40,8 @@ pub(super) const DOOR: u64 = 4;
 pub(super) const CALLER: u64 = 5;
 /// Connections that may wait at the door.
 const BACKLOG: i32 = 4;
+/// How long the door is left alone when there is nothing to let anybody in with: who waits there would be told again at once.
+const REST: Duration = Duration::from_millis(100);
 /// The most messages of a supervisor that are heard when another is there: more than a socket holds.
 const LAST_WORDS: usize = 4096;
 /// How long what is known of ended runs is kept for a next supervisor, if none comes.
@@ -53,6 +56,8 @@ pub(super) struct Keeping {
     uid: u32,
     /// Who has connected and hasn't shown the token yet. The next one takes its place.
     caller: Option<Channel>,
+    /// Until when nobody is let in.
+    rests_until: Option<Instant>,
     alone_since: Option<Instant>,
     /// When runs that are nobody's any more are ended, if nobody has come by then.
     unclaimed_at: Option<Instant>,
@@ -60,10 +65,11 @@ pub(super) struct Keeping {
 
 impl Launcher {
     /// The first supervisor's greeting. `beside`: the door, where it's to be outlived.
-    pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, mut beside: Vec<OwnedFd>) {
+    pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, parked: u32, mut beside: Vec<OwnedFd>) {
         if version != LAUNCH_VERSION || self.keeping.is_some() {
             return self.close();
         }
+        self.templates.may_park(parked);
         if let Some(keep) = keep {
             match beside.pop().map(|door| self.open_door(keep, door)) {
                 Some(Ok(keeping)) => self.keeping = Some(keeping),
@@ -90,25 +96,43 @@ impl Launcher {
             plan: self.plan,
             memory: if self.cgroups.is_some() { MemoryMechanism::Cgroup } else { MemoryMechanism::Monitor },
             program: program::of_this_process(),
+            replaced: program::is_replaced(),
         };
         self.supervisor.send(hello, beside, &self.poller);
     }
 
     fn open_door(&self, keep: Keep, door: OwnedFd) -> io::Result<Keeping> {
         let supervisor = self.supervisor.outbox().ok_or(io::ErrorKind::NotConnected)?;
-        let uid = getsockopt(supervisor.channel(), PeerCredentials)?.uid();
+        let theirs = getsockopt(supervisor.channel(), PeerCredentials)?;
+        // Whoever may connect to the socket that has started us: it could be seen where it mustn't.
+        if !kin::shares_namespaces(theirs.pid()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         rustix::io::ioctl_fionbio(&door, true)?;
         // Whoever connects is told the credentials of who has called this.
         rustix::net::listen(&door, BACKLOG)?;
         self.poller.add(&door, DOOR, Interest::Read)?;
-        Ok(Keeping { keep, door, uid, caller: None, alone_since: None, unclaimed_at: None })
+        Ok(Keeping {
+            keep,
+            door,
+            uid: theirs.uid(),
+            caller: None,
+            rests_until: None,
+            alone_since: None,
+            unclaimed_at: None,
+        })
     }
 
     /// Somebody is at the door.
     pub(super) fn hear_door(&mut self) {
         let Some(keeping) = &mut self.keeping else { return };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&keeping.door, flags) else { return };
+        let socket = match rustix::net::accept_with(&keeping.door, flags) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            // No descriptor or no memory is left. Who waits goes on waiting.
+            Err(_) => return keeping.rest(&self.poller),
+        };
         let theirs = |peer: &UnixCredentials| peer.uid() == keeping.uid && kin::shares_namespaces(peer.pid());
         if self.closing || !getsockopt(&socket, PeerCredentials).is_ok_and(|peer| theirs(&peer)) {
             return;
@@ -118,6 +142,16 @@ impl Launcher {
         if caller.send(&known, &[]).is_ok() && self.poller.add(&caller, CALLER, Interest::Read).is_ok() {
             // The one before it, if there is one, leaves the poller with its last descriptor.
             keeping.caller = Some(caller);
+        }
+    }
+
+    /// Looks at the door again after a rest.
+    pub(super) fn end_rest(&mut self, now: Instant) {
+        let Some(keeping) = &mut self.keeping else { return };
+        if keeping.rests_until.take_if(|at| *at <= now).is_some()
+            && self.poller.add(&keeping.door, DOOR, Interest::Read).is_err()
+        {
+            keeping.rests_until = Some(now + REST);
         }
     }
 
@@ -229,25 +263,38 @@ impl Launcher {
         }
     }
 
-    /// When something is to be done because no supervisor has come.
-    pub(super) fn alone_deadline(&self) -> Option<Instant> {
-        let unclaimed = self.keeping.as_ref().and_then(|keeping| keeping.unclaimed_at);
-        unclaimed.into_iter().chain(self.alone_until()).min()
+    /// When something is to be done about the door, or because no supervisor has come.
+    pub(super) fn keeping_deadline(&self) -> Option<Instant> {
+        let keeping = self.keeping.as_ref();
+        let rest = keeping.and_then(|keeping| keeping.rests_until);
+        let unclaimed = keeping.and_then(|keeping| keeping.unclaimed_at);
+        rest.into_iter().chain(unclaimed).chain(self.alone_until()).min()
     }
 
     /// When it ends if no supervisor comes.
     pub(super) fn alone_until(&self) -> Option<Instant> {
         let since = self.keeping.as_ref().filter(|_| !self.closing)?.alone_since?;
         let records = self.supervisor.records()?;
-        if records.is_empty() {
-            return Some(since);
-        }
-        // What ended long ago was kept by the supervisor that is gone, and is for the next one as for that.
-        records.last_end().map(|end| end.max(since) + UNATTENDED)
+        alone_until(since, records.is_empty(), records.last_end())
     }
 }
 
+/// When a launcher ends that is alone since then: at once without a run; never while one goes on; else a while after the last.
+fn alone_until(since: Instant, is_empty: bool, last_end: Option<Instant>) -> Option<Instant> {
+    if is_empty {
+        return Some(since);
+    }
+    // What ended long ago was kept by the supervisor that is gone, and is for the next one as for that.
+    last_end.map(|end| end.max(since) + UNATTENDED)
+}
+
 impl Keeping {
+    fn rest(&mut self, poller: &Poller) {
+        if poller.remove(&self.door).is_ok() {
+            self.rests_until = Some(Instant::now() + REST);
+        }
+    }
+
     fn is_alone(&mut self) {
         let now = Instant::now();
         self.alone_since.get_or_insert(now);
@@ -258,4 +305,20 @@ impl Keeping {
 /// Whether two secrets are one, in a time that doesn't depend on where they differ.
 fn is_same(one: Token, other: Token) -> bool {
     one.0.iter().zip(other.0).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_kept_for_ten_minutes_after_the_supervisor_has_gone_or_the_last_run_ended() {
+        let since = Instant::now();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        assert_eq!(alone_until(since, true, None), Some(since), "nothing is kept");
+        assert_eq!(alone_until(since, false, None), None, "one goes on");
+        // The supervisor has kept it as long as it lived.
+        assert_eq!(alone_until(since + minutes(30), false, Some(since)), Some(since + minutes(40)));
+        assert_eq!(alone_until(since, false, Some(since + minutes(7))), Some(since + minutes(17)));
+    }
 }

@@ -11,7 +11,7 @@
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
 //! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`],
-//! [`holding`].
+//! [`holding`], [`watchdog`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -37,6 +37,7 @@ mod templates;
 mod uids;
 mod upward;
 mod verify;
+mod watchdog;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -67,6 +68,7 @@ use specs::Specs;
 use templates::Templates;
 use uids::Uids;
 use upward::Upward;
+use watchdog::Watchdog;
 
 const SUPERVISOR: u64 = 0;
 const SIGNALS: u64 = 1;
@@ -79,10 +81,9 @@ const FIRST_TEMPLATE: u64 = 1 << 63;
 /// Messages taken from one socket before the others have their turn.
 const MESSAGES_A_TURN: usize = 32;
 
-/// The launcher's life. `embedded`: one run of the CLI's, without relay and template; `parked`: the most workers that wait
-/// for one template's next runs.
-pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
-    let launcher = alone().and_then(|()| Launcher::new(Some(channel), embedded, parked));
+/// The launcher's life. `embedded`: one run of the CLI's, without relay and template.
+pub(crate) fn run(channel: OwnedFd, embedded: bool) -> ExitCode {
+    let launcher = alone().and_then(|()| Launcher::new(Some(channel), embedded));
     match launcher.and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -92,7 +93,7 @@ pub(crate) fn run(channel: OwnedFd, embedded: bool, parked: usize) -> ExitCode {
 /// The life of an embedded launcher that is born with its run.
 pub(crate) fn run_one(channel: OwnedFd, launch: Launch, spec: Arc<SandboxSpec>, descriptors: Vec<OwnedFd>) {
     // Whoever started it sees the end of its channel, whatever ends it.
-    drop(alone().and_then(|()| Launcher::new(Some(channel), true, 0)).and_then(|mut launcher| {
+    drop(alone().and_then(|()| Launcher::new(Some(channel), true)).and_then(|mut launcher| {
         launcher.launch_alone(launch, spec, descriptors);
         launcher.serve()
     }));
@@ -138,15 +139,21 @@ struct Launcher {
     keeping: Option<Keeping>,
     /// The supervisor has said so, or is gone for good: no new run, and the end once all have ended.
     closing: bool,
+    /// Who ends a loop that doesn't turn, if anybody does.
+    watchdog: Option<Watchdog>,
 }
 
 impl Launcher {
     /// `channel`: to the supervisor; `None`: within its process.
-    fn new(channel: Option<OwnedFd>, embedded: bool, parked: usize) -> io::Result<Self> {
-        let mut children = SigSet::empty();
-        children.add(Signal::SIGCHLD);
-        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
-        let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    fn new(channel: Option<OwnedFd>, embedded: bool) -> io::Result<Self> {
+        let mut heard = SigSet::empty();
+        heard.add(Signal::SIGCHLD);
+        // An embedded one's is the command line's.
+        if !embedded {
+            heard.add(Signal::SIGTERM);
+        }
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&heard), None)?;
+        let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::Read)?;
         let supervisor = match channel {
@@ -167,7 +174,7 @@ impl Launcher {
             by_id: HashMap::new(),
             next_run: FIRST_RUN,
             specs: Specs::default(),
-            templates: Templates::new(parked),
+            templates: Templates::default(),
             pressure: Pressure::default(),
             refill_at: None,
             warmth: (Warmth::default(), None),
@@ -179,6 +186,7 @@ impl Launcher {
             held: Held::new(),
             keeping: None,
             closing: false,
+            watchdog: if embedded { None } else { Watchdog::of_this_process() },
         })
     }
 
@@ -240,7 +248,7 @@ impl Launcher {
 
     pub(super) fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
         match message {
-            ToLauncher::Hello { version, keep } => self.hello(version, keep, descriptors),
+            ToLauncher::Hello { version, keep, parked } => self.hello(version, keep, parked, descriptors),
             ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),
             ToLauncher::ForgetSpec { number } => self.specs.forget(number),
             ToLauncher::Launch(launch) => {
@@ -336,12 +344,13 @@ impl Launcher {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let alone = self.alone_deadline();
+        let keeping = self.keeping_deadline();
         let runs = self.runs.values().filter_map(Run::deadline);
         let outboxes = [self.supervisor.outbox(), self.monitor.as_ref(), self.relay.as_ref()];
         let full = outboxes.into_iter().flatten().filter_map(Outbox::retry_at);
         let look = self.pressure.deadline().filter(|_| self.templates.has_spares());
-        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1).chain(alone);
+        let pat = self.watchdog.as_ref().map(Watchdog::due);
+        let ours = full.chain(look).chain(self.refill_at).chain(self.warmth.1).chain(keeping).chain(pat);
         runs.chain(ours).chain(self.templates.deadline()).min()
     }
 
@@ -369,6 +378,9 @@ impl Launcher {
             }
         }
         self.retry(now);
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.pat(now);
+        }
         for spare in self.templates.expired(now) {
             self.dismiss(spare);
         }
@@ -379,6 +391,7 @@ impl Launcher {
         }
         self.refill(now);
         self.tell_warmth(now);
+        self.end_rest(now);
         self.end_unclaimed(now);
         if self.alone_until().is_some_and(|at| at <= now) {
             self.close();

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{CancelReason, Outcome};
 
@@ -87,7 +88,12 @@ impl Launcher {
     }
 
     pub(super) fn reap(&mut self) {
-        while let Ok(Some(_)) = self.signals.read_signal() {}
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            // Whoever started us wants us to end: systemd, where we are a unit of our own.
+            if signal.ssi_signo == Signal::SIGTERM as u32 {
+                self.close();
+            }
+        }
         while let Ok(Some(reaped)) = sys::try_wait(None) {
             let found = self.runs.iter_mut().find_map(|(number, run)| run.reaped(&reaped).then_some(*number));
             if let Some(number) = found {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::process::{Pid, Signal};
+use stockade_protocol::bounds::MAX_PARKED;
 use stockade_protocol::confinement::{Plan, Warmth};
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
@@ -159,9 +160,9 @@ fn errno(error: &ChannelError) -> i32 {
 }
 
 impl Templates {
-    /// None yet. `most`: spares of one template.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    /// Allows so many spares of one template. Until then there are none.
+    pub(crate) fn may_park(&mut self, most: u32) {
+        self.most = usize::try_from(most.min(MAX_PARKED)).unwrap_or(0);
     }
 
     /// The one for these workers, started if there is none: `prepare`'s ids don't matter.

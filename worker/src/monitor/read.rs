@@ -267,6 +267,11 @@ fn kibibytes(line: &[u8], name: &[u8]) -> Option<u64> {
     number(rest.strip_suffix(b" kB")?).map(|value| value.saturating_mul(1024))
 }
 
+/// Counts in what a line says, if it's the one. Upwards only, whatever the text is: what wraps would be a small figure.
+fn add(sum: &mut u64, more: Option<u64>) {
+    *sum = sum.saturating_add(more.unwrap_or(0));
+}
+
 /// Device and inode of a mapping's head line in `smaps`: `start-end perms offset major:minor inode path`. `None` for
 /// the lines of figures between.
 fn mapped_file(line: &[u8]) -> Option<(u64, u64)> {
@@ -282,7 +287,7 @@ fn mapped_file(line: &[u8]) -> Option<(u64, u64)> {
     Some((device, number(words.next()?)?))
 }
 
-fn parse_stat(text: &[u8]) -> Option<Stat> {
+pub(crate) fn parse_stat(text: &[u8]) -> Option<Stat> {
     // The command's name stands in parentheses and may hold some itself, spaces too.
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let mut words = text.get(end + 1..)?.trim_ascii().split(|byte| *byte == b' ');
@@ -296,7 +301,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let parent = field(4)?;
     let mut cpu_ticks = 0;
     for own_and_reaped in 14..=17 {
-        cpu_ticks += field(own_and_reaped)?;
+        cpu_ticks = u64::saturating_add(cpu_ticks, field(own_and_reaped)?);
     }
     Some(Stat {
         parent: i32::try_from(parent).ok()?,
@@ -308,32 +313,30 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-fn parse_status(text: &[u8]) -> Option<Memory> {
+pub(crate) fn parse_status(text: &[u8]) -> Option<Memory> {
     let mut memory = Memory::default();
     let mut whole = false;
     for line in text.split(|byte| *byte == b'\n') {
         for name in [b"RssAnon:".as_slice(), b"VmSwap:", b"HugetlbPages:"] {
-            memory.anonymous += kibibytes(line, name).unwrap_or(0);
+            add(&mut memory.anonymous, kibibytes(line, name));
         }
-        memory.shared += kibibytes(line, b"RssShmem:").unwrap_or(0);
-        memory.tables += kibibytes(line, b"VmPTE:").unwrap_or(0);
+        add(&mut memory.shared, kibibytes(line, b"RssShmem:"));
+        add(&mut memory.tables, kibibytes(line, b"VmPTE:"));
         // Stands behind all of these, in processes without memory too: without it the text was cut.
         whole |= line.starts_with(b"Threads:");
     }
     whole.then_some(memory)
 }
 
-fn parse_rollup(text: &[u8]) -> Option<Share> {
+pub(crate) fn parse_rollup(text: &[u8]) -> Option<Share> {
     let mut share = Share::default();
     let mut found = false;
     for line in text.split(|byte| *byte == b'\n') {
-        if let Some(bytes) = kibibytes(line, b"Pss_Anon:") {
-            share.anonymous += bytes;
-            found = true;
+        found |= line.starts_with(b"Pss_Anon:");
+        for name in [b"Pss_Anon:".as_slice(), b"SwapPss:", b"Private_Hugetlb:"] {
+            add(&mut share.anonymous, kibibytes(line, name));
         }
-        share.anonymous += kibibytes(line, b"SwapPss:").unwrap_or(0);
-        share.anonymous += kibibytes(line, b"Private_Hugetlb:").unwrap_or(0);
-        share.shared += kibibytes(line, b"Pss_Shmem:").unwrap_or(0);
+        add(&mut share.shared, kibibytes(line, b"Pss_Shmem:"));
     }
     found.then_some(share)
 }

@@ -159,7 +159,7 @@ impl UserNamespace {
     /// Maps it, if it isn't yet.
     fn map(&mut self, map: IdMap) -> Staged<()> {
         if !core::mem::replace(&mut self.is_mapped, true) {
-            map.write(&self.proc, &self.number)?;
+            map.write_for_a_run(&self.proc, &self.number)?;
         }
         Ok(())
     }

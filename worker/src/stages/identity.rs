@@ -33,21 +33,49 @@ impl IdMap {
         Self { inside: ids, outside: ids }
     }
 
-    /// Writes the map of a process's user namespace. `proc` is a descriptor of a `/proc` that shows it as `pid`.
+    /// Writes the map of a process's user namespace, by itself: nothing but its own ids. `proc` is a descriptor of a `/proc` that
+    /// shows it as `pid`.
     ///
     /// # Errors
     /// `UserNamespace` with the file that refused.
     pub(crate) fn write(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
         put(&proc, pid, "setgroups", "deny")?;
+        put(&proc, pid, "gid_map", &line(self.inside.1, self.outside.1, 1))?;
+        put(&proc, pid, "uid_map", &line(self.inside.0, self.outside.0, 1))
+    }
+
+    /// As [`IdMap::write`], by who is privileged in its parent, and for a run: with the groups of others.
+    ///
+    /// # Errors
+    /// As [`IdMap::write`].
+    pub(crate) fn write_for_a_run(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
+        put(&proc, pid, "setgroups", "deny")?;
         self.write_ids(proc, pid)
     }
 
-    /// As [`IdMap::write`], for a namespace that nobody is ever in, by who is privileged in its parent.
+    /// As [`IdMap::write_for_a_run`], for a namespace that nobody is ever in.
     fn write_ids(&self, proc: impl AsFd, pid: &str) -> Staged<()> {
-        let line = |inside: u32, outside: u32| format!("{inside} {outside} 1\n");
-        put(&proc, pid, "gid_map", &line(self.inside.1, self.outside.1))?;
-        put(&proc, pid, "uid_map", &line(self.inside.0, self.outside.0))
+        put(&proc, pid, "gid_map", &self.groups())?;
+        put(&proc, pid, "uid_map", &line(self.inside.0, self.outside.0, 1))
     }
+
+    /// The owner's group is the run's, and every other is itself: the kernel lets nobody write to a directory or file whose group
+    /// it can't name (`HAS_UNMAPPED_ID` in fs/namei.c), though it were his own. A run is of none of them: it has its one group,
+    /// no capability, and no way to another.
+    fn groups(&self) -> String {
+        let (inside, outside) = (self.inside.1, self.outside.1);
+        let (low, high) = (inside.min(outside), inside.max(outside));
+        // Up to the last, which is no group; of the two themselves only the one as the other.
+        let others = [(0, low), (low.saturating_add(1), high), (high.saturating_add(1), u32::MAX)];
+        let others = others.into_iter().filter(|(first, end)| first < end);
+        let others = others.map(|(first, end)| line(first, first, end - first));
+        others.chain([line(inside, outside, 1)]).collect()
+    }
+}
+
+/// A line of a map (user_namespaces(7)).
+fn line(inside: u32, outside: u32, count: u32) -> String {
+    format!("{inside} {outside} {count}\n")
 }
 
 fn put(proc: impl AsFd, pid: &str, name: &str, text: &str) -> Staged<()> {
@@ -172,4 +200,19 @@ pub(crate) fn drop_capabilities() -> Staged<()> {
 pub(crate) fn die_with_parent() -> Staged<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .at(SetupStage::Identity, "parent-death signal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_but_two_is_itself_and_the_owners_is_the_runs() {
+        let map = |inside, outside| IdMap { inside: (0, inside), outside: (0, outside) }.groups();
+        assert_eq!(map(100, 2000), "0 0 100\n101 101 1899\n2001 2001 4294965294\n100 2000 1\n");
+        assert_eq!(map(2000, 100), "0 0 100\n101 101 1899\n2001 2001 4294965294\n2000 100 1\n");
+        assert_eq!(map(0, 1), "2 2 4294967293\n0 1 1\n");
+        assert_eq!(map(7, 7), "0 0 7\n8 8 4294967287\n7 7 1\n");
+        assert_eq!(map(u32::MAX - 1, 0), "1 1 4294967293\n4294967294 0 1\n");
+    }
 }

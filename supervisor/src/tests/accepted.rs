@@ -1,0 +1,97 @@
+//! When a client is told that its run was accepted: not before the launcher's channel has the run, which therefore happens
+//! even if we are killed in the next moment.
+
+use stockade_protocol::ExecId;
+use stockade_protocol::bounds::MAX_SPECS;
+use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMessage, StdinMode, Workspace};
+
+use super::stage::{Changes, Client, Stage};
+use crate::serve::Order;
+
+/// The run that the next `Accepted` is about.
+fn next_accepted(client: &mut Client) -> ExecId {
+    match client.next() {
+        ServerMessage::Event { exec_id, seq: 1, event: ExecEvent::Accepted { .. } } => exec_id,
+        other => panic!("{other:?} instead of Accepted"),
+    }
+}
+
+/// Asks for runs, each with a spec of its own to be told, which fills the launcher's channel sooner. Behind them for how the
+/// daemon is: with the answer it has heard of all.
+fn ask_many(stage: &Stage, client: &mut Client, asked: usize) {
+    for number in 0..asked {
+        let path = format!("/work/{number}").as_str().into();
+        client.ask(ExecRequest { workspace: Workspace::Path { path }, ..stage.request() });
+    }
+    client.say(&ClientMessage::Status);
+}
+
+#[test]
+fn what_a_full_channel_has_not_taken_nobody_is_told_of() {
+    let asked = 3 * MAX_SPECS;
+    let stage = Stage::new(Changes { slots: asked / 2, queue: asked, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    ask_many(&stage, &mut client, asked);
+    let mut told = Vec::new();
+    let counted = loop {
+        match client.next() {
+            ServerMessage::Status(status) => break status.accepted,
+            ServerMessage::Event { exec_id, seq: 1, .. } => told.push(exec_id),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(counted, asked as u64, "the daemon has taken them all");
+    while !client.hears_nothing() {
+        told.push(next_accepted(&mut client));
+    }
+    assert!(!told.is_empty() && told.len() < asked, "{} of {asked}: the launcher reads nothing", told.len());
+    // In the order that they were handed over.
+    let handed: Vec<ExecId> = told.iter().map(|_| launcher.next_handed()).collect();
+    assert_eq!(told, handed);
+    // The launcher reads on, and the clients of the others hear of it.
+    for _ in told.len()..asked {
+        let handed = launcher.next_handed();
+        assert_eq!(next_accepted(&mut client), handed);
+    }
+}
+
+#[test]
+fn without_a_launcher_nobody_is_told_until_there_is_one() {
+    let stage = Stage::new(Changes::default());
+    let mut client = stage.client();
+    client.ask(stage.request());
+    assert!(client.hears_nothing(), "nobody would start it");
+    let mut launcher = stage.launcher();
+    let run = next_accepted(&mut client);
+    assert_eq!(launcher.play(b""), run);
+}
+
+#[test]
+fn a_run_that_waits_here_because_of_its_input_is_told_of_at_once() {
+    let stage = Stage::new(Changes { slots: 1, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    client.exec(stage.request());
+    client.exec(ExecRequest { stdin: StdinMode::Stream, ..stage.request() });
+    launcher.play(b"");
+    launcher.play(b"");
+}
+
+/// What launchers are told nobody else knows, and these runs are to go on.
+#[test]
+fn a_stop_that_keeps_runs_waits_until_the_launcher_was_told_of_all_of_them() {
+    let asked = 3 * MAX_SPECS;
+    let changes = Changes { slots: asked / 2, queue: asked, keep: true, ..Changes::default() };
+    let stage = Stage::new(changes);
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    ask_many(&stage, &mut client, asked);
+    while !matches!(client.next(), ServerMessage::Status(_)) {}
+    stage.order(Order::Stop);
+    for _ in 0..asked {
+        launcher.next_handed();
+    }
+    drop(launcher);
+    stage.join();
+}

@@ -252,9 +252,10 @@ const GAPS: &[&str] = &[
 ];
 
 /// The tests that go by the table's rows. What they fail with begins with a row's name.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 6] = [
     "attacks_are_stopped_in_runs_without_a_daemon",
     "attacks_are_stopped_in_cold_runs_of_a_daemon",
+    "attacks_are_stopped_in_runs_of_the_service",
     "attacks_are_stopped_in_warm_runs_of_a_daemon",
     "each_layer_stops_alone_what_the_table_says_it_stops",
     "attacks_are_possible_where_the_layers_are_missing",
@@ -313,7 +314,7 @@ fn page() -> String {
          Made from the table in `tests/tests/attacks/table` by its tests; `STOCKADE_BLESS=1 cargo test -p stockade-tests --test attacks page` writes it anew.\n\n\
          {} attacks. Each is one word of the probe (`tests/probe`), which tries it and prints the kernel's answer. `strict` and `default` are policies of the level `strict`,\n\
          which `build` and `loopback` share. Every one is tried without a daemon, as a user's daemon, as root's daemon for a user and for root; cold\n\
-         (`attacks_are_stopped_in_runs_without_a_daemon` `attacks_are_stopped_in_cold_runs_of_a_daemon`) and on a parked worker (`attacks_are_stopped_in_warm_runs_of_a_daemon`).\n\n\
+         (`attacks_are_stopped_in_runs_without_a_daemon` `attacks_are_stopped_in_cold_runs_of_a_daemon`), of a daemon without privilege (`attacks_are_stopped_in_runs_of_the_service`) and on a parked worker (`attacks_are_stopped_in_warm_runs_of_a_daemon`).\n\n\
          *Possible* says where the same succeeds, tried too (`attacks_are_possible_where_the_layers_are_missing`): in a run whose layers were left out, outside, or outside as root. What a\n\
          machine refuses there as well is said by name when the tests run. Each of the layers stops the attack *alone*, with the others left out\n\
          (`each_layer_stops_alone_what_the_table_says_it_stops`), unless it is identity: that can't be left out of a run, so of a filter beside it the tests of the policies speak. Namespaces\n\

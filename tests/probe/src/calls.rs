@@ -176,7 +176,7 @@ const CALLS: &[(&str, i64, &str)] = &[
     ("semaphores", 64, "$1 0 0"),
     ("message-queue", 68, "$1 0"),
     ("posix-queue", 240, "'$1 0 0 0"),
-    ("make-posix-queue", 240, "'$1 0o102 0o600 0"),
+    ("make-posix-queue", 240, "'$1 0o102 0o600 =000000000000000001000000000000004000000000000000"),
     ("remove-posix-queue", 241, "'$1"),
     // Sockets.
     ("packet-socket", 41, "17 3 0"),

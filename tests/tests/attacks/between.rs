@@ -16,7 +16,7 @@ impl Neighbour {
     fn start(setting: &Setting, policy: &str, name: &str, key: u32) -> Self {
         let code = format!(
             "my $n = '{name}'; $s = shmget({key}, 4096, 0666|01000) // -1; $e = semget({key}, 1, 0666|01000) // -1; \
-             $q = msgget({key}, 0666|01000) // -1; my $p = syscall(240, $n, 0102, 0666, 0); \
+             $q = msgget({key}, 0666|01000) // -1; \
              use Socket; socket(A, PF_UNIX, SOCK_STREAM, 0); bind(A, pack('Sa*', 1, \"\\0$n\")); listen(A, 5); \
              open S, '>', \"/dev/shm/$n\"; print S 'x'; close S; open T, '>', \"/tmp/$n\"; close T; \
              open U, '>', \"{name}.up\"; print U \"$$\\n\"; close U; sleep 1 while 1"
@@ -43,7 +43,6 @@ fn tries(name: &str, key: u32) -> Vec<String> {
         format!("shared-memory {key}"),
         format!("semaphores {key}"),
         format!("message-queue {key}"),
-        format!("posix-queue {name}"),
         format!("connect-abstract {name}"),
         format!("read /dev/shm/{name}"),
         format!("stat /dev/shm/{name}"),
@@ -127,7 +126,7 @@ fn what_runs_try_on_each_other_is_found_within_one_run() {
         let file = stockade_tests::setting::text_of(&setting.ground.put("tries", list(&tried)));
         let line = format!(
             "perl -e '$s = shmget({key}, 4096, 0666|01000); $e = semget({key}, 1, 0666|01000); $q = msgget({key}, 0666|01000); \
-             my $n = q({name}); my $p = syscall(240, $n, 0102, 0666, 0); use Socket; socket(A, PF_UNIX, SOCK_STREAM, 0); \
+             my $n = q({name}); use Socket; socket(A, PF_UNIX, SOCK_STREAM, 0); \
              bind(A, pack(q(Sa*), 1, \"\\0$n\")); listen(A, 5); for (qw(/dev/shm /tmp)) {{ open S, q(>), \"$_/$n\"; print S 1; close S }} \
              system(q({probe}), q(tries), q({file}))'"
         );

@@ -87,6 +87,13 @@ fn attacks_are_stopped_in_cold_runs_of_a_daemon() {
     expect_stopped(daemons(&["--parked", "0"]));
 }
 
+/// Of the daemon as the package has it: one without privilege, its launcher apart.
+#[test]
+fn attacks_are_stopped_in_runs_of_the_service() {
+    let of_root = Mode::daemons_here().into_iter().filter(|mode| mode.is_system());
+    expect_stopped(of_root.map(Setting::new));
+}
+
 #[test]
 fn attacks_are_stopped_in_warm_runs_of_a_daemon() {
     if cfg!(not(target_arch = "x86_64")) {

@@ -10,6 +10,7 @@ mod alone;
 mod between;
 mod inside;
 mod left_behind;
+mod mounted;
 mod needs;
 mod page;
 mod pairs;

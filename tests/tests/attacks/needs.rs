@@ -74,7 +74,7 @@ fn innocent_needs_are_met() {
             ("default", vec!["make-fifo", "/dev/shm/fifo"], "make-fifo ok"),
             ("default", vec!["watchers", "2"], "watchers ok 2"),
             ("default", vec!["terminals", "100"], "terminals ok 100"),
-            ("default", vec!["timers", "1000"], "timers ok 1000"),
+            ("default", vec!["timers", "400"], "timers ok 400"),
             ("default", vec!["files", "900"], "files ok 900"),
             ("default", vec!["read-by-link", "mine"], "read-by-link ok x"),
             ("default", vec!["reopen-standard", "1"], "reopen-standard ok"),

@@ -105,6 +105,20 @@ const WORKSPACE: &[Elsewhere] = &[
         "FIFOs and sockets, on a kernel without Landlock. Where a workspace lies beneath the run's own `/tmp` or home, none can be made in these either",
     ),
     held(
+        "a device or a setuid program that lies in the workspace already is used; a read-only mount within it is written",
+        MOUNTED,
+        "`nosuid`, `nodev`, read-only flags of submounts kept",
+        &["mounts_within_a_workspace_keep_their_read_only_flags_and_lend_no_privilege"],
+        "`minimal` makes no mounts: what holds there is `no_new_privs`",
+    ),
+    held(
+        "a workspace on an overlay, which can't be mapped for the run's uid",
+        MOUNTED,
+        "a named error as root's daemon; confined as a user's",
+        &["workspace_on_an_overlay_is_confined_or_refused_by_name"],
+        "",
+    ),
+    held(
         "the file that is a run's input is written to through its descriptor",
         EVERY,
         "Landlock",
@@ -115,7 +129,7 @@ const WORKSPACE: &[Elsewhere] = &[
 
 const RUNS: &[Elsewhere] = &[
     held(
-        "System V memory, semaphores and queues, POSIX queues, abstract sockets, `/dev/shm` and `/tmp` of another run",
+        "System V memory, semaphores and queues, abstract sockets, `/dev/shm` and `/tmp` of another run",
         MOUNTED,
         "namespaces, Landlock",
         &[
@@ -231,15 +245,17 @@ const GAPS: &[&str] = &[
     "`minimal` as root: the run keeps uid 0, without capabilities. Every file of root's can be changed in mode, times and attributes, and where Landlock grants reading, read.",
     "`minimal`: the limit on processes counts what else its user runs, and its inotify instances are its user's.",
     "`inotify`: a run has 16 instances. The kernel takes them from those of the daemon's user (128 unless `fs.inotify.max_user_instances` says more), so eight runs together can still use them up.",
+    "Pending signals (and timers): a run has 512. The kernel takes them from those of the daemon's user, too.",
     "`.git/modules/*/config`: settings of submodules aren't guarded, since policies have no patterns.",
     "Groups: a workspace that its owner reaches by a supplementary group alone isn't reached by the run, whose idmapped mount has one group.",
     "A whole disk, and bandwidth of disks and memory, are bounded by nothing of ours.",
 ];
 
 /// The tests that go by the table's rows. What they fail with begins with a row's name.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 6] = [
     "attacks_are_stopped_in_runs_without_a_daemon",
     "attacks_are_stopped_in_cold_runs_of_a_daemon",
+    "attacks_are_stopped_in_runs_of_the_service",
     "attacks_are_stopped_in_warm_runs_of_a_daemon",
     "each_layer_stops_alone_what_the_table_says_it_stops",
     "attacks_are_possible_where_the_layers_are_missing",
@@ -298,7 +314,7 @@ fn page() -> String {
          Made from the table in `tests/tests/attacks/table` by its tests; `STOCKADE_BLESS=1 cargo test -p stockade-tests --test attacks page` writes it anew.\n\n\
          {} attacks. Each is one word of the probe (`tests/probe`), which tries it and prints the kernel's answer. `strict` and `default` are policies of the level `strict`,\n\
          which `build` and `loopback` share. Every one is tried without a daemon, as a user's daemon, as root's daemon for a user and for root; cold\n\
-         (`attacks_are_stopped_in_runs_without_a_daemon` `attacks_are_stopped_in_cold_runs_of_a_daemon`) and on a parked worker (`attacks_are_stopped_in_warm_runs_of_a_daemon`).\n\n\
+         (`attacks_are_stopped_in_runs_without_a_daemon` `attacks_are_stopped_in_cold_runs_of_a_daemon`), of a daemon without privilege (`attacks_are_stopped_in_runs_of_the_service`) and on a parked worker (`attacks_are_stopped_in_warm_runs_of_a_daemon`).\n\n\
          *Possible* says where the same succeeds, tried too (`attacks_are_possible_where_the_layers_are_missing`): in a run whose layers were left out, outside, or outside as root. What a\n\
          machine refuses there as well is said by name when the tests run. Each of the layers stops the attack *alone*, with the others left out\n\
          (`each_layer_stops_alone_what_the_table_says_it_stops`), unless it is identity: that can't be left out of a run, so of a filter beside it the tests of the policies speak. Namespaces\n\

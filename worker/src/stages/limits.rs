@@ -20,8 +20,9 @@ pub(crate) const PROCESS_HEADROOM: u64 = 32;
 const MESSAGE_QUEUES: u64 = 819_200;
 /// Bytes a process may lock in memory.
 const LOCKED: u64 = 8 * 1024 * 1024;
-/// Signals that may wait.
-const PENDING_SIGNALS: u64 = 4096;
+/// Signals that may wait, one for each timer too. Counted for whoever made the namespace as well, so few enough that many runs
+/// leave the others some.
+const PENDING_SIGNALS: u64 = 512;
 
 /// Inotify instances a run may have at once.
 const WATCHERS: u32 = 16;

@@ -115,7 +115,7 @@ impl Passed {
 }
 
 /// Which one is the clients' socket: one alone, by its name or by one that its unit didn't choose.
-fn ours(names: &[String]) -> Option<usize> {
+pub(crate) fn ours(names: &[String]) -> Option<usize> {
     let [name] = names else { return None };
     // Without FileDescriptorName= it is the unit's own, and `unknown` where names aren't passed at all.
     let unchosen = name == "unknown" || name.ends_with(".socket");

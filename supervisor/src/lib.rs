@@ -33,6 +33,8 @@ pub mod dispatcher;
 mod door;
 mod feed;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod homes;
 mod launch_link;
 pub mod launcher;

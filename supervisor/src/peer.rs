@@ -217,6 +217,16 @@ fn parse_parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// All that is read from a process's own words.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn said_of<'a>(
+    stat: &'a str,
+    status: &str,
+    (uid, gid): (u32, u32),
+) -> (Option<&'a str>, Option<i32>, Option<Vec<u32>>) {
+    (parse_name(stat), parse_parent(stat), parse_groups(status, uid, gid))
+}
+
 fn check_namespace(pid: i32, kind: Namespace) -> Result<(), NotAClient> {
     match kin::is_in_our(kind, pid) {
         Ok(true) => Ok(()),

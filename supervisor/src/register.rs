@@ -231,12 +231,18 @@ impl TryFrom<Written> for Entry {
 
 fn read(path: &Path) -> Result<Vec<Entry>, RegisterError> {
     let io = |source: io::Error| RegisterError::Io { path: path.to_owned(), source };
-    let damaged = |reason: String| RegisterError::Damaged { path: path.to_owned(), reason };
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(io)?,
     };
+    entries(path, file)
+}
+
+/// What a file says.
+fn entries(path: &Path, file: impl io::Read) -> Result<Vec<Entry>, RegisterError> {
+    let io = |source: io::Error| RegisterError::Io { path: path.to_owned(), source };
+    let damaged = |reason: String| RegisterError::Damaged { path: path.to_owned(), reason };
     let mut text = String::new();
     match file.take(LARGEST + 1).read_to_string(&mut text) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -248,12 +254,23 @@ fn read(path: &Path) -> Result<Vec<Entry>, RegisterError> {
         return Err(damaged(format!("it is longer than {LARGEST} bytes")));
     }
     // The version first: of a newer one nothing else need be what we know.
-    let version: Version = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    // It says what stands there, whatever that is.
+    let wrong = |error: serde_json::Error| damaged(error.to_string().replace(char::is_control, "\u{fffd}"));
+    let version: Version = serde_json::from_str(&text).map_err(wrong)?;
     if version.version > VERSION {
         return Err(RegisterError::Newer { path: path.to_owned(), version: version.version });
     }
-    let document: Document = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    let document: Document = serde_json::from_str(&text).map_err(wrong)?;
     document.launchers.into_iter().map(|written| Entry::try_from(written).map_err(damaged)).collect()
+}
+
+/// A file of this text, as it would be written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn rewritten(text: &[u8]) -> Result<Vec<u8>, RegisterError> {
+    let path = Path::new(NAME);
+    let launchers = entries(path, text)?.iter().map(Written::from).collect();
+    serde_json::to_vec_pretty(&Document { version: VERSION, launchers })
+        .map_err(|error| RegisterError::Io { path: path.to_owned(), source: error.into() })
 }
 
 #[derive(Deserialize)]

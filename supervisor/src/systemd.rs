@@ -107,6 +107,15 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
+/// As [`address`]: its bytes, and whether it is abstract.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn address_of(name: &OsStr) -> io::Result<(Vec<u8>, bool)> {
+    let address = address(name)?;
+    let path = address.as_pathname().map(|path| path.as_os_str().as_bytes());
+    let bytes = path.or(address.as_abstract_name()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok((bytes.to_vec(), path.is_none()))
+}
+
 fn more_time() -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(EXTEND_BY.as_micros()).unwrap_or(u32::MAX))
 }

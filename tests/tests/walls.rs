@@ -15,7 +15,7 @@ const UNSAFE_FILE_OF_THE_PROBE: &str = "tests/probe/src/raw.rs";
 const CODEC_FILE: &str = "protocol/src/codec.rs";
 
 /// Which of our crates each links, through others too. Arrows point one way.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("stockade-protocol", &[]),
     ("stockade-wire", &["stockade-protocol"]),
     ("stockade-client", &["stockade-protocol", "stockade-wire"]),
@@ -25,6 +25,17 @@ const ARROWS: [(&str, &[&str]); 7] = [
     // What it measures it starts as a process or asks over the socket, as any client would; the filters that it measures
     // the floor with are the shipped policies' own.
     ("bench", &["stockade-client", "stockade-policies", "stockade-protocol", "stockade-wire"]),
+    // Whatever reads what strangers send.
+    (
+        "stockade-fuzz",
+        &[
+            "stockade-policies",
+            "stockade-protocol",
+            "stockade-supervisor",
+            "stockade-wire",
+            "stockade-worker",
+        ],
+    ),
 ];
 
 /// All that `stockade-protocol` links: its four dependencies, their derives, and what those are made of.
@@ -256,7 +267,7 @@ fn unsafe_code_stands_in_one_file_only() {
 
 #[test]
 fn crates_forbid_unsafe_code_but_for_the_worker() {
-    let roots = ["protocol", "wire", "policies", "supervisor", "client", "bench"];
+    let roots = ["protocol", "wire", "policies", "supervisor", "client", "bench", "fuzz"];
     for krate in roots {
         let source = read(&format!("{krate}/src/lib.rs"));
         assert!(source.contains("#![forbid(unsafe_code)]"), "{krate}/src/lib.rs doesn't forbid unsafe code");
@@ -312,6 +323,28 @@ fn dependencies_stand_once_each_with_its_reason() {
                 assert!(inherited, "{file}: {line}: name its version in the root's [workspace.dependencies]");
             }
         }
+    }
+}
+
+/// `fuzzing` opens doors for the fuzzer. Nothing that is shipped links that crate, and no other manifest turns it on.
+#[test]
+fn doors_for_the_fuzzer_are_opened_by_its_crate_alone() {
+    let doors: Vec<String> = files("rs")
+        .into_iter()
+        .filter(|file| read(file).contains("feature = \"fuzzing\"") && !file.starts_with("tests/"))
+        .collect();
+    assert!(doors.len() > 3, "{doors:?}: this test looks for the wrong feature");
+    for file in manifests() {
+        let manifest = read(&file);
+        let turned_on: Vec<&str> = manifest
+            .lines()
+            .filter(|line| line.contains("fuzzing") && !line.starts_with('#') && *line != "fuzzing = []")
+            .collect();
+        assert!(turned_on.is_empty() || file == "fuzz/Cargo.toml", "{file}: {turned_on:?}");
+        let named = section(&manifest, "dependencies").iter().any(|line| line.starts_with("stockade-fuzz"));
+        assert!(!named, "{file} links the fuzzer");
+        // A feature that is on by default would be one that everybody has.
+        assert!(!section(&manifest, "features").iter().any(|line| line.starts_with("default")), "{file}");
     }
 }
 
@@ -421,6 +454,7 @@ fn documents_name_files_that_exist() {
         "systemd/",
         "packaging/",
         "bench/",
+        "fuzz/",
     ];
     for file in files("md") {
         for path in marked(&read(&file)) {

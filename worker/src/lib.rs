@@ -8,6 +8,8 @@
 mod birth;
 pub mod cgroup;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod init;
 mod launcher;
 mod messages;

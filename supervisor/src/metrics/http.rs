@@ -151,6 +151,15 @@ async fn head(socket: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Result<A
     }
 }
 
+/// As [`head`], with the answer of a refusal whole.
+#[cfg(feature = "fuzzing")]
+pub(crate) async fn head_of(socket: &mut (impl AsyncRead + Unpin)) -> std::io::Result<crate::fuzzing::Head> {
+    Ok(match head(socket).await? {
+        Ok(Asked { method, path }) => crate::fuzzing::Head::Asked { method, path },
+        Err(refusal) => crate::fuzzing::Head::Refused(refusal.bytes()),
+    })
+}
+
 async fn told(daemon: &Rc<Daemon>, asked: &Asked) -> Answer {
     if !matches!(asked.method.as_str(), "GET" | "HEAD") {
         return Answer::plain("405 Method Not Allowed", "only GET and HEAD");

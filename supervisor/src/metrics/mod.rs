@@ -32,6 +32,8 @@ pub(crate) use endpoint::Door;
 pub use endpoint::{Endpoint, EndpointError};
 pub(crate) use figures::Figures;
 pub(crate) use gauges::unready;
+#[cfg(feature = "fuzzing")]
+pub(crate) use http::head_of;
 pub(crate) use http::serve;
 pub(crate) use kernel::kernel;
 pub(crate) use labels::{stage_word, word};

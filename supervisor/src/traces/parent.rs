@@ -37,6 +37,15 @@ impl Parent {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Parent {
+    /// As the variable says it, in the version that is written here.
+    pub(crate) fn to_text(self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("00-{}-{}-{:02x}", hex(&self.trace), hex(&self.span), u8::from(self.is_sampled))
+    }
+}
+
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     let plain = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));

@@ -17,7 +17,7 @@ pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
 
 mod bank;
-mod check;
+pub(crate) mod check;
 mod embedded;
 mod holding;
 mod keeping;

@@ -63,6 +63,7 @@ use keeping::{CALLER, DOOR, Keeping};
 use outbox::Outbox;
 use pressure::Pressure;
 use run::{Due, Run, Source};
+use satellites::Satellite;
 use specs::Specs;
 use templates::Templates;
 use uids::Uids;
@@ -114,7 +115,7 @@ struct Launcher {
     supervisor: Upward,
     monitor: Option<Outbox>,
     relay: Option<Outbox>,
-    satellites: Vec<Pid>,
+    satellites: HashMap<Pid, Satellite>,
     runs: HashMap<u64, Run>,
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
@@ -145,7 +146,12 @@ impl Launcher {
     fn new(channel: Option<OwnedFd>, embedded: bool, parked: usize) -> io::Result<Self> {
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
-        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children), None)?;
+        let mut blocked = children;
+        if !embedded {
+            // What a stopped process gets from the kernel when its parent dies, before it's continued: runs outlive supervisors.
+            blocked.add(Signal::SIGHUP);
+        }
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)?;
         let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::Read)?;
@@ -162,7 +168,7 @@ impl Launcher {
             supervisor,
             monitor: None,
             relay: None,
-            satellites: Vec::new(),
+            satellites: HashMap::new(),
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,

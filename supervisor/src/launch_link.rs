@@ -44,6 +44,8 @@ use crate::watched::{Watched, watch};
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long one that is there already may take to say who it is: clients wait meanwhile.
 const MET_WITHIN: Duration = Duration::from_secs(3);
+/// The pause before one that didn't is asked again.
+const MET_AGAIN: Duration = Duration::from_secs(1);
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.
@@ -133,7 +135,7 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
         let path = register.path_of(&entry);
         match door::meet(&path, &entry.keep, MET_WITHIN).await {
             Ok(met) => {
-                let life = adopt(daemon, register, entry, met).await;
+                let life = adopt(daemon, register, entry, met, true).await;
                 current = current.or(life);
             }
             Err(error) if error.is_gone() => {
@@ -144,23 +146,51 @@ async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandl
                 );
                 register.remove(Some(entry.keep));
             }
-            // It stays written down: its runs go on, and the next one may understand it.
-            Err(error) => tracing::error!(
-                reason = chain(&error),
-                door = %path.display(),
-                "the runs of an earlier daemon's launcher can't be taken over, and go on within their limits"
-            ),
+            // It stays written down: its runs go on, and it may answer later, or understand the next one.
+            Err(error) => {
+                tracing::error!(
+                    reason = chain(&error),
+                    door = %path.display(),
+                    "the runs of an earlier daemon's launcher can't be taken over yet, and go on within their limits"
+                );
+                spawn_local(meet_later(Rc::clone(daemon), register.clone(), entry));
+            }
         }
     }
     current
 }
 
-/// Takes one over. `None`: runs to come don't go to it, or it has ended.
+/// Goes on knocking at the door of one that didn't answer: somebody may have stopped it. It's taken over for the runs it has.
+async fn meet_later(daemon: Rc<Daemon>, register: Register, entry: Entry) {
+    let path = register.path_of(&entry);
+    loop {
+        sleep(MET_AGAIN).await;
+        if daemon.state.borrow().links.are_last {
+            return;
+        }
+        match door::meet(&path, &entry.keep, MET_WITHIN).await {
+            Ok(met) => {
+                tracing::info!(door = %path.display(), "an earlier daemon's launcher answers now");
+                adopt(&daemon, &register, entry, met, false).await;
+                let mut state = daemon.state.borrow_mut();
+                for id in state.links.ids() {
+                    state.end_elder(id);
+                }
+                return;
+            }
+            Err(error) if error.is_gone() => return register.remove(Some(entry.keep)),
+            Err(_as_before) => {}
+        }
+    }
+}
+
+/// Takes one over, for runs to come, too, if it may be for those. `None`: they don't go to it, or it has ended.
 async fn adopt(
     daemon: &Rc<Daemon>,
     register: &Register,
     entry: Entry,
     met: Met,
+    may_be_current: bool,
 ) -> Option<JoinHandle<String>> {
     let Met { channel, pid, pidfd } = met;
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
@@ -170,7 +200,7 @@ async fn adopt(
     let keeper = Keeper { process, leaving };
     let (greeted, greeting) = oneshot::channel();
     let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
-    let (owner, ours) = (Rc::clone(daemon), register.parked() == entry.parked);
+    let (owner, ours) = (Rc::clone(daemon), may_be_current && register.parked() == entry.parked);
     let register = register.clone();
     let life = spawn_local(async move {
         let greeting = Greeting { hello: again, beside: Vec::new() };
@@ -217,6 +247,7 @@ async fn live(
         reason = converse(daemon, id, &socket, judged) => reason,
         reason = send_all(daemon, id) => reason,
     };
+    daemon.state.borrow_mut().launcher_leaves(id);
     let reason = match keeper.end().await {
         // Which socket was seen to close first says nothing; how the process ended does.
         Some(How::Itself(status)) => format!("the launcher died: {status}"),

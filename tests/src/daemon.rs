@@ -50,9 +50,16 @@ impl Daemon {
     /// Starts one on a ground that is there already.
     #[must_use]
     pub fn start_at(ground: Ground, arguments: &[&str]) -> Self {
+        let program = ground.stockade();
+        Self::start_program(ground, program, arguments)
+    }
+
+    /// As [`start_at`](Self::start_at), with another program.
+    #[must_use]
+    pub fn start_program(ground: Ground, program: Command, arguments: &[&str]) -> Self {
         let mounts = left::mounts();
         let socket = ground.base().join("daemon/stockade.sock");
-        let mut command = serve(&ground, &socket);
+        let mut command = serve_with(program, &ground, &socket);
         command.args(arguments);
         let child = Mutex::new(command.spawn().unwrap());
         let daemon = Self { child, ground, socket, mounts };

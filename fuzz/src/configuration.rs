@@ -5,6 +5,7 @@
 use core::slice;
 
 use stockade_supervisor::config::{Configured, Mistakes, Text, tables};
+use stockade_supervisor::paths::Scope;
 
 use crate::shown;
 
@@ -23,9 +24,9 @@ pub(crate) fn run(data: &[u8]) {
     let both = both.expect("each of them is right");
     assert_eq!(both, other.over(one), "the later text wins, and the earlier has the rest");
     written(&both);
-    for uid in [0, 1000] {
-        if let Err(mistakes) = both.check(uid) {
-            assert!(uid != 0, "root may have everything");
+    for scope in [Scope::Machine, Scope::User] {
+        if let Err(mistakes) = both.check(scope) {
+            assert!(!scope.is_machine(), "the machine's daemon may have everything");
             told(&mistakes);
         }
     }

@@ -42,6 +42,9 @@ pub(crate) enum DoorError {
     /// It doesn't know the secret.
     #[error("what answers isn't the launcher that was started")]
     Impostor,
+    /// It has no ear for us: it's ending, or lacks something just now.
+    #[error("the launcher has closed the connection")]
+    Closed,
     /// It says nothing.
     #[error("the launcher says nothing")]
     Silent,
@@ -104,6 +107,16 @@ fn address(directory: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)
 /// # Errors
 /// [`DoorError`].
 pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
+    let until = Instant::now() + within;
+    loop {
+        match knock(door, keep, within).await {
+            Err(DoorError::Closed) if Instant::now() < until => sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+async fn knock(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let socket = connect(door, within).await.map_err(DoorError::Connect)?;
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
     if !may_be_a_launchers(peer.uid()) || !kin::shares_namespaces(peer.pid()) {
@@ -160,7 +173,15 @@ async fn hear(socket: &OwnedFd) -> Result<FromLauncher, DoorError> {
         match guard.try_io(|socket| socket::receive(socket, &mut buffer)) {
             Err(_would_block) => {}
             Ok(received) => {
-                let received = received.map_err(failed)?;
+                let received = match received {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                        return Err(DoorError::Closed);
+                    }
+                    other => other.map_err(failed)?,
+                };
+                if received.length == 0 {
+                    return Err(DoorError::Closed);
+                }
                 let greeting = unpack(&buffer[..received.length], received.descriptors);
                 return greeting.map(|(message, _none)| message).map_err(DoorError::Greeting);
             }

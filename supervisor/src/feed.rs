@@ -5,6 +5,7 @@
 //! as a pipe would.
 
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,14 +18,17 @@ use stockade_protocol::Bytes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::aside::Foreign;
 use crate::descriptors::Kind;
 use crate::ledger::Entry;
-use crate::watched::watch;
+use crate::watched::{watch, watch_shared};
 
 /// Bytes that may wait in one feed, before those of the message that fills it.
 const BOUND: usize = 256 * 1024;
+/// How long a pipe is left alone that the kernel has no memory for.
+const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of one read from a relayed descriptor.
 const CHUNK: usize = 64 * 1024;
 
@@ -42,6 +46,8 @@ pub(crate) struct Feed {
     entry: Entry,
     changed: Notify,
     room: Notify,
+    /// The pipe of one that came to a bad end, until the run has ended: closed, it would look like a good one.
+    unfinished: RefCell<Option<Rc<OwnedFd>>>,
 }
 
 /// More input than the policy allows.
@@ -52,7 +58,20 @@ impl Feed {
     /// For at most `limit` bytes.
     pub(crate) fn new(limit: Option<u64>, entry: Entry) -> Rc<Self> {
         let (queue, queued, ended, closed, taken, written, changed, room) = Default::default();
-        Rc::new(Self { queue, queued, ended, closed, taken, written, limit, entry, changed, room })
+        let unfinished = RefCell::default();
+        Rc::new(Self {
+            queue,
+            queued,
+            ended,
+            closed,
+            taken,
+            written,
+            limit,
+            entry,
+            changed,
+            room,
+            unfinished,
+        })
     }
 
     /// Whether there is memory for so many bytes more.
@@ -89,6 +108,7 @@ impl Feed {
 
     /// Nobody will take bytes any more.
     pub(crate) fn close(&self) {
+        self.unfinished.take();
         self.closed.set(true);
         self.queue.borrow_mut().clear();
         self.set_queued(0);
@@ -125,18 +145,24 @@ impl Feed {
     }
 
     /// Writes what comes to the pipe until the end of input, of the feed or of the reader.
-    pub(crate) async fn write_to(self: Rc<Self>, pipe: OwnedFd) {
-        let result = self.write_all(pipe).await;
-        if let Err(error) = result
-            && error.kind() != io::ErrorKind::BrokenPipe
-        {
-            tracing::warn!(%error, "standard input could not be written");
-        }
+    ///
+    /// # Errors
+    /// Those of write(2), and of watching the pipe: the reader has less than there was. It sees no end of it before the run's.
+    pub(crate) async fn write_to(self: Rc<Self>, pipe: OwnedFd) -> io::Result<()> {
+        let pipe = Rc::new(pipe);
+        let result = self.write_all(&pipe).await;
         self.close();
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.unfinished.replace(Some(pipe));
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
-    async fn write_all(&self, pipe: OwnedFd) -> io::Result<()> {
-        let pipe = watch(pipe, Interest::WRITABLE)?;
+    async fn write_all(&self, pipe: &Rc<OwnedFd>) -> io::Result<()> {
+        let pipe = watch_shared(pipe, Interest::WRITABLE)?;
         loop {
             let next = self.queue.borrow_mut().pop_front();
             if let Some(bytes) = next {
@@ -150,7 +176,7 @@ impl Feed {
         }
     }
 
-    async fn write_one(&self, pipe: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<()> {
+    async fn write_one(&self, pipe: &AsyncFd<Rc<OwnedFd>>, bytes: &[u8]) -> io::Result<()> {
         let mut done = 0;
         while done < bytes.len() {
             if self.closed.get() {
@@ -164,6 +190,10 @@ impl Feed {
             if let Ok(attempt) = guard.try_io(|pipe| Ok(rustix::io::write(pipe, &bytes[done..])?)) {
                 let count = match attempt {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                    Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                        sleep(MEMORY_PAUSE).await;
+                        0
+                    }
                     other => other?,
                 };
                 done += count;

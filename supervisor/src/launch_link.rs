@@ -283,6 +283,7 @@ async fn live(
     if let Some((pid, pidfd)) = found {
         keeper.process = Process::Other { pid, pidfd };
     }
+    daemon.state.borrow_mut().launcher_leaves(id);
     let reason = match keeper.end().await {
         // Which socket was seen to close first says nothing; how the process ended does.
         Some(How::Itself(status)) => format!("the launcher died: {status}"),

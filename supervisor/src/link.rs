@@ -284,14 +284,10 @@ impl Link {
     }
 }
 
-/// Full in-flight descriptors (`ETOOMANYREFS`) pass by themselves, like a full socket.
+/// What passes by itself is like a full socket.
 fn into_io(error: ChannelError) -> io::Error {
     match error {
-        ChannelError::Io(error)
-            if error.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error()) =>
-        {
-            io::ErrorKind::WouldBlock.into()
-        }
+        error if error.will_pass() => io::ErrorKind::WouldBlock.into(),
         ChannelError::Io(error) => error,
         other => io::Error::other(other),
     }

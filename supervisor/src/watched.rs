@@ -7,6 +7,7 @@
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -18,6 +19,15 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 #[allow(deprecated, reason = "an OwnedFd keeps what the replacement's caller has to promise")]
 pub(crate) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, interest)
+}
+
+/// As [`watch`], of one that somebody else has, too.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+#[allow(deprecated, reason = "a shared OwnedFd keeps what the replacement's caller has to promise")]
+pub(crate) fn watch_shared(descriptor: &Rc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
+    AsyncFd::with_interest(Rc::clone(descriptor), interest)
 }
 
 /// A socket that is read, and written until it takes no more.

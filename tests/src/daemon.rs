@@ -56,7 +56,14 @@ impl Daemon {
     /// Starts one on a ground that is there already.
     #[must_use]
     pub fn start_at(ground: Ground, arguments: &[&str]) -> Self {
-        Self::begin(ground, None, arguments)
+        let program = ground.stockade();
+        Self::start_program(ground, program, arguments)
+    }
+
+    /// As [`start_at`](Self::start_at), with another program.
+    #[must_use]
+    pub fn start_program(ground: Ground, program: Command, arguments: &[&str]) -> Self {
+        Self::begin(ground, program, None, arguments)
     }
 
     /// Starts one for everybody that isn't root, with root's launchers.
@@ -69,13 +76,14 @@ impl Daemon {
         }
         let launcher = ground.binaries.launcher.clone();
         let spawner = Spawner::start(ground.base().join("launcher.sock"), launcher, service);
-        Self::begin(ground, Some(spawner), &[])
+        let program = ground.stockade();
+        Self::begin(ground, program, Some(spawner), &[])
     }
 
-    fn begin(ground: Ground, spawner: Option<Spawner>, arguments: &[&str]) -> Self {
+    fn begin(ground: Ground, program: Command, spawner: Option<Spawner>, arguments: &[&str]) -> Self {
         let mounts = left::mounts();
         let socket = ground.base().join("daemon/stockade.sock");
-        let mut command = serve_as(&ground, &socket, spawner.as_ref());
+        let mut command = serve_as(program, &ground, &socket, spawner.as_ref());
         command.args(arguments);
         let child = Mutex::new(command.spawn().unwrap());
         let daemon = Self { child, ground, socket, mounts, spawner };
@@ -113,7 +121,7 @@ impl Daemon {
     /// The command of another one like it, on the same socket.
     #[must_use]
     pub fn another(&self) -> Command {
-        serve_as(&self.ground, &self.socket, self.spawner.as_ref())
+        serve_as(self.ground.stockade(), &self.ground, &self.socket, self.spawner.as_ref())
     }
 
     /// It and everything below it and its launchers.
@@ -206,8 +214,8 @@ pub fn serve(ground: &Ground, socket: &Path) -> Command {
     serve_with(ground.stockade(), ground, socket)
 }
 
-fn serve_as(ground: &Ground, socket: &Path, spawner: Option<&Spawner>) -> Command {
-    let mut command = serve(ground, socket);
+fn serve_as(program: Command, ground: &Ground, socket: &Path, spawner: Option<&Spawner>) -> Command {
+    let mut command = serve_with(program, ground, socket);
     if let Some(spawner) = spawner {
         command.arg("--system").arg("--launcher").arg(&spawner.path);
         Person::service().take(&mut command);

@@ -7,7 +7,7 @@
 //! searched for leftovers when it stops.
 //!
 //! Reading order: [`person`], [`mode`], [`binaries`], [`scratch`], [`ground`], [`daemon`], [`setting`], [`left`],
-//! [`wire`], [`proxy`], [`untested`].
+//! [`wire`], [`proxy`], [`untested`], [`seccomp`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails loudly")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 #![allow(clippy::missing_panics_doc, reason = "every function here may panic: that fails the test")]
@@ -20,6 +20,7 @@ pub mod mode;
 pub mod person;
 pub mod proxy;
 pub mod scratch;
+pub mod seccomp;
 pub mod setting;
 pub mod spawner;
 pub mod untested;

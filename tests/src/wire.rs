@@ -43,13 +43,21 @@ impl Wire {
     /// passes the connection and stays.
     #[must_use]
     pub fn connect(daemon: &Daemon, person: Person) -> Self {
+        Self::try_connect(daemon, person).unwrap()
+    }
+
+    /// As [`connect`](Self::connect), to a daemon that may be gone.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn try_connect(daemon: &Daemon, person: Person) -> std::io::Result<Self> {
         let (stream, helper) = if person == Person::me() {
-            (UnixStream::connect(&daemon.socket).unwrap(), None)
+            (UnixStream::connect(&daemon.socket)?, None)
         } else {
-            let (stream, child, pair) = handed_over(daemon, person);
+            let (stream, child, pair) = handed_over(daemon, person)?;
             (stream, Some((child, pair)))
         };
-        Self { stream, frames: FrameBuffer::new(bounds::MAX_FRAME), helper }
+        Ok(Self { stream, frames: FrameBuffer::new(bounds::MAX_FRAME), helper })
     }
 
     /// Connects and greets.
@@ -174,17 +182,20 @@ impl Drop for Wire {
     }
 }
 
-fn handed_over(daemon: &Daemon, person: Person) -> (UnixStream, Child, UnixStream) {
+fn handed_over(daemon: &Daemon, person: Person) -> std::io::Result<(UnixStream, Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = std::process::Command::new(&daemon.ground.binaries.probe);
     command.arg("hand-over-connection").arg(&daemon.socket).stdout(Stdio::null());
     command.stdin(Stdio::from(OwnedFd::from(theirs)));
     person.take(&mut command);
-    let helper = command.current_dir("/").spawn().unwrap();
+    let mut helper = command.current_dir("/").spawn().unwrap();
     drop(command);
-    let received = stockade_wire::socket::receive(&ours, &mut [0; 1]).unwrap();
-    let passed = received.descriptors.into_iter().next().expect("the probe passes its connection");
-    (UnixStream::from(passed), helper, ours)
+    let received = stockade_wire::socket::receive(&ours, &mut [0; 1]).ok();
+    let Some(passed) = received.and_then(|received| received.descriptors.into_iter().next()) else {
+        helper.wait()?;
+        return Err(std::io::ErrorKind::ConnectionRefused.into());
+    };
+    Ok((UnixStream::from(passed), helper, ours))
 }
 
 /// A greeting of a version.

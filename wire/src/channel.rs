@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::bounds::{MAX_LAUNCH_INLINE, MAX_LAUNCH_MESSAGE};
@@ -40,6 +41,14 @@ impl ChannelError {
     #[must_use]
     pub fn is_reset(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// Whether the same message may be taken a moment later, though nothing will tell when: too many descriptors are on their way
+    /// in sockets (`ETOOMANYREFS`), or the kernel has no memory for it just now.
+    #[must_use]
+    pub fn will_pass(&self) -> bool {
+        const PASSING: [Errno; 3] = [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM];
+        matches!(self, Self::Io(error) if PASSING.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())))
     }
 
     /// Whether a non-blocking socket had nothing, or no room.

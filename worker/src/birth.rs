@@ -17,7 +17,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::Staged;
 use crate::init::{self, Born, Told};
-use crate::messages::{FromWorker, Prepare};
+use crate::messages::{FromWorker, Prepare, say};
 use crate::plan;
 use crate::stages::beside::Beside;
 use crate::stages::foundation::Ground;
@@ -50,7 +50,7 @@ pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, handed: Handed<'_>, t
     match make(&channel, prepare, handed) {
         Ok(born) => init::run(&channel, prepare, born, told),
         Err(failure) => {
-            drop(channel.send(&FromWorker::Failed(failure), &[]));
+            drop(say(&channel, &FromWorker::Failed(failure), &[]));
             1
         }
     }

@@ -68,7 +68,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'
     match live(channel, prepare, born, told) {
         Ok(()) => 0,
         Err(failure) => {
-            drop(channel.send(&FromWorker::Failed(failure), &[]));
+            drop(say(channel, &FromWorker::Failed(failure), &[]));
             1
         }
     }
@@ -325,7 +325,7 @@ fn watch(
             return Ok(None);
         }
         if clock.told_at.take_if(|at| *at <= now).is_some()
-            && channel.send(&FromWorker::Running(clock.ran_us()), &[]).is_err()
+            && say(channel, &FromWorker::Running(clock.ran_us()), &[]).is_err()
         {
             return Ok(None);
         }
@@ -438,5 +438,5 @@ pub(crate) fn children(of: &str) -> Vec<Pid> {
 fn report(channel: &Channel, status: i32, wall: Duration, used: Used, missing: &[Bytes]) {
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let trusted_files = came_to_be(missing);
-    drop(channel.send(&FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
+    drop(say(channel, &FromWorker::Ended(Box::new(Ended { status, wall_us, used, trusted_files })), &[]));
 }

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::event::Timespec;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
@@ -195,8 +194,8 @@ pub(crate) enum FromWorker {
     Ended(Box<Ended>),
 }
 
-/// How often a message is tried that isn't taken because too many descriptors are on their way in sockets: a run of many
-/// open files may send few, and its user's other runs count.
+/// How often a message is tried that isn't taken just now: too many descriptors may be on their way in sockets, of which a run of
+/// many open files may send few, and its user's other runs count.
 const TRIES: usize = 1000;
 /// The pause before it's tried again.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
@@ -206,12 +205,10 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// # Errors
 /// `Template`: the other end has gone, or what it was.
 pub(crate) fn say(channel: &Channel, message: &FromWorker, beside: &[BorrowedFd<'_>]) -> Staged<()> {
-    const IN_FLIGHT: Errno = Errno::TOOMANYREFS;
     let mut sent = channel.send(message, beside);
     for _ in 0..TRIES {
-        match &sent {
-            Err(ChannelError::Io(error)) if error.raw_os_error() == Some(IN_FLIGHT.raw_os_error()) => {}
-            _ => break,
+        if !sent.as_ref().is_err_and(ChannelError::will_pass) {
+            break;
         }
         let _ = rustix::event::poll(&mut [], Some(&PAUSE));
         sent = channel.send(message, beside);

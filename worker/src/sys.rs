@@ -486,7 +486,7 @@ pub(crate) fn hold(
     Ok(own(pidfd))
 }
 
-/// The life of a holder: system calls only.
+/// The life of a holder: system calls only. One that can't tell that it holds doesn't: its end tells.
 extern "C" fn holder(plan: *mut c_void) -> c_int {
     // SAFETY: `hold` passes a leaked `HolderPlan` that only this process uses from then on.
     let plan = unsafe { &*plan.cast::<HolderPlan>() };
@@ -497,9 +497,9 @@ extern "C" fn holder(plan: *mut c_void) -> c_int {
     let theirs = unsafe { OwnedFd::from_raw_fd(plan.theirs) };
     drop(ours);
     let errno = if plan.unshare == 0 { 0 } else { unshare_alone(plan.unshare) };
-    let told = rustix::io::write(&theirs, &errno.to_ne_bytes());
-    let _ = rustix::io::read(&theirs, &mut [0]);
-    c_int::from(told.is_err())
+    let held = rustix::io::write(&theirs, &errno.to_ne_bytes());
+    let held = held.and_then(|_told| rustix::io::read(&theirs, &mut [0]));
+    c_int::from(held.is_err())
 }
 
 /// `unshare(2)` without the C library's errno: 0, or what went wrong.

@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
+use rustix::process::{Signal, pidfd_send_signal};
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::birth::{self, Handed};
 use crate::failure::{At, Staged, failed};
-use crate::messages::{FromWorker, Prepare, ToTemplate};
+use crate::messages::{FromWorker, Prepare, ToTemplate, say};
 use crate::stages::foundation::{Ground, Keeper};
 use crate::stages::network::{Slot, Traces};
 use crate::stages::{beside, identity, worker};
@@ -78,8 +79,10 @@ impl Template {
         match sys::clone_process(flags, cgroup.map(AsFd::as_fd)).at(worker::birth_stage(plan), "clone")? {
             Cloned::Parent { pid, pidfd } => {
                 let pid = pid.as_raw_nonzero().get();
-                let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
-                channel.send(&FromWorker::Cloned { pid }, &[pidfd.as_fd()]).map_err(gone)
+                say(channel, &FromWorker::Cloned { pid }, &[pidfd.as_fd()]).inspect_err(|_| {
+                    // Nobody else could: the launcher doesn't know it.
+                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                })
             }
             Cloned::Child => crate::role::leave(self.be(channel, network).unwrap_or(1)),
         }

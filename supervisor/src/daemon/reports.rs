@@ -209,6 +209,11 @@ impl State {
         self.handle(Event::Adopted(event));
     }
 
+    /// A launcher doesn't answer any more; how it ends is found out.
+    pub(crate) fn launcher_leaves(&mut self, launcher: LauncherId) {
+        self.handle(Event::LauncherLeaves { launcher });
+    }
+
     /// A launcher has died. Its runs end here; what it still had to be told is void.
     pub(crate) fn launcher_died(&mut self, launcher: LauncherId, reason: String) {
         self.links.remove(launcher);

@@ -270,6 +270,12 @@ impl State {
         self.handle(Event::End { now: self.now(), run: id, reason });
     }
 
+    /// A run was given less input than there is: whatever it makes of that isn't what was asked for.
+    pub(crate) fn input_lost(&mut self, id: ExecId, error: &std::io::Error) {
+        let reason = format!("its standard input could not be written: {error}");
+        self.handle(Event::Fail { now: self.now(), run: id, reason });
+    }
+
     fn signal(&mut self, connection: ConnectionId, owner: u32, id: ExecId, signal: u8) {
         let deny = |reason, message: String| ServerMessage::Denied {
             request_id: 0,

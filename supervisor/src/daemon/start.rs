@@ -107,11 +107,14 @@ impl State {
         let Some(Tasks { feed, pipe, source }) = tasks else { return };
         let (written, daemon) = (Rc::clone(&feed), self.daemon.clone());
         tokio::task::spawn_local(async move {
-            Rc::clone(&written).write_to(pipe).await;
-            if let Some(daemon) = daemon.upgrade() {
-                let ended = ToLauncher::InputEnded { exec_id: id, bytes: written.written() };
-                daemon.state.borrow_mut().tell_launcher(id, &ended);
+            let result = Rc::clone(&written).write_to(pipe).await;
+            let Some(daemon) = daemon.upgrade() else { return };
+            let mut state = daemon.state.borrow_mut();
+            if let Err(error) = result {
+                state.input_lost(id, &error);
             }
+            let ended = ToLauncher::InputEnded { exec_id: id, bytes: written.written() };
+            state.tell_launcher(id, &ended);
         });
         let Some(source) = source else { return };
         // Closing the feed ends the task, so it outlives no run.

@@ -134,6 +134,7 @@ impl Dispatcher {
                 }
             }
             Event::End { now, run, reason } => self.cancel(now, run, reason, &mut effects),
+            Event::Fail { now, run, reason } => self.fail(now, run, reason, &mut effects),
             Event::Attach { connection, owner, run, after_seq } => {
                 self.attach(connection, owner, run, after_seq, &mut effects);
             }
@@ -149,6 +150,7 @@ impl Dispatcher {
                 self.fill_slots(now, &mut effects);
                 self.hold_all(&mut effects);
             }
+            Event::LauncherLeaves { launcher } => self.launcher_leaves(launcher),
             Event::LauncherDown { now, launcher, reason } => {
                 self.launcher_down(now, launcher, &reason, &mut effects);
             }
@@ -450,6 +452,15 @@ impl Dispatcher {
                 effects.push(Effect::Cancel { run: id, reason });
             }
             _ => {}
+        }
+    }
+
+    /// Ends a run that had begun, as lost. What it has said for itself by then stands.
+    fn fail(&mut self, now: u64, id: ExecId, reason: String, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if matches!(run.phase, Phase::Starting | Phase::Running) && !run.cancelled {
+            run.overdue = Some(Outcome::Lost { reason });
+            self.cancel(now, id, CancelReason::Asked, effects);
         }
     }
 

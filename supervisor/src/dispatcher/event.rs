@@ -90,6 +90,15 @@ pub enum Event {
         /// What its outcome will say.
         reason: CancelReason,
     },
+    /// We end a run ourselves: something of ours went wrong that it can't do without.
+    Fail {
+        /// When.
+        now: u64,
+        /// The run.
+        run: ExecId,
+        /// What.
+        reason: String,
+    },
     /// A client wants to follow a run.
     Attach {
         /// Which client.
@@ -135,6 +144,11 @@ pub enum Event {
     LauncherUp {
         /// When.
         now: u64,
+        /// Which.
+        launcher: LauncherId,
+    },
+    /// A launcher is about to go: it takes no more runs.
+    LauncherLeaves {
         /// Which.
         launcher: LauncherId,
     },

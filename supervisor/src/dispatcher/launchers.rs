@@ -37,6 +37,19 @@ impl Dispatcher {
         }
     }
 
+    /// What would be handed to it now would be lost with it: it waits for the next.
+    pub(super) fn launcher_leaves(&mut self, launcher: LauncherId) {
+        if self.launcher != Launcher::Up(launcher) {
+            return;
+        }
+        self.launcher = Launcher::Down;
+        // What it holds of our own requests we have, too.
+        let ours = |run: &&mut Run| run.phase == Phase::Queued && run.launcher.is_none();
+        for run in self.runs.values_mut().filter(ours) {
+            run.held = false;
+        }
+    }
+
     pub(super) fn launcher_down(
         &mut self,
         now: u64,
@@ -44,10 +57,7 @@ impl Dispatcher {
         reason: &str,
         effects: &mut Vec<Effect>,
     ) {
-        let was_current = self.launcher == Launcher::Up(launcher);
-        if was_current {
-            self.launcher = Launcher::Down;
-        }
+        self.launcher_leaves(launcher);
         // Nobody is left to say when they are gone.
         self.unreaped.retain(|_, of| *of != launcher);
         let had = |run: &Run| run.launcher == Some(launcher);
@@ -73,11 +83,6 @@ impl Dispatcher {
                 Phase::Ended { .. } => {}
             }
         }
-        // What the current one held of our own requests we have, too.
-        let ours = |run: &&mut Run| was_current && run.phase == Phase::Queued && run.launcher.is_none();
-        for run in self.runs.values_mut().filter(ours) {
-            run.held = false;
-        }
     }
 
     pub(super) fn unavailable(&mut self, now: u64, reason: String, effects: &mut Vec<Effect>) {
@@ -94,5 +99,56 @@ impl Dispatcher {
             self.exit(now, id, effects);
         }
         self.launcher = Launcher::Unavailable(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Request;
+    use super::super::{Bounds, ConnectionId, Event};
+    use super::*;
+
+    const FIRST: LauncherId = LauncherId(1);
+    const NEXT: LauncherId = LauncherId(2);
+
+    fn request(run: ExecId) -> Event {
+        Event::Request(Request {
+            now: 0,
+            run,
+            connection: ConnectionId(1),
+            request_id: 1,
+            owner: 1000,
+            detach: false,
+            relayed: true,
+            wall_ms: None,
+            bytes: 1,
+        })
+    }
+
+    #[test]
+    fn what_is_asked_for_while_a_launcher_leaves_waits_for_the_next_and_is_not_lost() {
+        let mut dispatcher = Dispatcher::new(Bounds::new(4, 4, true));
+        dispatcher.handle(Event::LauncherUp { now: 0, launcher: FIRST });
+        let (before, after) = (ExecId::generate(), ExecId::generate());
+        assert!(dispatcher.handle(request(before)).contains(&Effect::Start { run: before }));
+        dispatcher.handle(Event::LauncherLeaves { launcher: FIRST });
+        let effects = dispatcher.handle(request(after));
+        let is_told = |effect: &Effect| matches!(effect, Effect::Start { .. } | Effect::Hold { .. });
+        assert!(!effects.iter().any(is_told), "{effects:?}");
+        dispatcher.handle(Event::LauncherDown { now: 1, launcher: FIRST, reason: "x".into() });
+        let lost =
+            |phase: Option<&Phase>| matches!(phase, Some(Phase::Ended { outcome: Outcome::Lost { .. } }));
+        assert!(lost(dispatcher.phase(before, 1000)) && !lost(dispatcher.phase(after, 1000)));
+        let effects = dispatcher.handle(Event::LauncherUp { now: 2, launcher: NEXT });
+        assert!(effects.contains(&Effect::Start { run: after }), "{effects:?}");
+    }
+
+    #[test]
+    fn a_launcher_that_is_not_the_current_one_leaves_and_runs_start_as_before() {
+        let mut dispatcher = Dispatcher::new(Bounds::new(4, 4, true));
+        dispatcher.handle(Event::LauncherUp { now: 0, launcher: NEXT });
+        dispatcher.handle(Event::LauncherLeaves { launcher: FIRST });
+        let run = ExecId::generate();
+        assert!(dispatcher.handle(request(run)).contains(&Effect::Start { run }));
     }
 }

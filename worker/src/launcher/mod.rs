@@ -64,6 +64,7 @@ use keeping::{CALLER, DOOR, Keeping};
 use outbox::Outbox;
 use pressure::Pressure;
 use run::{Due, Run, Source};
+use satellites::Satellite;
 use specs::Specs;
 use templates::Templates;
 use uids::Uids;
@@ -115,7 +116,7 @@ struct Launcher {
     supervisor: Upward,
     monitor: Option<Outbox>,
     relay: Option<Outbox>,
-    satellites: Vec<Pid>,
+    satellites: HashMap<Pid, Satellite>,
     runs: HashMap<u64, Run>,
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
@@ -152,7 +153,12 @@ impl Launcher {
         if !embedded {
             heard.add(Signal::SIGTERM);
         }
-        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&heard), None)?;
+        let mut blocked = heard;
+        if !embedded {
+            // What a stopped process gets from the kernel when its parent dies, before it's continued: runs outlive supervisors.
+            blocked.add(Signal::SIGHUP);
+        }
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)?;
         let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::Read)?;
@@ -169,7 +175,7 @@ impl Launcher {
             supervisor,
             monitor: None,
             relay: None,
-            satellites: Vec::new(),
+            satellites: HashMap::new(),
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,

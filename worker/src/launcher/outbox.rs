@@ -11,7 +11,8 @@ use stockade_wire::channel::{Channel, ChannelError, Packed};
 
 use crate::poller::{Interest, Poller};
 
-/// How long a channel is left alone while too many descriptors are on their way: nothing tells that they have landed.
+/// How long a channel is left alone while too many descriptors are on their way, or no memory is there: nothing tells that
+/// they have landed, or that it is.
 pub(crate) const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
 
 /// A non-blocking channel and what waits for it. The queue is bounded by the runs there are: each sends a fixed
@@ -92,7 +93,7 @@ impl Outbox {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match packed.send(&self.channel, &borrowed) {
                 Err(error) if error.would_block() => break,
-                Err(error) if are_in_flight(&error) => {
+                Err(error) if error.will_pass() => {
                     self.again = Some(Instant::now() + IN_FLIGHT_PAUSE);
                     break;
                 }
@@ -125,11 +126,6 @@ impl Outbox {
         });
         self.interest = wanted;
     }
-}
-
-/// Whether a message wasn't taken because too many descriptors are on their way in sockets (unix(7), `ETOOMANYREFS`).
-pub(crate) fn are_in_flight(error: &ChannelError) -> bool {
-    matches!(error, ChannelError::Io(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS))
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Launcher {
                 // What it said before it died is still in the channel, and decides what its death means.
                 self.hear_worker(number);
                 self.settle(number);
-            } else if self.satellites.contains(&reaped.pid) {
+            } else if self.satellites.contains_key(&reaped.pid) {
                 self.satellite_died(reaped.pid);
             } else {
                 for spare in self.templates.died(reaped.pid) {
@@ -170,7 +170,8 @@ impl Launcher {
 
     /// The run's mount table has changed: are all its masks still there?
     pub(super) fn check_guard(&mut self, number: u64) {
-        let Some(run) = self.runs.get_mut(&number) else { return };
+        // Of one that is over, we take away ourselves what masks lay on.
+        let Some(run) = self.runs.get_mut(&number).filter(|run| !run.is_over()) else { return };
         if let Some(path) = run.dissolved_guard() {
             if run.may_be_replaced() {
                 return self.stale(number);

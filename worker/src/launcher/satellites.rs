@@ -3,17 +3,29 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::{Clock, Outcome};
 use stockade_wire::channel::ChannelError;
 
 use super::outbox::Outbox;
+use super::run::Run;
 use super::{Launcher, MESSAGES_A_TURN, MONITOR, RELAY, run, spawn};
 use crate::monitor::MonitorReport;
 use crate::poller::Ready;
 use crate::relay::{RelayCommand, RelayReport};
+
+/// What a process beside us is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Satellite {
+    /// Reads output.
+    Relay,
+    /// Measures.
+    Monitor,
+    /// Was one of these, and is of no use any more.
+    Replaced,
+}
 
 impl Launcher {
     /// A socket to the relay for a supervisor, which takes the place of the one before; the first has the relay started.
@@ -23,7 +35,7 @@ impl Launcher {
             Some(relay) => relay,
             none => {
                 let (pid, channel) = spawn::satellite("relay")?;
-                self.satellites.push(pid);
+                self.satellites.insert(pid, Satellite::Relay);
                 none.insert(Outbox::new(channel, RELAY, &self.poller)?)
             }
         };
@@ -35,7 +47,7 @@ impl Launcher {
     pub(super) fn start_monitor(&mut self) -> io::Result<()> {
         if self.monitor.is_none() {
             let (pid, channel) = spawn::satellite("monitor")?;
-            self.satellites.push(pid);
+            self.satellites.insert(pid, Satellite::Monitor);
             self.monitor = Some(Outbox::new(channel, MONITOR, &self.poller)?);
         }
         Ok(())
@@ -49,22 +61,56 @@ impl Launcher {
                 let (command, descriptors) = run.watch_order();
                 monitor.send(&command, descriptors, &self.poller);
             }
-            _ => run.condemn(run::no_satellite("monitor")),
+            // Its tool has begun.
+            _ => run
+                .condemn(Outcome::Lost { reason: "the process that watches it can't be started".to_owned() }),
         }
     }
 
-    /// Without a relay or a monitor limits don't hold: every run ends, and so does this launcher.
+    /// One of them was reaped.
     pub(super) fn satellite_died(&mut self, pid: Pid) {
-        self.satellites.retain(|other| *other != pid);
-        let all: Vec<u64> = self.runs.keys().copied().collect();
-        for number in all {
+        match self.satellites.remove(&pid) {
+            Some(Satellite::Monitor) => self.monitor_lost(),
+            Some(Satellite::Relay) => self.relay_lost(),
+            Some(Satellite::Replaced) | None => {}
+        }
+    }
+
+    /// Limits of the runs that it watched don't hold any more: they end. The next that is to be watched has another started.
+    fn monitor_lost(&mut self) {
+        self.monitor = None;
+        self.replace(Satellite::Monitor);
+        self.lose_all(Run::is_watched);
+    }
+
+    /// Nobody knows any more what runs have written: every run ends, and so does this launcher, for its supervisor has lost
+    /// its way to the relay, too.
+    fn relay_lost(&mut self) {
+        self.relay = None;
+        self.replace(Satellite::Relay);
+        self.lose_all(|run| !run.is_spare());
+        self.close();
+    }
+
+    /// What is left of those that there are is nothing to us when it's reaped, and mustn't linger until then.
+    fn replace(&mut self, which: Satellite) {
+        for (pid, satellite) in self.satellites.iter_mut().filter(|(_, satellite)| **satellite == which) {
+            // Our own child, and not reaped yet: the pid is still its.
+            let _ = rustix::process::kill_process(*pid, Signal::KILL);
+            *satellite = Satellite::Replaced;
+        }
+    }
+
+    fn lose_all(&mut self, which: impl Fn(&Run) -> bool) {
+        let lost: Vec<u64> =
+            self.runs.iter().filter(|(_, run)| which(run)).map(|(number, _)| *number).collect();
+        for number in lost {
             let reason = "a process that watches the run died".to_owned();
             if let Some(run) = self.runs.get_mut(&number) {
                 run.output_ended(Some(Outcome::Lost { reason }));
             }
             self.settle(number);
         }
-        self.closing = true;
     }
 
     pub(super) fn hear_monitor(&mut self, event: Ready) {
@@ -78,7 +124,7 @@ impl Launcher {
                 Ok(Some((report, _))) => self.monitored(&report),
                 other => {
                     if closed(&other) {
-                        self.monitor = None;
+                        self.monitor_lost();
                     }
                     return;
                 }
@@ -112,7 +158,7 @@ impl Launcher {
                 Ok(Some((report, _))) => self.relayed(report),
                 other => {
                     if closed(&other) {
-                        self.relay = None;
+                        self.relay_lost();
                     }
                     return;
                 }

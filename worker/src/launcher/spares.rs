@@ -32,8 +32,12 @@ impl Launcher {
         let Some(run) = self.runs.get_mut(&number) else { return Ok(()) };
         self.by_id.insert(exec_id, number);
         if let Err(failure) = run.assign(exec_id, Assigned { command, workspace, stdio, in_vain }) {
-            self.condemn(number, Outcome::SetupFailed { failure });
-        } else if run.is_ready() {
+            // The worker isn't this run's: its end is nobody's.
+            self.by_id.remove(&exec_id);
+            self.dismiss(number);
+            return Err(failure);
+        }
+        if run.is_ready() {
             self.start(number);
         }
         Ok(())

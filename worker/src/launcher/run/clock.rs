@@ -71,6 +71,8 @@ impl Run {
                 (true, true) => Due::Unreaped,
                 (true, false) => {
                     self.stuck = true;
+                    // A worker that was cloned all the same, and of which we weren't told, sees the end of its channel.
+                    let _ = rustix::net::shutdown(&self.channel, rustix::net::Shutdown::Write);
                     Due::Stuck
                 }
                 _ => Due::Settle,

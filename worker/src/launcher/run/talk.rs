@@ -13,7 +13,7 @@ use stockade_wire::channel::ChannelError;
 
 use super::{Assigned, Progress, Run};
 use crate::failure::{At, Staged};
-use crate::launcher::outbox::{IN_FLIGHT_PAUSE, are_in_flight};
+use crate::launcher::outbox::IN_FLIGHT_PAUSE;
 use crate::launcher::outlet::Relayed;
 use crate::launcher::verify;
 use crate::messages::{FromWorker, Standard, ToWorker};
@@ -55,7 +55,8 @@ impl Run {
         let (message, mut descriptors) = match heard {
             Ok(Some(received)) => received,
             Err(error) if error.would_block() => return Ok(Progress::Nothing),
-            Ok(None) | Err(_) => return Ok(Progress::Closed),
+            Ok(None) => return Ok(Progress::Closed),
+            Err(_) => return Ok(self.unheard()),
         };
         match message {
             FromWorker::Placed { held, made } => {
@@ -112,6 +113,12 @@ impl Run {
         }
     }
 
+    /// A worker that can't be understood any more mustn't go on.
+    fn unheard(&mut self) -> Progress {
+        self.kill();
+        Progress::Closed
+    }
+
     /// Why the worker has ended, if it said so: that it couldn't be read back says less.
     fn own_failure(&self) -> Option<SetupFailure> {
         while let Ok(Some((message, _))) = self.channel.receive::<FromWorker>() {
@@ -157,7 +164,7 @@ impl Run {
             let beside: Vec<_> = given.into_iter().flatten().collect();
             self.channel.send(&message, &beside)
         };
-        if told.as_ref().is_err_and(are_in_flight) {
+        if told.as_ref().is_err_and(ChannelError::will_pass) {
             self.start_at = Some(Instant::now() + IN_FLIGHT_PAUSE);
         }
         // The embedded one's worker knows its command, and may have begun it for all we can tell.

@@ -1,0 +1,49 @@
+//! The clock that people set: where it's read at all, nothing is decided by it.
+
+use std::path::Path;
+
+/// Who reads it, and for what.
+const READERS: [&str; 3] = [
+    // Ids that sort by time: a clock that steps back makes ids that sort earlier, and random all the same.
+    "protocol/src/id.rs",
+    // When the process began, for Prometheus.
+    "supervisor/src/metrics/figures.rs",
+    // When a span began and ended, for a collector.
+    "supervisor/src/traces/span.rs",
+];
+
+fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Deadlines, limits, retention and pauses go by the monotonic clock, which nobody can step: a run neither ends early nor late
+/// when somebody sets the time.
+#[test]
+fn nothing_is_decided_by_the_clock_that_can_be_set() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for krate in
+        ["src", "protocol/src", "wire/src", "policies/src", "worker/src", "supervisor/src", "client/src"]
+    {
+        sources(&root.join(krate), &mut files);
+    }
+    assert!(files.len() > 100, "found only {} sources", files.len());
+    let reads = |path: &&std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        ["SystemTime", "ClockId::Realtime", "CLOCK_REALTIME"].iter().any(|word| text.contains(word))
+    };
+    let mut found: Vec<String> = files
+        .iter()
+        .filter(reads)
+        .map(|path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned())
+        .collect();
+    found.sort();
+    assert_eq!(found, READERS);
+}

@@ -1,0 +1,213 @@
+//! What a daemon has no more of: room on its disk, and descriptors.
+
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::time::Duration;
+
+use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage};
+use stockade_protocol::outcome::Outcome;
+use stockade_tests::wire::{Came, Wire, request, workspace};
+use stockade_tests::{Daemon, Ended, Ground, Mode, Person, left, not_tested, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A small filesystem, which is unmounted again.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn at(path: &std::path::Path, person: Person) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size=64k,mode=700,uid={},gid={}", person.uid, person.gid);
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "small"]).arg(path).status();
+        assert!(status.unwrap().success());
+        Self(path.to_owned())
+    }
+
+    /// To the last page.
+    fn fill(&self) {
+        const PAGES: usize = 64;
+        let full =
+            (0..PAGES).any(|page| std::fs::write(self.0.join(format!("filling-{page}")), [0; 4096]).is_err());
+        assert!(full, "it takes more than it's to hold");
+    }
+
+    fn clear(&self) {
+        for name in left::names(&self.0).iter().filter(|name| name.starts_with("filling-")) {
+            std::fs::remove_file(self.0.join(name)).unwrap();
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Mounts of this thread's from now on, and of what it starts, are nobody else's: other tests look for mounts that are left.
+fn alone() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let status = Command::new("mount").args(["--make-rprivate", "/"]).status().unwrap();
+    assert!(status.success());
+}
+
+fn echo(daemon: &Daemon, ground: &Ground) -> Ended {
+    let mut command = daemon.ask(ground, &["run", "--policy", "default"]);
+    command.args(["--", "sh", "-c", "echo fine"]);
+    Ended::of(command)
+}
+
+/// A daemon doesn't start on a full disk, and says why. One that serves goes on when it fills, and says that runs won't outlive it.
+#[test]
+fn a_state_directory_that_fills_keeps_no_run_from_being_served() {
+    if !Person::me().is_root() {
+        return not_tested("a full state directory", "only root can mount a small one");
+    }
+    alone();
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let small = Small::at(&server.base().join("state"), mode.server());
+        small.fill();
+        let socket = server.base().join("daemon/stockade.sock");
+        let mut command = stockade_tests::daemon::serve(&server, &socket);
+        command.stderr(std::process::Stdio::piped());
+        let refused = Ended::of(command);
+        assert!(refused.code.is_some_and(|code| code != 0), "{}", refused.story());
+        refused.expect_errors(&["state", "No space left", "free some space"]);
+        small.clear();
+        let ground = Ground::new(mode.client());
+        let daemon = Daemon::start_at(server, &[]);
+        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        small.fill();
+        let kill_launcher = || {
+            let is_one = |one: &left::Process| one.command.starts_with("stockade launcher");
+            let launcher = left::tree(daemon.pid()).into_iter().find(is_one);
+            crate::injector::kill(launcher.unwrap().pid);
+        };
+        kill_launcher();
+        assert!(wait_until(PATIENCE, || daemon.log().contains("won't outlive")), "{}", daemon.log());
+        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        small.clear();
+        kill_launcher();
+        assert!(wait_until(PATIENCE, || !daemon.launchers().is_empty()), "{}", daemon.log());
+        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        daemon.signal(rustix::process::Signal::TERM);
+        assert!(daemon.ends_within(PATIENCE));
+        drop(small);
+    }
+}
+
+/// What it says about itself nobody can keep: that is no reason not to serve.
+#[test]
+fn a_log_on_a_full_disk_keeps_no_run_from_being_served() {
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let log = server.base().join("daemon.log");
+        std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+        let ground = Ground::new(mode.client());
+        let daemon = Daemon::start_at(server, &[]);
+        for _ in 0..3 {
+            echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        }
+        // The harness reads the log at the end, and this one has none.
+        std::fs::remove_file(log).unwrap();
+    }
+}
+
+/// What is denied and doesn't exist needs a placeholder, for which there is no room: no run without its mask.
+#[test]
+fn a_full_workspace_is_a_failure_with_a_reason_where_something_must_be_placed() {
+    if !Person::me().is_root() {
+        return not_tested("a full workspace", "only root can mount a small one");
+    }
+    alone();
+    for mode in Mode::daemons_here() {
+        let daemon = Daemon::start(mode.server(), &[]);
+        let ground = Ground::new(mode.client());
+        let small = Small::at(&ground.work(), mode.client());
+        small.fill();
+        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        let run = |policy: &str| {
+            let mut command = daemon.ask(&ground, &["run", "--policy", policy]);
+            command.args(["--", "sh", "-c", "echo fine; echo more >file || echo full"]);
+            Ended::of(command)
+        };
+        let plain = run("default");
+        plain.expect_code(0).expect_text("fine\nfull");
+        let denying = run("test-deny");
+        // Files of no length may still have room.
+        assert!(denying.code == Some(0) || denying.code == Some(125), "{}", denying.story());
+        small.clear();
+        run("test-deny").expect_code(0).expect_text("fine");
+        let names = left::names(&ground.work());
+        assert!(names.iter().all(|name| name == "file"), "{names:?}");
+        drop(small);
+    }
+}
+
+/// A daemon of few descriptors, asked for more at once than they suffice for: each gets an answer, one that is true, and nothing
+/// is lost for good.
+#[test]
+fn a_full_table_of_descriptors_answers_each_and_recovers() {
+    const CLIENTS: usize = 150;
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let mut few = server.command("sh");
+        few.args(["-c", "ulimit -n 140; exec \"$@\"", "sh"]).arg(&server.binaries.stockade);
+        let daemon = Daemon::start_program(server, few, &["--parked", "0", "--slots", "4"]);
+        let ground = Ground::new(mode.client());
+        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        let asked = |number: usize| {
+            let line = format!("echo start >>ran.{number}; sleep 0.2");
+            let mut asked = request(&ground, "default", &["sh", "-c", &line]);
+            asked.request_id = number as u64;
+            asked
+        };
+        let workspace = workspace(&ground);
+        let mut wires = Vec::new();
+        for number in 0..CLIENTS {
+            // Whoever isn't let in is told by the end of the connection, or waits at the door.
+            let Ok(mut wire) = Wire::try_connect(&daemon, ground.person) else { continue };
+            let hello = stockade_tests::wire::hello(stockade_protocol::client::VERSION);
+            let asks = ClientMessage::Exec(Box::new(asked(number)));
+            if wire.try_send(&hello, &[]).is_ok() && wire.try_send(&asks, &[workspace.as_fd()]).is_ok() {
+                wires.push((number, wire));
+            }
+        }
+        let mut answers = [0_u32; 4];
+        for (number, mut wire) in wires {
+            let answer = answer(&mut wire);
+            let began = ground.work().join(format!("ran.{number}")).exists();
+            let (which, may_have_begun) = match &answer {
+                Some(Some(Outcome::Exited { code: 0 })) => (0, began),
+                Some(Some(Outcome::SetupFailed { .. })) => (1, !began),
+                Some(Some(Outcome::Lost { .. })) => (2, true),
+                // Refused, or the connection's end.
+                Some(None) | None => (3, true),
+                Some(Some(other)) => panic!("{mode:?}: {other:?}\n{}", daemon.log()),
+            };
+            assert!(may_have_begun, "{mode:?}: {answer:?}, and begun: {began}");
+            answers[which] += 1;
+        }
+        println!("{mode:?}: exited, set-up failed, lost, refused: {answers:?}");
+        let again = wait_until(PATIENCE, || echo(&daemon, &ground).code == Some(0));
+        assert!(again, "it doesn't recover: {}", daemon.log());
+    }
+}
+
+/// How a run ended; `None` within: it was refused; without: the connection's end.
+fn answer(wire: &mut Wire) -> Option<Option<Outcome>> {
+    loop {
+        match wire.receive(PATIENCE) {
+            Came::Message(message) => match *message {
+                ServerMessage::Event { event: ExecEvent::Exited { outcome, .. }, .. } => {
+                    return Some(Some(outcome));
+                }
+                ServerMessage::Denied { .. } | ServerMessage::Error(_) => return Some(None),
+                _ => {}
+            },
+            Came::Closed => return None,
+            Came::Nothing => panic!("no answer within {PATIENCE:?}"),
+        }
+    }
+}

@@ -39,7 +39,7 @@ fn through(setting: &Setting, policy: &str) -> Vec<String> {
     let attacks = promised(policy);
     let mut stage = Stage::new(&setting.ground);
     let words = tries::command(&setting.ground, &stage, &attacks);
-    let ended = setting.run(policy).words(words).finish();
+    let ended = tries::finish(|| setting.run(policy).words(&words));
     stage.expect_untouched(&setting.ground, &ended.story());
     escaped(&attacks, &ended, &format!("{policy}, {:?}", setting.mode))
 }

@@ -43,7 +43,7 @@ fn nothing_with_privilege_and_nothing_that_blocks_is_left_on_the_hosts_disk() {
             };
             let stage = Stage::new(&setting.ground);
             let words = tries::command(&setting.ground, &stage, &attacks);
-            let ended = setting.run(policy).words(words).finish();
+            let ended = tries::finish(|| setting.run(policy).words(&words));
             assert!(tries::answers(&ended.text()).len() >= 150, "{}", ended.story());
             for directory in [setting.ground.work(), setting.ground.home()] {
                 let left = strange(&directory);
@@ -104,7 +104,8 @@ fn process_of_the_host_gets_no_signal_by_way_of_a_pipe() {
         let mut victim = sleeper();
         for policy in ["default", "moderate", "minimal"] {
             let pid = victim.id().to_string();
-            let ended = setting.run(policy).words([probe.as_str(), "signal-by-pipe", &pid]).finish();
+            let words = [probe.as_str(), "signal-by-pipe", &pid];
+            let ended = tries::finish(|| setting.run(policy).words(words));
             ended.expect_code(0);
             assert!(victim.try_wait().unwrap().is_none(), "{policy}: {}", ended.story());
         }

@@ -7,7 +7,8 @@ fn run_has_no_capability_and_cannot_gain_any() {
     for setting in Setting::each() {
         let probe = stockade_tests::setting::text_of(&setting.ground.put_probe());
         for policy in ["default", "moderate", "minimal"] {
-            let ended = setting.run(policy).words([probe.as_str(), "capabilities"]).finish();
+            let words = [probe.as_str(), "capabilities"];
+            let ended = crate::tries::finish(|| setting.run(policy).words(words));
             ended.expect_code(0);
             let text = ended.text();
             let sets: Vec<&str> = text.split_whitespace().filter_map(|word| word.split('=').nth(1)).collect();
@@ -17,7 +18,8 @@ fn run_has_no_capability_and_cannot_gain_any() {
             let is_empty = |set: &&str| set.bytes().all(|digit| digit == b'0');
             assert!(sets.iter().filter(|set| is_empty(set)).count() >= bound, "{policy}: {}", ended.story());
             for (line, value) in [("NoNewPrivs", "1"), ("Seccomp", "2")] {
-                let ended = setting.run(policy).words([probe.as_str(), "status", line]).finish();
+                let words = [probe.as_str(), "status", line];
+                let ended = crate::tries::finish(|| setting.run(policy).words(words));
                 ended.expect_code(0).expect_text(&format!("status ok {value}"));
             }
         }
@@ -92,7 +94,8 @@ fn innocent_needs_are_met() {
         setting.ground.put("mine", "x");
         setting.ground.put("yours", "y");
         for (policy, words, text) in lines {
-            let ended = setting.run(policy).words(std::iter::once(probe.as_str()).chain(words)).finish();
+            let words: Vec<&str> = std::iter::once(probe.as_str()).chain(words).collect();
+            let ended = crate::tries::finish(|| setting.run(policy).words(&words));
             ended.expect_code(0).expect_text(text);
         }
     }

@@ -86,6 +86,8 @@ pub(super) struct Changes {
     pub(super) metrics: bool,
     /// Where spans are sent.
     pub(super) traces: Option<Collector>,
+    /// Bytes that its launcher's channel takes before it's full, roughly; none: the machine's usual.
+    pub(super) channel: Option<usize>,
     /// Whether runs go on when it's told to stop.
     pub(super) keep: bool,
     /// Where the daemon tells how it is.
@@ -110,6 +112,7 @@ impl Default for Changes {
             memory: None,
             metrics: false,
             traces: None,
+            channel: None,
             keep: false,
             notify: None,
         }
@@ -179,6 +182,9 @@ impl Stage {
         let thread = std::thread::spawn(move || {
             let starter: Starter = Box::new(move || {
                 let (ours, theirs) = socket::seqpacket_pair().unwrap();
+                if let Some(bytes) = changes.channel {
+                    rustix::net::sockopt::set_socket_send_buffer_size(&ours, bytes).unwrap();
+                }
                 // A test that is over takes no more launchers.
                 let _over = launcher.send(theirs);
                 Ok((Channel::new(ours), None))

@@ -202,6 +202,7 @@ fn write_all(mut out: impl Write, form: &Form, items: &Receiver<Item>, lost: &At
         if lost > 0 {
             let _gone = out.write_all(&(form.lost)(lost));
         }
+        let wrote = !text.is_empty();
         text.clear();
         match next {
             Ok(Item::Line(_)) => {}
@@ -210,6 +211,8 @@ fn write_all(mut out: impl Write, form: &Form, items: &Receiver<Item>, lost: &At
                 let _gone = tell.send(());
             }
             // Whoever has something, and meant to wake us before we got here, has: then this returns at once.
+            // Whatever waited as it was written may have used up what would wake us: look again.
+            Err(TryRecvError::Empty) if wrote => {}
             Err(TryRecvError::Empty) => std::thread::park(),
             Err(TryRecvError::Disconnected) => return,
         }

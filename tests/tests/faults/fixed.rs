@@ -1,7 +1,9 @@
 //! Faults that once did harm, at every moment of a run at which the same call is made.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
-use stockade_tests::Mode;
+use stockade_tests::{Mode, left, wait_until};
 use syscalls::Sysno;
 
 use crate::campaign::{Stage, Tally};
@@ -62,13 +64,21 @@ fn what_was_once_found_does_no_harm_at_any_moment() {
     }
 }
 
+/// Stops a process, and waits until it has.
+fn stop(pid: u32) {
+    crate::injector::signal(pid, Signal::STOP);
+    let stopped = || left::process(pid).is_some_and(|process| process.state == 'T');
+    assert!(wait_until(Duration::from_secs(30), stopped), "it doesn't stop");
+}
+
 /// The kernel hangs up on whoever is stopped when its parent dies, and then has it go on.
 #[test]
 fn a_launcher_that_is_stopped_when_its_daemon_dies_goes_on_with_its_runs() {
     for mode in Mode::daemons_here() {
         let stage = Stage::new(mode, true);
         let going = stage.long_run();
-        crate::injector::signal(stage.launcher(), Signal::STOP);
+        let launcher = stage.launcher();
+        stop(launcher);
         stage.kill_daemon();
         stage.start_again();
         stage.follow(going);
@@ -84,7 +94,7 @@ fn a_launcher_that_was_stopped_while_its_daemon_was_replaced_is_taken_over_when_
         let going = stage.long_run();
         let launcher = stage.launcher();
         stage.kill_daemon();
-        crate::injector::signal(launcher, Signal::STOP);
+        stop(launcher);
         stage.start_again();
         let next = stage.run(Kind::Relayed);
         let wrong = stage.judge(Kind::Relayed, &next, None);

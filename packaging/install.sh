@@ -160,7 +160,12 @@ install_all() {
         if [ -e /sys/kernel/security/apparmor/profiles ]; then run apparmor_parser --replace /etc/apparmor.d/stockade || true; fi
     fi
     if [ "$mode" = system ]; then
-        if command -v systemd-sysusers >/dev/null; then run systemd-sysusers "$sysusers/stockade.conf"; fi
+        if command -v systemd-sysusers >/dev/null; then
+            run systemd-sysusers "$sysusers/stockade.conf"
+        else
+            getent group stockade >/dev/null || run groupadd --system stockade
+            getent passwd stockade >/dev/null || run useradd --system --gid stockade --home-dir / --no-create-home --shell /usr/sbin/nologin stockade
+        fi
         if command -v systemd-tmpfiles >/dev/null; then run systemd-tmpfiles --create "$tmpfiles/stockade.conf" || true; fi
         tell_systemd daemon-reload
         echo "next: systemctl enable --now stockade.socket && usermod -a -G stockade NAME"

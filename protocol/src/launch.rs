@@ -137,7 +137,7 @@ pub struct Keep {
 pub struct SpecNumber(pub u64);
 
 /// Everything a run needs beside its spec. Descriptors beside it, each only where its field says so, in this order: workspace,
-/// stdin, stdout, stderr, the write end of stdin.
+/// stdin, stdout, stderr, the write end of stdin, the client's connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The run.
@@ -164,6 +164,9 @@ pub struct Launch {
     pub output: LaunchOutput,
     /// What the launcher keeps for the next supervisor, and knows nothing of.
     pub note: RunNote,
+    /// Whether the client's connection is passed, as its owner's proof: a launcher with more privilege than its supervisor
+    /// believes nothing else.
+    pub proved: bool,
 }
 
 /// What a supervisor has to know of a run that another one has accepted.

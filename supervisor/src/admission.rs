@@ -175,6 +175,8 @@ pub fn admit(
         stdin_passed: stdin != StdinPlan::Null,
         output,
         spec: number,
+        // Whoever hands it over knows to whom.
+        proved: false,
     };
     Ok(Admitted { launch, spec, stdin })
 }

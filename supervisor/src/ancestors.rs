@@ -15,6 +15,8 @@ use stockade_policies::files::Refusal;
 
 /// The most links on a way, as in the kernel.
 const LINKS: usize = 40;
+/// The first user id that most systems give to people (`UID_MIN` of login.defs(5)).
+const FIRST_PERSON: u32 = 1000;
 /// The mode bits that count.
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
@@ -54,8 +56,9 @@ pub(crate) fn belongs(file: &Metadata, uid: u32) -> Result<(), Refusal> {
 }
 
 fn others_write(found: &Metadata, us: Us) -> bool {
-    // The group of a user alone, by the numbers that most systems give it.
-    let is_private = us.uid != 0 && us.gid == us.uid && found.gid() == us.gid;
+    // The group of a user alone, by the numbers that most systems give it. A system's user may share his: stockade's is that of
+    // its clients.
+    let is_private = us.uid >= FIRST_PERSON && us.gid == us.uid && found.gid() == us.gid;
     let writes = if is_private { OTHERS_WRITE } else { OTHERS_WRITE | GROUP_WRITES };
     found.mode() & writes != 0
 }

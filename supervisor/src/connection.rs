@@ -88,7 +88,17 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
-    let outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
+    let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
+    if daemon.settings.has_to_prove() {
+        match socket.get_ref().try_clone() {
+            Ok(proof) => outbox.proof = Some(Rc::new(proof)),
+            Err(error) => {
+                let text = format!("no descriptor is left for another connection: {error}");
+                say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
+                return Some(uid);
+            }
+        }
+    }
     let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
     let id = daemon.state.borrow_mut().connect(outbox);
     tracing::debug!(connection = id.0, pid = peer.pid, uid, "connected");

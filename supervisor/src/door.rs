@@ -61,7 +61,11 @@ pub(crate) enum DoorError {
 impl DoorError {
     /// Whether it may answer another time: it is busy, or stopped, or has no descriptor left.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Silent) && !self.is_gone()
+        match self {
+            // A door that is somebody else's doesn't become ours.
+            Self::Connect(error) => !self.is_gone() && error.kind() != io::ErrorKind::PermissionDenied,
+            other => matches!(other, Self::Silent),
+        }
     }
 
     /// Whether nobody is there any more.
@@ -119,7 +123,7 @@ pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<M
 async fn knock(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let socket = connect(door, within).await.map_err(DoorError::Connect)?;
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
-    if !may_be_a_launchers(peer.uid()) || !kin::shares_namespaces(peer.pid()) {
+    if !may_be_a_launchers(peer.uid()) || !kin::is_no_run(peer.pid()) {
         return Err(DoorError::Stranger(peer.uid()));
     }
     let pidfd = match getsockopt(&socket, PeerPidfd) {

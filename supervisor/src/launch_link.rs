@@ -43,6 +43,8 @@ use crate::watched::{Watched, watch};
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long what a launcher has said last is read, once its relay has ended.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 /// A launcher that lived longer than this died of something new.
 const YOUNG: Duration = Duration::from_secs(5);
 /// The pause before the second launcher, doubled with each that dies young.
@@ -321,9 +323,14 @@ async fn converse(daemon: &Rc<Daemon>, id: LauncherId, socket: &Socket, judged: 
         Err(_elapsed) => return "the launcher didn't introduce itself in time".to_owned(),
     };
     take_up(daemon, id, &relay, judged);
+    let mut launcher = core::pin::pin!(read_launcher(daemon, id, socket));
     tokio::select! {
-        reason = read_launcher(daemon, id, socket) => reason,
-        reason = read_relay(daemon, &relay) => reason,
+        reason = &mut launcher => reason,
+        reason = read_relay(daemon, &relay) => {
+            // They end together. What the launcher has said of its runs' ends is true all the same.
+            let _late = timeout(LAST_WORDS_WITHIN, launcher).await;
+            reason
+        }
     }
 }
 
@@ -335,8 +342,9 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     link.relay = Some(Rc::clone(relay));
     let apart = daemon.settings.apart;
     if apart {
-        see_from_there(daemon, link);
+        find_process(link);
     }
+    let pid = link.pid;
     // Elsewhere another program is started than ours; whether it would still be this one only it can tell.
     let is_same =
         |theirs: Introduction| !theirs.replaced && (apart || theirs.program == program::of_this_process());
@@ -344,6 +352,10 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     let has_one = state.links.current().is_some();
     let is_current = judged.as_ref().is_none_or(|(_, ours)| *ours && is_ours && !has_one);
     if is_current {
+        if let Some(pid) = pid.filter(|_| apart) {
+            // The mounts that it can bind are those that count.
+            daemon.aside.see_by(pid);
+        }
         state.links.make_current(id);
         // Of one that is taken over, once all others are, too: what they have takes slots.
         if judged.is_none() {
@@ -356,12 +368,10 @@ fn take_up(daemon: &Rc<Daemon>, id: LauncherId, relay: &Socket, judged: Judged) 
     }
 }
 
-/// What there is to know of a launcher that was started elsewhere: its process, and the mounts that it can bind.
-fn see_from_there(daemon: &Daemon, link: &mut Link) {
-    let said = link.introduction.and_then(|theirs| i32::try_from(theirs.pid).ok());
-    let Some(pid) = link.pid.or(said).and_then(Pid::from_raw) else { return };
-    daemon.aside.see_by(pid.as_raw_nonzero().get());
-    if link.pid.is_none() {
+/// The process of a launcher that was started elsewhere, by what it says.
+fn find_process(link: &mut Link) {
+    let said = link.introduction.and_then(|theirs| i32::try_from(theirs.pid).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = said.filter(|_| link.pid.is_none()) {
         link.pid = Some(pid.as_raw_nonzero().get());
         link.pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
     }

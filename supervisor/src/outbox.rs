@@ -8,6 +8,7 @@
 //! and isn't kept for a later follower. So it takes no number from the ring's.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use stockade_protocol::ExecId;
@@ -50,6 +51,8 @@ pub(crate) struct Outbox {
     pub(crate) entry: Entry,
     /// Something was refused for want of memory: the connection is to be closed.
     pub(crate) is_overdrawn: bool,
+    /// The connection itself, where launchers want to see it: they don't believe us.
+    pub(crate) proof: Option<Rc<OwnedFd>>,
 }
 
 /// What it means that the bytes before a mark have gone.
@@ -86,6 +89,7 @@ impl Outbox {
             room: Rc::default(),
             entry,
             is_overdrawn: false,
+            proof: None,
         }
     }
 

@@ -17,14 +17,12 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stockade_protocol::launch::Owner;
-use stockade_wire::kin::{self, Namespace};
+use stockade_wire::kin::{self, INIT_NAME, Namespace};
 
 use crate::paths::Scope;
 
 /// The longest chain of parents that is followed.
 const MAX_ANCESTORS: usize = 4096;
-/// What a run's init is called, ours or any other launcher's: nothing of a run can leave it while it lives.
-const INIT_NAME: &str = "stockade-init";
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
 

@@ -4,6 +4,7 @@
 //! late gets the same events with the same numbers.
 
 use core::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub(crate) struct Waiting {
     pub(crate) workspace: Option<Foreign>,
     pub(crate) input: Input,
     pub(crate) output: Vec<Foreign>,
+    /// Who asks, where a launcher wants to see that.
+    pub(crate) proof: Option<Rc<OwnedFd>>,
 }
 
 /// Where standard input will come from.

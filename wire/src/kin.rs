@@ -23,6 +23,36 @@ impl Namespace {
     }
 }
 
+/// What a run's init is called: nothing of a run can leave it while it lives.
+pub const INIT_NAME: &str = "stockade-init";
+/// The longest chain of parents that is followed.
+const MAX_ANCESTORS: usize = 4096;
+
+/// Whether a process shares our namespaces, and none of those above it is a run's init, which levels without namespaces have,
+/// too. What can't be looked at may be one.
+#[must_use]
+pub fn is_no_run(pid: i32) -> bool {
+    shares_namespaces(pid) && has_no_init_above(pid).unwrap_or(false)
+}
+
+fn has_no_init_above(pid: i32) -> Option<bool> {
+    let mut at = pid;
+    for _ in 0..MAX_ANCESTORS {
+        if at <= 1 {
+            return Some(true);
+        }
+        let stat = std::fs::read(format!("/proc/{at}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // The name, in brackets, may hold anything, brackets included.
+        let (before, fields) = stat.rsplit_once(')')?;
+        if before.split_once('(')?.1 == INIT_NAME {
+            return Some(false);
+        }
+        at = fields.split_whitespace().nth(1)?.parse().ok()?;
+    }
+    None
+}
+
 /// Whether a process is in our pid and user namespaces. A run at a level with namespaces isn't, and must neither command the
 /// launcher nor pass for it, whatever it can reach and read. What can't be looked at isn't one of ours.
 #[must_use]
@@ -81,7 +111,9 @@ mod tests {
     #[test]
     fn we_are_one_of_ours_and_who_is_not_there_is_not() {
         assert!(shares_namespaces(std::process::id().cast_signed()));
+        assert!(is_no_run(std::process::id().cast_signed()));
         assert!(!shares_namespaces(i32::MAX));
+        assert_eq!(has_no_init_above(i32::MAX), None);
     }
 
     #[test]

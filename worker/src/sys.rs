@@ -563,6 +563,32 @@ pub(crate) fn be_real_time() -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `SO_PEERGROUPS` (unix(7)): the supplementary groups that the other end had when it connected.
+///
+/// # Errors
+/// Those of getsockopt(2); `ERANGE` for more than any user has.
+pub(crate) fn peer_groups(connection: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    /// The kernel's own bound, `NGROUPS_MAX`.
+    const MOST: usize = 65_536;
+    let mut groups = vec![0_u32; MOST];
+    let mut bytes = libc::socklen_t::try_from(MOST * size_of::<u32>()).unwrap_or(0);
+    // SAFETY: the kernel writes at most `bytes` bytes of numbers to where so many are, and how many into `bytes`.
+    let answer = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(usize::try_from(bytes).unwrap_or(0) / size_of::<u32>());
+    Ok(groups)
+}
+
 /// A mapping of a file that is shared with others. Only the kernel ever touches what is mapped: what others do to the
 /// file is no matter for our memory, and where it was cut short a call fails with `EFAULT`.
 #[derive(Debug)]

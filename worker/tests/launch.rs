@@ -162,6 +162,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             wall_ms: None,
             fed: false,
         },
+        proved: false,
     };
     let directory = File::open(workspace).unwrap();
     let (out, err): (OwnedFd, OwnedFd) = (write.try_clone().unwrap().into(), write.into());

@@ -466,6 +466,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         stdin_passed: false,
         output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
         note: note(),
+        proved: false,
     };
     vec![
         ToLauncher::Hello {

@@ -195,6 +195,8 @@ impl State {
             _ => (Input::Null, None),
         };
         launch.note.fed = feed.is_some();
+        let proof = self.connections.get(&origin).and_then(|outbox| outbox.proof.clone());
+        launch.proved = proof.is_some();
         let (ring_bytes, output) = match launch.output {
             LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),
             _ => (None, descriptors.output),
@@ -235,6 +237,7 @@ impl State {
                 workspace: descriptors.workspace,
                 input,
                 output,
+                proof,
             })),
         })
     }

@@ -29,14 +29,15 @@ impl State {
         }
         let Some(waiting) = run.waiting.take() else { return };
         let feed = run.feed.clone();
-        let Waiting { launch, spec, workspace, input, output } = *waiting;
+        let Waiting { launch, spec, workspace, input, output, proof } = *waiting;
         run.launcher = self.links.current();
         let result = input_of(input, feed).and_then(|(stdin, tasks)| {
             // The launcher holds the pipe open: our own end is not that of the tool's input.
             let held = tasks.as_ref().map(|tasks| tasks.pipe.try_clone()).transpose()?;
+            let proof = proof.map(|proof| proof.try_clone()).transpose()?;
             let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
             let workspace = given(workspace.into_iter().collect());
-            let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).collect();
+            let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).chain(proof).collect();
             self.links.hand(launch, spec, descriptors, When::Now).map_err(io::Error::other)?;
             run.timing.hand();
             Ok(tasks)
@@ -134,7 +135,8 @@ fn copies(waiting: &Waiting) -> io::Result<Vec<OwnedFd>> {
         _ => None,
     };
     let all = waiting.workspace.iter().chain(passed).chain(&waiting.output);
-    all.map(|foreign| foreign.get()?.try_clone()).collect()
+    let all = all.map(|foreign| foreign.get()?.try_clone());
+    all.chain(waiting.proof.iter().map(|proof| proof.try_clone())).collect()
 }
 
 struct Tasks {

@@ -52,6 +52,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether launchers have more privilege than we, and so want to see who asks.
+    pub(crate) fn has_to_prove(&self) -> bool {
+        self.scope.is_machine() && self.uid != 0
+    }
+
     pub(crate) fn is_user_mode(&self) -> bool {
         !self.scope.is_machine()
     }

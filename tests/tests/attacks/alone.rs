@@ -149,5 +149,6 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             wall_ms: None,
             fed: false,
         },
+        proved: false,
     }
 }

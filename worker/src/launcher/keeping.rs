@@ -29,6 +29,7 @@ use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome};
 use stockade_wire::channel::Channel;
 use stockade_wire::{kin, program};
 
+use super::proof;
 use super::records::Records;
 use super::specs::Specs;
 use super::{Launcher, SUPERVISOR};
@@ -66,12 +67,14 @@ pub(super) struct Keeping {
 impl Launcher {
     /// The first supervisor's greeting. `beside`: the door, where it's to be outlived.
     pub(super) fn hello(&mut self, version: u16, keep: Option<Keep>, parked: u32, mut beside: Vec<OwnedFd>) {
+        let Some(supervisor) = self.who_greets() else { return self.close() };
         if version != LAUNCH_VERSION || self.keeping.is_some() {
             return self.close();
         }
+        self.believes = proof::believes(supervisor);
         self.templates.may_park(parked);
         if let Some(keep) = keep {
-            match beside.pop().map(|door| self.open_door(keep, door)) {
+            match beside.pop().map(|door| self.open_door(keep, door, supervisor)) {
                 Some(Ok(keeping)) => self.keeping = Some(keeping),
                 Some(Err(_)) | None => return self.close(),
             }
@@ -101,13 +104,13 @@ impl Launcher {
         self.supervisor.send(hello, beside, &self.poller);
     }
 
-    fn open_door(&self, keep: Keep, door: OwnedFd) -> io::Result<Keeping> {
-        let supervisor = self.supervisor.outbox().ok_or(io::ErrorKind::NotConnected)?;
-        let theirs = getsockopt(supervisor.channel(), PeerCredentials)?;
-        // Whoever may connect to the socket that has started us: it could be seen where it mustn't.
-        if !kin::shares_namespaces(theirs.pid()) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+    /// Whose the first supervisor is, unless a run speaks: the socket that starts launchers could be seen where it mustn't.
+    fn who_greets(&self) -> Option<u32> {
+        let theirs = getsockopt(self.supervisor.outbox()?.channel(), PeerCredentials).ok()?;
+        (self.embedded || kin::is_no_run(theirs.pid())).then(|| theirs.uid())
+    }
+
+    fn open_door(&self, keep: Keep, door: OwnedFd, supervisor: u32) -> io::Result<Keeping> {
         rustix::io::ioctl_fionbio(&door, true)?;
         // Whoever connects is told the credentials of who has called this.
         rustix::net::listen(&door, BACKLOG)?;
@@ -115,7 +118,7 @@ impl Launcher {
         Ok(Keeping {
             keep,
             door,
-            uid: theirs.uid(),
+            uid: supervisor,
             caller: None,
             rests_until: None,
             alone_since: None,
@@ -133,7 +136,7 @@ impl Launcher {
             // No descriptor or no memory is left. Who waits goes on waiting.
             Err(_) => return keeping.rest(&self.poller),
         };
-        let theirs = |peer: &UnixCredentials| peer.uid() == keeping.uid && kin::shares_namespaces(peer.pid());
+        let theirs = |peer: &UnixCredentials| peer.uid() == keeping.uid && kin::is_no_run(peer.pid());
         if self.closing || !getsockopt(&socket, PeerCredentials).is_ok_and(|peer| theirs(&peer)) {
             return;
         }

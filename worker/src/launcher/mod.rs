@@ -11,7 +11,7 @@
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
 //! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`],
-//! [`holding`], [`watchdog`].
+//! [`holding`], [`proof`], [`watchdog`].
 
 pub use embedded::Embedded;
 pub use spawn::{copy_as_launcher, may_copy};
@@ -26,6 +26,7 @@ mod outlet;
 mod preparation;
 mod pressure;
 mod progress;
+mod proof;
 mod records;
 mod run;
 mod satellites;
@@ -142,6 +143,8 @@ struct Launcher {
     closing: bool,
     /// Who ends a loop that doesn't turn, if anybody does.
     watchdog: Option<Watchdog>,
+    /// Whether what the supervisor says of a run's owner needs no [`proof`].
+    believes: bool,
 }
 
 impl Launcher {
@@ -193,6 +196,8 @@ impl Launcher {
             keeping: None,
             closing: false,
             watchdog: if embedded { None } else { Watchdog::of_this_process() },
+            // Until a supervisor has greeted it: only who has made it can speak before that.
+            believes: embedded,
         })
     }
 
@@ -258,11 +263,15 @@ impl Launcher {
             ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),
             ToLauncher::ForgetSpec { number } => self.specs.forget(number),
             ToLauncher::Launch(launch) => {
-                let within = self.specs.find(launch.spec);
+                let mut descriptors = descriptors;
+                let proved = self.prove(&launch, &mut descriptors);
+                let within = proved.and_then(|()| self.specs.find(launch.spec));
                 self.launch(*launch, within, descriptors);
             }
             ToLauncher::Hold(launch) => {
-                let within = self.specs.find(launch.spec);
+                let mut descriptors = descriptors;
+                let proved = self.prove(&launch, &mut descriptors);
+                let within = proved.and_then(|()| self.specs.find(launch.spec));
                 self.hold(*launch, within, descriptors);
             }
             ToLauncher::Start { exec_id } => self.start_held(exec_id),

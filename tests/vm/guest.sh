@@ -588,7 +588,8 @@ check_install_script_installs_and_removes() {
     grep -q 'slots = 77' /etc/stockade/stockade.toml
     rm -rf /etc/stockade /var/lib/stockade /var/log/stockade /run/stockade
     gpasswd -d ann stockade
-    groupdel stockade
+    userdel stockade
+    if getent group stockade; then groupdel stockade; fi
     names | grep -v '/usr/local/' >/tmp/names-after
     diff <(grep -v '/usr/local/' /tmp/names-before) /tmp/names-after
     [[ -z $(find /usr/local /etc/systemd -name '*stockade*') ]]

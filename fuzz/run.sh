@@ -11,6 +11,8 @@ readonly seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
 shift
 # STOCKADE_FUZZ_AT_ONCE targets run side by side.
 readonly at_once=${STOCKADE_FUZZ_AT_ONCE:-2}
+# STOCKADE_FUZZ_SEED repeats a choice of inputs, as far as the time goes; 0 takes another each time.
+readonly seed=${STOCKADE_FUZZ_SEED:-0}
 readonly build=${CARGO_TARGET_DIR:-target}
 readonly grown=$build/fuzz-corpora
 
@@ -32,7 +34,7 @@ fuzz() {
     local target=$1 log=$build/fuzz-$1.log found=$build/fuzz-found/$1 status=0 longest
     longest=$(sed -n "s/.*name: \"$target\",.*longest: \([0-9]*\).*/\1/p" fuzz/src/lib.rs)
     mkdir -p "$grown/$target" "$found"
-    STOCKADE_FUZZ=$target "$fuzzer" -max_total_time="$seconds" -max_len="$longest" -timeout=60 -rss_limit_mb=2048 \
+    STOCKADE_FUZZ=$target "$fuzzer" -seed="$seed" -max_total_time="$seconds" -max_len="$longest" -timeout=60 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$found/" "$grown/$target" "fuzz/corpus/$target" >"$log" 2>&1 || status=$?
     printf '%-16s %s executions, %s\n' "$target" \
         "$(sed -n 's/^stat::number_of_executed_units: //p' "$log")" \

@@ -63,8 +63,8 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
 
 /// Closes a connection's socket: aside if something is in it, since its descriptors are closed with it.
 fn close(aside: &Aside, owner: Option<u32>, socket: OwnedFd) {
-    // From here on nothing comes in any more.
-    let shut = rustix::net::shutdown(&socket, Shutdown::Read);
+    // From here on nothing comes in any more; and the client hears of the end, whoever else has the connection as a proof.
+    let shut = rustix::net::shutdown(&socket, Shutdown::Both);
     let is_empty = shut.is_ok() && rustix::io::ioctl_fionread(&socket) == Ok(0);
     if !is_empty {
         drop(aside.hold(owner, socket));

@@ -71,8 +71,15 @@ impl Dispatcher {
                     self.finish(id, effects);
                     self.exit(now, id, effects);
                 }
-                // The relay died with the launcher: no more output will come.
-                Phase::Closing { .. } => self.exit(now, id, effects),
+                // The relay died with the launcher: no more output will come, and how much there was nobody can tell.
+                Phase::Closing { ref mut outcome } => {
+                    if matches!(outcome, Outcome::Exited { .. } | Outcome::Signaled { .. }) {
+                        let reason =
+                            format!("{reason}; the tool had ended, and the end of its output wasn't told");
+                        *outcome = Outcome::Lost { reason };
+                    }
+                    self.exit(now, id, effects);
+                }
                 // Adopted while it waited: nobody else has it.
                 Phase::Queued => {
                     let (owner, waits_for) = (run.owner, run.waits_for);

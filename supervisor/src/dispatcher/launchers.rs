@@ -151,6 +151,33 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_run_whose_output_has_no_end_is_known_only_if_it_was_ours_to_decide() {
+        let mut dispatcher = Dispatcher::new(Bounds::new(4, 4, true));
+        dispatcher.handle(Event::LauncherUp { now: 0, launcher: FIRST });
+        let decided = Outcome::Cancelled { reason: stockade_protocol::outcome::CancelReason::Asked };
+        let ends =
+            [Outcome::Exited { code: 0 }, Outcome::Signaled { signal: 9, core_dumped: false }, decided];
+        let runs = ends.map(|outcome| {
+            let run = ExecId::generate();
+            dispatcher.handle(request(run));
+            dispatcher.handle(Event::Started { now: 1, run });
+            dispatcher.handle(Event::Ended { now: 2, run, outcome: outcome.clone(), reaped: true });
+            (run, outcome)
+        });
+        dispatcher.handle(Event::LauncherDown { now: 3, launcher: FIRST, reason: "it died".into() });
+        for (run, outcome) in runs {
+            let Some(Phase::Ended { outcome: told }) = dispatcher.phase(run, 1000) else { panic!("goes on") };
+            match outcome {
+                Outcome::Cancelled { .. } => assert_eq!(*told, outcome),
+                _ => assert!(
+                    matches!(told, Outcome::Lost { reason } if reason.starts_with("it died; ")),
+                    "{told:?}"
+                ),
+            }
+        }
+    }
+
+    #[test]
     fn a_launcher_that_is_not_the_current_one_leaves_and_runs_start_as_before() {
         let mut dispatcher = Dispatcher::new(Bounds::new(4, 4, true));
         dispatcher.handle(Event::LauncherUp { now: 0, launcher: NEXT });

@@ -154,7 +154,7 @@ mod tests {
     fn the_end_of_a_run_whose_output_has_no_end_is_known_only_if_it_was_ours_to_decide() {
         let mut dispatcher = Dispatcher::new(Bounds::new(4, 4, true));
         dispatcher.handle(Event::LauncherUp { now: 0, launcher: FIRST });
-        let decided = Outcome::Cancelled { reason: stockade_protocol::outcome::CancelReason::Asked };
+        let decided = Outcome::Cancelled { reason: CancelReason::Asked };
         let ends =
             [Outcome::Exited { code: 0 }, Outcome::Signaled { signal: 9, core_dumped: false }, decided];
         let runs = ends.map(|outcome| {

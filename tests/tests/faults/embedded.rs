@@ -71,7 +71,8 @@ impl Stage {
         let whole = &self.known[&kind].0;
         let is_whole = ended.stdout == *whole && marks == "start\nend\n";
         let may_be = match ended.code {
-            Some(7) => is_whole,
+            // Also where its output has nowhere to go, which is said.
+            Some(7) => is_whole || (writes(&fault) && fired.is_some() && !ended.errors().is_empty()),
             // Of ours: with a reason, and what it says of the tool is so.
             Some(125..=127 | 69..=78) => {
                 let not_begun =

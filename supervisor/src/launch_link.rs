@@ -624,11 +624,11 @@ impl Keeper {
                 }
             }
         }
-        self.kill();
-        Some(How::Killed)
+        self.kill().then_some(How::Killed)
     }
 
-    fn kill(&mut self) {
+    /// Whether it is killed: one that is root's we can't kill, and its unit's watchdog ends it.
+    fn kill(&mut self) -> bool {
         let killed = match core::mem::replace(&mut self.process, Process::Nobody) {
             Process::Child(mut child) => child.kill().and_then(|()| child.wait().map(drop)),
             Process::Other { pidfd, .. } => {
@@ -636,9 +636,10 @@ impl Keeper {
             }
             Process::Nobody => Ok(()),
         };
-        if let Err(error) = killed {
-            tracing::error!(%error, "the launcher can't be killed");
+        if let Err(error) = &killed {
+            tracing::error!(%error, "the launcher can't be killed: its unit's watchdog ends it, if it hangs");
         }
+        killed.is_ok()
     }
 }
 

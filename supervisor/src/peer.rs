@@ -17,12 +17,10 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stockade_protocol::launch::Owner;
-use stockade_wire::kin::{self, INIT_NAME, Namespace};
+use stockade_wire::kin::{self, INIT_NAME, MAX_ANCESTORS, Namespace, parse_name, parse_parent};
 
 use crate::paths::Scope;
 
-/// The longest chain of parents that is followed.
-const MAX_ANCESTORS: usize = 4096;
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
 
@@ -201,18 +199,6 @@ fn check_ancestry(pid: i32, viewer: &Viewer) -> Result<(), NotAClient> {
         at = parse_parent(&stat).ok_or(NotAClient::Gone(pid))?;
     }
     Err(NotAClient::Run(pid))
-}
-
-/// The name in a `stat`, between the first bracket and the last.
-fn parse_name(stat: &str) -> Option<&str> {
-    let (before, _) = stat.rsplit_once(')')?;
-    Some(before.split_once('(')?.1)
-}
-
-/// The parent in a `stat`: the second field after the name, which may hold anything, brackets included.
-fn parse_parent(stat: &str) -> Option<i32> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// All that is read from a process's own words.

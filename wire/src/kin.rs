@@ -26,7 +26,7 @@ impl Namespace {
 /// What a run's init is called: nothing of a run can leave it while it lives.
 pub const INIT_NAME: &str = "stockade-init";
 /// The longest chain of parents that is followed.
-const MAX_ANCESTORS: usize = 4096;
+pub const MAX_ANCESTORS: usize = 4096;
 
 /// Whether a process shares our namespaces, and none of those above it is a run's init, which levels without namespaces have,
 /// too. What can't be looked at may be one.
@@ -43,14 +43,26 @@ fn has_no_init_above(pid: i32) -> Option<bool> {
         }
         let stat = std::fs::read(format!("/proc/{at}/stat")).ok()?;
         let stat = String::from_utf8_lossy(&stat);
-        // The name, in brackets, may hold anything, brackets included.
-        let (before, fields) = stat.rsplit_once(')')?;
-        if before.split_once('(')?.1 == INIT_NAME {
+        if parse_name(&stat)? == INIT_NAME {
             return Some(false);
         }
-        at = fields.split_whitespace().nth(1)?.parse().ok()?;
+        at = parse_parent(&stat)?;
     }
     None
+}
+
+/// The name in a `/proc/PID/stat`, between the first bracket and the last: it may hold anything, brackets included.
+#[must_use]
+pub fn parse_name(stat: &str) -> Option<&str> {
+    let (before, _) = stat.rsplit_once(')')?;
+    Some(before.split_once('(')?.1)
+}
+
+/// The parent in a `/proc/PID/stat`: the second field after the name.
+#[must_use]
+pub fn parse_parent(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether a process is in our pid and user namespaces. A run at a level with namespaces isn't, and must neither command the

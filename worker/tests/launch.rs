@@ -599,7 +599,7 @@ fn the_last_words_of_a_supervisor_that_died_are_heard_and_the_next_is_told_what_
     rustix::net::bind(&door, &address).unwrap();
     let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"));
-    let mut child = command.args(["launcher", "--parked=0"]).stdin(Stdio::from(theirs)).spawn().unwrap();
+    let mut child = command.arg("launcher").stdin(Stdio::from(theirs)).spawn().unwrap();
     drop(command);
     let channel = Channel::new(ours);
     let hello = ToLauncher::Hello { version: LAUNCH_VERSION, keep: Some(KEEP), parked: 0 };
@@ -629,4 +629,26 @@ fn the_last_words_of_a_supervisor_that_died_are_heard_and_the_next_is_told_what_
     }
     next.send(&ToLauncher::Shutdown, &[]).unwrap();
     child.wait().unwrap();
+}
+
+/// Who speaks is looked at when he greets; who doesn't greet is heard in nothing. Greeted, the same is done: see above.
+#[test]
+fn a_launcher_that_nobody_has_greeted_runs_nothing_and_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let workspace = directory.path().join("workspace");
+    std::fs::create_dir(&workspace).unwrap();
+    let (ours, theirs) = stockade_wire::socket::seqpacket_pair().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stockade-launcher"));
+    let mut child = command.arg("launcher").stdin(Stdio::from(theirs)).spawn().unwrap();
+    drop(command);
+    let channel = Channel::new(ours);
+    let pid = rustix::process::Pid::from_child(&child);
+    // Both messages are there before it hears the first.
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    tell(&channel, SPEC, spec(&workspace));
+    let output = launch(&channel, SPEC, &workspace, &["/bin/sh", "-c", "echo ran; echo ran > ran"]);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(std::io::read_to_string(output).unwrap(), "");
+    assert!(child.wait().unwrap().success());
+    assert!(!workspace.join("ran").exists());
 }

@@ -71,7 +71,7 @@ impl Launcher {
         if version != LAUNCH_VERSION || self.keeping.is_some() {
             return self.close();
         }
-        self.believes = proof::believes(supervisor);
+        self.believes = Some(proof::believes(supervisor));
         self.templates.may_park(parked);
         if let Some(keep) = keep {
             match beside.pop().map(|door| self.open_door(keep, door, supervisor)) {

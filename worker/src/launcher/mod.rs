@@ -143,8 +143,8 @@ struct Launcher {
     closing: bool,
     /// Who ends a loop that doesn't turn, if anybody does.
     watchdog: Option<Watchdog>,
-    /// Whether what the supervisor says of a run's owner needs no [`proof`].
-    believes: bool,
+    /// Whether what the supervisor says of a run's owner needs no [`proof`]. `None`: nobody has greeted it, and nothing is done.
+    believes: Option<bool>,
 }
 
 impl Launcher {
@@ -196,8 +196,8 @@ impl Launcher {
             keeping: None,
             closing: false,
             watchdog: if embedded { None } else { Watchdog::of_this_process() },
-            // Until a supervisor has greeted it: only who has made it can speak before that.
-            believes: embedded,
+            // Within its caller's process there is nobody else.
+            believes: embedded.then_some(true),
         })
     }
 
@@ -258,6 +258,10 @@ impl Launcher {
     }
 
     pub(super) fn command(&mut self, message: ToLauncher, descriptors: Vec<OwnedFd>) {
+        // Who speaks is looked at when he greets.
+        if self.believes.is_none() && !matches!(message, ToLauncher::Hello { .. }) {
+            return self.close();
+        }
         match message {
             ToLauncher::Hello { version, keep, parked } => self.hello(version, keep, parked, descriptors),
             ToLauncher::Spec { number, spec } => self.specs.take(number, spec, self.plan),

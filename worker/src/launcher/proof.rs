@@ -29,7 +29,7 @@ impl Launcher {
     /// `Check`: it isn't shown to be.
     pub(super) fn prove(&self, launch: &Launch, beside: &mut Vec<OwnedFd>) -> Staged<()> {
         let proof = if launch.proved { beside.pop() } else { None };
-        if self.believes {
+        if self.believes == Some(true) {
             return Ok(());
         }
         let shown = proof.is_some_and(|connection| is_of(&connection, &launch.owner).unwrap_or(false));
@@ -125,7 +125,7 @@ mod tests {
         let accepted = OwnedFd::from(listener.accept().unwrap().0);
         let other = || std::fs::File::open("/dev/null").map(OwnedFd::from).unwrap();
         let mut launcher = Launcher::new(None, true).unwrap();
-        launcher.believes = false;
+        launcher.believes = Some(false);
         let refused = launcher.prove(&launch(false), &mut vec![other()]).unwrap_err();
         assert_eq!((refused.stage, refused.errno), (SetupStage::Check, libc::EPERM));
         assert!(launcher.prove(&launch(true), &mut Vec::new()).is_err());
@@ -135,7 +135,7 @@ mod tests {
         launcher.prove(&launch(true), &mut beside).unwrap();
         assert_eq!(beside.len(), 1);
         // One that could do it all by itself is believed.
-        launcher.believes = true;
+        launcher.believes = Some(true);
         launcher.prove(&launch(false), &mut Vec::new()).unwrap();
         assert!(believes(0) && believes(rustix::process::geteuid().as_raw()));
         assert!(!believes(rustix::process::geteuid().as_raw() + 1));

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_protocol::launch::{
@@ -649,11 +649,11 @@ fn a_launcher_that_nobody_has_greeted_runs_nothing_and_ends() {
     let output = launch(&channel, SPEC, &workspace, &["/bin/sh", "-c", "echo ran; echo ran > ran"]);
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     assert_eq!(std::io::read_to_string(output).unwrap(), "");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(60);
     let ended = loop {
         match child.try_wait().unwrap() {
-            None if std::time::Instant::now() < until => {
-                std::thread::sleep(std::time::Duration::from_millis(5))
+            None if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
             }
             ended => break ended,
         }

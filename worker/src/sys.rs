@@ -244,7 +244,8 @@ pub(crate) fn try_wait(pid: Option<Pid>) -> io::Result<Option<Reaped>> {
     Ok(pid.map(|pid| Reaped { pid, status, usage }))
 }
 
-fn empty_usage() -> libc::rusage {
+/// Nothing used.
+pub(crate) fn empty_usage() -> libc::rusage {
     // SAFETY: `rusage` is integers only; all zero bytes are a valid value of it.
     unsafe { core::mem::zeroed() }
 }

@@ -128,7 +128,7 @@ impl Stage {
             |outcome| format!("{outcome:?}").split([' ', '{']).next().unwrap().to_owned(),
         );
         *tally.outcomes.entry(word).or_default() += 1;
-        if matches!(fault.deed, Deed::Kill | Deed::KillAll(_)) {
+        if matches!(fault.deed, Deed::Kill | Deed::KillAll(_) | Deed::Outlive(_)) {
             // Who was killed while a run ended may have been needed by the next.
             let beside = self.run(Kind::Relayed);
             wrong.extend(self.judge(Kind::Relayed, &beside, fired));

@@ -15,6 +15,21 @@ use crate::runs::Kind;
 const FOUND: &[(&str, Kind, Role, Sysno, Deed)] = &[
     // The launcher never learned of the worker, and waited for ever: the run had no end.
     ("a template can't tell of a worker", Kind::Deadline, Role::Template, Sysno::sendmsg, fail(libc::ENOMEM)),
+    // Its end was nobody's, so that the launcher waited for it for ever, and outlived its daemon.
+    (
+        "a worker dies before its template tells of it",
+        Kind::Deadline,
+        Role::Template,
+        Sysno::sendmsg,
+        Deed::Outlive(Role::Worker),
+    ),
+    (
+        "an init dies before its template tells of it",
+        Kind::Deadline,
+        Role::Template,
+        Sysno::sendmsg,
+        Deed::Outlive(Role::Init),
+    ),
     // Every run after it was refused, for ever: spares never ended, and so the launcher didn't.
     ("the monitor dies", Kind::Deadline, Role::Monitor, Sysno::epoll_pwait, Deed::Kill),
     // The failure was told of the worker and not of the run, which had no end.

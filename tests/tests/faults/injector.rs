@@ -23,10 +23,13 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pi
 use stockade_tests::binaries::build_directory;
 use stockade_tests::scratch::Scratch;
 use stockade_tests::seccomp::{self, Answer, Held};
-use stockade_tests::{Ground, Person, wait_until};
+use stockade_tests::{Ground, Person, left, wait_until};
 use syscalls::Sysno;
 
 use crate::roles::{self, Role};
+
+/// How long those may take to be reaped whom another outlives.
+const REAPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What happens at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) enum Deed {
     Kill,
     /// Every process of this role is killed before.
     KillAll(Role),
+    /// Every process of this role is killed before, and reaped.
+    Outlive(Role),
     /// Every process of this role stops before, for so long.
     Stop(Role, Duration),
     /// It takes so long.
@@ -203,6 +208,17 @@ fn serve(listener: &Arc<OwnedFd>, state: &Arc<Mutex<State>>) {
                     signal(pid, Signal::KILL);
                 }
                 answer(listener, &held, Answer::Go);
+            }
+            Some(Deed::Outlive(role)) => {
+                let (supervisor, roots) = roots(state);
+                let killed = roles::beneath(&roots, role, supervisor);
+                killed.iter().for_each(|pid| signal(*pid, Signal::KILL));
+                let listener = Arc::clone(listener);
+                // Whoever reaps them makes calls, too.
+                std::thread::spawn(move || {
+                    wait_until(REAPED_WITHIN, || killed.iter().all(|pid| left::process(*pid).is_none()));
+                    answer(&listener, &held, Answer::Go);
+                });
             }
             Some(Deed::Stop(role, how_long)) => {
                 let (supervisor, roots) = roots(state);

@@ -21,6 +21,7 @@ pub(crate) mod check;
 mod embedded;
 mod holding;
 mod keeping;
+mod nameless;
 mod outbox;
 mod outlet;
 mod preparation;
@@ -62,6 +63,7 @@ use crate::poller::{Interest, Poller, Ready};
 use check::Permitted;
 use holding::Held;
 use keeping::{CALLER, DOOR, Keeping};
+use nameless::Nameless;
 use outbox::Outbox;
 use pressure::Pressure;
 use run::{Due, Run, Source};
@@ -118,6 +120,8 @@ struct Launcher {
     monitor: Option<Outbox>,
     relay: Option<Outbox>,
     satellites: HashMap<Pid, Satellite>,
+    /// Children that have ended and were nobody's.
+    nameless: Nameless,
     runs: HashMap<u64, Run>,
     by_id: HashMap<ExecId, u64>,
     next_run: u64,
@@ -179,6 +183,7 @@ impl Launcher {
             monitor: None,
             relay: None,
             satellites: HashMap::new(),
+            nameless: Nameless::default(),
             runs: HashMap::new(),
             by_id: HashMap::new(),
             next_run: FIRST_RUN,

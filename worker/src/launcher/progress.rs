@@ -20,6 +20,7 @@ impl Launcher {
             match run.receive(&self.namespaces) {
                 Ok(Progress::Nothing) => return,
                 Ok(Progress::More) => {}
+                Ok(Progress::Named) => self.named(number),
                 Ok(Progress::Parked) => self.parked(number),
                 Ok(Progress::Stale) => return self.stale(number),
                 Ok(Progress::Running) => self.announce(number),
@@ -37,6 +38,21 @@ impl Launcher {
                     }
                 }
             }
+        }
+    }
+
+    /// A worker has a name. Its template writes to one socket with it, and is on another processor: it may have parked before, or
+    /// ended, so that its end was nobody's.
+    fn named(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let Some((pid, pidfd)) = run.unreaped_init() else { return };
+        let end = self.nameless.end_of(pid, pidfd);
+        if end.is_some_and(|end| run.reaped(&end)) {
+            // What it said before it died comes next, then the end of its channel.
+            return;
+        }
+        if run.waits_to_be_read() {
+            self.parked(number);
         }
     }
 
@@ -106,6 +122,7 @@ impl Launcher {
                 for spare in self.templates.died(reaped.pid) {
                     self.dismiss(spare);
                 }
+                self.nameless.keep(reaped);
             }
         }
     }

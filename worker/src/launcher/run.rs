@@ -73,6 +73,8 @@ pub(crate) enum Progress {
     Nothing,
     /// Taken; nothing to do.
     More,
+    /// Its worker is known by now, and may have ended before.
+    Named,
     /// The worker is parked.
     Parked,
     /// It can't be used any more, and has started nothing.
@@ -419,6 +421,17 @@ impl Run {
             return true;
         }
         false
+    }
+
+    /// Its init, if nobody has reaped it as this run's.
+    pub(crate) fn unreaped_init(&self) -> Option<(Pid, BorrowedFd<'_>)> {
+        let (pid, pidfd) = self.init.as_ref().filter(|_| self.init_end.is_none())?;
+        Some((*pid, pidfd.as_fd()))
+    }
+
+    /// Whether it has said that it's parked, and wasn't read back.
+    pub(crate) fn waits_to_be_read(&self) -> bool {
+        self.init.is_some() && self.parked.is_some() && self.confinement.is_none()
     }
 
     /// What the monitor says: an outcome if a limit is passed.

@@ -69,8 +69,7 @@ impl Run {
                 if self.is_condemned() {
                     self.kill();
                 }
-                // Template and init write to one socket: an init with little to set up may be first.
-                Ok(if self.parked.is_some() { Progress::Parked } else { Progress::More })
+                Ok(Progress::Named)
             }
             FromWorker::Parked(parked) => {
                 self.parked = Some((*parked, descriptors));

@@ -1,0 +1,142 @@
+//! What is asked: all that the stages of the gate see of a request, and of the world at its time.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+/// Who asks: what the kernel says of the peer, and the roles that the operator gives to such a one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Its uid, as the daemon sees it.
+    pub uid: u32,
+    /// Its group ids, the first its own.
+    pub gids: Vec<u32>,
+    /// Its process, held by a pidfd as long as it's asked about.
+    pub pid: i32,
+    /// The systemd unit that its control group is of.
+    pub unit: Option<String>,
+    /// The names of its roles.
+    pub roles: BTreeSet<String>,
+}
+
+/// What somebody would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Action {
+    /// Run a command line under a policy.
+    Run,
+    /// Call a registered tool.
+    Call,
+    /// Follow a run.
+    Attach,
+    /// Signal or end a run.
+    Kill,
+    /// See a run in a list.
+    List,
+    /// Give somebody more than he has.
+    Grant,
+    /// Answer for what waits for an approval.
+    Approve,
+    /// Read the audit record.
+    ReadAudit,
+    /// Have the daemon read its files again.
+    Reload,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Run,
+        Self::Call,
+        Self::Attach,
+        Self::Kill,
+        Self::List,
+        Self::Grant,
+        Self::Approve,
+        Self::ReadAudit,
+        Self::Reload,
+    ];
+
+    /// Its name in rules and records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Call => "call",
+            Self::Attach => "attach",
+            Self::Kill => "kill",
+            Self::List => "list",
+            Self::Grant => "grant",
+            Self::Approve => "approve",
+            Self::ReadAudit => "read-audit",
+            Self::Reload => "reload",
+        }
+    }
+}
+
+/// What a command or a tool is given.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Given<'a> {
+    /// Nothing: the action has no arguments.
+    Nothing,
+    /// A command line, the program first. Bytes, since they needn't be UTF-8.
+    Command(&'a [Vec<u8>]),
+    /// A tool's parameters: a JSON object within the bounds of [`crate`], its keys each once.
+    Parameters(&'a Value),
+}
+
+/// A point in time, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Since the daemon began, by a clock that never steps: for intervals.
+    pub uptime: Duration,
+    /// By the calendar, which may step: for what is written down and for deadlines that outlive the daemon.
+    pub wall: SystemTime,
+}
+
+/// How busy the machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Load {
+    /// Share of time in which something waited for a processor, 0 to 1 (`some avg10` of /proc/pressure/cpu); `None`: unknown.
+    pub cpu: Option<f64>,
+    /// The same of memory.
+    pub memory: Option<f64>,
+    /// Runs that go on.
+    pub runs: u32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// When.
+    pub at: Moment,
+    /// By whom.
+    pub principal: &'a Principal,
+    /// For what.
+    pub action: Action,
+    /// The policy's name: that of the request, or of the tool.
+    pub policy: Option<&'a str>,
+    /// The tool's name.
+    pub tool: Option<&'a str>,
+    /// What it's given.
+    pub given: Given<'a>,
+    /// The workspace's path in the daemon's view.
+    pub workspace: Option<&'a Path>,
+    /// Whose run it is that is asked for.
+    pub owner: Option<u32>,
+    /// How busy the machine is.
+    pub load: Load,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_have_names_of_their_own() {
+        let names: BTreeSet<_> = Action::ALL.into_iter().map(Action::name).collect();
+        assert_eq!(names.len(), Action::ALL.len());
+    }
+}

@@ -1,0 +1,196 @@
+//! The row: which stages there are, and how a request goes through them.
+
+use std::collections::BTreeSet;
+
+use crate::asked::{Asked, Moment};
+use crate::refusal::Refusal;
+
+/// The stages, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StageName {
+    /// May they?
+    Access,
+    /// How often?
+    Rate,
+    /// Does the tool work at all?
+    Breaker,
+    /// Is the input valid?
+    Validate,
+    /// Has someone approved?
+    Approve,
+    /// Can it be recorded?
+    Record,
+}
+
+impl StageName {
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Access, Self::Rate, Self::Breaker, Self::Validate, Self::Approve, Self::Record];
+
+    /// Its name in files and records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Rate => "rate",
+            Self::Breaker => "breaker",
+            Self::Validate => "validate",
+            Self::Approve => "approve",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// How something that was let through ended, as far as stages learn from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The tool did what it's for.
+    Success,
+    /// By its own fault: an exit status that its file calls a failure, a time limit, a memory limit.
+    Failure,
+    /// By nobody's fault, or another's: cancelled, lost, never set up.
+    Neither,
+}
+
+/// One stage. Every call returns within microseconds.
+pub trait Stage {
+    /// Which.
+    fn name(&self) -> StageName;
+
+    /// Lets a request pass, or says why not. What it takes for that (a token, a probe) it takes here.
+    ///
+    /// # Errors
+    /// The refusal. Nothing was taken then.
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal>;
+
+    /// A later stage has refused what this one let pass: what it has taken is free again, if that is for it to give.
+    fn take_back(&mut self, _asked: &Asked<'_>) {}
+
+    /// What passed has ended.
+    fn ended(&mut self, _principal: u32, _tool: Option<&str>, _ending: Ending, _at: Moment) {}
+}
+
+/// The stages of a daemon.
+#[derive(Default)]
+pub struct Row {
+    stages: Vec<Box<dyn Stage>>,
+}
+
+impl core::fmt::Debug for Row {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.stages.iter().map(|stage| stage.name())).finish()
+    }
+}
+
+impl Row {
+    /// A row of these, which are put in their order.
+    #[must_use]
+    pub fn new(mut stages: Vec<Box<dyn Stage>>) -> Self {
+        stages.sort_by_key(|stage| stage.name());
+        Self { stages }
+    }
+
+    /// Has a request go through all stages but those that its policy leaves out.
+    ///
+    /// # Errors
+    /// The first refusal. What earlier stages took is given back.
+    pub fn judge(&mut self, asked: &Asked<'_>, left_out: &BTreeSet<StageName>) -> Result<(), Refusal> {
+        let mut passed = Vec::new();
+        for (at, stage) in self.stages.iter_mut().enumerate() {
+            if left_out.contains(&stage.name()) {
+                continue;
+            }
+            if let Err(refusal) = stage.judge(asked) {
+                for at in passed {
+                    let stage: &mut Box<dyn Stage> = &mut self.stages[at];
+                    stage.take_back(asked);
+                }
+                return Err(refusal);
+            }
+            passed.push(at);
+        }
+        Ok(())
+    }
+
+    /// Tells every stage how something ended.
+    pub fn ended(&mut self, principal: u32, tool: Option<&str>, ending: Ending, at: Moment) {
+        for stage in &mut self.stages {
+            stage.ended(principal, tool, ending, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::asked::{Action, Given, Load, Principal};
+    use crate::refusal::Reason;
+
+    type Log = Rc<RefCell<Vec<String>>>;
+
+    struct Noting(StageName, bool, Log);
+
+    impl Stage for Noting {
+        fn name(&self) -> StageName {
+            self.0
+        }
+
+        fn judge(&mut self, _asked: &Asked<'_>) -> Result<(), Refusal> {
+            self.2.borrow_mut().push(format!("{} asked", self.0.name()));
+            let refusal = || Refusal::new(self.0, Reason::NotPermitted, "test", "it's a test");
+            if self.1 { Ok(()) } else { Err(refusal()) }
+        }
+
+        fn take_back(&mut self, _asked: &Asked<'_>) {
+            self.2.borrow_mut().push(format!("{} undone", self.0.name()));
+        }
+    }
+
+    fn asked(principal: &Principal) -> Asked<'_> {
+        Asked {
+            at: Moment { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH },
+            principal,
+            action: Action::Run,
+            policy: Some("default"),
+            tool: None,
+            given: Given::Nothing,
+            workspace: None,
+            owner: None,
+            load: Load::default(),
+        }
+    }
+
+    fn row(refuses: Option<StageName>) -> (Row, Log) {
+        let log = Log::default();
+        let stage = |name: StageName| -> Box<dyn Stage> {
+            Box::new(Noting(name, refuses != Some(name), Rc::clone(&log)))
+        };
+        (Row::new(StageName::ALL.into_iter().rev().map(stage).collect()), log)
+    }
+
+    #[test]
+    fn a_refusal_ends_the_row_and_undoes_what_stages_before_it_took() {
+        let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
+        let (mut row, log) = row(Some(StageName::Breaker));
+        let refusal = row.judge(&asked(&principal), &BTreeSet::new()).unwrap_err();
+        assert_eq!(refusal.stage, StageName::Breaker);
+        let expected = ["access asked", "rate asked", "breaker asked", "access undone", "rate undone"];
+        assert_eq!(*log.borrow(), expected);
+    }
+
+    #[test]
+    fn a_stage_that_is_left_out_is_neither_asked_nor_undone() {
+        let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
+        let left_out = BTreeSet::from([StageName::Rate, StageName::Validate]);
+        let (mut row, log) = row(Some(StageName::Record));
+        row.judge(&asked(&principal), &left_out).unwrap_err();
+        assert!(!log.borrow().iter().any(|line| line.starts_with("rate") || line.starts_with("validate")));
+        let (mut row, log) = self::row(None);
+        row.judge(&asked(&principal), &left_out).unwrap();
+        assert_eq!(*log.borrow(), ["access asked", "breaker asked", "approve asked", "record asked"]);
+    }
+}

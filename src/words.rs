@@ -16,9 +16,12 @@ pub(crate) fn why(outcome: &Outcome) -> Option<String> {
     Some(escape::line(sentence.to_string().as_bytes()))
 }
 
-/// A refusal: the sentence, the remedy, when to try again.
+/// A refusal: the sentence, who decided, the remedy, when to try again.
 pub(crate) fn denied(denied: &Denied) -> String {
     let mut text = format!("denied: {}", escape::line(denied.message.as_bytes()));
+    if let (Some(stage), Some(rule)) = (&denied.stage, &denied.rule) {
+        text.push_str(&format!(" ({}: {})", escape::line(stage.as_bytes()), escape::line(rule.as_bytes())));
+    }
     if let Some(remedy) = &denied.remedy {
         text.push_str("; ");
         text.push_str(&escape::line(remedy.as_bytes()));
@@ -65,6 +68,15 @@ mod tests {
         let refusal =
             Denied::new(DenyReason::Busy, "slots and queue are full").remedy("wait").retry_after(250);
         assert_eq!(denied(&refusal), "denied: slots and queue are full; wait; try again in 250 ms");
+    }
+
+    #[test]
+    fn a_refusal_of_the_gate_says_which_stage_and_rule_decided() {
+        let refusal = Denied::new(DenyReason::RateLimited, "6 a minute are allowed").retry_after(1500);
+        let refusal = refusal.decided_by("rate", "limits.toml:12\n");
+        let said = denied(&refusal);
+        assert!(said.starts_with("denied: 6 a minute are allowed (rate: limits.toml:12"), "{said}");
+        assert!(!said.contains('\n') && said.contains("try again in"), "{said}");
     }
 
     #[test]

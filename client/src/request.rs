@@ -46,6 +46,7 @@ impl Request {
                 stdin: StdinMode::None,
                 output: OutputMode::Stream,
                 detach: false,
+                tool: None,
             },
             workspace: None,
             stdin: None,

@@ -186,6 +186,7 @@ fn request(data: &mut Unstructured<'_>) -> arbitrary::Result<ExecRequest> {
         },
         output: if bool::arbitrary(data)? { OutputMode::Stream } else { OutputMode::Descriptor },
         detach: bool::arbitrary(data)?,
+        tool: None,
         environment: environment(data)?,
         argv: argv(data)?,
     })

@@ -27,6 +27,8 @@ pub const MAX_PATH: usize = 4095;
 pub const MAX_POLICY_NAME: usize = 64;
 /// The most bytes of one `Output` event.
 pub const MAX_OUTPUT_CHUNK: usize = 64 * 1024;
+/// A tool's parameters: what a frame holds beside the rest of a request.
+pub const MAX_PARAMETERS: usize = 768 * 1024;
 /// The most bytes of inline standard input, or of one `StdinData`.
 pub const MAX_STDIN_CHUNK: usize = 256 * 1024;
 /// The ring of a run's output, in bytes, unless configured otherwise. A power of two and a multiple of a page.

@@ -132,6 +132,17 @@ pub struct ExecRequest {
     pub output: OutputMode,
     /// Whether the run goes on when this connection ends.
     pub detach: bool,
+    /// A registered tool, in place of a command and a policy: `argv` and `policy` are empty then, and the tool's file says both.
+    pub tool: Option<ToolCall>,
+}
+
+/// A call of a registered tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The tool's name.
+    pub name: String,
+    /// What it's given: a JSON object, at most [`crate::bounds::MAX_PARAMETERS`].
+    pub parameters: Bytes,
 }
 
 /// The directory a run works in.

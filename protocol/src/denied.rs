@@ -14,19 +14,30 @@ pub struct Denied {
     pub remedy: Option<String>,
     /// When to try again, in milliseconds, if time alone can help.
     pub retry_after_ms: Option<u64>,
+    /// The stage of the gate that refused, if one did.
+    pub stage: Option<String>,
+    /// The rule that decided, by its name or its place.
+    pub rule: Option<String>,
 }
 
 impl Denied {
     /// A refusal without a remedy or a time.
     #[must_use]
     pub fn new(reason: DenyReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), remedy: None, retry_after_ms: None }
+        Self { reason, message: message.into(), remedy: None, retry_after_ms: None, stage: None, rule: None }
     }
 
     /// With what would help.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// With the stage of the gate and its rule.
+    #[must_use]
+    pub fn decided_by(mut self, stage: impl Into<String>, rule: impl Into<String>) -> Self {
+        (self.stage, self.rule) = (Some(stage.into()), Some(rule.into()));
         self
     }
 
@@ -55,10 +66,26 @@ pub enum DenyReason {
     BadRequest,
     /// No run of that id, or not the caller's.
     UnknownRun,
-    /// This peer may not be a client.
+    /// This peer may not be a client, or no rule permits it what it asks.
     NotPermitted,
     /// This machine or this daemon can't give what the policy demands.
     Unsupported,
     /// The launcher is gone and could not be replaced.
     Unavailable,
+    /// Too often.
+    RateLimited,
+    /// The tool has failed too often of late.
+    BreakerOpen,
+    /// No tool of that name.
+    UnknownTool,
+    /// The tool's executable or its file isn't the one that was registered.
+    ToolChanged,
+    /// The parameters aren't what the tool takes.
+    BadParameters,
+    /// Nobody has approved it, or somebody has refused.
+    NotApproved,
+    /// Refused so often that the caller has to wait.
+    LockedOut,
+    /// What is done can't be recorded.
+    AuditUnavailable,
 }

@@ -8,7 +8,7 @@ use common::examples::{self, Example};
 use proptest::prelude::*;
 use stockade_protocol::bounds::{MAX_FRAME, MAX_LAUNCH_MESSAGE};
 use stockade_protocol::client::{
-    ClientMessage, ExecRequest, OutputMode, Overrides, ServerMessage, StdinMode, Workspace,
+    ClientMessage, ExecRequest, OutputMode, Overrides, ServerMessage, StdinMode, ToolCall, Workspace,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::launch::{FromLauncher, FromRelay, ToLauncher, ToRelay};
@@ -159,9 +159,11 @@ prop_compose! {
         ],
         output in prop_oneof![Just(OutputMode::Stream), Just(OutputMode::Descriptor)],
         detach in any::<bool>(),
+        tool in proptest::option::of((".{0,20}", byte_strings(64))),
     ) -> ExecRequest {
+        let tool = tool.map(|(name, parameters)| ToolCall { name, parameters });
         let workspace = if passed { Workspace::Descriptor { path } } else { Workspace::Path { path } };
-        ExecRequest { request_id, argv, environment, cwd, policy, workspace, overrides, stdin, output, detach }
+        ExecRequest { request_id, argv, environment, cwd, policy, workspace, overrides, stdin, output, detach, tool }
     }
 }
 

@@ -135,6 +135,9 @@ pub fn admit(
     mut policies: impl Confining,
     passed: &Passed,
 ) -> Result<Admitted, Denied> {
+    if let Some(call) = &request.tool {
+        return Err(unknown_tool(&call.name));
+    }
     check_arguments(&request.argv)?;
     check_environment(&request.environment)?;
     check_total(&request)?;
@@ -179,6 +182,12 @@ pub fn admit(
         proved: false,
     };
     Ok(Admitted { launch, spec, stdin })
+}
+
+/// Of a call that nothing before us has made a command of.
+fn unknown_tool(name: &str) -> Denied {
+    let shown: String = name.chars().take(MAX_POLICY_NAME).collect();
+    Denied::new(DenyReason::UnknownTool, format!("there is no tool `{}`", shown.escape_debug()))
 }
 
 fn bad(message: impl Into<String>) -> Denied {

@@ -165,6 +165,7 @@ mod tests {
                     stdin: StdinMode::None,
                     output: OutputMode::Stream,
                     detach: false,
+                    tool: None,
                 };
                 let owner = Owner { uid, gid: uid, groups: Vec::new() };
                 (request, Caller { owner, home: PathBuf::from(home), user_mode })

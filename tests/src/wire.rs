@@ -218,6 +218,7 @@ pub fn request(ground: &Ground, policy: &str, words: &[&str]) -> ExecRequest {
         stdin: StdinMode::None,
         output: OutputMode::Stream,
         detach: false,
+        tool: None,
     }
 }
 

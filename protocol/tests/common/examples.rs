@@ -13,7 +13,7 @@ use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     ClientMessage, Count, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ProcessReport,
     ProtocolError, ProtocolErrorCode, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream,
-    VERSION, Welcome, Workspace, features,
+    ToolCall, VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -193,6 +193,7 @@ fn request() -> ExecRequest {
         stdin: StdinMode::None,
         output: OutputMode::Stream,
         detach: false,
+        tool: None,
     }
 }
 
@@ -217,12 +218,23 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         stdin: StdinMode::Inline("hello\n".into()),
         output: OutputMode::Stream,
         detach: true,
+        tool: None,
+    };
+    let tool = ToolCall { name: "word-count".into(), parameters: r#"{"path":"notes.txt"}"#.into() };
+    let called = ExecRequest {
+        request_id: 9,
+        argv: Vec::new(),
+        environment: Vec::new(),
+        policy: String::new(),
+        tool: Some(tool),
+        ..request()
     };
     vec![
         ("", ClientMessage::Hello(Hello { magic: MAGIC, version: VERSION, features: features::DESCRIPTORS })),
         ("", ClientMessage::Exec(Box::new(request()))),
         ("passed", ClientMessage::Exec(Box::new(passed))),
         ("tightened", ClientMessage::Exec(Box::new(tightened))),
+        ("tool", ClientMessage::Exec(Box::new(called))),
         ("", ClientMessage::StdinData { exec_id: RUN, bytes: "hello\n".into() }),
         ("", ClientMessage::StdinEof { exec_id: RUN }),
         ("", ClientMessage::Signal { exec_id: RUN, signal: 2 }),
@@ -310,6 +322,9 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     }
     let busy = Denied::new(DenyReason::Busy, "4 runs and 64 waiting").retry_after(250);
     let unknown = Denied::new(DenyReason::UnknownRun, "no such run").remedy("see: stockade ps");
+    let often = Denied::new(DenyReason::RateLimited, "60 calls a minute are allowed").retry_after(412);
+    let often = often.decided_by("rate", "limits.toml:12");
+    messages.push(("gate", ServerMessage::Denied { request_id: 7, exec_id: None, denied: often }));
     messages.push(("request", ServerMessage::Denied { request_id: 7, exec_id: None, denied: busy }));
     messages.push(("run", ServerMessage::Denied { request_id: 0, exec_id: Some(RUN), denied: unknown }));
     messages.push(("", ServerMessage::Runs(vec![run_summary()])));
@@ -619,7 +634,7 @@ fn protocol_error_codes() -> [ProtocolErrorCode; 7] {
     ]
 }
 
-fn deny_reasons() -> [DenyReason; 9] {
+fn deny_reasons() -> [DenyReason; 17] {
     [
         DenyReason::Busy,
         DenyReason::Draining,
@@ -630,6 +645,14 @@ fn deny_reasons() -> [DenyReason; 9] {
         DenyReason::NotPermitted,
         DenyReason::Unsupported,
         DenyReason::Unavailable,
+        DenyReason::RateLimited,
+        DenyReason::BreakerOpen,
+        DenyReason::UnknownTool,
+        DenyReason::ToolChanged,
+        DenyReason::BadParameters,
+        DenyReason::NotApproved,
+        DenyReason::LockedOut,
+        DenyReason::AuditUnavailable,
     ]
 }
 

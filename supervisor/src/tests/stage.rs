@@ -302,6 +302,7 @@ impl Stage {
             stdin: StdinMode::None,
             output: OutputMode::Stream,
             detach: false,
+            tool: None,
         }
     }
 

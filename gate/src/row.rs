@@ -90,6 +90,12 @@ impl Row {
         Self { stages }
     }
 
+    /// Whether there is no stage.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
     /// Has a request go through all stages but those that its policy leaves out.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         return Some(uid);
     }
     let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
+    outbox.pid = peer.pid;
     if daemon.settings.has_to_prove() {
         match socket.get_ref().try_clone() {
             Ok(proof) => outbox.proof = Some(Rc::new(proof)),

@@ -35,6 +35,7 @@ mod feed;
 mod frames;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gate;
 mod homes;
 mod launch_link;
 pub mod launcher;

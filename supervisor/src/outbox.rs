@@ -35,6 +35,8 @@ const FOLLOWING: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) owner: Owner,
+    /// The client's process; 0: not known.
+    pub(crate) pid: i32,
     /// Bytes to be sent.
     outgoing: Outgoing,
     /// Bytes ever put there.
@@ -80,6 +82,7 @@ impl Outbox {
     pub(crate) fn new(owner: Owner, entry: Entry) -> Self {
         Self {
             owner,
+            pid: 0,
             outgoing: Outgoing::default(),
             put: 0,
             marks: VecDeque::new(),

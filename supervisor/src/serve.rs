@@ -23,6 +23,7 @@ use crate::activation::{ActivationError, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
+use crate::gate::Gate;
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
@@ -144,7 +145,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     };
     let limits = Limits::of(&options.configured.values, scope);
     raise_descriptor_limit(limits.bounds.slots.total)?;
-    let given = Given { passed, systemd: Systemd::of_this_process(), orders: None };
+    let given = Given { passed, systemd: Systemd::of_this_process(), ..Given::default() };
     serve_with(options, settings, limits, starter, given)
 }
 
@@ -157,6 +158,8 @@ pub(crate) struct Given {
     pub(crate) systemd: Systemd,
     /// What it is told in place of signals.
     pub(crate) orders: Option<Orders>,
+    /// What requests have to pass.
+    pub(crate) gate: Gate,
 }
 
 /// Serves with these settings and limits.
@@ -204,6 +207,7 @@ pub(crate) fn serve_with(
         let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
+        daemon.state.borrow_mut().gate = given.gate;
         let telling = door.map(|door| tell(&daemon, door));
         let traces = collector.map(|collector| trace(&daemon, collector));
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;

@@ -25,6 +25,7 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
+use crate::gate::Wanted;
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting};
@@ -135,11 +136,17 @@ impl State {
         let detach = request.detach;
         let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
-        let admitted = admission::admit(request, id, &caller, &mut self.specs, &passed).map_err(refuse)?;
-        let bytes = size_of(&admitted);
-        let mut run = self
-            .make_run(connection, request_id, id, admitted, descriptors, streams_input)
-            .map_err(refuse)?;
+        self.pass_gate(connection, &request).map_err(refuse)?;
+        let made = admission::admit(request, id, &caller, &mut self.specs, &passed).and_then(|admitted| {
+            let bytes = size_of(&admitted);
+            let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
+            Ok((run, bytes))
+        });
+        // What the gate has let pass ends here, by nobody's fault.
+        let (mut run, bytes) = made.map_err(|denied| {
+            self.gate.never_began(caller.owner.uid, None, self.uptime());
+            refuse(denied)
+        })?;
         run.parent = parent;
         let event = Event::Request(Request {
             now: run.asked_at,
@@ -157,8 +164,25 @@ impl State {
         self.handle(event);
         if self.dispatcher.phase(id, owner).is_none() {
             self.runs.remove(&id);
+            self.gate.never_began(owner, None, self.uptime());
         }
         Ok(())
+    }
+
+    /// Has the gate judge a request.
+    fn pass_gate(&mut self, connection: ConnectionId, request: &ExecRequest) -> Result<(), Denied> {
+        let Some(outbox) = self.connections.get(&connection).filter(|_| !self.gate.is_open()) else {
+            return Ok(());
+        };
+        let command: Vec<Vec<u8>> = request.argv.iter().map(|argument| argument.to_vec()).collect();
+        let wanted = Wanted {
+            owner: &outbox.owner,
+            pid: outbox.pid,
+            policy: &request.policy,
+            command: &command,
+            runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
+        };
+        self.gate.judge_run(&wanted, self.started.elapsed())
     }
 
     fn make_run(

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::{self, Workshop};
+use crate::gate::Gate;
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -98,6 +99,7 @@ impl Daemon {
                 ledger: Ledger::new(limits.memory),
                 links: Links::default(),
                 specs: Specs::new(policies),
+                gate: Gate::default(),
                 figures,
                 traces: None,
                 workshop: Workshop::default(),
@@ -134,7 +136,7 @@ impl Daemon {
 pub(crate) struct State {
     /// For the tasks that feed runs.
     pub(super) daemon: Weak<Daemon>,
-    started: Instant,
+    pub(super) started: Instant,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) runs: HashMap<ExecId, Run>,
     pub(crate) connections: HashMap<ConnectionId, Outbox>,
@@ -143,6 +145,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) links: Links,
     pub(crate) specs: Specs,
+    /// What requests have to pass.
+    pub(crate) gate: Gate,
     /// What is counted.
     pub(crate) figures: Figures,
     /// Where spans go, if they go anywhere.
@@ -163,6 +167,11 @@ impl State {
     /// Milliseconds since the daemon's start.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Since the daemon's start.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The moment that a number of milliseconds since the start stands for; one that no clock reaches is a day
@@ -296,6 +305,7 @@ impl State {
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
                 tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
+                self.gate.ended(run.owner, None, &outcome, self.started.elapsed());
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 if let Some(traces) = &self.traces {

@@ -14,6 +14,7 @@ mod accepted;
 mod adoption;
 mod dead;
 mod flow;
+mod gate;
 mod hostile;
 mod input;
 mod life;

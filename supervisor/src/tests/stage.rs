@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use stockade_gate::Row;
 use stockade_policies::Trust;
 use stockade_protocol::bounds::MAX_SPECS;
 use stockade_protocol::client::{
@@ -31,6 +32,7 @@ use stockade_wire::socket;
 use super::said::Said;
 use crate::config::{Configuration, Configured, DROP_INS, FILE, LogLevel, Origin, Sources};
 use crate::daemon::Settings;
+use crate::gate::Gate;
 use crate::homes::Lookup;
 use crate::launch_link::Starter;
 use crate::limits::Limits;
@@ -92,6 +94,8 @@ pub(super) struct Changes {
     pub(super) keep: bool,
     /// Where the daemon tells how it is.
     pub(super) notify: Option<PathBuf>,
+    /// What requests have to pass.
+    pub(super) row: fn() -> Row,
 }
 
 impl Default for Changes {
@@ -115,6 +119,7 @@ impl Default for Changes {
             channel: None,
             keep: false,
             notify: None,
+            row: Row::default,
         }
     }
 }
@@ -201,7 +206,8 @@ impl Stage {
                 landlock_abi: 5,
             };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
-            let given = Given { orders: Some(received), systemd, passed: None };
+            let gate = Gate::new((changes.row)());
+            let given = Given { orders: Some(received), systemd, passed: None, gate };
             serve_with(options, settings, limits, starter, given).unwrap();
         });
         let stage = Self {

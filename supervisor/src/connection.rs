@@ -84,7 +84,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         }
     };
     let uid = peer.owner.uid;
-    if let Some(text) = too_many(daemon, uid) {
+    if let Some(text) = too_many(daemon, uid, socket.get_ref()) {
         say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
@@ -119,8 +119,11 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     Some(uid)
 }
 
-fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
+fn too_many(daemon: &Daemon, uid: u32, socket: &OwnedFd) -> Option<String> {
     let state = daemon.state.borrow();
+    if state.is_too_full_for(socket) {
+        return Some(NO_DESCRIPTOR.to_owned());
+    }
     let limits = &state.limits;
     let own = state.connections.values().filter(|outbox| outbox.owner.uid == uid).count();
     if state.connections.len() >= limits.connections {
@@ -156,6 +159,9 @@ fn discard(aside: &Aside, owner: Option<u32>, socket: &Watched) {
         received.descriptors.into_iter().for_each(|descriptor| drop(aside.hold(owner, descriptor)));
     }
 }
+
+/// What is told to who would take the last descriptors.
+const NO_DESCRIPTOR: &str = "the daemon has no descriptor left for clients: come back when others have gone, or raise its limit on open files";
 
 /// Why reading ended.
 enum End {
@@ -329,7 +335,10 @@ impl Connection<'_> {
         let mut receive = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
             let mut buffer = self.daemon.received.borrow_mut();
             let received = socket::receive(socket, &mut buffer)?;
-            Ok(frames.push(&buffer, received))
+            let state = self.daemon.state.borrow();
+            let is_full = received.descriptors.iter().any(|descriptor| state.is_too_full_for(descriptor));
+            let pushed = frames.push(&buffer, received);
+            Ok(if is_full { Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)) } else { pushed })
         };
         if self.unsure {
             match receive(self.socket.get_ref()) {

@@ -59,6 +59,7 @@ mod reload;
 mod runs;
 mod serve;
 mod silent;
+mod spare;
 mod specs;
 #[cfg(test)]
 mod starting;

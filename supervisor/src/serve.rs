@@ -34,6 +34,7 @@ use crate::outbox::Outbox;
 use crate::paths::Surroundings;
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
+use crate::spare::PER_RUN;
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, policies};
@@ -54,8 +55,6 @@ const LAST_ORDERS_WITHIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Open files of the daemon itself: its own sockets and files, and connections of some clients.
 const DESCRIPTORS: u64 = 128;
-/// Open files of a run that goes on.
-const DESCRIPTORS_PER_RUN: u64 = 3;
 
 /// How to serve.
 #[derive(Default)]
@@ -241,7 +240,7 @@ fn raise_descriptor_limit(slots: usize) -> Result<(), ServeError> {
 }
 
 fn descriptors_for(slots: usize) -> u64 {
-    u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS_PER_RUN).saturating_add(DESCRIPTORS)
+    u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(PER_RUN).saturating_add(DESCRIPTORS)
 }
 
 /// What the daemon is told from outside.

@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::output::Place;
 use crate::paths::Scope;
 use crate::peer::Viewer;
 use crate::runs::{Exited, Run};
+use crate::spare::Table;
 use crate::specs::Specs;
 use crate::traces::Traces;
 use crate::words;
@@ -100,6 +102,7 @@ impl Daemon {
                 links: Links::default(),
                 specs: Specs::new(policies),
                 gate: Gate::default(),
+                table: Table::of_this_process(),
                 figures,
                 traces: None,
                 workshop: Workshop::default(),
@@ -147,6 +150,8 @@ pub(crate) struct State {
     pub(crate) specs: Specs,
     /// What requests have to pass.
     pub(crate) gate: Gate,
+    /// How many descriptors we may have.
+    pub(crate) table: Table,
     /// What is counted.
     pub(crate) figures: Figures,
     /// Where spans go, if they go anywhere.
@@ -172,6 +177,13 @@ impl State {
     /// Since the daemon's start.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Whether a client's descriptor takes room that launchers will want.
+    pub(crate) fn is_too_full_for(&self, descriptor: impl AsFd) -> bool {
+        let going = self.dispatcher.counts().running;
+        let free = self.limits.bounds.slots.total.saturating_sub(going);
+        self.table.is_too_full_for(descriptor.as_fd(), free)
     }
 
     /// The moment that a number of milliseconds since the start stands for; one that no clock reaches is a day

@@ -192,7 +192,7 @@ impl Launcher {
             pressure: Pressure::default(),
             refill_at: None,
             warmth: (Warmth::default(), None),
-            uids: Uids::default(),
+            uids: Uids::new(embedded),
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),

@@ -237,6 +237,7 @@ impl State {
                 workspace: descriptors.workspace,
                 input,
                 output,
+                pipe: None,
                 proof,
             })),
         })

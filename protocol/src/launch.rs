@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::confinement::{Confinement, Plan, Warmth};
 use crate::id::ExecId;
-use crate::outcome::{CancelReason, MemoryMechanism, Outcome, Usage};
+use crate::outcome::{CancelReason, MemoryMechanism, Outcome, SetupStage, Usage};
 use crate::spec::SandboxSpec;
 
 /// The version these types are.
@@ -281,7 +281,35 @@ pub enum FromLauncher {
     Warmth {
         /// All of it since it started.
         warmth: Warmth,
+        /// The workers that were made since the last time, [`MAX_MADE`] of them at the most: what each stage of [`MAKING`] took.
+        made: Vec<Made>,
     },
+}
+
+/// The stages of a worker's making, in order: until its template has cloned it, its own, and the launcher's look at it. Those
+/// that a plan doesn't have take no time.
+pub const MAKING: [SetupStage; 11] = [
+    SetupStage::Template,
+    SetupStage::Namespaces,
+    SetupStage::Open,
+    SetupStage::Mount,
+    SetupStage::Network,
+    SetupStage::Identity,
+    SetupStage::Rlimits,
+    SetupStage::Capabilities,
+    SetupStage::Seccomp,
+    SetupStage::Landlock,
+    SetupStage::Verify,
+];
+
+/// The most workers of one [`FromLauncher::Warmth`]. Those beyond aren't told of.
+pub const MAX_MADE: usize = 256;
+
+/// How long making a worker took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Each stage of [`MAKING`], in nanoseconds.
+    pub took_ns: [u64; MAKING.len()],
 }
 
 /// A run that a launcher has kept, for a next supervisor.

@@ -121,6 +121,11 @@ impl Feed {
         self.written.get()
     }
 
+    /// Whether no more bytes will reach the pipe.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed.get()
+    }
+
     /// Waits until nobody takes bytes any more.
     async fn closing(&self) {
         while !self.closed.get() {

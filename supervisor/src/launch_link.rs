@@ -1,5 +1,4 @@
-//! Keeps a launcher: takes over those that another supervisor has left, starts one, moves messages, and starts another when it
-//! dies.
+//! A launcher's life: started or [taken over](crate::adopting), greeted, listened to, and followed by another when it dies.
 //!
 //! ```text
 //! adopt ──> Again sent ─┐
@@ -10,36 +9,33 @@
 //!
 //! The relay's socket comes with the launcher's Hello; either one's end is the end of both, since a launcher
 //! without its relay can't give a run its output. A launcher that is replaced is killed first: its runs die with
-//! it, by the kernel's hand. One that another program than ours has started stays for its runs, and ends after them; runs to
-//! come go to one of our own.
+//! it, by the kernel's hand.
 
 use core::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::{Child, ExitStatus};
+use std::os::fd::OwnedFd;
+use std::process::Child;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 use stockade_protocol::bounds::MAX_LAUNCH_INLINE;
 use stockade_protocol::launch::{FromRelay, Keep, LAUNCH_VERSION, ToLauncher};
 use stockade_wire::channel::{Channel, unpack};
 use stockade_wire::{program, socket};
-use tokio::io::Interest;
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::admission::chain;
+use crate::adopting::{adopt_all, take_charge};
 use crate::daemon::Daemon;
 use crate::dispatcher::{Event, LauncherId};
-use crate::door::{self, Met};
+use crate::keeper::{How, Keeper, Process};
 use crate::launcher::LauncherError;
 use crate::link::{Introduction, Link, Socket};
-use crate::register::{Entry, Register};
-use crate::silent;
+use crate::register::Register;
 use crate::turn::Turn;
-use crate::watched::{Watched, watch};
+use crate::watched::Watched;
 
 /// How long a fresh launcher may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -90,18 +86,6 @@ pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter, register: Reg
     }
 }
 
-/// Every launcher that was there is known, and what it has: those that have nothing end, and what waits may start.
-fn take_charge(daemon: &Rc<Daemon>) {
-    let mut state = daemon.state.borrow_mut();
-    let now = state.now();
-    for id in state.links.ids() {
-        state.end_elder(id);
-    }
-    if let Some(launcher) = state.links.current() {
-        state.handle(Event::LauncherUp { now, launcher });
-    }
-}
-
 /// A launcher of our own, until its end. Why it ended.
 async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) -> String {
     let (channel, child) = match starter() {
@@ -123,14 +107,14 @@ async fn start(daemon: &Rc<Daemon>, starter: &mut Starter, register: &Register) 
     let mut written = Written::new(daemon, register, keep);
     let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
     let process = child.map_or(Process::Nobody, Process::Child);
-    let reason = live(daemon, channel, Keeper { process, leaving }, greeting, None).await;
+    let reason = live(daemon, channel, Keeper::new(process, leaving), greeting, None).await;
     written.is_over();
     reason
 }
 
 /// What is written of a launcher for the next supervisor, and its door. Dropped, both are gone, also where we give up to wait for
 /// its end: then it is killed. Unless we leave, or may not be able to kill it.
-struct Written {
+pub(crate) struct Written {
     register: Register,
     keep: Option<Keep>,
     leaving: Rc<Cell<bool>>,
@@ -139,13 +123,14 @@ struct Written {
 }
 
 impl Written {
-    fn new(daemon: &Daemon, register: &Register, keep: Option<Keep>) -> Self {
+    /// Of one of this daemon's.
+    pub(crate) fn new(daemon: &Daemon, register: &Register, keep: Option<Keep>) -> Self {
         let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
         Self { register: register.clone(), keep, leaving, goes: !daemon.settings.apart }
     }
 
     /// It has ended.
-    fn is_over(&mut self) {
+    pub(crate) fn is_over(&mut self) {
         self.goes = true;
     }
 }
@@ -158,107 +143,19 @@ impl Drop for Written {
     }
 }
 
-/// Takes over every launcher that another supervisor has left. The one that runs to come go to, if one of them is for that.
-async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Option<JoinHandle<String>> {
-    let mut current = None;
-    // All at once: those that say nothing keep clients waiting no longer than one of them.
-    let meet = |entry: Entry| {
-        let path = register.path_of(&entry);
-        let within = daemon.settings.met_within;
-        let met = async move { (door::meet(&path, &entry.keep, within).await, path, entry) };
-        spawn_local(met)
-    };
-    let meetings: Vec<_> = register.entries().into_iter().map(meet).collect();
-    for meeting in meetings {
-        let Ok((met, path, entry)) = meeting.await else { continue };
-        match met {
-            Ok(met) => {
-                let life = adopt(daemon, register, entry, met).await;
-                current = current.or(life);
-            }
-            Err(error) if error.is_gone() => {
-                tracing::warn!(
-                    reason = chain(&error),
-                    door = %path.display(),
-                    "a launcher that an earlier daemon has started isn't there any more"
-                );
-                register.remove(Some(entry.keep));
-            }
-            Err(error) if error.may_pass() => {
-                tracing::warn!(
-                    reason = chain(&error),
-                    door = %path.display(),
-                    "an earlier daemon's launcher doesn't answer: its runs go on within their limits, and it is asked again"
-                );
-                silent::ask_again(daemon, register, entry);
-            }
-            // It stays written down: its runs go on, and the next one may understand it.
-            Err(error) => tracing::error!(
-                reason = chain(&error),
-                door = %path.display(),
-                "the runs of an earlier daemon's launcher can't be taken over, and go on within their limits"
-            ),
-        }
-    }
-    current
-}
-
-/// Takes over one that was met late, when another has the runs to come.
-pub(crate) async fn adopt_late(daemon: &Rc<Daemon>, register: &Register, entry: Entry, met: Met) {
-    take_over(daemon, register, entry, met, false).await;
-    take_charge(daemon);
-}
-
-/// Takes one over. `None`: runs to come don't go to it, or it has ended.
-async fn adopt(
-    daemon: &Rc<Daemon>,
-    register: &Register,
-    entry: Entry,
-    met: Met,
-) -> Option<JoinHandle<String>> {
-    let ours = register.parked() == entry.parked && entry.is_apart() == daemon.settings.apart;
-    take_over(daemon, register, entry, met, ours).await
-}
-
-/// As [`adopt`]. `ours`: whether it was started with settings like ours, so that runs to come may go to it.
-async fn take_over(
-    daemon: &Rc<Daemon>,
-    register: &Register,
-    entry: Entry,
-    met: Met,
-    ours: bool,
-) -> Option<JoinHandle<String>> {
-    let Met { channel, pid, pidfd } = met;
-    let leaving = Rc::clone(&daemon.state.borrow().links.leaving);
-    // Whatever the kernel tells of who listens: ourselves we don't kill.
-    let is_another = pid != daemon.settings.pid;
-    let process = if is_another { Process::Other { pid, pidfd } } else { Process::Nobody };
-    let keeper = Keeper { process, leaving };
-    let (greeted, greeting) = oneshot::channel();
-    let again = ToLauncher::Again { version: LAUNCH_VERSION, token: entry.keep.supervisor };
-    let owner = Rc::clone(daemon);
-    let mut written = Written::new(daemon, register, Some(entry.keep));
-    let life = spawn_local(async move {
-        let greeting = Greeting { hello: again, beside: Vec::new() };
-        let reason = live(&owner, channel, keeper, greeting, Some((greeted, ours))).await;
-        written.is_over();
-        reason
-    });
-    let is_current = greeting.await.unwrap_or(false);
-    is_current.then_some(life)
-}
-
 /// What a launcher is told first.
-struct Greeting {
-    hello: ToLauncher,
-    beside: Vec<OwnedFd>,
+pub(crate) struct Greeting {
+    /// The message.
+    pub(crate) hello: ToLauncher,
+    /// What goes along.
+    pub(crate) beside: Vec<OwnedFd>,
 }
 
 /// To be told whether runs to come go to a launcher that was taken over, and whether its settings are ours.
-type Judged = Option<(oneshot::Sender<bool>, bool)>;
+pub(crate) type Judged = Option<(oneshot::Sender<bool>, bool)>;
 
 /// One launcher's life. Why it ended; its runs have ended with it.
-async fn live(
+pub(crate) async fn live(
     daemon: &Rc<Daemon>,
     channel: Channel,
     mut keeper: Keeper,
@@ -283,7 +180,7 @@ async fn live(
     };
     let found = daemon.state.borrow_mut().links.get_mut(id).and_then(farewell);
     if let Some((pid, pidfd)) = found {
-        keeper.process = Process::Other { pid, pidfd };
+        keeper.found(pid, pidfd);
     }
     daemon.state.borrow_mut().launcher_leaves(id);
     let reason = match keeper.end().await {
@@ -562,91 +459,5 @@ pub(crate) async fn shut_down(daemon: &Rc<Daemon>) {
     };
     if timeout(END_WITHIN, all).await.is_err() {
         tracing::error!("the launcher doesn't end when asked, and is killed");
-    }
-}
-
-/// A launcher's process: killed if it is still there when we let go of it, unless we leave.
-struct Keeper {
-    process: Process,
-    leaving: Rc<Cell<bool>>,
-}
-
-/// What we have of a launcher's process.
-enum Process {
-    /// We have started it.
-    Child(Child),
-    /// Another supervisor has.
-    Other { pid: i32, pidfd: OwnedFd },
-    /// It has ended, or is none.
-    Nobody,
-}
-
-/// How a launcher's process ended.
-enum How {
-    Itself(ExitStatus),
-    Killed,
-}
-
-impl Keeper {
-    fn pid(&self) -> Option<i32> {
-        match &self.process {
-            Process::Child(child) => i32::try_from(child.id()).ok(),
-            Process::Other { pid, .. } => Some(*pid),
-            Process::Nobody => None,
-        }
-    }
-
-    /// Waits a little for its end, then kills it. How it ended.
-    async fn end(&mut self) -> Option<How> {
-        const PATIENCE: Duration = Duration::from_millis(500);
-        match &mut self.process {
-            Process::Nobody => return None,
-            Process::Child(child) => {
-                let until = Instant::now() + PATIENCE;
-                loop {
-                    match child.try_wait() {
-                        Ok(Some(status)) => {
-                            self.process = Process::Nobody;
-                            return Some(How::Itself(status));
-                        }
-                        Ok(None) if Instant::now() < until => sleep(Duration::from_millis(5)).await,
-                        Ok(None) | Err(_) => break,
-                    }
-                }
-            }
-            Process::Other { pidfd, .. } => {
-                let watched = pidfd.as_fd().try_clone_to_owned().and_then(|fd| watch(fd, Interest::READABLE));
-                if let Ok(watched) = watched
-                    && timeout(PATIENCE, watched.readable()).await.is_ok()
-                {
-                    self.process = Process::Nobody;
-                    return None;
-                }
-            }
-        }
-        self.kill().then_some(How::Killed)
-    }
-
-    /// Whether it is killed: one that is root's we can't kill, and its unit's watchdog ends it.
-    fn kill(&mut self) -> bool {
-        let killed = match core::mem::replace(&mut self.process, Process::Nobody) {
-            Process::Child(mut child) => child.kill().and_then(|()| child.wait().map(drop)),
-            Process::Other { pidfd, .. } => {
-                rustix::process::pidfd_send_signal(pidfd, Signal::KILL).map_err(io::Error::from)
-            }
-            Process::Nobody => Ok(()),
-        };
-        if let Err(error) = &killed {
-            tracing::error!(%error, "the launcher can't be killed: its unit's watchdog ends it, if it hangs");
-        }
-        killed.is_ok()
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if !self.leaving.get() {
-            self.kill();
-        }
     }
 }

@@ -16,13 +16,14 @@
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], [`policies`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
 //! `activation`, `connection`, `mounts`, `aside`, `watched`, `turn`, `patience`, `homes`, `ledger`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
-//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `silent`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
+//! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `keeper`, `adopting`, `silent`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
 //! together; [`sysexits`] says what its process ends with.
 #![forbid(unsafe_code)]
 
 mod accounts;
 mod activation;
 pub mod admission;
+mod adopting;
 mod ancestors;
 mod aside;
 pub mod config;
@@ -37,6 +38,7 @@ mod frames;
 pub mod fuzzing;
 mod gate;
 mod homes;
+mod keeper;
 mod launch_link;
 pub mod launcher;
 mod ledger;

@@ -55,8 +55,7 @@ pub(crate) struct Run {
     pub(crate) launcher: Option<LauncherId>,
     /// Whether a launcher holds it, and starts it when it's told to.
     pub(crate) is_held: bool,
-    /// Whether its client may be told that it was accepted: its launcher's channel has it, so it outlives us, or it waits here
-    /// only because its input passes through us.
+    /// Whether its client may be told that it was accepted: its launcher's channel has it, so it outlives us.
     pub(crate) is_sure: bool,
     /// Until it is handed to the launcher, or told to be started.
     pub(crate) waiting: Option<Box<Waiting>>,
@@ -94,8 +93,19 @@ pub(crate) struct Waiting {
     pub(crate) workspace: Option<Foreign>,
     pub(crate) input: Input,
     pub(crate) output: Vec<Foreign>,
+    /// What its input passes through, if it passes through us: made when the first launcher is told of it.
+    pub(crate) pipe: Option<Pipe>,
     /// Who asks, where a launcher wants to see that.
     pub(crate) proof: Option<Rc<OwnedFd>>,
+}
+
+/// Both ends of a pipe.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    /// The tool's.
+    pub(crate) reader: OwnedFd,
+    /// What is held open so that the tool sees no end of its input before there is one.
+    pub(crate) writer: OwnedFd,
 }
 
 /// Where standard input will come from.
@@ -109,6 +119,16 @@ pub(crate) enum Input {
     Fed,
     /// The run's feed, which this descriptor fills.
     Relayed(Source),
+}
+
+impl Input {
+    /// What fills the feed, if that isn't a client.
+    pub(crate) fn source(self) -> Option<Source> {
+        match self {
+            Self::Relayed(source) => Some(source),
+            _ => None,
+        }
+    }
 }
 
 /// The last event.

@@ -9,9 +9,9 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::admission::chain;
+use crate::adopting;
 use crate::daemon::Daemon;
 use crate::door;
-use crate::launch_link;
 use crate::register::{Entry, Register};
 
 /// The pause before it's asked again, doubled with each time.
@@ -41,7 +41,7 @@ async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
         match met {
             Ok(met) => {
                 tracing::info!(door = %path.display(), "an earlier daemon's launcher answers at last");
-                return launch_link::adopt_late(&daemon, &register, entry, met).await;
+                return adopting::adopt_late(&daemon, &register, entry, met).await;
             }
             Err(error) if error.is_gone() => {
                 tracing::warn!(door = %path.display(), "an earlier daemon's launcher that didn't answer has gone");

@@ -113,7 +113,7 @@ pub fn setup_failure(failure: &SetupFailure) -> Sentence {
         SetupStage::Cgroup => because
             .sentence("cannot make the control group")
             .remedy("delegate a control group v2 subtree to the daemon, or none at all"),
-        SetupStage::Identity => because.sentence("cannot change to the run's user"),
+        SetupStage::Identity => identity(&because),
         SetupStage::Capabilities => because.sentence("cannot drop privileges"),
         SetupStage::Rlimits => rlimits(&because),
         SetupStage::Landlock => landlock(&because),
@@ -230,6 +230,22 @@ fn idmap(because: &Because<'_>) -> Sentence {
     }
 }
 
+fn identity(because: &Because<'_>) -> Sentence {
+    if because.subject.starts_with('/') {
+        return because.sentence("cannot tell which host uids other launchers' runs have").remedy(
+            "the directory must be root's and writable by nobody else, and the file there root's, of mode 0600; \
+             removed while no launcher runs, it's made again",
+        );
+    }
+    let sentence = because.sentence("cannot change to the run's user");
+    match because.errno {
+        Errno::EAGAIN => sentence.remedy(
+            "give the policy a larger run-as.range: runs of daemons have its even numbers, those without a daemon its odd ones",
+        ),
+        _ => sentence,
+    }
+}
+
 fn rlimits(because: &Because<'_>) -> Sentence {
     let sentence = because.sentence("cannot set a resource limit");
     match because.errno {
@@ -330,6 +346,15 @@ mod tests {
         );
         let remedy = sentence.remedy.unwrap_or_default();
         assert!(remedy.contains("overlayfs") && remedy.contains("run-as = \"caller\""), "{remedy}");
+    }
+
+    #[test]
+    fn a_register_of_uids_that_cannot_be_used_is_named_with_what_mends_it() {
+        let sentence = failure(SetupStage::Identity, Errno::EPERM, "/run/stockade/uids");
+        assert!(sentence.text.contains("/run/stockade/uids: Operation not permitted"), "{sentence}");
+        assert!(sentence.remedy.is_some_and(|remedy| remedy.contains("0600")));
+        let sentence = failure(SetupStage::Identity, Errno::EAGAIN, "no free uid in the run-as range");
+        assert!(sentence.remedy.is_some_and(|remedy| remedy.contains("run-as.range")));
     }
 
     #[test]

@@ -71,6 +71,46 @@ fn a_real_scrape_counts_a_real_run_and_promtool_finds_nothing_wrong() {
     }
 }
 
+/// A worker of every stage was made, so each of them took some time.
+#[test]
+fn every_stage_of_making_a_worker_is_told_by_a_real_daemon() {
+    for person in people() {
+        let ground = Ground::new(person);
+        let socket = ground.base().join("daemon/metrics.sock");
+        let place = format!("unix:{}", socket.display());
+        let daemon = Daemon::start_at(ground, &["--metrics", &place]);
+        let mut command = daemon.ask(&daemon.ground, &["run", "--policy", "default"]);
+        command.args(["--", "true"]).current_dir(daemon.ground.work());
+        Ended::of(command).expect_code(0);
+        let mut text = String::new();
+        let is_told = |text: &str, series: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+            line.is_some_and(|value| value > 0.0)
+        };
+        let told = wait_until(PATIENCE, || {
+            text = scraped(UnixStream::connect(&socket).unwrap());
+            is_told(&text, "stockade_worker_setup_seconds_count{stage=\"verify\"}")
+        });
+        assert!(told, "{text}");
+        for stage in [
+            "template",
+            "namespaces",
+            "open",
+            "mount",
+            "network",
+            "identity",
+            "rlimits",
+            "capabilities",
+            "seccomp",
+            "landlock",
+            "verify",
+        ] {
+            let series = format!("stockade_worker_setup_seconds_sum{{stage=\"{stage}\"}}");
+            assert!(is_told(&text, &series), "{stage}: {text}");
+        }
+    }
+}
+
 /// The three levels' own policies, and whether one of them can be run is what the figure says.
 #[test]
 fn a_level_is_told_to_be_supported_where_its_policy_runs_and_not_where_it_is_refused() {

@@ -76,8 +76,9 @@ pub fn shares_namespaces(pid: i32) -> bool {
 ///
 /// Only root and its own user may follow a process's links to its namespaces. Anybody else goes by what everybody may read
 /// (proc_pid_status(5), user_namespaces(7)): a process that is seen from our pid namespace and has no number but the one it
-/// has here is in it; one with our maps of user and group ids is in our user namespace, or in one in which every id is
-/// itself, which only who has all ids can make.
+/// has here is in it; one with our maps of user, group and project ids is in our user namespace, or in one in which every id
+/// is itself. That only the machine's root can make, and whoever maps users and groups so (a container's manager) leaves out
+/// projects, which the first namespace has all of.
 ///
 /// # Errors
 /// Those of reading `/proc`, of what can't be told from it, and that the process has ended.
@@ -99,9 +100,12 @@ fn seems_in_our(kind: Namespace, pid: i32) -> io::Result<bool> {
             Err(io::Error::other("/proc is of another pid namespace than ours, and tells too little"))
         }
         Namespace::User => {
-            let map = |of: &Path, name: &str| std::fs::read(of.join(name));
-            Ok(map(ours, "uid_map")? == map(&theirs, "uid_map")?
-                && map(ours, "gid_map")? == map(&theirs, "gid_map")?)
+            for map in ["uid_map", "gid_map", "projid_map"] {
+                if std::fs::read(ours.join(map))? != std::fs::read(theirs.join(map))? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
     }
 }
@@ -126,6 +130,66 @@ mod tests {
         assert!(is_no_run(std::process::id().cast_signed()));
         assert!(!shares_namespaces(i32::MAX));
         assert_eq!(has_no_init_above(i32::MAX), None);
+    }
+
+    /// A process in a user namespace of its own.
+    #[allow(clippy::disallowed_methods, reason = "a test starts a process")]
+    struct Foreign(std::process::Child);
+
+    impl Foreign {
+        /// `None`: this machine has no such program, or doesn't permit it.
+        #[allow(clippy::disallowed_methods, reason = "a test starts a process")]
+        fn new() -> Option<Self> {
+            use std::process::{Command, Stdio};
+            let mut command = Command::new("unshare");
+            command.args(["--user", "sh", "-c", "echo here; exec sleep 60"]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+            let mut said = [0; 5];
+            let is_in = io::Read::read_exact(child.stdout.as_mut()?, &mut said).is_ok();
+            let foreign = Self(child);
+            is_in.then_some(foreign)
+        }
+
+        fn pid(&self) -> i32 {
+            self.0.id().cast_signed()
+        }
+
+        /// Has every id be itself.
+        fn map(&self, which: &str) -> io::Result<()> {
+            std::fs::write(format!("/proc/{}/{which}", self.pid()), "0 0 4294967295")
+        }
+    }
+
+    impl Drop for Foreign {
+        fn drop(&mut self) {
+            let _killed = self.0.kill().and_then(|()| self.0.wait());
+        }
+    }
+
+    /// Who may not follow links to namespaces tells them apart all the same, unless projects were mapped, too: which is said
+    /// in SECURITY.md.
+    #[test]
+    #[allow(clippy::print_stderr, reason = "a test may not be able to try it")]
+    fn a_user_namespace_in_which_every_id_is_itself_is_told_from_ours_by_its_projects() {
+        let whole = std::fs::read_to_string("/proc/self/projid_map").unwrap();
+        let is_first = whole.split_whitespace().eq(["0", "0", "4294967295"]);
+        let foreign = Foreign::new().filter(|foreign| is_first && foreign.map("uid_map").is_ok());
+        let Some(foreign) = foreign else {
+            eprintln!(
+                "not tested here: a user namespace in which every id is itself: only the machine's root makes one"
+            );
+            return;
+        };
+        foreign.map("gid_map").unwrap();
+        let read = |who: &str, map: &str| std::fs::read(format!("/proc/{who}/{map}")).unwrap();
+        let theirs = foreign.pid().to_string();
+        for map in ["uid_map", "gid_map"] {
+            assert_eq!(read("self", map), read(&theirs, map), "by these it's ours");
+        }
+        assert!(!seems_in_our(Namespace::User, foreign.pid()).unwrap());
+        assert!(!is_in_our(Namespace::User, foreign.pid()).unwrap());
+        foreign.map("projid_map").unwrap();
+        assert!(seems_in_our(Namespace::User, foreign.pid()).unwrap());
     }
 
     #[test]

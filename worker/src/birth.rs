@@ -17,6 +17,7 @@ use stockade_wire::channel::Channel;
 
 use crate::failure::Staged;
 use crate::init::{self, Born, Told};
+use crate::laps::{Lap, Laps};
 use crate::messages::{FromWorker, Prepare, say};
 use crate::plan;
 use crate::stages::beside::Beside;
@@ -47,7 +48,8 @@ pub(crate) fn have_defaults(changed: u64) {
 /// it will run, with its standard descriptors, where that is known when it's made.
 pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, handed: Handed<'_>, told: Told<'_>) -> i32 {
     let channel = Channel::new(channel);
-    match make(&channel, prepare, handed) {
+    let laps = Laps::begin(told.is_none());
+    match make(&channel, prepare, handed, laps) {
         Ok(born) => init::run(&channel, prepare, born, told),
         Err(failure) => {
             drop(say(&channel, &FromWorker::Failed(failure), &[]));
@@ -56,7 +58,7 @@ pub(crate) fn run(channel: OwnedFd, prepare: &mut Prepare, handed: Handed<'_>, t
     }
 }
 
-fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>) -> Staged<Born> {
+fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>, mut laps: Laps) -> Staged<Born> {
     if prepare.plan == Plan::User {
         IdMap::own_of(&prepare.owner).write(identity::open_proc()?, "self")?;
     }
@@ -65,6 +67,9 @@ fn make(channel: &Channel, prepare: &mut Prepare, handed: Handed<'_>) -> Staged<
         // A mount that never answers may stop us before we'd see the end of the channel.
         identity::die_with_parent()?;
     }
-    let pivoted = plan::enter_root(channel, prepare, handed.workspace, handed.ground, &mut beside)?;
-    Ok(Born { pivoted, beside })
+    laps.end(Lap::Namespaces);
+    let pivoted =
+        plan::enter_root(channel, prepare, handed.workspace, handed.ground, (&mut beside, &mut laps))?;
+    laps.end(Lap::Mount);
+    Ok(Born { pivoted, beside, laps })
 }

@@ -28,6 +28,7 @@ use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
+use crate::laps::{Lap, Laps};
 use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Standard, ToWorker, Used, say};
 use crate::room::ToolStack;
 use crate::stages::beside::Beside;
@@ -57,6 +58,8 @@ pub(crate) struct Born {
     pub(crate) pivoted: Pivoted,
     /// The namespaces that were made beside the root.
     pub(crate) beside: Beside,
+    /// How long that took.
+    pub(crate) laps: Laps,
 }
 
 /// What a worker that was made for one run will run, and the tool's standard descriptors. `None`: it will be told, perhaps
@@ -75,7 +78,7 @@ pub(crate) fn run(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'
 }
 
 fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Staged<()> {
-    let Born { pivoted, beside } = born;
+    let Born { pivoted, beside, mut laps } = born;
     // By this name a supervisor tells that a peer is a process of a run, whoever's launcher it has.
     rustix::thread::set_name(INIT_NAME).at(SetupStage::Template, "name")?;
     if prepare.plan == Plan::Minimal {
@@ -84,10 +87,18 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
     let signals = listen_for_children()?;
     let already = if prepare.plan == Plan::Minimal { processes_of_owner() } else { 1 };
     let isolated = Unconfined::new(prepare, beside).isolate()?;
+    laps.end(Lap::Network);
     // While it's read back how the root is, the rest is done.
     let gone = |_| failed(SetupStage::Template, libc::EPIPE, "channel");
     channel.send(&FromWorker::Rooted, &[]).map_err(gone)?;
-    let filtered = isolated.identify()?.limit(already)?.drop_privileges()?.filter()?;
+    let identified = isolated.identify()?;
+    laps.end(Lap::Identity);
+    let limited = identified.limit(already)?;
+    laps.end(Lap::Rlimits);
+    let unprivileged = limited.drop_privileges()?;
+    laps.end(Lap::Capabilities);
+    let filtered = unprivileged.filter()?;
+    laps.end(Lap::Seccomp);
     if told.is_some() {
         // Its run waits for it: the launcher reads back what it can meanwhile.
         let installed = filtered.installed;
@@ -95,7 +106,8 @@ fn live(channel: &Channel, prepare: &Prepare, born: Born, told: Told<'_>) -> Sta
     }
     let mut locked = filtered.lock(&pivoted)?;
     reap_our_own();
-    park(channel, &pivoted, &locked)?;
+    laps.end(Lap::Landlock);
+    park(channel, &pivoted, &locked, &laps)?;
     let missing = pivoted.missing;
     drop((pivoted.tmpfs, locked.proc.take()));
     let Some(Start { plan, command }) = ready(channel, &missing, &mut locked, told)? else { return Ok(()) };
@@ -141,7 +153,7 @@ fn processes_of_owner() -> u64 {
     mine.map(|e| threads(&e.path()) as u64).sum()
 }
 
-fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
+fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked, laps: &Laps) -> Staged<()> {
     let delta = u32::try_from(locked.delta.len()).unwrap_or(u32::MAX);
     let room = MAX_DESCRIPTORS - 1;
     let tmpfs: Vec<&OwnedFd> = pivoted.tmpfs.iter().map(AsRef::as_ref).take(room).collect();
@@ -153,6 +165,7 @@ fn park(channel: &Channel, pivoted: &Pivoted, locked: &Locked) -> Staged<()> {
         filters: locked.installed.saturating_add(delta),
         filters_installed: locked.installed,
         tmpfs: u32::try_from(tmpfs.len()).unwrap_or(0),
+        took_ns: laps.took_ns(),
     };
     let descriptors: Vec<BorrowedFd<'_>> = match &locked.proc {
         Some(proc) => core::iter::once(proc).chain(tmpfs).map(AsFd::as_fd).collect(),

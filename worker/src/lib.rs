@@ -11,6 +11,7 @@ mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod init;
+mod laps;
 mod launcher;
 mod messages;
 pub mod monitor;

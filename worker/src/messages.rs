@@ -25,6 +25,7 @@ use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
 
 use crate::failure::{At, Staged};
+use crate::laps::LAPS;
 use crate::stages::identity::IdMap;
 
 /// To a template.
@@ -237,6 +238,8 @@ pub(crate) struct Parked {
     pub(crate) filters_installed: u32,
     /// How many tmpfs descriptors follow the `/proc` descriptor.
     pub(crate) tmpfs: u32,
+    /// What its stages took, in nanoseconds, if it was measured.
+    pub(crate) took_ns: Option<[u64; LAPS]>,
 }
 
 /// How the tool ended.

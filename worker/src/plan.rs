@@ -16,6 +16,7 @@ use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
 use crate::failure::{At, Staged, failed};
+use crate::laps::{Lap, Laps};
 use crate::messages::{FromWorker, Prepare};
 use crate::stages::beside::Beside;
 use crate::stages::foundation::{self, Ground, Laid};
@@ -33,14 +34,14 @@ pub(crate) fn enter_root(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     ground: Option<Ground>,
-    beside: &mut Beside,
+    (beside, laps): (&mut Beside, &mut Laps),
 ) -> Staged<Pivoted> {
     match prepare.plan {
         Plan::System => {
             let idmap = prepare.idmap.then(|| beside.idmap(prepare)).transpose()?;
-            system_root(channel, prepare, workspace, ground, idmap.as_ref())
+            system_root(channel, prepare, workspace, ground, (idmap.as_ref(), laps))
         }
-        Plan::User => user_root(channel, prepare, workspace.as_ref()),
+        Plan::User => user_root(channel, prepare, workspace.as_ref(), laps),
         _ => Ok(no_root(prepare)),
     }
 }
@@ -50,17 +51,17 @@ fn system_root(
     prepare: &mut Prepare,
     workspace: Option<OwnedFd>,
     ground: Option<Ground>,
-    idmap: Option<&OwnedFd>,
+    (idmap, laps): (Option<&OwnedFd>, &mut Laps),
 ) -> Staged<Pivoted> {
     let Some(Ground { foundation, teller }) = ground else {
-        let found = find(channel, prepare, workspace, idmap, None)?.keep(prepare);
+        let found = find(channel, prepare, workspace, (idmap, laps), None)?.keep(prepare);
         root::enter_mount_namespace()?;
         return root::build(prepare, found.trees, &found.missing);
     };
     if let Some(foundation) = foundation {
         let again = workspace.as_ref().map(OwnedFd::try_clone).transpose();
         let again = again.at(SetupStage::Open, prepare.workspace.clone())?;
-        let found = find(channel, prepare, again, idmap, Some(&foundation.laid))?;
+        let found = find(channel, prepare, again, (idmap, laps), Some(&foundation.laid))?;
         if found.trees.fit(&foundation.laid) {
             let (found, laid) = (found.keep(prepare), foundation.stand_on()?);
             return root::finish(prepare, found.trees, &found.missing, laid);
@@ -68,7 +69,7 @@ fn system_root(
     }
     let proc = identity::open_proc()?;
     let opened = foundation::now();
-    let mut found = find(channel, prepare, workspace, idmap, None)?.keep(prepare);
+    let mut found = find(channel, prepare, workspace, (idmap, laps), None)?.keep(prepare);
     root::enter_mount_namespace()?;
     let laid = root::lay(prepare, &mut found.trees, opened)?;
     teller.tell(&laid, &proc);
@@ -95,17 +96,23 @@ fn find(
     channel: &Channel,
     prepare: &Prepare,
     workspace: Option<OwnedFd>,
-    idmap: Option<&OwnedFd>,
+    (idmap, laps): (Option<&OwnedFd>, &mut Laps),
     laid: Option<&Laid>,
 ) -> Staged<Found> {
     let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace, laid)?;
+    laps.end(Lap::Open);
     hand_up(channel, placed)?;
     Ok(Found { trees: root::detach(prepare, sources, idmap)?, missing, led_to })
 }
 
 /// Leaves the mount namespace that a passed descriptor belongs to, so the workspace is carried over as the working
 /// directory, which follows.
-fn user_root(channel: &Channel, prepare: &mut Prepare, workspace: Option<&OwnedFd>) -> Staged<Pivoted> {
+fn user_root(
+    channel: &Channel,
+    prepare: &mut Prepare,
+    workspace: Option<&OwnedFd>,
+    laps: &mut Laps,
+) -> Staged<Pivoted> {
     if let Some(workspace) = workspace {
         rustix::process::fchdir(workspace).at(SetupStage::Open, prepare.workspace.clone())?;
     }
@@ -119,6 +126,7 @@ fn user_root(channel: &Channel, prepare: &mut Prepare, workspace: Option<&OwnedF
         }
     };
     let Sources { sources, placed, led_to, missing } = sources::open(prepare, workspace, None)?;
+    laps.end(Lap::Open);
     hand_up(channel, placed)?;
     led_to.extend(&mut prepare.spec);
     let trees = root::detach(prepare, sources, None)?;

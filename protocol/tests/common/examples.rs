@@ -19,8 +19,8 @@ use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
-    Adopted, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Owner, Program, RunNote,
-    SpecNumber, ToLauncher, ToRelay, Token,
+    Adopted, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Made, Owner, Program,
+    RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
@@ -376,6 +376,9 @@ fn status() -> StatusReport {
     }
 }
 
+const MADE: Made =
+    Made { took_ns: [310_000, 4_000, 90_000, 120_000, 80_000, 25_000, 4_000, 60_000, 30_000, 8_000, 70_000] };
+
 fn warmth() -> Warmth {
     Warmth { templates: 2, parked: 3, hits: 950, misses: 50, refill_us: 1_800 }
 }
@@ -553,7 +556,7 @@ fn from_launcher() -> Vec<FromLauncher> {
             reaped: true,
         },
         FromLauncher::Reaped { exec_id: RUN },
-        FromLauncher::Warmth { warmth: warmth() },
+        FromLauncher::Warmth { warmth: warmth(), made: vec![MADE] },
     ]
 }
 

@@ -105,7 +105,8 @@ impl State {
                 tracing::info!(%exec_id, "the last process is reaped");
                 self.handle(Event::Reaped { run: exec_id });
             }
-            FromLauncher::Warmth { warmth } => {
+            FromLauncher::Warmth { warmth, made } => {
+                self.figures.made(&made);
                 if let Some(link) = self.links.get_mut(launcher) {
                     link.warmth = warmth;
                 }

@@ -261,6 +261,7 @@ impl State {
                 workspace: descriptors.workspace,
                 input,
                 output,
+                pipe: None,
                 proof,
             })),
         })

@@ -14,37 +14,25 @@ use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 use super::state::State;
 use crate::aside::Foreign;
 use crate::dispatcher::Event;
-use crate::feed::{self, Feed};
+use crate::feed::{self, Source};
 use crate::link::When;
-use crate::runs::{Input, Waiting};
+use crate::runs::{Input, Pipe, Waiting};
 
 impl State {
     /// Hands a run over. What can't be handed over ends as a set-up that failed.
     pub(super) fn start(&mut self, id: ExecId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if core::mem::take(&mut run.is_held) {
-            run.waiting = None;
+            // What waited here is the launcher's.
+            let source = run.waiting.take().and_then(|waiting| waiting.input.source());
             run.timing.hand();
-            return self.tell_launcher(id, &ToLauncher::Start { exec_id: id });
+            self.tell_launcher(id, &ToLauncher::Start { exec_id: id });
+            return self.read_input(id, source);
         }
-        let Some(waiting) = run.waiting.take() else { return };
-        let feed = run.feed.clone();
-        let Waiting { launch, spec, workspace, input, output, proof } = *waiting;
-        run.launcher = self.links.current();
-        let result = input_of(input, feed).and_then(|(stdin, tasks)| {
-            // The launcher holds the pipe open: our own end is not that of the tool's input.
-            let held = tasks.as_ref().map(|tasks| tasks.pipe.try_clone()).transpose()?;
-            let proof = proof.map(|proof| proof.try_clone()).transpose()?;
-            let given = |foreign: Vec<Foreign>| foreign.into_iter().filter_map(Foreign::give);
-            let workspace = given(workspace.into_iter().collect());
-            let descriptors = workspace.chain(stdin).chain(given(output)).chain(held).chain(proof).collect();
-            self.links.hand(launch, spec, descriptors, When::Now).map_err(io::Error::other)?;
-            run.timing.hand();
-            Ok(tasks)
-        });
+        let result = self.pipe_input(id).and_then(|()| self.hand_over(id));
         self.told_of_taken();
         match result {
-            Ok(tasks) => self.feed_run(id, tasks),
+            Ok(source) => self.read_input(id, source),
             Err(error) => {
                 if let Some(run) = self.runs.get(&id) {
                     tracing::error!(parent: run.span(), %error, "the run can't be handed to the launcher");
@@ -58,40 +46,50 @@ impl State {
         }
     }
 
+    /// Gives what its input is to be read from.
+    fn hand_over(&mut self, id: ExecId) -> io::Result<Option<Source>> {
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(None) };
+        let Some(waiting) = run.waiting.take() else { return Ok(None) };
+        let Waiting { launch, spec, workspace, input, output, pipe, proof } = *waiting;
+        run.launcher = self.links.current();
+        let proof = proof.map(|proof| proof.try_clone()).transpose()?;
+        let (reader, writer) = pipe.map(|pipe| (pipe.reader, pipe.writer)).unzip();
+        let (passed, source) = match input {
+            Input::Passed(descriptor) => (descriptor.give(), None),
+            other => (reader, other.source()),
+        };
+        let workspace = workspace.and_then(Foreign::give).into_iter();
+        let output = output.into_iter().filter_map(Foreign::give);
+        // The launcher holds the pipe open: our own end is not that of the tool's input.
+        let descriptors = workspace.chain(passed).chain(output).chain(writer).chain(proof).collect();
+        self.links.hand(launch, spec, descriptors, When::Now).map_err(io::Error::other)?;
+        run.timing.hand();
+        self.tell_of_input(id);
+        Ok(source)
+    }
+
     /// Has a run held that has to wait. We keep it, too: a launcher may die.
     pub(super) fn hold(&mut self, id: ExecId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        let Some(waiting) = &run.waiting else { return };
-        let held = run.feed.is_none().then(|| copies(waiting)).transpose();
-        let told = match held {
-            Ok(Some(descriptors)) => {
-                let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
-                self.links.hand(launch, spec, descriptors, When::Told).map(Some).map_err(io::Error::other)
-            }
-            // Its input passes through us, and ends with us.
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match told {
-            Ok(Some(())) => {
-                run.launcher = self.links.current();
-                run.is_held = true;
-            }
-            Ok(None) => self.wait_here(id),
+        let held = self.pipe_input(id).and_then(|()| {
+            let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
+            let Some(waiting) = &run.waiting else { return Ok(()) };
+            let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
+            self.links.hand(launch, spec, copies(waiting)?, When::Told).map_err(io::Error::other)?;
+            run.launcher = self.links.current();
+            run.is_held = true;
+            Ok(())
+        });
+        match held {
+            Ok(()) => self.tell_of_input(id),
             Err(error) => {
-                tracing::warn!(parent: run.span(), %error, "the run waits here only, and would end with us");
-                self.wait_here(id);
+                // It would end with us, so its client isn't told of it before it starts.
+                if let Some(run) = self.runs.get(&id) {
+                    tracing::warn!(parent: run.span(), %error, "the run waits here only");
+                }
+                self.dispatcher.is_not_held(id);
             }
         }
         self.told_of_taken();
-    }
-
-    fn wait_here(&mut self, id: ExecId) {
-        self.dispatcher.is_not_held(id);
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.is_sure = true;
-        }
-        self.ring_followers(id);
     }
 
     /// Launchers' channels may have taken runs: whatever becomes of us they happen, so their clients may be told.
@@ -104,20 +102,44 @@ impl State {
         }
     }
 
-    fn feed_run(&mut self, id: ExecId, tasks: Option<Tasks>) {
-        let Some(Tasks { feed, pipe, source }) = tasks else { return };
-        let (written, daemon) = (Rc::clone(&feed), self.daemon.clone());
+    /// Makes the pipe that becomes the tool's standard input, if that passes through us, and begins to fill it with what a
+    /// client sends: what is in there before the tool is started doesn't need us any more.
+    fn pipe_input(&mut self, id: ExecId) -> io::Result<()> {
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
+        let Some((feed, waiting)) = run.feed.as_ref().zip(run.waiting.as_mut()) else { return Ok(()) };
+        if waiting.pipe.is_some() {
+            return Ok(());
+        }
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // Ours alone: the tool's end must block as a pipe does.
+        let flags = rustix::fs::fcntl_getfl(&writer)?;
+        rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK)?;
+        let (feed, filled, daemon) = (Rc::clone(feed), writer.try_clone()?, self.daemon.clone());
+        waiting.pipe = Some(Pipe { reader, writer });
         tokio::task::spawn_local(async move {
-            let result = Rc::clone(&written).write_to(pipe).await;
+            let result = feed.write_to(filled).await;
             let Some(daemon) = daemon.upgrade() else { return };
             let mut state = daemon.state.borrow_mut();
             if let Err(error) = result {
                 state.input_lost(id, &error);
             }
-            let ended = ToLauncher::InputEnded { exec_id: id, bytes: written.written() };
-            state.tell_launcher(id, &ended);
+            state.tell_of_input(id);
         });
-        let Some(source) = source else { return };
+        Ok(())
+    }
+
+    /// Tells a run's launcher, if it has one, that all of its input is in the pipe, if it is.
+    fn tell_of_input(&mut self, id: ExecId) {
+        let feed = self.runs.get(&id).and_then(|run| run.feed.as_ref()).filter(|feed| feed.is_over());
+        if let Some(bytes) = feed.map(|feed| feed.written()) {
+            self.tell_launcher(id, &ToLauncher::InputEnded { exec_id: id, bytes });
+        }
+    }
+
+    /// Begins to read what a run's input is read from: not before it's started, for what is read is gone from there.
+    fn read_input(&mut self, id: ExecId, source: Option<Source>) {
+        let feed = self.runs.get(&id).and_then(|run| run.feed.clone());
+        let Some((source, feed)) = source.zip(feed) else { return };
         // Closing the feed ends the task, so it outlives no run.
         let daemon = self.daemon.clone();
         tokio::task::spawn_local(feed::relay(source, feed, move |over| {
@@ -130,33 +152,13 @@ impl State {
 
 /// What a launch needs beside it, once more.
 fn copies(waiting: &Waiting) -> io::Result<Vec<OwnedFd>> {
+    let copy = |foreign: &Foreign| foreign.get()?.try_clone();
     let passed = match &waiting.input {
-        Input::Passed(descriptor) => Some(descriptor),
-        _ => None,
+        Input::Passed(descriptor) => Some(copy(descriptor)),
+        _ => waiting.pipe.as_ref().map(|pipe| pipe.reader.try_clone()),
     };
-    let all = waiting.workspace.iter().chain(passed).chain(&waiting.output);
-    let all = all.map(|foreign| foreign.get()?.try_clone());
-    all.chain(waiting.proof.iter().map(|proof| proof.try_clone())).collect()
-}
-
-struct Tasks {
-    feed: Rc<Feed>,
-    pipe: OwnedFd,
-    source: Option<feed::Source>,
-}
-
-/// The descriptor that becomes the tool's standard input, and what will fill it.
-fn input_of(input: Input, feed: Option<Rc<Feed>>) -> io::Result<(Option<OwnedFd>, Option<Tasks>)> {
-    let source = match input {
-        Input::Null => return Ok((None, None)),
-        Input::Passed(descriptor) => return Ok((descriptor.give(), None)),
-        Input::Fed => None,
-        Input::Relayed(source) => Some(source),
-    };
-    let Some(feed) = feed else { return Ok((None, None)) };
-    let (reader, pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    // Ours alone: the tool's end must block as a pipe does.
-    let flags = rustix::fs::fcntl_getfl(&pipe)?;
-    rustix::fs::fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
-    Ok((Some(reader), Some(Tasks { feed, pipe, source })))
+    let writer = waiting.pipe.as_ref().map(|pipe| pipe.writer.try_clone());
+    let output = waiting.output.iter().map(copy);
+    let proof = waiting.proof.iter().map(|proof| proof.try_clone());
+    waiting.workspace.iter().map(copy).chain(passed).chain(output).chain(writer).chain(proof).collect()
 }

@@ -434,36 +434,6 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn cancel(&mut self, now: u64, id: ExecId, reason: CancelReason, effects: &mut Vec<Effect>) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        match run.phase {
-            Phase::Queued => {
-                let (owner, waits_for) = (run.owner, run.waits_for);
-                if core::mem::take(&mut run.held) {
-                    effects.push(Effect::Cancel { run: id, reason: reason.clone() });
-                }
-                run.phase = Phase::Closing { outcome: Outcome::Cancelled { reason } };
-                self.leave_queue(owner, waits_for, id);
-                self.exit(now, id, effects);
-            }
-            Phase::Starting | Phase::Running if !run.cancelled => {
-                run.cancelled = true;
-                self.timers.set(id, Some(now + UNANSWERED_MS));
-                effects.push(Effect::Cancel { run: id, reason });
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends a run that had begun, as lost. What it has said for itself by then stands.
-    fn fail(&mut self, now: u64, id: ExecId, reason: String, effects: &mut Vec<Effect>) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        if matches!(run.phase, Phase::Starting | Phase::Running) && !run.cancelled {
-            run.overdue = Some(Outcome::Lost { reason });
-            self.cancel(now, id, CancelReason::Asked, effects);
-        }
-    }
-
     pub(super) fn leave_queue(&mut self, owner: u32, origin: ConnectionId, id: ExecId) {
         if self.queue.remove(owner, origin, id)
             && let Some(run) = self.runs.get(&id)

@@ -27,12 +27,13 @@
 //! what is limited; `queue`, who is
 //! next; `run`, one run's record; `timers`, who has to be looked at when; `core`, the function; `retention`, how
 //! long an ended run is kept; `adoption`, runs that another supervisor has accepted;
-//! `launchers`, launchers that come and go; `drain`, the daemon's end.
+//! `ends`, ends that we decide; `launchers`, launchers that come and go; `drain`, the daemon's end.
 
 mod adoption;
 pub mod bounds;
 mod core;
 mod drain;
+mod ends;
 pub mod event;
 mod launchers;
 mod queue;

@@ -11,11 +11,12 @@ use prometheus::{
 use stockade_protocol::client::{Count, ProtocolErrorCode};
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::denied::DenyReason;
+use stockade_protocol::launch::{MAKING, Made};
 use stockade_protocol::outcome::{Outcome, Usage};
 
 use super::endpoint::Endpoint;
 use super::kernel::features;
-use super::labels::{self, CODES, LAYERS, OTHER, OUTCOMES, REASONS, STAGES};
+use super::labels::{self, CODES, LAYERS, OTHER, OUTCOMES, REASONS, STAGES, stage_word};
 use super::table::{self, Kind, Metric};
 use super::timing::Timing;
 
@@ -52,6 +53,8 @@ pub(crate) struct Figures {
     start: Histogram,
     queue: Histogram,
     launch: Histogram,
+    /// Each stage of a worker's making.
+    making: Vec<Histogram>,
     duration: Histogram,
     cpu: Histogram,
     memory: Histogram,
@@ -89,6 +92,7 @@ impl Figures {
         }
         let runs = make.counters(&table::RUNS)?;
         let setup = make.histograms(&table::RUN_SETUP)?;
+        let making = make.histograms(&table::WORKER_SETUP)?;
         let relayed = make.counters(&table::RELAYED)?;
         let reloads = make.counters(&table::RELOADS)?;
         let spans = make.counters(&table::SPANS)?;
@@ -107,6 +111,10 @@ impl Figures {
             start: make.histogram(&table::RUN_START)?,
             queue: setup.get_metric_with_label_values(&["queue"])?,
             launch: setup.get_metric_with_label_values(&["launch"])?,
+            making: MAKING
+                .iter()
+                .map(|stage| making.get_metric_with_label_values(&[stage_word(*stage)]))
+                .collect::<Result<_, _>>()?,
             duration: make.histogram(&table::RUN_DURATION)?,
             cpu: make.histogram(&table::RUN_CPU)?,
             memory: make.histogram(&table::RUN_MEMORY)?,
@@ -178,6 +186,15 @@ impl Figures {
     /// Spans have reached the collector, or are lost.
     pub(crate) fn spans(&self, count: usize, sent: bool) {
         if sent { &self.sent } else { &self.lost }.inc_by(count as u64);
+    }
+
+    /// Workers were made.
+    pub(crate) fn made(&self, made: &[Made]) {
+        for made in made {
+            for (histogram, took) in self.making.iter().zip(made.took_ns) {
+                histogram.observe(Duration::from_nanos(took).as_secs_f64());
+            }
+        }
     }
 
     /// A command has started.

@@ -32,6 +32,11 @@ const SECONDS: &[f64] = &[
 /// What making and ending take: nothing there should last longer.
 const SHORT_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// What one stage of making a worker takes.
+const STAGE_SECONDS: &[f64] = &[
+    0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+    0.1, 1.0, 10.0,
+];
 const MIB: f64 = 1_048_576.0;
 /// Of memory.
 const BYTES: &[f64] = &[
@@ -73,6 +78,8 @@ metrics! {
         "From the request to the start of the command, told when the run ends.";
     RUN_SETUP: Kind::Histogram(SHORT_SECONDS), "stockade_run_setup_seconds", ["stage"],
         "Parts of stockade_run_start_seconds: waiting for a slot (queue), then for the launcher (launch).";
+    WORKER_SETUP: Kind::Histogram(STAGE_SECONDS), "stockade_worker_setup_seconds", ["stage"],
+        "Making a worker of a daemon's, by stage: until its template has cloned it (template), its own stages, and the reading back (verify).";
     RUN_DURATION: Kind::Histogram(SECONDS), "stockade_run_duration_seconds", [],
         "From the start of the command to its end.";
     RUN_CPU: Kind::Histogram(SECONDS), "stockade_run_cpu_seconds", [],

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
 use stockade_protocol::client::{ClientMessage, ExecEvent};
-use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath};
-use stockade_protocol::launch::FromLauncher;
+use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
+use stockade_protocol::launch::{FromLauncher, MAKING, Made};
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage};
 use stockade_protocol::spec::Level;
 
@@ -123,6 +123,26 @@ fn what_has_happened_is_counted_where_it_belongs() {
     assert_eq!(after["stockade_connections"], 1.0);
     assert_eq!(after["stockade_launcher_starts_total"], 1.0);
     assert!(after["process_resident_memory_bytes"] > 1e5 && after["process_open_fds"] > 3.0);
+}
+
+#[test]
+fn workers_that_were_made_are_told_by_stage() {
+    let stage = stage();
+    let launcher = stage.launcher();
+    let count = |stage: &str| format!("stockade_worker_setup_seconds_count{{stage=\"{stage}\"}}");
+    let before = scrape(&stage);
+    let series = before.keys().filter(|name| name.starts_with("stockade_worker_setup_seconds_count")).count();
+    assert_eq!((series, before[&count("verify")]), (MAKING.len(), 0.0), "each is there from the start");
+    let took = |first| Made { took_ns: std::array::from_fn(|at| first + at as u64 * 1_000_000) };
+    let made = vec![took(0), took(500_000)];
+    launcher.say(&FromLauncher::Warmth { warmth: Warmth::default(), made }, &[]);
+    until("it's told", || scrape(&stage)[&count("template")] == 2.0);
+    let told = scrape(&stage);
+    assert_eq!(told[&count("verify")], 2.0);
+    let sum = told["stockade_worker_setup_seconds_sum{stage=\"verify\"}"];
+    assert!((sum - 0.0205).abs() < 1e-9, "{sum}");
+    assert_eq!(told["stockade_worker_setup_seconds_bucket{stage=\"open\",le=\"0.0025\"}"], 2.0);
+    assert_eq!(told["stockade_worker_setup_seconds_bucket{stage=\"open\",le=\"0.001\"}"], 0.0);
 }
 
 #[test]

@@ -246,6 +246,7 @@ impl Stage {
             specs: HashMap::new(),
             told: 0,
             held: HashMap::new(),
+            inputs: HashMap::new(),
             released: Vec::new(),
         };
         let ToLauncher::Hello { keep, .. } = launcher.next() else { panic!("no greeting") };
@@ -357,6 +358,8 @@ pub(super) struct Launcher {
     pub(super) told: usize,
     /// The runs that wait.
     pub(super) held: HashMap<ExecId, (Launch, Vec<OwnedFd>)>,
+    /// How much of its input a run has, once that is all.
+    pub(super) inputs: HashMap<ExecId, u64>,
     /// The runs it may forget.
     pub(super) released: Vec<ExecId>,
 }
@@ -380,7 +383,9 @@ impl Launcher {
                     self.told += 1;
                 }
                 (ToLauncher::Release { exec_ids }, _) => self.released.extend(exec_ids),
-                (ToLauncher::InputEnded { .. }, _) => {}
+                (ToLauncher::InputEnded { exec_id, bytes }, _) => {
+                    self.inputs.insert(exec_id, bytes);
+                }
                 (ToLauncher::Hold(launch), descriptors) => {
                     self.held.insert(launch.exec_id, (*launch, descriptors));
                 }

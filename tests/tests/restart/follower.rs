@@ -36,6 +36,16 @@ impl Follower {
         self.wire.send(message, &[]);
     }
 
+    /// Asks the daemon how it is, and waits for the answer. Of the run nothing may come meanwhile.
+    pub(crate) fn question(&mut self) {
+        self.say(&ClientMessage::Status);
+        match self.wire.receive(PATIENCE) {
+            Came::Message(message) if matches!(*message, ServerMessage::Status(_)) => {}
+            Came::Message(message) => panic!("{message:?} instead of an answer"),
+            Came::Closed | Came::Nothing => panic!("no answer comes"),
+        }
+    }
+
     /// Connects again and goes on after the last event.
     pub(crate) fn come_back(&mut self, daemon: &Daemon) {
         self.wire = Wire::greeted(daemon, self.person);

@@ -7,3 +7,4 @@ mod kills;
 mod launchers;
 mod runs;
 mod silent;
+mod uids;

@@ -263,6 +263,51 @@ fn what_waits_for_a_slot_waits_on_through_a_death_and_is_run_once() {
     }
 }
 
+/// What passes through the daemon: all of it is there while the run waits, or a part of it.
+#[test]
+fn what_waits_with_its_input_goes_on_if_that_was_all_there_and_is_lost_if_not() {
+    for mode in Mode::daemons_here() {
+        let slots = ["--slots", "1"];
+        let (daemon, ground) = (Daemon::start(mode.server(), &slots), Ground::new(mode.client()));
+        let mut first = Follower::of(&daemon, &ground, bash(&ground, "until [ -e go ]; do sleep 0.02; done"));
+        let waits = |stdin| {
+            let asked = ExecRequest { stdin, ..bash(&ground, "echo ran >> count; cat") };
+            Follower::of(&daemon, &ground, asked)
+        };
+        let mut inline = waits(StdinMode::Inline("inline".into()));
+        let (mut whole, mut part) = (waits(StdinMode::Stream), waits(StdinMode::Stream));
+        for run in [&mut whole, &mut part] {
+            let exec_id = run.exec_id;
+            run.say(&ClientMessage::StdinData { exec_id, bytes: "streamed".into() });
+        }
+        let exec_id = whole.exec_id;
+        whole.say(&ClientMessage::StdinEof { exec_id });
+        // What was said before a question has been heard when that is answered; what follows from it, after a few.
+        for run in [&mut inline, &mut whole, &mut part] {
+            for _ in 0..4 {
+                run.question();
+            }
+        }
+        daemon.kill_and_start_again(&slots);
+        go(&ground);
+        for run in [&mut first, &mut inline, &mut whole, &mut part] {
+            run.come_back(&daemon);
+            run.follow_to_the_end();
+        }
+        let end = |run: &Follower| run.end.clone().map(|(outcome, usage)| (outcome, usage.bytes_in));
+        assert_eq!(end(&inline), Some((Outcome::Exited { code: 0 }, 6)), "{mode:?}");
+        assert_eq!(end(&whole), Some((Outcome::Exited { code: 0 }, 8)), "{mode:?}");
+        assert_eq!((inline.output.as_slice(), whole.output.as_slice()), (&b"inline"[..], &b"streamed"[..]));
+        let reason = "its standard input came through the supervisor, which has ended".to_owned();
+        assert_eq!(end(&part).map(|(outcome, _)| outcome), Some(Outcome::Lost { reason }), "{mode:?}");
+        let count = std::fs::read_to_string(ground.work().join("count")).unwrap();
+        assert_eq!(count, "ran\nran\n", "what was lost had no slot");
+        for run in [&mut first, &mut inline, &mut whole, &mut part] {
+            run.acknowledge();
+        }
+    }
+}
+
 #[test]
 fn the_command_line_comes_back_by_itself_and_misses_nothing() {
     for mode in Mode::daemons_here() {

@@ -17,14 +17,15 @@ pub(super) type Held = HashMap<ExecId, (Launch, Staged<Permitted>, Vec<OwnedFd>)
 
 impl Launcher {
     /// Keeps a launch.
-    pub(super) fn hold(&mut self, launch: Launch, within: Staged<Permitted>, descriptors: Vec<OwnedFd>) {
-        if self.closing || launch.note.fed {
-            let failure = failed(SetupStage::Check, libc::EINVAL, "a run that can't be held");
+    pub(super) fn hold(&mut self, launch: Launch, within: Staged<Permitted>, mut descriptors: Vec<OwnedFd>) {
+        if self.closing {
+            let failure = failed(SetupStage::Check, libc::ESHUTDOWN, "launcher is stopping");
             let ended = run::failed_to_begin(launch.exec_id, failure);
             return self.supervisor.send(ended, Vec::new(), &self.poller);
         }
+        let input = if launch.note.fed { descriptors.pop() } else { None };
         if let Some(records) = self.supervisor.records_mut() {
-            records.hold(&launch);
+            records.hold(&launch, input);
         }
         self.held.insert(launch.exec_id, (launch, within, descriptors));
     }

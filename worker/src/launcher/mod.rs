@@ -192,7 +192,7 @@ impl Launcher {
             pressure: Pressure::default(),
             refill_at: None,
             warmth: (Warmth::default(), None),
-            uids: Uids::default(),
+            uids: Uids::new(embedded),
             // An embedded launcher lives in its caller's group, which isn't its own to rearrange.
             cgroups: if embedded { None } else { delegated() },
             dying_groups: Vec::new(),
@@ -438,10 +438,13 @@ impl Launcher {
         let warmth = self.templates.warmth();
         self.warmth = match at {
             Some(at) if at <= now => {
-                self.supervisor.send(FromLauncher::Warmth { warmth }, Vec::new(), &self.poller);
+                let made = self.templates.take_made();
+                self.supervisor.send(FromLauncher::Warmth { warmth, made }, Vec::new(), &self.poller);
                 (warmth, None)
             }
-            None if warmth != told && !self.closing => (told, Some(now + TELL_AFTER)),
+            None if (warmth != told || self.templates.has_made()) && !self.closing => {
+                (told, Some(now + TELL_AFTER))
+            }
             at => (told, at),
         };
     }

@@ -88,13 +88,12 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
 /// Who a run is.
 ///
 /// # Errors
-/// `Identity`: every uid of the range is taken.
+/// Those of [`Uids::take`].
 pub(super) fn take_ids(prepare: &Prepare, uids: &mut Uids) -> Staged<Ids> {
-    let none_free = || failed(SetupStage::Identity, libc::EAGAIN, "no free uid in the run-as range");
     let owner = &prepare.owner;
     let (host_uid, host_gid) = match (prepare.plan, prepare.spec.run_as) {
         (Plan::System, RunAs::Ephemeral { start, count }) => {
-            let uid = uids.take(start, count).ok_or_else(none_free)?;
+            let uid = uids.take(start, count)?;
             (uid, uid)
         }
         _ => (owner.uid, owner.gid),

@@ -63,12 +63,14 @@ impl Launcher {
         if run.is_condemned() || run.is_over() {
             return;
         }
+        let parked_at = run.measured_age();
         if let Err(failure) = run.verify(&self.namespaces, &self.poller, number) {
             if run.may_be_replaced() {
                 return self.stale(number);
             }
             return self.condemn(number, Outcome::SetupFailed { failure });
         }
+        self.templates.made(parked_at.and_then(|parked_at| run.made(parked_at)));
         if run.is_spare() {
             let template = run.template.and_then(|number| self.templates.get(number));
             run.furnish(template.is_some_and(|template| template.relayed));

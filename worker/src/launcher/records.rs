@@ -55,9 +55,9 @@ impl Record {
 pub(super) type Again = (Rc<Packed>, Vec<OwnedFd>);
 
 impl Records {
-    /// A run that waits.
-    pub(super) fn hold(&mut self, launch: &Launch) {
-        self.add(launch, None, true);
+    /// A run that waits. `input`: as of [`begin`](Self::begin).
+    pub(super) fn hold(&mut self, launch: &Launch, input: Option<OwnedFd>) {
+        self.add(launch, input, true);
     }
 
     /// A run that is launched. `input`: the write end of its standard input, if a supervisor fills it.

@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::process::{Pid, Signal};
 use stockade_protocol::bounds::MAX_PARKED;
 use stockade_protocol::confinement::{Plan, Warmth};
+use stockade_protocol::launch::{MAX_MADE, Made};
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
@@ -110,6 +111,8 @@ pub(crate) struct Templates {
     leaving: Vec<(Pid, Instant)>,
     next: u64,
     warmth: Warmth,
+    /// What making each worker took since that was last told.
+    made: Vec<Made>,
 }
 
 impl Template {
@@ -376,6 +379,21 @@ impl Templates {
     /// A spare was read back; it took so long to make.
     pub(crate) fn parked(&mut self, took: Duration) {
         self.warmth.refill_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    }
+
+    /// A worker was made. What can't be told soon is let go.
+    pub(crate) fn made(&mut self, made: Option<Made>) {
+        self.made.extend(made.filter(|_| self.made.len() < MAX_MADE));
+    }
+
+    /// What making workers took since the last time.
+    pub(crate) fn take_made(&mut self) -> Vec<Made> {
+        core::mem::take(&mut self.made)
+    }
+
+    /// Whether there is any such.
+    pub(crate) fn has_made(&self) -> bool {
+        !self.made.is_empty()
     }
 
     /// What they did so far.

@@ -1,9 +1,11 @@
 //! What holds of a run's worker: read back when it's parked, and watched from then on.
 
 use std::fs::File;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use stockade_protocol::Bytes;
+use stockade_protocol::launch::{MAKING, Made};
 use stockade_protocol::outcome::{Outcome, SetupStage};
 
 use super::{Run, Source, cgroup_failed};
@@ -22,6 +24,23 @@ impl Run {
         });
         let holds = !changed || self.dissolved_guard().is_none();
         self.is_spare() && holds && !self.is_condemned() && self.init_end.is_none()
+    }
+
+    /// How old it is, if its worker has looked at the clock, too.
+    pub(crate) fn measured_age(&self) -> Option<Duration> {
+        self.parked.as_ref().and_then(|(parked, _)| parked.took_ns).map(|_| self.age())
+    }
+
+    /// What the stages of its making took. `parked_at`: the age at which it had said that it was parked; now it's read back.
+    pub(crate) fn made(&self, parked_at: Duration) -> Option<Made> {
+        let ns = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let own = self.parked.as_ref().and_then(|(parked, _)| parked.took_ns)?;
+        let mut took_ns = [0; MAKING.len()];
+        let [template, between @ .., verify] = &mut took_ns;
+        *between = own;
+        *template = ns(parked_at).saturating_sub(own.iter().fold(0, |sum, took| sum.saturating_add(*took)));
+        *verify = ns(self.age().saturating_sub(parked_at));
+        Some(Made { took_ns })
     }
 
     /// Reads back what holds of the parked worker, and watches its masks.

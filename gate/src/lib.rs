@@ -13,6 +13,8 @@
 pub mod asked;
 pub mod refusal;
 pub mod row;
+pub mod tools;
+pub mod validate;
 
 pub use asked::{Action, Asked, Given, Load, Moment, Principal};
 pub use refusal::{Reason, Refusal};

@@ -22,7 +22,7 @@
 //! How a text is read ([`files`], [`reader`], [`amount`], [`Mistake`]) knows nothing of policies; the daemon's
 //! configuration is read the same way.
 //!
-//! Reading order: `said`, [`position`], [`error`], [`amount`], `place`, `names`, `tree`, [`reader`], `document`, `inherit`, [`policy`],
+//! Reading order: `said`, [`position`], [`error`], [`amount`], `place`, `names`, `tree`, [`free`], [`reader`], `document`, `inherit`, [`policy`],
 //! [`set`], [`files`], [`directory`], [`syscalls`], [`mod@resolve`], [`explain`].
 #![forbid(unsafe_code)]
 
@@ -32,9 +32,10 @@ mod document;
 pub mod error;
 pub mod explain;
 pub mod files;
+pub mod free;
 mod inherit;
 mod names;
-mod nearest;
+pub mod nearest;
 mod place;
 pub mod policy;
 pub mod position;

@@ -1,7 +1,8 @@
 //! The nearest of the names there are, when one is mistyped.
 
 /// Names sorted by likeness to `wanted`, the nearest first; equals in their own order.
-pub(crate) fn nearest_first<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+#[must_use]
+pub fn nearest_first<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = bounded(wanted);
     let mut scored: Vec<(usize, &str)> =
         names.into_iter().map(|name| (strsim::damerau_levenshtein(wanted, name), name)).collect();
@@ -10,7 +11,8 @@ pub(crate) fn nearest_first<'a>(wanted: &str, names: impl IntoIterator<Item = &'
 }
 
 /// The nearest name, if it is near enough that it was probably meant.
-pub(crate) fn probably_meant<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn probably_meant<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let best = nearest_first(wanted, names).into_iter().next()?;
     let bound = (wanted.chars().count() / 3).max(2);
     (strsim::damerau_levenshtein(bounded(wanted), best) <= bound).then_some(best)

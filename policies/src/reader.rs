@@ -7,6 +7,7 @@ use core::fmt::Display;
 use toml::de::DeTable;
 
 use crate::error::{Mistake, Problem};
+use crate::free::Free;
 use crate::nearest::probably_meant;
 use crate::position::{Lines, Located, Position};
 use crate::said::Said;
@@ -60,13 +61,13 @@ pub fn tables(
     let names: Vec<&str> = known.iter().map(|table| table.key).collect();
     let file = Said::from(file);
     let read = whole(&Lines::new(&file, text), |root| {
-        let root = Section { name, entries: root.entries() };
+        let root = Section { name, start: root.start(), entries: root.entries() };
         mistakes.extend(Section::unknown(name, &root.entries, &names));
         for table in known {
             let Some(value) = root.value(table.key) else { continue };
             match value.as_table() {
                 Some(found) => {
-                    let section = Section { name: table.name, entries: found.entries() };
+                    let section = Section { name: table.name, start: value.at(), entries: found.entries() };
                     mistakes.extend(Section::unknown(table.name, &section.entries, table.keys));
                     take(table, &section, mistakes);
                 }
@@ -79,9 +80,30 @@ pub fn tables(
     mistakes.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
 }
 
+/// Reads a text of these keys, and gives its whole to `take`. Keys that aren't known are among the mistakes; what else is
+/// wrong `take` puts there, too. In the order of the text, at the end.
+pub fn document(
+    (file, text): (&str, &str),
+    (name, known): (&'static str, &[&str]),
+    mistakes: &mut Vec<Mistake>,
+    take: impl FnOnce(&Section<'_>, &mut Vec<Mistake>),
+) {
+    let file = Said::from(file);
+    let read = whole(&Lines::new(&file, text), |root| {
+        let root = Section { name, start: root.start(), entries: root.entries() };
+        mistakes.extend(Section::unknown(name, &root.entries, known));
+        take(&root, mistakes);
+        Ok::<_, Mistake>(())
+    });
+    mistakes.extend(read.err());
+    mistakes.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
+}
+
 /// One table, whose keys are all known.
 pub struct Section<'a> {
     name: &'static str,
+    /// Where it begins: at its header, or where its text does.
+    start: Position,
     entries: Vec<Entry<'a>>,
 }
 
@@ -91,7 +113,7 @@ impl<'a> Section<'a> {
         let entries = table.entries();
         match Self::unknown(name, &entries, known).into_iter().next() {
             Some(mistake) => Err(mistake),
-            None => Ok(Self { name, entries }),
+            None => Ok(Self { name, start: table.start(), entries }),
         }
     }
 
@@ -112,6 +134,12 @@ impl<'a> Section<'a> {
         mistakes
     }
 
+    /// Where it begins: for what it should have and hasn't.
+    #[must_use]
+    pub fn start(&self) -> Position {
+        self.start.clone()
+    }
+
     /// Where a key's value stands, if it's there.
     #[must_use]
     pub fn at(&self, key: &str) -> Option<Position> {
@@ -120,6 +148,55 @@ impl<'a> Section<'a> {
 
     fn value(&self, key: &str) -> Option<Value<'a>> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value)
+    }
+
+    /// A table below this one. What is wrong with it is among the mistakes.
+    pub fn below(
+        &self,
+        key: &str,
+        name: &'static str,
+        known: &[&str],
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<Section<'a>> {
+        let value = self.value(key)?;
+        let Some(table) = value.as_table() else {
+            mistakes.push(self.wrong_type(key, value, "a table"));
+            return None;
+        };
+        let section = Section { name, start: value.at(), entries: table.entries() };
+        mistakes.extend(Section::unknown(name, &section.entries, known));
+        Some(section)
+    }
+
+    /// Tables below this one, `[[key]]`, each with its place. What is wrong with them is among the mistakes.
+    pub fn each(
+        &self,
+        key: &str,
+        name: &'static str,
+        known: &[&str],
+        mistakes: &mut Vec<Mistake>,
+    ) -> Vec<(Section<'a>, Position)> {
+        let tables = self.elements(key, "tables", |element| {
+            let table = element.as_table().ok_or_else(|| self.wrong_type(key, element, "a table"))?;
+            Ok((Section { name, start: element.at(), entries: table.entries() }, element.at()))
+        });
+        let tables = tables.unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
+        let tables = tables.unwrap_or_default();
+        for (table, _) in &tables {
+            mistakes.extend(Section::unknown(name, &table.entries, known));
+        }
+        tables
+    }
+
+    /// A value of any shape.
+    ///
+    /// # Errors
+    /// What in it can't be.
+    pub fn free(&self, key: &str) -> Result<Option<Located<Free>>, Mistake> {
+        self.value(key).map(|value| Free::of(key, value)).transpose()
     }
 
     /// A table below this one.

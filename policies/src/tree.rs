@@ -204,6 +204,14 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Table<'a> {
+    /// Of the text that it is of.
+    pub(crate) fn start(self) -> Position {
+        match self {
+            Self::Read(lines, _) => lines.at(&(0..0)),
+            Self::Built(place) => place.position(),
+        }
+    }
+
     pub(crate) fn entries(self) -> Vec<Entry<'a>> {
         match self {
             Self::Read(lines, table) => {

@@ -1,0 +1,280 @@
+//! All tools: whole and in order, or not at all. A reload makes another registry, or keeps the old one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stockade_policies::Mistake;
+use stockade_policies::files::FileError;
+use stockade_policies::nearest::nearest_first;
+
+use super::manifest::Tool;
+use super::signature::{Keys, SignatureError, Signed};
+use super::{Digest, MAX_TOOLS};
+
+/// The most names that are told of when one isn't there.
+const MAX_NEAREST: usize = 3;
+
+/// A tool's file, read.
+#[derive(Debug, Clone)]
+pub struct Text {
+    /// As errors name it.
+    pub file: String,
+    /// As it is called, without its ending.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+    /// The file of its signature, if there is one: as errors name it, and what it says.
+    pub signature: Option<(String, String)>,
+}
+
+/// Whose signatures count, and whether there has to be one.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// The keys.
+    pub keys: Keys,
+    /// A tool without a signature isn't taken.
+    pub is_required: bool,
+}
+
+/// One thing that is wrong with the tools.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ToolError {
+    /// At a place of a file.
+    #[error(transparent)]
+    Text(#[from] Mistake),
+    /// A file, or a directory of them, can't be read or isn't one that is.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A signature is missing, or doesn't count.
+    #[error("{file}: {source}; {}", source.remedy())]
+    Signature {
+        /// The tool's file.
+        file: String,
+        /// Why.
+        #[source]
+        source: SignatureError,
+    },
+    /// Two directories have a tool of the same name.
+    #[error("{second}: a tool named `{name}` is already there: {first}; rename one of them")]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// The file that has it.
+        first: String,
+        /// The file that has it, too.
+        second: String,
+    },
+    /// More than can be held.
+    #[error("{path}: {count} tools are over the limit of {MAX_TOOLS}; take away what isn't needed")]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// No tool of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no tool is named `{}`{}", name.escape_debug(), near(nearest))]
+pub struct UnknownTool {
+    /// The name, shortened.
+    pub name: String,
+    /// Those that are most like it.
+    pub nearest: Vec<String>,
+}
+
+fn near(names: &[String]) -> String {
+    if names.is_empty() {
+        "; there are none".to_owned()
+    } else {
+        format!("; the nearest are: {}", names.join(", "))
+    }
+}
+
+/// The tools.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    tools: BTreeMap<String, Arc<Tool>>,
+    digest: Option<Digest>,
+}
+
+impl Registry {
+    /// Of these texts. `spent`: the processor time that this thread has spent, by which compiling schemas is bounded.
+    ///
+    /// # Errors
+    /// All that is wrong with any of them.
+    pub fn of(texts: &[Text], trust: &Trust, spent: &dyn Fn() -> Duration) -> Result<Self, Vec<ToolError>> {
+        let (mut tools, mut wrong) = (BTreeMap::new(), Vec::new());
+        for text in texts {
+            wrong.extend(distrusted(text, trust));
+            match Tool::read(&text.file, &text.name, &text.text, spent) {
+                Ok(tool) => {
+                    if let Some(first) = tools.insert(tool.name.clone(), Arc::new(tool)) {
+                        let (name, first) = (first.name.clone(), first.file.clone());
+                        wrong.push(ToolError::Duplicate { name, first, second: text.file.clone() });
+                    }
+                }
+                Err(mistakes) => wrong.extend(mistakes.into_iter().map(ToolError::from)),
+            }
+        }
+        let digest = Some(digest(&tools));
+        if wrong.is_empty() { Ok(Self { tools, digest }) } else { Err(wrong) }
+    }
+
+    /// A tool.
+    ///
+    /// # Errors
+    /// There is none of this name; the nearest names.
+    pub fn get(&self, name: &str) -> Result<&Arc<Tool>, UnknownTool> {
+        self.tools.get(name).ok_or_else(|| {
+            let nearest = nearest_first(name, self.tools.keys().map(String::as_str));
+            let nearest = nearest.into_iter().take(MAX_NEAREST).map(ToOwned::to_owned).collect();
+            UnknownTool { name: name.chars().take(super::MAX_NAME).collect(), nearest }
+        })
+    }
+
+    /// All of them, by name.
+    pub fn tools(&self) -> impl ExactSizeIterator<Item = &Arc<Tool>> {
+        self.tools.values()
+    }
+
+    /// The digest of all of it: another one, if a byte of any tool's file is.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest.unwrap_or_else(|| digest(&self.tools))
+    }
+}
+
+/// Over each name's length, the name, and its file's digest, in the names' order: no two sets have the same bytes.
+fn digest(tools: &BTreeMap<String, Arc<Tool>>) -> Digest {
+    let mut bytes = Vec::new();
+    for (name, tool) in tools {
+        bytes.extend_from_slice(&(name.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(&tool.digest.0);
+    }
+    Digest::of(&bytes)
+}
+
+/// A signature that is there has to hold, required or not, unless nobody is trusted at all and none is required.
+fn distrusted(text: &Text, trust: &Trust) -> Vec<ToolError> {
+    let error = |source| vec![ToolError::Signature { file: text.file.clone(), source }];
+    match &text.signature {
+        None if trust.is_required => error(SignatureError::Missing),
+        None => Vec::new(),
+        Some((file, said)) => match Signed::read(file, said) {
+            Err(mistakes) => mistakes.into_iter().map(ToolError::from).collect(),
+            Ok(signed) => {
+                trust.keys.verify(text.text.as_bytes(), &signed).err().map(error).unwrap_or_default()
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::signature::Secret;
+    use super::*;
+
+    fn tool(name: &str) -> Text {
+        let text = format!(
+            "name = \"{name}\"\ndescription = \"x\"\nversion = \"1\"\npolicy = \"default\"\n[command]\nprogram = \"/bin/true\"\n[parameters]\ntype = \"object\"\n"
+        );
+        Text { file: format!("{name}.toml"), name: name.into(), text, signature: None }
+    }
+
+    fn registry(texts: &[Text], trust: &Trust) -> Result<Registry, Vec<String>> {
+        let made = Registry::of(texts, trust, &|| Duration::ZERO);
+        made.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn it_has_all_or_is_none_and_tells_all_that_is_wrong() {
+        let made = registry(&[tool("b"), tool("a")], &Trust::default()).unwrap();
+        let names: Vec<&str> = made.tools().map(|tool| tool.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        let (mut bad, mut worse) = (tool("c"), tool("d"));
+        bad.text.push_str("x = 1\n");
+        worse.text = "[".into();
+        let wrong = registry(&[tool("a"), bad, worse], &Trust::default()).unwrap_err();
+        assert!(
+            wrong.len() == 2 && wrong[0].starts_with("c.toml:") && wrong[1].starts_with("d.toml:"),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
+    fn no_tool_stands_before_another_of_its_name() {
+        let mut other = tool("a");
+        other.file = "elsewhere/a.toml".into();
+        let wrong = registry(&[tool("a"), other], &Trust::default()).unwrap_err();
+        assert_eq!(
+            wrong,
+            ["elsewhere/a.toml: a tool named `a` is already there: a.toml; rename one of them"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_nearest() {
+        let made = registry(&[tool("search"), tool("fetch"), tool("build"), tool("test")], &Trust::default())
+            .unwrap();
+        let unknown = made.get("serach").unwrap_err();
+        assert!(unknown.to_string().starts_with("no tool is named `serach`; the nearest are: search, "));
+        assert_eq!(made.get("\u{1b}[2J").unwrap_err().to_string().find('\u{1b}'), None);
+        assert_eq!(
+            Registry::default().get("x").unwrap_err().to_string(),
+            "no tool is named `x`; there are none"
+        );
+        assert!(made.get(&"x".repeat(1 << 20)).unwrap_err().to_string().len() < 400);
+    }
+
+    #[test]
+    fn every_byte_of_every_file_is_in_the_digest() {
+        let digest = |texts: &[Text]| registry(texts, &Trust::default()).unwrap().digest();
+        let mut changed = tool("a");
+        changed.text.push('#');
+        let all = [
+            digest(&[]),
+            digest(&[tool("a")]),
+            digest(&[changed]),
+            digest(&[tool("a"), tool("b")]),
+            digest(&[tool("b")]),
+        ];
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(digest(&[tool("b"), tool("a")]), digest(&[tool("a"), tool("b")]));
+    }
+
+    #[test]
+    fn signatures_hold_or_nothing_does() {
+        let (ours, theirs) = (Secret::of(&[1; 32]), Secret::of(&[2; 32]));
+        let signed = |secret: &Secret| {
+            let mut text = tool("a");
+            text.signature = Some(("a.toml.sig".into(), secret.sign(text.text.as_bytes()).text()));
+            text
+        };
+        let mut trust = Trust { is_required: true, ..Trust::default() };
+        trust.keys.add("k.toml", "k", &ours.public_text()).unwrap();
+        assert!(registry(&[signed(&ours)], &trust).is_ok());
+        let mut changed = signed(&ours);
+        changed.text = changed.text.replace("/bin/true", "/bin/sh");
+        for (text, expected) in [
+            (tool("a"), "a.toml: it isn't signed; read the file"),
+            (signed(&theirs), "isn't trusted"),
+            (changed.clone(), "isn't over what the file says now"),
+        ] {
+            assert!(registry(&[text], &trust).unwrap_err()[0].contains(expected));
+        }
+        // One that isn't required has to hold all the same.
+        trust.is_required = false;
+        assert!(registry(&[tool("a")], &trust).is_ok());
+        assert!(registry(&[changed], &trust).is_err() && registry(&[signed(&theirs)], &trust).is_err());
+        let mut cut = signed(&ours);
+        cut.signature = Some(("a.toml.sig".into(), "key = \"\"".into()));
+        assert!(registry(&[cut], &trust).unwrap_err()[0].starts_with("a.toml.sig:"));
+    }
+}

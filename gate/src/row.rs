@@ -1,6 +1,8 @@
 //! The row: which stages there are, and how a request goes through them.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use crate::asked::{Asked, Moment};
 use crate::refusal::Refusal;
@@ -68,6 +70,25 @@ pub trait Stage {
 
     /// What passed has ended.
     fn ended(&mut self, _principal: u32, _tool: Option<&str>, _ending: Ending, _at: Moment) {}
+}
+
+/// A stage that somebody else keeps, too: who has it take up other files, and asks it how it is.
+impl<S: Stage> Stage for Rc<RefCell<S>> {
+    fn name(&self) -> StageName {
+        self.borrow().name()
+    }
+
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.borrow_mut().judge(asked)
+    }
+
+    fn take_back(&mut self, asked: &Asked<'_>) {
+        self.borrow_mut().take_back(asked);
+    }
+
+    fn ended(&mut self, principal: u32, tool: Option<&str>, ending: Ending, at: Moment) {
+        self.borrow_mut().ended(principal, tool, ending, at);
+    }
 }
 
 /// The stages of a daemon.

@@ -11,6 +11,7 @@ use stockade_policies::{PolicyError, PolicySet, Trust};
 use crate::admission::chain;
 use crate::config::{Configured, LogLevel, Mistakes, Sources, When};
 use crate::daemon::Daemon;
+use crate::gate::{Faults, Files};
 use crate::limits::Limits;
 use crate::policies;
 
@@ -33,13 +34,22 @@ enum Bad {
     Configuration(#[source] Mistakes),
     #[error("the policies are bad")]
     Policies(#[source] PolicyError),
+    #[error("the tools are bad")]
+    Gate(#[source] Faults),
+}
+
+/// What was read, all of it in order.
+struct Read {
+    configured: Configured,
+    policies: PolicySet,
+    gate: Files,
 }
 
 impl Reload {
     /// A reload, from its beginning to its end: what is to be told when one begins, and when it has ended, stands here.
     pub(crate) fn again(&mut self, daemon: &Rc<Daemon>) {
         match self.read() {
-            Ok((configured, policies)) => self.take(daemon, configured, policies),
+            Ok(read) => self.take(daemon, read),
             Err(bad) => {
                 tracing::error!(
                     reason = chain(&bad),
@@ -50,15 +60,17 @@ impl Reload {
         }
     }
 
-    fn read(&self) -> Result<(Configured, PolicySet), Bad> {
+    fn read(&self) -> Result<Read, Bad> {
         let configured = self.sources.load().map_err(Bad::Configuration)?;
         let Sources { uid, scope, .. } = self.sources;
+        let gate = Files::load(self.sources.directory.as_deref(), scope, uid).map_err(Bad::Gate)?;
         let directories = policies::directories(&self.usual, &configured.values, scope);
         let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
-        Ok((configured, policies))
+        Ok(Read { configured, policies, gate })
     }
 
-    fn take(&mut self, daemon: &Rc<Daemon>, mut configured: Configured, policies: PolicySet) {
+    fn take(&mut self, daemon: &Rc<Daemon>, read: Read) {
+        let Read { mut configured, policies, gate } = read;
         for change in self.running.changes(&configured) {
             let (key, old, new) = (change.key.path, change.old.as_str(), change.new.as_str());
             if change.key.when == When::Restart {
@@ -72,6 +84,8 @@ impl Reload {
         let (before, after) = (state.specs.policies().names().len(), policies.names().len());
         tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
         state.specs.replace(policies);
+        tracing::info!(count = gate.tools.tools().len(), "tools reloaded");
+        state.gate.take_up(gate);
         state.figures.reloaded(true);
         state.set_limits(Limits::of(&configured.values, self.sources.scope));
         let level = configured.values.log.level;

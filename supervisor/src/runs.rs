@@ -49,6 +49,8 @@ pub(crate) struct Run {
     pub(crate) timing: Timing,
     /// The client's span that it belongs to.
     pub(crate) parent: Option<Parent>,
+    /// The tool that was called, if one was. Another supervisor's runs have forgotten it.
+    pub(crate) tool: Option<String>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
@@ -159,6 +161,7 @@ impl Run {
             age_before: age_ms,
             timing: Timing::default(),
             parent: None,
+            tool: None,
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,

@@ -23,7 +23,7 @@ use crate::activation::{ActivationError, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
-use crate::gate::Gate;
+use crate::gate::{Faults, Files, Gate};
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
@@ -87,6 +87,9 @@ pub enum ServeError {
     /// Bad policies.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
+    /// Bad files of the gate.
+    #[error("cannot load the tools")]
+    Gate(#[from] Faults),
     /// No place for the metrics.
     #[error(transparent)]
     Metrics(#[from] EndpointError),
@@ -158,7 +161,7 @@ pub(crate) struct Given {
     /// What it is told in place of signals.
     pub(crate) orders: Option<Orders>,
     /// What requests have to pass.
-    pub(crate) gate: Gate,
+    pub(crate) gate: Option<Gate>,
 }
 
 /// Serves with these settings and limits.
@@ -178,6 +181,10 @@ pub(crate) fn serve_with(
     let _lock = StateLock::take(state, surroundings.uid)?;
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
+    let gate = match given.gate {
+        Some(gate) => gate,
+        None => Gate::of(Files::load(sources.directory.as_deref(), surroundings.scope, surroundings.uid)?),
+    };
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }
@@ -206,7 +213,7 @@ pub(crate) fn serve_with(
         let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
-        daemon.state.borrow_mut().gate = given.gate;
+        daemon.state.borrow_mut().gate = gate;
         let telling = door.map(|door| tell(&daemon, door));
         let traces = collector.map(|collector| trace(&daemon, collector));
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;

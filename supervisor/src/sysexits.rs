@@ -37,7 +37,7 @@ impl ServeError {
             Self::Activation(ActivationError::Other { .. } | ActivationError::Group) | Self::Launcher => {
                 USAGE
             }
-            Self::Activation(_) | Self::Descriptors { .. } => CONFIG,
+            Self::Activation(_) | Self::Descriptors { .. } | Self::Gate(_) => CONFIG,
             Self::Register(RegisterError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Register(_) => CONFIG,
             Self::Metrics(EndpointError::Socket(error)) => of_listening(error),
@@ -66,6 +66,7 @@ impl ServeError {
             Self::Policies(_) => {
                 Some("mend it and look with `stockade policy check FILE` before the next start")
             }
+            Self::Gate(_) => Some("mend it and look with `stockade tool check FILE` before the next start"),
             Self::Runtime(source) => remedy_of_io(source),
             Self::Register(RegisterError::Io { source, .. }) => remedy_of_io(source),
             Self::Listen(_)

@@ -8,6 +8,7 @@ use core::cell::OnceCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use stockade_gate::Given;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
     ServerMessage, StatusReport, StdinMode, Workspace,
@@ -25,7 +26,7 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
-use crate::gate::Wanted;
+use crate::gate::{Call, Wanted};
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting};
@@ -122,7 +123,7 @@ impl State {
     fn exec(
         &mut self,
         connection: ConnectionId,
-        request: ExecRequest,
+        mut request: ExecRequest,
         home: &Path,
         descriptors: Descriptors,
     ) -> Result<(), Box<(u64, Denied)>> {
@@ -136,18 +137,22 @@ impl State {
         let detach = request.detach;
         let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
-        self.pass_gate(connection, &request).map_err(refuse)?;
-        let made = admission::admit(request, id, &caller, &mut self.specs, &passed).and_then(|admitted| {
+        let call = Call::of(&mut request, self.gate.tools()).map_err(refuse)?;
+        let tool = call.as_ref().map(|call| call.name().to_owned());
+        self.pass_gate(connection, &request, call.as_ref()).map_err(refuse)?;
+        let filled = call.map_or(Ok(()), |call| call.fill(&mut request, self.settings.uid));
+        let admitted = filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed));
+        let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
             Ok((run, bytes))
         });
         // What the gate has let pass ends here, by nobody's fault.
         let (mut run, bytes) = made.map_err(|denied| {
-            self.gate.never_began(caller.owner.uid, None, self.uptime());
+            self.gate.never_began(caller.owner.uid, tool.as_deref(), self.uptime());
             refuse(denied)
         })?;
-        run.parent = parent;
+        (run.parent, run.tool) = (parent, tool);
         let event = Event::Request(Request {
             now: run.asked_at,
             run: id,
@@ -163,14 +168,19 @@ impl State {
         self.runs.insert(id, run);
         self.handle(event);
         if self.dispatcher.phase(id, owner).is_none() {
-            self.runs.remove(&id);
-            self.gate.never_began(owner, None, self.uptime());
+            let tool = self.runs.remove(&id).and_then(|run| run.tool);
+            self.gate.never_began(owner, tool.as_deref(), self.uptime());
         }
         Ok(())
     }
 
     /// Has the gate judge a request.
-    fn pass_gate(&mut self, connection: ConnectionId, request: &ExecRequest) -> Result<(), Denied> {
+    fn pass_gate(
+        &mut self,
+        connection: ConnectionId,
+        request: &ExecRequest,
+        call: Option<&Call>,
+    ) -> Result<(), Denied> {
         let Some(outbox) = self.connections.get(&connection).filter(|_| !self.gate.is_open()) else {
             return Ok(());
         };
@@ -178,11 +188,12 @@ impl State {
         let wanted = Wanted {
             owner: &outbox.owner,
             pid: outbox.pid,
-            policy: &request.policy,
-            command: &command,
+            policy: call.map_or(&request.policy, Call::policy),
+            tool: call.map(Call::name),
+            given: call.map_or(Given::Command(&command), Call::given),
             runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
         };
-        self.gate.judge_run(&wanted, self.started.elapsed())
+        self.gate.judge(&wanted, self.started.elapsed())
     }
 
     fn make_run(
@@ -195,29 +206,7 @@ impl State {
         streams_input: bool,
     ) -> Result<Run, Denied> {
         let Admitted { mut launch, spec, stdin } = admitted;
-        let entry = || self.ledger.entry(launch.owner.uid);
-        let feed = || Some(Feed::new(spec.limits.stdin, entry()));
-        let (input, feed) = match (stdin, descriptors.stdin) {
-            (StdinPlan::Passed, Some(descriptor)) => (Input::Passed(descriptor), None),
-            (StdinPlan::Relayed(kind), Some(descriptor)) => {
-                let source = Source::new(descriptor, kind).map_err(|error| {
-                    let message = format!("standard input can't be read for the run: {error}");
-                    Denied::new(DenyReason::BadRequest, message).remedy("stream it instead")
-                })?;
-                (Input::Relayed(source), feed())
-            }
-            (StdinPlan::Inline(bytes), _) => {
-                let feed = feed();
-                if let Some(feed) = &feed {
-                    // Admission has checked the limit.
-                    let _within = feed.push(bytes);
-                    feed.end();
-                }
-                (Input::Fed, feed)
-            }
-            (StdinPlan::Stream, _) => (Input::Fed, feed()),
-            _ => (Input::Null, None),
-        };
+        let (input, feed) = self.input_of(stdin, descriptors.stdin, (launch.owner.uid, spec.limits.stdin))?;
         launch.note.fed = feed.is_some();
         let proof = self.connections.get(&origin).and_then(|outbox| outbox.proof.clone());
         launch.proved = proof.is_some();
@@ -236,6 +225,7 @@ impl State {
             age_before: 0,
             timing: Timing::asked(),
             parent: None,
+            tool: None,
             span: OnceCell::new(),
             launcher: None,
             is_held: false,
@@ -264,6 +254,35 @@ impl State {
                 pipe: None,
                 proof,
             })),
+        })
+    }
+
+    /// Where standard input comes from, and what it passes through on its way. `owner`, and the bytes that the policy allows.
+    fn input_of(
+        &self,
+        stdin: StdinPlan,
+        descriptor: Option<Foreign>,
+        (owner, most): (u32, Option<u64>),
+    ) -> Result<(Input, Option<Rc<Feed>>), Denied> {
+        let feed = || Feed::new(most, self.ledger.entry(owner));
+        Ok(match (stdin, descriptor) {
+            (StdinPlan::Passed, Some(descriptor)) => (Input::Passed(descriptor), None),
+            (StdinPlan::Relayed(kind), Some(descriptor)) => {
+                let source = Source::new(descriptor, kind).map_err(|error| {
+                    let message = format!("standard input can't be read for the run: {error}");
+                    Denied::new(DenyReason::BadRequest, message).remedy("stream it instead")
+                })?;
+                (Input::Relayed(source), Some(feed()))
+            }
+            (StdinPlan::Inline(bytes), _) => {
+                let feed = feed();
+                // Admission has checked the limit.
+                let _within = feed.push(bytes);
+                feed.end();
+                (Input::Fed, Some(feed))
+            }
+            (StdinPlan::Stream, _) => (Input::Fed, Some(feed())),
+            _ => (Input::Null, None),
         })
     }
 

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 
 use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName};
-use stockade_protocol::client::ExecRequest;
+use stockade_protocol::Bytes;
+use stockade_protocol::client::{ExecRequest, StdinMode, ToolCall};
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::Outcome;
 
-use super::stage::{Changes, Stage};
+use super::stage::{Changes, Stage, until};
+use crate::serve::Order;
 
 /// Refuses a command that is told to be refused, and answers others with what it has heard of ends, once there is one.
 #[derive(Default)]
@@ -43,7 +45,7 @@ fn row() -> Row {
 
 #[test]
 fn what_a_stage_refuses_is_told_with_stage_and_rule_and_reaches_no_launcher() {
-    let stage = Stage::new(Changes { row, ..Changes::default() });
+    let stage = Stage::new(Changes { row: Some(row), ..Changes::default() });
     let mut launcher = stage.launcher();
     let mut client = stage.client();
     let asking = |word: &str| ExecRequest { argv: vec!["/bin/true".into(), word.into()], ..stage.request() };
@@ -65,6 +67,145 @@ fn what_a_stage_refuses_is_told_with_stage_and_rule_and_reaches_no_launcher() {
     let uid = rustix::process::geteuid().as_raw();
     let heard = client.denied(asking("heard"), &[]).message;
     assert_eq!(heard, format!("{:?}", [(uid, Ending::Failure), (uid, Ending::Neither)]));
+}
+
+const TOOL: &str = r#"
+name = "count"
+description = "Counts lines."
+version = "1.0.0"
+policy = "strict"
+failures = [3]
+[command]
+program = "/usr/bin/wc"
+arguments = ["--lines", "--", "{paths:text...,option}"]
+[parameters]
+type = "object"
+required = ["paths"]
+additionalProperties = false
+properties.paths = { type = "array", items = { type = "string", maxLength = 20 } }
+[limits]
+wall-time = "5s"
+memory = "64MiB"
+"#;
+
+/// Puts a tool's file where the daemon looks, before it starts or while it runs.
+fn put_tool(directory: &std::path::Path, name: &str, text: &str) {
+    let tools = directory.join("configuration/tools");
+    std::fs::create_dir_all(&tools).unwrap();
+    std::fs::write(tools.join(name), text).unwrap();
+}
+
+fn with_a_tool(directory: &std::path::Path) {
+    put_tool(directory, "count.toml", TOOL);
+}
+
+fn called(stage: &Stage, name: &str, parameters: &str) -> ExecRequest {
+    let tool = Some(ToolCall { name: name.into(), parameters: parameters.into() });
+    ExecRequest { tool, argv: Vec::new(), policy: String::new(), ..stage.request() }
+}
+
+#[test]
+fn a_call_is_the_tools_command_under_the_tools_policy_and_limits() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let mut asked = called(&stage, "count", r#"{"paths":["a b","-x"]}"#);
+    // Tighter than the tool's file: it stays.
+    asked.overrides.wall_ms = Some(1_000);
+    let run = client.exec(asked);
+    let (launch, _) = launcher.launch();
+    assert_eq!(launch.exec_id, run);
+    let words: Vec<String> = launch.argv.iter().map(Bytes::to_text).collect();
+    assert_eq!(words, ["/usr/bin/wc", "--lines", "--", "a b", "-x"]);
+    assert_eq!(launch.note.policy, "strict");
+    let spec = launcher.spec(&launch);
+    assert_eq!((spec.limits.wall_ms, spec.limits.memory), (Some(1_000), Some(64 << 20)));
+}
+
+#[test]
+fn a_call_that_is_wrong_is_refused_with_where_and_why() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });
+    let _launcher = stage.launcher();
+    let mut client = stage.client();
+    let mut denied = |request: ExecRequest| client.denied(request, &[]);
+    let unknown = denied(called(&stage, "cuont", "{}"));
+    assert_eq!(unknown.reason, DenyReason::UnknownTool);
+    assert!(unknown.message.contains("count"), "{unknown}");
+    for (parameters, said) in [
+        ("{", "the whole"),
+        ("[]", "object"),
+        ("{}", "paths"),
+        (r#"{"paths":[1]}"#, "/paths/0"),
+        (r#"{"paths":["a"],"more":1}"#, "more"),
+        (r#"{"paths":["a"],"paths":["b"]}"#, "paths"),
+        (r#"{"paths":["aaaaaaaaaaaaaaaaaaaaa"]}"#, "/paths/0"),
+        ("{\"paths\":[\"a\u{202e}b\"]}", "/paths/0"),
+    ] {
+        let refused = denied(called(&stage, "count", parameters));
+        assert_eq!(refused.reason, DenyReason::BadParameters, "{parameters}: {refused}");
+        assert!(refused.message.contains(said), "{parameters}: {refused}");
+        assert_eq!(refused.stage.as_deref(), Some("validate"));
+        assert!(refused.rule.is_some_and(|rule| rule.starts_with("count.toml")), "{parameters}");
+    }
+    let good = r#"{"paths":["a"]}"#;
+    for request in [
+        ExecRequest { argv: vec!["sh".into()], ..called(&stage, "count", good) },
+        ExecRequest { policy: "minimal".into(), ..called(&stage, "count", good) },
+        ExecRequest { stdin: StdinMode::Stream, ..called(&stage, "count", good) },
+    ] {
+        assert_eq!(denied(request).reason, DenyReason::BadRequest);
+    }
+    client.exec(called(&stage, "count", good));
+}
+
+#[test]
+fn tools_are_read_again_all_or_none_of_them() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    put_tool(stage.directory.path(), "count.toml", &TOOL.replace("--lines", "--words"));
+    put_tool(stage.directory.path(), "bad.toml", "name = 3\n");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.has(&["ERROR", "stay", "the tools are bad", "bad.toml:1:"]));
+    client.exec(called(&stage, "count", r#"{"paths":["a"]}"#));
+    assert_eq!(launcher.launch().0.argv[1].to_text(), "--lines");
+    std::fs::remove_file(stage.directory.path().join("configuration/tools/bad.toml")).unwrap();
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.has(&["INFO", "tools reloaded", "count=1"]));
+    client.exec(called(&stage, "count", r#"{"paths":["a"]}"#));
+    assert_eq!(launcher.launch().0.argv[1].to_text(), "--words");
+    // Gone, it's unknown.
+    std::fs::remove_file(stage.directory.path().join("configuration/tools/count.toml")).unwrap();
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.has(&["INFO", "tools reloaded", "count=0"]));
+    let gone = client.denied(called(&stage, "count", r#"{"paths":["a"]}"#), &[]);
+    assert_eq!(gone.reason, DenyReason::UnknownTool);
+}
+
+#[test]
+fn a_tool_whose_program_isnt_the_pinned_one_or_that_is_for_a_role_isnt_run() {
+    fn pinned(directory: &std::path::Path) {
+        let pin = |sha256: &str| {
+            let line = format!("program = \"/usr/bin/wc\"\nsha256 = \"{sha256}\"");
+            TOOL.replace("program = \"/usr/bin/wc\"", &line)
+        };
+        put_tool(directory, "pinned.toml", &pin(&"0".repeat(64)).replace("\"count\"", "\"pinned\""));
+        let true_one = stockade_gate::tools::executable::digest_of("/usr/bin/wc".as_ref()).unwrap();
+        put_tool(directory, "good.toml", &pin(&true_one.to_string()).replace("\"count\"", "\"good\""));
+        let mut special = TOOL.replace("\"count\"", "\"special\"");
+        special.insert_str(1, "roles = [\"operator\"]\n");
+        put_tool(directory, "special.toml", &special);
+    }
+    let stage = Stage::new(Changes { before: Some(Box::new(pinned)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let parameters = r#"{"paths":["a"]}"#;
+    let changed = client.denied(called(&stage, "pinned", parameters), &[]);
+    assert_eq!(changed.reason, DenyReason::ToolChanged, "{changed}");
+    let special = client.denied(called(&stage, "special", parameters), &[]);
+    assert_eq!(special.reason, DenyReason::NotPermitted, "{special}");
+    let run = client.exec(called(&stage, "good", parameters));
+    assert_eq!(launcher.launch().0.exec_id, run);
 }
 
 #[test]

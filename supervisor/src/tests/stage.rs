@@ -95,7 +95,7 @@ pub(super) struct Changes {
     /// Where the daemon tells how it is.
     pub(super) notify: Option<PathBuf>,
     /// What requests have to pass.
-    pub(super) row: fn() -> Row,
+    pub(super) row: Option<fn() -> Row>,
 }
 
 impl Default for Changes {
@@ -119,7 +119,7 @@ impl Default for Changes {
             channel: None,
             keep: false,
             notify: None,
-            row: Row::default,
+            row: None,
         }
     }
 }
@@ -206,7 +206,7 @@ impl Stage {
                 landlock_abi: 5,
             };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
-            let gate = Gate::new((changes.row)());
+            let gate = changes.row.map(|row| Gate::new(row()));
             let given = Given { orders: Some(received), systemd, passed: None, gate };
             serve_with(options, settings, limits, starter, given).unwrap();
         });

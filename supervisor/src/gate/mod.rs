@@ -3,18 +3,32 @@
 //! The stages themselves are [`stockade_gate`]'s, which know neither sockets nor clocks. A daemon without one lets every request
 //! pass that admission permits.
 
+mod call;
+mod files;
+
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row};
+use stockade_gate::tools::{Registry, Tool};
+use stockade_gate::validate::Validate;
+use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::Outcome;
+
+pub(crate) use call::Call;
+pub use files::Faults;
+pub(crate) use files::Files;
 
 /// The row, and what it needs of the daemon.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     row: Row,
+    tools: Arc<Registry>,
+    validate: Rc<RefCell<Validate>>,
 }
 
 /// What is asked of the gate.
@@ -24,10 +38,12 @@ pub(crate) struct Wanted<'a> {
     pub(crate) owner: &'a Owner,
     /// By which process.
     pub(crate) pid: i32,
-    /// The policy's name.
+    /// The policy's name: the tool's, if it's called.
     pub(crate) policy: &'a str,
-    /// The command line.
-    pub(crate) command: &'a [Vec<u8>],
+    /// The tool's name, if one is called.
+    pub(crate) tool: Option<&'a str>,
+    /// The command line, or the tool's parameters.
+    pub(crate) given: Given<'a>,
     /// How many runs go on.
     pub(crate) runs: u32,
 }
@@ -36,7 +52,30 @@ impl Gate {
     /// One with this row.
     #[cfg(test)]
     pub(crate) fn new(row: Row) -> Self {
-        Self { row }
+        Self { row, ..Self::default() }
+    }
+
+    /// One with the stages that files say something to.
+    pub(crate) fn of(files: Files) -> Self {
+        let mut gate = Self::default();
+        gate.take_up(files);
+        gate
+    }
+
+    /// Has other files hold. What stages have learned stays.
+    pub(crate) fn take_up(&mut self, files: Files) {
+        self.tools = files.tools;
+        self.validate.borrow_mut().replace(Arc::clone(&self.tools));
+        let mut stages: Vec<Box<dyn Stage>> = Vec::new();
+        if self.tools.tools().len() > 0 {
+            stages.push(Box::new(Rc::clone(&self.validate)));
+        }
+        self.row = Row::new(stages);
+    }
+
+    /// The tools there are.
+    pub(crate) fn tools(&self) -> &Registry {
+        &self.tools
     }
 
     /// Whether it asks anything at all.
@@ -44,21 +83,21 @@ impl Gate {
         self.row.is_empty()
     }
 
-    /// Lets a command line pass, or says why not. `uptime`: since the daemon's start.
+    /// Lets a command line or a call pass, or says why not. `uptime`: since the daemon's start.
     ///
     /// # Errors
     /// The first stage's refusal.
-    pub(crate) fn judge_run(&mut self, wanted: &Wanted<'_>, uptime: Duration) -> Result<(), Denied> {
+    pub(crate) fn judge(&mut self, wanted: &Wanted<'_>, uptime: Duration) -> Result<(), Denied> {
         let gids = core::iter::once(wanted.owner.gid).chain(wanted.owner.groups.iter().copied()).collect();
         let (uid, pid) = (wanted.owner.uid, wanted.pid);
         let principal = Principal { uid, gids, pid, unit: None, roles: BTreeSet::new() };
         let asked = Asked {
             at: moment(uptime),
             principal: &principal,
-            action: Action::Run,
+            action: if wanted.tool.is_some() { Action::Call } else { Action::Run },
             policy: Some(wanted.policy),
-            tool: None,
-            given: Given::Command(wanted.command),
+            tool: wanted.tool,
+            given: wanted.given,
             workspace: None,
             owner: None,
             load: Load { runs: wanted.runs, ..Load::default() },
@@ -69,7 +108,8 @@ impl Gate {
     /// What has passed has ended. `tool`: its tool's name.
     pub(crate) fn ended(&mut self, owner: u32, tool: Option<&str>, outcome: &Outcome, uptime: Duration) {
         if !self.is_open() {
-            self.row.ended(owner, tool, ending(outcome), moment(uptime));
+            let known = tool.and_then(|name| self.tools.get(name).ok());
+            self.row.ended(owner, tool, ending(outcome, known.map(AsRef::as_ref)), moment(uptime));
         }
     }
 
@@ -85,10 +125,12 @@ fn moment(uptime: Duration) -> Moment {
     Moment { uptime, wall: SystemTime::now() }
 }
 
-/// Whose fault an end is.
-fn ending(outcome: &Outcome) -> Ending {
+/// Whose fault an end is. Which exit statuses are failures a tool's file says; else all but 0.
+fn ending(outcome: &Outcome, tool: Option<&Tool>) -> Ending {
     match outcome {
-        Outcome::Exited { code: 0 } => Ending::Success,
+        Outcome::Exited { code } if !tool.map_or(*code != 0, |tool| tool.is_failure(*code)) => {
+            Ending::Success
+        }
         Outcome::Exited { .. }
         | Outcome::Signaled { .. }
         | Outcome::TimedOut { .. }
@@ -147,6 +189,7 @@ mod tests {
     #[test]
     fn an_end_is_the_tools_fault_or_nobodys() {
         let cancelled = Outcome::Cancelled { reason: CancelReason::ClientGone };
+        let ending = |outcome: &Outcome| ending(outcome, None);
         assert_eq!(ending(&Outcome::Exited { code: 0 }), Ending::Success);
         assert_eq!(ending(&Outcome::Exited { code: 3 }), Ending::Failure);
         assert_eq!(ending(&Outcome::TimedOut { clock: Clock::Wall, limit_ms: 1 }), Ending::Failure);

@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod asked;
+pub mod breaker;
+pub mod rate;
 pub mod refusal;
 pub mod row;
 

@@ -13,6 +13,7 @@
 pub mod asked;
 pub mod breaker;
 pub mod rate;
+pub mod redact;
 pub mod refusal;
 pub mod row;
 

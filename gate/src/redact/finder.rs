@@ -1,14 +1,21 @@
-//! Where anything may begin: two bitmaps of pairs of bytes, the first and second, and the third and fourth, and behind them the
-//! beginnings themselves.
+//! Where anything may begin: a bitmap of two digests of four bytes (Bloom, 1970), and behind it the beginnings themselves, in
+//! order. Nearly every place costs one look at the map.
 
 use crate::redact::pattern::BEGINNING;
 
-/// Bits of a map: one for each pair of bytes.
-const WORDS: usize = 65_536 / 64;
+/// Bits of the map, as a power of two: it has to stay in a processor's nearest cache.
+const BITS: u32 = 17;
+const WORDS: usize = 1 << (BITS - 6);
+/// Bits of the map of pairs, for beginnings that are shorter than three bytes.
+const PAIRS: usize = 65_536 / 64;
+/// So many bytes a beginning is looked up by.
+const KEY: usize = 4;
 
 /// How something begins, as far as it is looked at: so many bytes of these.
 #[derive(Debug, Clone, Copy)]
 struct Beginning {
+    /// Its first four, the first of them the highest; what isn't there is 0.
+    key: u32,
     bytes: [u8; BEGINNING],
     length: usize,
     number: usize,
@@ -17,81 +24,110 @@ struct Beginning {
 /// Beginnings, each with the number of what begins so.
 #[derive(Debug, Clone)]
 pub(super) struct Finder {
-    first: Box<[u64; WORDS]>,
-    second: Box<[u64; WORDS]>,
-    /// By their first byte.
-    beginnings: Vec<Beginning>,
-    /// Where those of a first byte begin in it.
-    starts: Box<[u32; 257]>,
+    digests: Box<[u64; WORDS]>,
+    pairs: Option<Box<[u64; PAIRS]>>,
+    /// Those that are looked up by one, two, three and four bytes, each by its key.
+    beginnings: [Vec<Beginning>; KEY],
 }
 
 impl Default for Finder {
     fn default() -> Self {
-        Self {
-            first: Box::new([0; WORDS]),
-            second: Box::new([0; WORDS]),
-            beginnings: Vec::new(),
-            starts: Box::new([0; 257]),
-        }
+        Self { digests: Box::new([0; WORDS]), pairs: None, beginnings: Default::default() }
     }
 }
 
-fn has(map: &[u64; WORDS], pair: [u8; 2]) -> bool {
-    let pair = usize::from(u16::from_le_bytes(pair));
-    map[pair / 64] >> (pair % 64) & 1 == 1
+/// Multiplicative hashing (Knuth, The Art of Computer Programming 3, 6.4), by the golden ratio and by another.
+fn digests(bytes: [u8; KEY]) -> [usize; 2] {
+    let digest = |factor: u32| {
+        usize::try_from(u32::from_le_bytes(bytes).wrapping_mul(factor) >> (32 - BITS)).unwrap_or(0)
+    };
+    [digest(0x9E37_79B1), digest(0x85EB_CA77)]
 }
 
-fn put(map: &mut [u64; WORDS], one: Option<u8>, other: Option<u8>) {
-    let choices = |byte: Option<u8>| byte.map_or(0..=255, |byte| byte..=byte);
-    for one in choices(one) {
-        for other in choices(other) {
-            let pair = usize::from(u16::from_le_bytes([one, other]));
-            map[pair / 64] |= 1 << (pair % 64);
-        }
-    }
+fn pair(bytes: [u8; 2]) -> usize {
+    usize::from(u16::from_le_bytes(bytes))
+}
+
+fn has(map: &[u64], bit: usize) -> bool {
+    map[bit / 64] >> (bit % 64) & 1 == 1
+}
+
+fn put(map: &mut [u64], bit: usize) {
+    map[bit / 64] |= 1 << (bit % 64);
+}
+
+fn key(bytes: &[u8]) -> u32 {
+    let byte = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    u32::from_be_bytes([byte(0), byte(1), byte(2), byte(3)])
 }
 
 impl Finder {
+    /// Finds what another finds, and nothing else yet; who is asked for it is that other.
+    pub(super) fn beside(&self) -> Self {
+        Self { digests: self.digests.clone(), pairs: self.pairs.clone(), ..Self::default() }
+    }
+
     /// One more beginning, of at least one byte.
     pub(super) fn add(&mut self, beginning: &[u8], number: usize) {
-        let byte = |index: usize| beginning.get(index).copied();
-        let Some(first) = byte(0) else { return };
-        put(&mut self.first, Some(first), byte(1));
-        put(&mut self.second, byte(2), byte(3));
-        let place = self.beginnings.partition_point(|other| other.bytes[0] <= first);
+        match *beginning {
+            [] => return,
+            [one] => (0..=255).for_each(|other| self.put_pair([one, other])),
+            [one, other] => self.put_pair([one, other]),
+            [a, b, c] => (0..=255).for_each(|last| self.put_digests([a, b, c, last])),
+            [a, b, c, d, ..] => self.put_digests([a, b, c, d]),
+        }
         let (mut bytes, length) = ([0; BEGINNING], beginning.len().min(BEGINNING));
         bytes[..length].copy_from_slice(&beginning[..length]);
-        self.beginnings.insert(place, Beginning { bytes, length, number });
-        for start in &mut self.starts[usize::from(first) + 1..] {
-            *start += 1;
+        let list = &mut self.beginnings[length.min(KEY) - 1];
+        let key = key(beginning);
+        let place = list.partition_point(|other| other.key <= key);
+        list.insert(place, Beginning { key, bytes, length, number });
+    }
+
+    fn put_digests(&mut self, bytes: [u8; KEY]) {
+        for digest in digests(bytes) {
+            put(&mut *self.digests, digest);
         }
     }
 
-    /// The next place, from this one on, at which something may begin.
+    fn put_pair(&mut self, bytes: [u8; 2]) {
+        put(&mut **self.pairs.get_or_insert_with(|| Box::new([0; PAIRS])), pair(bytes));
+    }
+
+    /// The next place, from this one on, at which something may begin; the last three bytes are among them always.
     pub(super) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
-        let rest = text.get(from..)?;
-        let place = rest.windows(4).position(|window| {
-            has(&self.first, [window[0], window[1]]) && has(&self.second, [window[2], window[3]])
-        });
-        if let Some(place) = place {
-            return Some(from + place);
-        }
-        // Fewer than four bytes are left: whatever they may be the beginning of.
-        let tail = from.max(text.len().saturating_sub(3));
-        (tail..text.len()).find(|at| self.at(&text[*at..]).next().is_some())
+        let rest = text.get(from..).filter(|rest| !rest.is_empty())?;
+        let digest = |window: &[u8]| {
+            let [one, other] = digests([window[0], window[1], window[2], window[3]]);
+            has(&*self.digests, one) && has(&*self.digests, other)
+        };
+        let place = match &self.pairs {
+            None => rest.windows(KEY).position(digest),
+            Some(pairs) => rest
+                .windows(KEY)
+                .position(|window| digest(window) || has(&**pairs, pair([window[0], window[1]]))),
+        };
+        Some(from + place.unwrap_or_else(|| (rest.len() + 1).saturating_sub(KEY)))
     }
 
-    /// The numbers of all whose beginning this is, as far as the text goes.
-    pub(super) fn at<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-        let of_first = text.first().map_or(&[][..], |first| {
-            let start = |byte: usize| usize::try_from(self.starts[byte]).unwrap_or(0);
-            &self.beginnings[start(usize::from(*first))..start(usize::from(*first) + 1)]
-        });
-        let fits = move |beginning: &&Beginning| {
-            let length = beginning.length.min(text.len());
-            beginning.bytes[..length] == text[..length]
-        };
-        of_first.iter().filter(fits).map(|beginning| beginning.number)
+    /// Adds the numbers of all whose beginning this is, as far as the text goes.
+    pub(super) fn at(&self, text: &[u8], numbers: &mut Vec<usize>) {
+        let wanted = key(text);
+        for (list, long) in self.beginnings.iter().zip(1..).filter(|(list, _)| !list.is_empty()) {
+            let compared = text.len().min(long);
+            let shift = 8 * (KEY - compared);
+            let part = |key: u32| u64::from(key) >> shift;
+            let first = list.partition_point(|beginning| part(beginning.key) < part(wanted));
+            let same = list[first..].iter().take_while(|beginning| part(beginning.key) == part(wanted));
+            numbers.extend(same.filter(|beginning| beginning.is_of(text)).map(|beginning| beginning.number));
+        }
+    }
+}
+
+impl Beginning {
+    fn is_of(&self, text: &[u8]) -> bool {
+        let length = self.length.min(text.len());
+        self.bytes[..length] == text[..length]
     }
 }
 
@@ -104,14 +140,20 @@ mod tests {
     proptest! {
         /// As looking at every place.
         #[test]
-        fn every_place_where_something_begins_is_found_and_none_before_it(
+        fn every_place_where_something_begins_is_found_with_all_that_does(
             beginnings in prop::collection::vec("[ab-]{1,6}", 0..6),
+            others in prop::collection::vec("[ab-]{1,6}", 0..3),
             text in "[abc-]{0,60}",
         ) {
-            let mut finder = Finder::default();
+            let mut shared = Finder::default();
             for (number, beginning) in beginnings.iter().enumerate() {
-                finder.add(beginning.as_bytes(), number);
+                shared.add(beginning.as_bytes(), number);
             }
+            let mut own = shared.beside();
+            for (number, beginning) in others.iter().enumerate() {
+                own.add(beginning.as_bytes(), beginnings.len() + number);
+            }
+            let all: Vec<&String> = beginnings.iter().chain(&others).collect();
             let text = text.as_bytes();
             let fits = |at: usize, beginning: &String| {
                 let length = beginning.len().min(text.len() - at);
@@ -119,8 +161,10 @@ mod tests {
             };
             let mut found = Vec::new();
             let mut from = 0;
-            while let Some(at) = finder.next(text, from) {
-                let mut numbers: Vec<usize> = finder.at(&text[at..]).collect();
+            while let Some(at) = own.next(text, from) {
+                let mut numbers = Vec::new();
+                shared.at(&text[at..], &mut numbers);
+                own.at(&text[at..], &mut numbers);
                 numbers.sort_unstable();
                 if !numbers.is_empty() {
                     found.push((at, numbers));
@@ -128,7 +172,7 @@ mod tests {
                 from = at + 1;
             }
             let expected: Vec<(usize, Vec<usize>)> = (0..text.len())
-                .map(|at| (at, (0..beginnings.len()).filter(|number| fits(at, &beginnings[*number])).collect()))
+                .map(|at| (at, (0..all.len()).filter(|number| fits(at, all[*number])).collect()))
                 .filter(|(_, numbers): &(usize, Vec<usize>)| !numbers.is_empty())
                 .collect();
             prop_assert_eq!(found, expected);

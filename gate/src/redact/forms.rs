@@ -15,8 +15,11 @@ pub const FILE: &str = "redact.toml";
 /// All tables together, in bytes.
 const MAX_TABLES: usize = 64 * 1024 * 1024;
 
-const FORMS: Known<'_> =
-    Known { key: "forms", name: "[forms.NAME]", keys: &["source", "pattern", "longest", "matches", "misses"] };
+const FORMS: Known<'_> = Known {
+    key: "forms",
+    name: "[forms.NAME]",
+    keys: &["source", "pattern", "longest", "matches", "misses"],
+};
 
 /// A form.
 #[derive(Debug, Clone)]
@@ -144,7 +147,11 @@ fn cases(pattern: &Pattern, section: &Section<'_>, mistakes: &mut Vec<Mistake>) 
         let texts = section.list(key, "a text", |text| Ok(text.to_owned()), ToOwned::to_owned);
         for text in texts.ok().flatten().unwrap_or_default() {
             if found(pattern, expanded(&text.value).as_bytes()) != wanted {
-                let reason = if wanted { "the pattern finds nothing in it" } else { "the pattern finds something in it" };
+                let reason = if wanted {
+                    "the pattern finds nothing in it"
+                } else {
+                    "the pattern finds something in it"
+                };
                 let expected = if wanted { "a text with a match" } else { "a text without" }.into();
                 let problem = Problem::Value { key: key.into(), reason: reason.into(), expected };
                 mistakes.push(Mistake::new(&text.at, problem));

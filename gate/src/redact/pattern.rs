@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 4_096;
 /// The largest table of one pattern, and what making it may take, in bytes.
 const MAX_TABLE: usize = 4 * 1024 * 1024;
 /// The most ways in which a pattern may begin.
-const MAX_BEGINNINGS: usize = 250;
+const MAX_BEGINNINGS: usize = 1_024;
 /// The most bytes that one byte of a beginning may be.
 const MAX_CHOICES: usize = 64;
 /// Of a beginning so many bytes are looked for.
@@ -181,7 +181,9 @@ mod tests {
         ] {
             let error = Pattern::new(text, None).map(|_| ()).unwrap_err();
             match (&error, &expected) {
-                (PatternError::Syntax(said), PatternError::Syntax(_)) => assert!(!said.contains('\n'), "{said}"),
+                (PatternError::Syntax(said), PatternError::Syntax(_)) => {
+                    assert!(!said.contains('\n'), "{said}")
+                }
                 _ => assert_eq!(error, expected, "{text}"),
             }
         }

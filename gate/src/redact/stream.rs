@@ -33,6 +33,7 @@ pub struct Redactor {
     secrets: Vec<Secret>,
     /// Values' forms: which secret's, and which of its forms. Their numbers come behind those of `forms`.
     values: Vec<(usize, usize)>,
+    /// Finds what all may begin with, and knows which value begins so.
     finder: Finder,
     candidates: Vec<Candidate>,
     /// What is hidden and hasn't gone out.
@@ -85,7 +86,7 @@ impl Redactor {
     /// For a run with these secrets.
     #[must_use]
     pub fn new(forms: Arc<Forms>, secrets: Vec<Secret>) -> Self {
-        let mut finder = forms.finder.clone();
+        let mut finder = forms.finder.beside();
         let mut values = Vec::new();
         for (which, secret) in secrets.iter().enumerate() {
             for (form, bytes) in secret.forms.iter().enumerate() {
@@ -181,12 +182,13 @@ impl Redactor {
         let base = self.end;
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.retain_mut(|candidate| self.go_on(candidate, piece, base));
-        let mut from = 0;
+        let (mut from, mut numbers) = (0, Vec::new());
         while let Some(place) = self.finder.next(piece, from) {
             let before = place.checked_sub(1).map_or(self.last, |before| Some(piece[before]));
             let start = base + length(&piece[..place]);
-            let numbers: Vec<usize> = self.finder.at(&piece[place..]).collect();
-            for number in numbers {
+            self.forms.finder.at(&piece[place..], &mut numbers);
+            self.finder.at(&piece[place..], &mut numbers);
+            for number in numbers.drain(..) {
                 let going = if number < self.forms.len() {
                     self.pattern(number).start(before).map(Going::Form)
                 } else {
@@ -254,8 +256,7 @@ impl Redactor {
 
     /// What a candidate is, if nothing more comes.
     fn end_span(&mut self, candidate: &Candidate) {
-        let ends_here =
-            matches!(candidate.going, Going::Form(at) if self.pattern(candidate.number).ends(at));
+        let ends_here = matches!(candidate.going, Going::Form(at) if self.pattern(candidate.number).ends(at));
         if let Some(end) = if ends_here { Some(self.end) } else { candidate.end } {
             self.spans.push(Span { start: candidate.start, end, number: candidate.number });
         }

@@ -128,7 +128,8 @@ mod tests {
 
     /// Plain base64, bit by bit, without padding.
     fn base64(text: &[u8]) -> Vec<u8> {
-        let bits: Vec<u8> = text.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+        let bits: Vec<u8> =
+            text.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
         let six = |bits: &[u8]| (0..6).fold(0u8, |all, bit| all << 1 | bits.get(bit).copied().unwrap_or(0));
         bits.chunks(6).map(|bits| STANDARD[usize::from(six(bits))]).collect()
     }

@@ -182,7 +182,7 @@ mod tests {
             let error = Pattern::new(text, None).map(|_| ()).unwrap_err();
             match (&error, &expected) {
                 (PatternError::Syntax(said), PatternError::Syntax(_)) => {
-                    assert!(!said.contains('\n'), "{said}")
+                    assert!(!said.contains('\n'), "{said}");
                 }
                 _ => assert_eq!(error, expected, "{text}"),
             }

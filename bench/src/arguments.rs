@@ -54,6 +54,8 @@ pub(crate) enum Subcommand {
     Growth,
     /// What the layers cost at the least, asked of the kernel without a daemon
     Floor,
+    /// The gate: redacting output, refusing too many requests
+    Gate,
     /// The variants' names
     List,
     /// The results against the bounds

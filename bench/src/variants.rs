@@ -15,7 +15,7 @@ const fn named(name: &'static str, what: &'static str) -> Named {
 }
 
 /// What ratios are to, always measured.
-pub(crate) const REFERENCES: [&str; 3] = [BARE, BARE_SOCKET, PIPE];
+pub(crate) const REFERENCES: [&str; 4] = [BARE, BARE_SOCKET, PIPE, COPIED];
 /// The bare spawn from here.
 pub(crate) const BARE: &str = "bare";
 /// The bare spawn by a process that is asked over a socket.
@@ -23,8 +23,11 @@ pub(crate) const BARE_SOCKET: &str = "bare-socket";
 /// Output without us.
 pub(crate) const PIPE: &str = "pipe";
 
+/// Output copied.
+pub(crate) const COPIED: &str = "copied";
+
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 40] = [
+pub(crate) const ALL: [Named; 49] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -68,6 +71,15 @@ pub(crate) const ALL: [Named; 40] = [
     named("made-moderate", "the same by policy `moderate`: no network namespace"),
     named("ready", "from before the daemon's process is made until its socket accepts"),
     named("first-run", "from there until its first run of `/bin/true` has ended"),
+    named(COPIED, "output copied, and nothing looked for"),
+    named("redacted", "the same with 200 patterns and four values looked for"),
+    named("redacted-patterns", "the same with 200 patterns only"),
+    named("redacted-values", "the same with four values only"),
+    named("redacted-dashes", "as redacted, output that is nothing but dashes: beginnings of keys"),
+    named("redacted-starts", "as redacted, output that is nothing but beginnings of tokens"),
+    named("limiter", "a refusal by the limiter, one user known to it"),
+    named("limiter-full", "the same, a million users known to it"),
+    named("breaker", "a refusal by a breaker that is open"),
 ];
 
 /// Which of them are wanted.

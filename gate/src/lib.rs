@@ -11,6 +11,9 @@
 #![forbid(unsafe_code)]
 
 pub mod asked;
+pub mod breaker;
+pub mod rate;
+pub mod redact;
 pub mod refusal;
 pub mod row;
 pub mod tools;

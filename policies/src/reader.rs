@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use crate::error::{Mistake, Problem};
 use crate::free::Free;
+use crate::names::{POLICY_NAME_EXPECTED, policy_name};
 use crate::nearest::probably_meant;
 use crate::position::{Lines, Located, Position};
 use crate::said::Said;
@@ -43,7 +44,7 @@ pub(crate) fn whole<T, E: From<Mistake>>(
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Its key.
-    pub key: &'static str,
+    pub key: &'a str,
     /// As a person would say it: `[runs]`.
     pub name: &'static str,
     /// The keys that it may have.
@@ -59,25 +60,13 @@ pub fn tables(
     mut take: impl FnMut(&Known<'_>, &Section<'_>, &mut Vec<Mistake>),
 ) {
     let names: Vec<&str> = known.iter().map(|table| table.key).collect();
-    let file = Said::from(file);
-    let read = whole(&Lines::new(&file, text), |root| {
-        let root = Section { name, start: root.start(), entries: root.entries() };
-        mistakes.extend(Section::unknown(name, &root.entries, &names));
+    document((file, text), (name, &names), mistakes, |root, mistakes| {
         for table in known {
-            let Some(value) = root.value(table.key) else { continue };
-            match value.as_table() {
-                Some(found) => {
-                    let section = Section { name: table.name, start: value.at(), entries: found.entries() };
-                    mistakes.extend(Section::unknown(table.name, &section.entries, table.keys));
-                    take(table, &section, mistakes);
-                }
-                None => mistakes.push(root.wrong_type(table.key, value, "a table")),
+            if let Some(section) = root.table(table, mistakes) {
+                take(table, &section, mistakes);
             }
         }
-        Ok::<_, Mistake>(())
     });
-    mistakes.extend(read.err());
-    mistakes.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
 }
 
 /// Reads a text of these keys, and gives its whole to `take`. Keys that aren't known are among the mistakes; what else is
@@ -138,6 +127,52 @@ impl<'a> Section<'a> {
     #[must_use]
     pub fn start(&self) -> Position {
         self.start.clone()
+    }
+
+    /// A table below this one, if it's there and is one. What is wrong with it and its keys is among the mistakes.
+    pub fn table(&self, known: &Known<'_>, mistakes: &mut Vec<Mistake>) -> Option<Section<'a>> {
+        let value = self.value(known.key)?;
+        let Some(found) = value.as_table() else {
+            mistakes.push(self.wrong_type(known.key, value, "a table"));
+            return None;
+        };
+        let section = Section { name: known.name, start: value.at(), entries: found.entries() };
+        mistakes.extend(Self::unknown(known.name, &section.entries, known.keys));
+        Some(section)
+    }
+
+    /// The tables below a table of this one, each with the name that its author gave it, in the order of the text. `known`
+    /// is what each of them may have; its name is said of each of them: `[tools.NAME]`.
+    pub fn named(
+        &self,
+        known: &Known<'_>,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Vec<(Located<String>, Section<'a>)> {
+        let Some(value) = self.value(known.key) else { return Vec::new() };
+        let Some(table) = value.as_table() else {
+            mistakes.push(self.wrong_type(known.key, value, "a table of tables"));
+            return Vec::new();
+        };
+        let entries = table.entries();
+        if let Err(mistake) = bounded(known.key, entries.len(), value) {
+            mistakes.push(mistake);
+            return Vec::new();
+        }
+        let mut named = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let parse =
+                |text: &str| policy_name(text).map_err(|reason| reason.replace("no policy name", "no name"));
+            match parse_at(known.key, POLICY_NAME_EXPECTED, entry.key, entry.at(), parse) {
+                Ok(name) => {
+                    let below = Section { name: known.name, start: entry.at(), entries: vec![entry] };
+                    let known = Known { key: &name.value, ..*known };
+                    named.extend(below.table(&known, mistakes).map(|section| (name, section)));
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        named.sort_by(|(one, _), (other, _)| one.at.cmp(&other.at));
+        named
     }
 
     /// Where a key's value stands, if it's there.

@@ -28,7 +28,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("stockade-supervisor", &["stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"]),
     // What it measures it starts as a process or asks over the socket, as any client would; the filters that it measures
     // the floor with are the shipped policies' own.
-    ("bench", &["stockade-client", "stockade-policies", "stockade-protocol", "stockade-wire"]),
+    (
+        "bench",
+        &["stockade-client", "stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"],
+    ),
     // Whatever reads what strangers send.
     (
         "stockade-fuzz",

@@ -2,6 +2,7 @@
 
 mod build;
 mod floor;
+mod gate;
 mod growth;
 mod kill;
 mod latency;
@@ -40,7 +41,7 @@ impl Axis {
 }
 
 /// All of them, in the order of measuring. The idle machine first: a start and a kill say most when nothing else ran.
-pub(crate) const ALL: [Axis; 10] = [
+pub(crate) const ALL: [Axis; 11] = [
     floor::AXIS,
     latency::IDLE,
     latency::LOADED,
@@ -51,6 +52,7 @@ pub(crate) const ALL: [Axis; 10] = [
     build::AXIS,
     memory::AXIS,
     growth::AXIS,
+    gate::AXIS,
 ];
 
 /// What a subcommand measures.
@@ -66,6 +68,7 @@ pub(crate) fn of(subcommand: Subcommand) -> Vec<Axis> {
         Subcommand::Build => vec![build::AXIS],
         Subcommand::Start => vec![start::AXIS],
         Subcommand::Growth => vec![growth::AXIS],
+        Subcommand::Gate => vec![gate::AXIS],
         Subcommand::Floor => vec![floor::AXIS],
         Subcommand::List | Subcommand::Check { .. } => Vec::new(),
     }

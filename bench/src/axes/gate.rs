@@ -1,0 +1,206 @@
+//! The gate: bytes a second through the redactor beside copying them, and what a refusal by the limiter or by a breaker takes.
+//!
+//! Without a daemon: these are functions. Names and texts are made from numbers, the same each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use stockade_gate::breaker::{Breakers, Settings};
+use stockade_gate::rate::{FILE, Limiter, read};
+use stockade_gate::redact::{Forms, Redactor, Secret};
+use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Stage};
+
+use super::Axis;
+use crate::error::BenchError;
+use crate::results::{Better, Results};
+use crate::rounds::{Case, Variant, interleave};
+use crate::session::{Session, times};
+use crate::variants::COPIED;
+
+pub(crate) const AXIS: Axis = Axis {
+    name: "gate",
+    rounds: 60,
+    round: Duration::from_millis(250),
+    besides: Duration::from_secs(5),
+    measure,
+};
+
+/// What is redacted in one sample, in bytes.
+const TEXT: usize = 4 << 20;
+/// It comes in such pieces, as the supervisor reads a ring.
+const PIECE: usize = 64 << 10;
+/// Patterns of the variant that is called after them.
+const PATTERNS: usize = 200;
+/// Refusals of one sample.
+const REFUSALS: u32 = 1_000;
+/// Principals that owe something.
+const MANY: u32 = 1_000_000;
+const TOOL: &str = "search";
+/// Of what logs consist.
+const WORDS: [&str; 16] = [
+    "compiling",
+    "warning:",
+    "unused",
+    "variable",
+    "src/main.rs",
+    "the",
+    "quick",
+    "error",
+    "[INFO]",
+    "2026-11-22T19:00:00Z",
+    "GET",
+    "/index.html",
+    "200",
+    "0.34ms",
+    "test",
+    "ok",
+];
+
+fn measure(session: &mut Session) -> Result<Results, BenchError> {
+    let rounds = session.rounds(&AXIS);
+    let (mut results, mut shuffle) = session.begin(&AXIS);
+    let (forms, none, values, plain) = (patterns()?, Arc::new(Forms::none()), values()?, text());
+    let copy = || {
+        let began = Instant::now();
+        let mut out = Vec::with_capacity(plain.len());
+        plain.chunks(PIECE).for_each(|piece| out.extend_from_slice(piece));
+        Ok(rate(&plain, began))
+    };
+    let (dashes, starts) = (b"-".repeat(TEXT / 64), b".eyJaaaa".repeat(TEXT / 64));
+    let output = vec![
+        Variant::new(COPIED, copy),
+        redacted("redacted", (&forms, &values), &plain).against(COPIED),
+        redacted("redacted-patterns", (&forms, &[]), &plain).against(COPIED),
+        redacted("redacted-values", (&none, &values), &plain).against(COPIED),
+        redacted("redacted-dashes", (&forms, &values), &dashes),
+        redacted("redacted-starts", (&forms, &values), &starts),
+    ];
+    let output = wanted(session, output);
+    let case = Case { name: "4 MiB of output", unit: "MB/s", better: Better::More, rounds };
+    interleave(&mut results, &mut shuffle, case, output);
+    let refusals = vec![
+        refused("limiter", limiter(1)?),
+        refused("limiter-full", limiter(MANY)?).against("limiter"),
+        refused("breaker", breakers()),
+    ];
+    interleave(&mut results, &mut shuffle, times("a refusal", rounds), wanted(session, refusals));
+    Ok(results)
+}
+
+fn wanted<'a>(session: &Session, mut variants: Vec<Variant<'a>>) -> Vec<Variant<'a>> {
+    variants.retain(|variant| session.only.wants(&variant.name));
+    variants
+}
+
+/// MB/s since then.
+fn rate(text: &[u8], began: Instant) -> f64 {
+    let bytes = f64::from(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    bytes / 1e6 / began.elapsed().as_secs_f64()
+}
+
+fn redacted<'a>(name: &str, (forms, values): (&'a Arc<Forms>, &'a [Secret]), text: &'a [u8]) -> Variant<'a> {
+    let mut out = Vec::with_capacity(text.len() * 2);
+    Variant::new(name, move || {
+        out.clear();
+        let began = Instant::now();
+        let mut redactor = Redactor::new(Arc::clone(forms), values.to_vec());
+        text.chunks(PIECE).for_each(|piece| redactor.feed(Duration::ZERO, piece, &mut out));
+        redactor.finish(&mut out);
+        Ok(rate(text, began))
+    })
+}
+
+/// The shipped ones, and an operator's up to the number.
+fn patterns() -> Result<Arc<Forms>, BenchError> {
+    let wrong = |mistakes: Vec<_>| BenchError::Wrong(format!("{mistakes:?}"));
+    let shipped = Forms::shipped().map_err(wrong)?.len();
+    let mut text = String::new();
+    for number in shipped..PATTERNS {
+        let _ = write!(text, "[forms.own-{number}]\npattern = 'own{number}-[a-z0-9]{{20,40}}'\n");
+    }
+    Forms::with("redact.toml", &text).map(Arc::new).map_err(wrong)
+}
+
+fn values() -> Result<Vec<Secret>, BenchError> {
+    let value =
+        |number: u32| Secret::new(&format!("V{number}"), format!("v4lue-{number}-of-a-run").as_bytes());
+    (0..4).map(|number| value(number).map_err(|error| BenchError::Wrong(error.to_string()))).collect()
+}
+
+/// Lines of a log, with a link in some and a token in few.
+fn text() -> Vec<u8> {
+    let mut text = Vec::with_capacity(TEXT + 128);
+    // xorshift64: Marsaglia, "Xorshift RNGs", 2003.
+    let mut state = 1u64;
+    while text.len() < TEXT {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text.extend_from_slice(WORDS[usize::try_from(state % 16).unwrap_or(0)].as_bytes());
+        text.push(if state.is_multiple_of(97) { b'\n' } else { b' ' });
+        if state.is_multiple_of(1_009) {
+            text.extend_from_slice(b"https://example.com/a/b ");
+        }
+        if state.is_multiple_of(50_021) {
+            text.extend_from_slice(format!("ghp_{} ", "aB3dE5gH7jK9".repeat(3)).as_bytes());
+        }
+    }
+    text.truncate(TEXT);
+    text
+}
+
+/// Microseconds of one refusal, of many.
+fn refused<'a>(name: &str, mut stage: impl Stage + 'a) -> Variant<'a> {
+    let principal = principal(0);
+    Variant::new(name, move || {
+        let began = Instant::now();
+        for _ in 0..REFUSALS {
+            if stage.judge(&asked(&principal)).is_ok() {
+                return Err(BenchError::Wrong("what was to be refused passed".into()));
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(REFUSALS))
+    })
+}
+
+/// One by which so many users owe something, and the first more than may be.
+fn limiter(users: u32) -> Result<Limiter, BenchError> {
+    let limits = read(FILE, "[rate]\neach = \"1/d\"\ntotal = \"10/m\"\n");
+    let limits = limits.map_err(|mistakes| BenchError::Wrong(format!("{mistakes:?}")))?.limits;
+    let mut limiter = Limiter::new(limits);
+    for uid in 0..users {
+        let _ = limiter.judge(&asked(&principal(uid)));
+    }
+    Ok(limiter)
+}
+
+/// With one that is open.
+fn breakers() -> Breakers {
+    let mut breakers = Breakers::new(Settings::default(), BTreeMap::new());
+    let principal = principal(0);
+    for _ in 0..Settings::default().failures {
+        let _ = breakers.judge(&asked(&principal));
+        breakers.ended(principal.uid, Some(TOOL), Ending::Failure, asked(&principal).at);
+    }
+    breakers
+}
+
+fn principal(uid: u32) -> Principal {
+    Principal { uid, gids: vec![uid], pid: 1, unit: None, roles: BTreeSet::new() }
+}
+
+fn asked(principal: &Principal) -> Asked<'_> {
+    Asked {
+        at: Moment { uptime: Duration::from_secs(1), wall: SystemTime::UNIX_EPOCH },
+        principal,
+        action: Action::Call,
+        policy: Some("default"),
+        tool: Some(TOOL),
+        given: Given::Nothing,
+        workspace: None,
+        owner: None,
+        load: Load::default(),
+    }
+}

@@ -1,0 +1,38 @@
+//! Circuit breakers: a tool that keeps failing isn't called for a while.
+//!
+//! ```text
+//!            too many failures                    the time is over
+//!  closed ───────────────────────> open ─────────────────────────────> half-open: a few probes at once
+//!    ^                              ^                                    │     │
+//!    │                              └── a probe failed: twice as long ───┘     │
+//!    └──────────────── enough of them succeeded ──────────────────────────────┘
+//! ```
+//!
+//! What counts is how tools end: by their own fault, or well. A refusal, a cancelled run and bad input are nobody's failure. A
+//! breaker closes because a run has succeeded, never because one was begun or because the daemon was started again: how
+//! breakers stand is written down ([`store`]).
+//!
+//! Ends come without the run's name, so a breaker knows how many of a principal's runs of a tool it has let pass, not which of
+//! them ended. It reckons so that there are never more probes at once than it may have: an end is that of a run from before the
+//! half-open time while there is one of that principal. A success counts in any case, a failure only if it is a probe's. A run
+//! that never ends by anybody's word (lost with its launcher) is forgotten after a time, and its probe's place is free again: that
+//! time has to be longer than a run of the tool can last, or there may be one probe more at once for each run that outlasts it.
+//!
+//! Pure: times come with what is asked, those of uptime; the calendar's only for what is written, where a clock that was set
+//! can make a breaker open earlier, but never for longer than it was going to be open in all.
+//!
+//! Reading order: `settings`, `window`, `tool`, `stage`, [`snapshot`], [`store`].
+
+mod settings;
+pub mod snapshot;
+mod stage;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod tool;
+mod window;
+
+pub(crate) use settings::{BREAKER_KEYS, read};
+pub use settings::{MOST_OUTCOMES, Settings};
+pub use snapshot::Snapshot;
+pub use stage::{Breakers, MAX_TOOLS, Shown, State};

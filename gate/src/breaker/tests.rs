@@ -1,0 +1,512 @@
+//! Breakers by random histories, beside a plain model that knows which run is which; what is written down; the file.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::{Breakers, MOST_OUTCOMES, Settings, State, store};
+use crate::asked::{Action, Asked, Given, Load, Moment, Principal};
+use crate::refusal::{Reason, Refusal};
+use crate::row::{Ending, Stage};
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const SECOND: Duration = Duration::from_secs(1);
+const TOOL: &str = "search";
+
+/// The calendar when the daemon began.
+fn began() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn at(uptime: Duration) -> Moment {
+    Moment { uptime, wall: began() + uptime }
+}
+
+fn principal(uid: u32) -> Principal {
+    Principal { uid, gids: vec![uid], pid: 1, unit: None, roles: BTreeSet::new() }
+}
+
+fn call(principal: &Principal, at: Moment) -> Asked<'_> {
+    Asked {
+        at,
+        principal,
+        action: Action::Call,
+        policy: Some("build"),
+        tool: Some(TOOL),
+        given: Given::Nothing,
+        workspace: None,
+        owner: None,
+        load: Load::default(),
+    }
+}
+
+fn judge(breakers: &mut Breakers, uid: u32, uptime: Duration) -> Option<Refusal> {
+    breakers.judge(&call(&principal(uid), at(uptime))).err()
+}
+
+fn end(breakers: &mut Breakers, uid: u32, ending: Ending, uptime: Duration) {
+    breakers.ended(uid, Some(TOOL), ending, at(uptime));
+}
+
+fn settings() -> Settings {
+    Settings {
+        failures: 3,
+        percent: 0,
+        of_at_least: 1,
+        window: 10 * SECOND,
+        open: 5 * SECOND,
+        open_at_most: 20 * SECOND,
+        probes: 1,
+        successes: 2,
+        lost_after: 60 * SECOND,
+    }
+}
+
+fn breakers(settings: Settings) -> Breakers {
+    Breakers::new(settings, BTreeMap::new())
+}
+
+/// One that has just opened.
+fn opened(settings: Settings) -> Breakers {
+    let mut breakers = breakers(settings);
+    for _ in 0..settings.failures {
+        assert_eq!(judge(&mut breakers, 1, Duration::ZERO), None);
+        end(&mut breakers, 1, Ending::Failure, Duration::ZERO);
+    }
+    breakers
+}
+
+fn state(breakers: &Breakers, uptime: Duration) -> State {
+    breakers.list(at(uptime)).first().map_or(State::Closed, |shown| shown.state)
+}
+
+#[test]
+fn failures_open_it_and_successes_of_probes_close_it() {
+    let mut breakers = opened(settings());
+    let refusal = judge(&mut breakers, 2, Duration::ZERO).unwrap();
+    assert_eq!((refusal.reason, refusal.retry_after), (Reason::BreakerOpen, Some(5 * SECOND)));
+    assert!(judge(&mut breakers, 2, 5 * SECOND - NANOSECOND).is_some());
+    assert_eq!(state(&breakers, 5 * SECOND - NANOSECOND), State::Open);
+    assert_eq!(judge(&mut breakers, 2, 5 * SECOND), None);
+    assert_eq!(state(&breakers, 5 * SECOND), State::HalfOpen);
+    assert!(judge(&mut breakers, 1, 6 * SECOND).is_some(), "there is one probe at once");
+    end(&mut breakers, 2, Ending::Success, 7 * SECOND);
+    assert_eq!(judge(&mut breakers, 1, 7 * SECOND), None);
+    end(&mut breakers, 1, Ending::Success, 7 * SECOND);
+    assert_eq!(state(&breakers, 7 * SECOND), State::Closed);
+    assert_eq!(breakers.list(at(7 * SECOND)), []);
+}
+
+#[test]
+fn a_probe_that_fails_opens_it_for_twice_as_long_up_to_a_bound() {
+    let mut breakers = opened(settings());
+    let mut now = Duration::ZERO;
+    for seconds in [5, 10, 20, 20] {
+        let after = judge(&mut breakers, 1, now).unwrap().retry_after.unwrap();
+        assert_eq!(after.as_secs(), seconds);
+        now += after;
+        assert_eq!(judge(&mut breakers, 1, now), None);
+        end(&mut breakers, 1, Ending::Failure, now);
+    }
+}
+
+#[test]
+fn a_share_of_failures_counts_only_of_enough_outcomes() {
+    let mut breakers = breakers(Settings { failures: 0, percent: 50, of_at_least: 6, ..settings() });
+    for (ending, expected) in [
+        (Ending::Failure, State::Closed),
+        (Ending::Failure, State::Closed),
+        (Ending::Success, State::Closed),
+        (Ending::Success, State::Closed),
+        (Ending::Success, State::Closed),
+        (Ending::Failure, State::Open),
+    ] {
+        assert_eq!(judge(&mut breakers, 1, Duration::ZERO), None);
+        end(&mut breakers, 1, ending, Duration::ZERO);
+        assert_eq!(state(&breakers, Duration::ZERO), expected);
+    }
+}
+
+#[test]
+fn a_probe_refused_later_in_the_row_is_given_back() {
+    let mut breakers = opened(settings());
+    let one = principal(1);
+    let asked = call(&one, at(5 * SECOND));
+    for _ in 0..3 {
+        assert_eq!(breakers.judge(&asked), Ok(()));
+        breakers.take_back(&asked);
+    }
+    assert_eq!(judge(&mut breakers, 2, 5 * SECOND), None);
+    assert!(judge(&mut breakers, 2, 5 * SECOND).is_some());
+}
+
+#[test]
+fn a_probe_that_never_ends_leaves_its_place_after_a_time_and_not_before() {
+    let mut breakers = opened(settings());
+    assert_eq!(judge(&mut breakers, 1, 6 * SECOND), None);
+    let refusal = judge(&mut breakers, 2, 7 * SECOND).unwrap();
+    assert_eq!(refusal.retry_after, Some(59 * SECOND));
+    assert!(judge(&mut breakers, 2, 66 * SECOND - NANOSECOND).is_some());
+    assert_eq!(judge(&mut breakers, 2, 66 * SECOND), None);
+}
+
+#[test]
+fn a_cancelled_probe_says_nothing_and_leaves_its_place() {
+    let mut breakers = opened(settings());
+    for _ in 0..5 {
+        assert_eq!(judge(&mut breakers, 1, 6 * SECOND), None);
+        end(&mut breakers, 1, Ending::Neither, 6 * SECOND);
+    }
+    assert_eq!(state(&breakers, 6 * SECOND), State::HalfOpen);
+}
+
+#[test]
+fn other_tools_and_plain_runs_pass() {
+    let mut breakers = opened(settings());
+    let one = principal(1);
+    let other = Asked { tool: Some("other"), ..call(&one, at(Duration::ZERO)) };
+    let run = Asked { tool: None, action: Action::Run, ..call(&one, at(Duration::ZERO)) };
+    let attach = Asked { action: Action::Attach, ..call(&one, at(Duration::ZERO)) };
+    for asked in [other, run, attach] {
+        assert_eq!(breakers.judge(&asked), Ok(()));
+    }
+    assert!(breakers.reset(TOOL) && !breakers.reset(TOOL) && !breakers.reset("none"));
+    assert_eq!(judge(&mut breakers, 1, Duration::ZERO), None);
+}
+
+#[test]
+fn nothing_is_kept_of_tools_that_end_well_long_ago_and_never_too_many() {
+    let mut breakers = breakers(settings());
+    for number in 0..super::MAX_TOOLS + 10 {
+        let name = format!("tool-{number}");
+        let one = principal(1);
+        let uptime = 20 * SECOND * u32::try_from(number).unwrap();
+        let asked = Asked { tool: Some(&name), ..call(&one, at(uptime)) };
+        assert_eq!(breakers.judge(&asked), Ok(()));
+        breakers.ended(1, Some(&name), Ending::Success, at(uptime));
+    }
+    assert!(breakers.list(at(Duration::ZERO)).len() <= super::MAX_TOOLS);
+}
+
+/// A run as the model knows it: by itself.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    uid: u32,
+    since: Duration,
+    /// In which half-open time it was let pass.
+    probe_of: Option<u32>,
+}
+
+/// The plain model: what stands in the module's page, gone through anew each time.
+#[derive(Debug, Default)]
+struct Model {
+    /// All outcomes since it last opened or closed.
+    outcomes: Vec<(Duration, bool)>,
+    open_until: Option<Duration>,
+    half_open: bool,
+    successes: u32,
+    times: u32,
+    /// Half-open times so far.
+    round: u32,
+    running: Vec<Run>,
+    /// Runs of a principal that may be from before this half-open time, and its probes: what a breaker can know.
+    before: Vec<(u32, Duration)>,
+    probes: Vec<(u32, Duration)>,
+}
+
+impl Model {
+    fn passes(&mut self, uid: u32, now: Duration, settings: &Settings) -> bool {
+        self.lose(now, settings);
+        if let Some(until) = self.open_until {
+            if now < until {
+                return false;
+            }
+            (self.open_until, self.half_open, self.successes) = (None, true, 0);
+            self.round += 1;
+        }
+        if self.half_open && self.probes.len() >= settings.probes as usize {
+            return false;
+        }
+        let list = if self.half_open { &mut self.probes } else { &mut self.before };
+        list.push((uid, now));
+        self.running.push(Run { uid, since: now, probe_of: self.half_open.then_some(self.round) });
+        true
+    }
+
+    fn lose(&mut self, now: Duration, settings: &Settings) {
+        for list in [&mut self.before, &mut self.probes] {
+            list.retain(|(_, since)| now - *since < settings.lost_after);
+        }
+    }
+
+    fn end(&mut self, run: usize, ending: Ending, now: Duration, settings: &Settings) {
+        self.lose(now, settings);
+        let run = self.running.remove(run);
+        let mut is_probe = false;
+        if let Some(place) = self.before.iter().position(|(uid, _)| *uid == run.uid) {
+            self.before.remove(place);
+        } else if let Some(place) = self.probes.iter().position(|(uid, _)| *uid == run.uid) {
+            self.probes.remove(place);
+            is_probe = true;
+        }
+        if ending == Ending::Neither || self.open_until.is_some() {
+            return;
+        }
+        let failed = ending == Ending::Failure;
+        if self.half_open {
+            if failed && is_probe {
+                self.open(now, settings);
+            } else if !failed {
+                self.successes += 1;
+                if self.successes >= settings.successes {
+                    (self.half_open, self.times) = (false, 0);
+                    self.outcomes.clear();
+                    self.before.append(&mut self.probes);
+                }
+            }
+            return;
+        }
+        self.outcomes.push((now, failed));
+        let counting = self.outcomes.iter().rev().take(MOST_OUTCOMES as usize);
+        let counting: Vec<bool> =
+            counting.filter(|(when, _)| now - *when < settings.window).map(|(_, failed)| *failed).collect();
+        let failures = counting.iter().filter(|failed| **failed).count();
+        let by_count = settings.failures > 0 && failures >= settings.failures as usize;
+        let by_share = settings.percent > 0
+            && counting.len() >= settings.of_at_least as usize
+            && failures * 100 >= settings.percent as usize * counting.len();
+        if failed && (by_count || by_share) {
+            self.open(now, settings);
+        }
+    }
+
+    fn open(&mut self, now: Duration, settings: &Settings) {
+        self.times += 1;
+        let long = (1..self.times).fold(settings.open, |long, _| long * 2).min(settings.open_at_most);
+        (self.open_until, self.half_open) = (Some(now + long), false);
+        self.outcomes.clear();
+        self.before.append(&mut self.probes);
+        self.before.sort_by_key(|(_, since)| *since);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Call(u32),
+    /// And refused by a later stage.
+    Refused(u32),
+    /// Of the run with this number, of those that go on.
+    End(usize, Ending),
+    Wait(Duration),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let ending = prop_oneof![
+        3 => Just(Ending::Failure),
+        3 => Just(Ending::Success),
+        1 => Just(Ending::Neither)
+    ];
+    prop_oneof![
+        5 => (0u32..2).prop_map(Event::Call),
+        1 => (0u32..2).prop_map(Event::Refused),
+        5 => (0usize..8, ending).prop_map(|(run, ending)| Event::End(run, ending)),
+        2 => (0u64..8_000_000_000).prop_map(|long| Event::Wait(Duration::from_nanos(long))),
+        1 => Just(Event::Wait(30 * SECOND)),
+    ]
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    (0u32..5, 0u32..=100, 1u32..6, 1u32..4, 1u32..4).prop_map(
+        |(failures, percent, of_at_least, probes, successes)| Settings {
+            failures,
+            percent,
+            of_at_least,
+            probes,
+            successes,
+            ..settings()
+        },
+    )
+}
+
+proptest! {
+    /// As the model: who passes when; and whichever run ends, there are never more probes at once than there may be.
+    #[test]
+    fn random_histories_go_as_the_model_says(
+        settings in any_settings(),
+        events in prop::collection::vec(event(), 1..120),
+    ) {
+        let mut breakers = breakers(settings);
+        let mut model = Model::default();
+        let mut now = Duration::ZERO;
+        for event in events {
+            match event {
+                Event::Wait(long) => now += long,
+                Event::Call(uid) => {
+                    let refusal = judge(&mut breakers, uid, now);
+                    prop_assert_eq!(refusal.is_none(), model.passes(uid, now, &settings));
+                    if let Some(refusal) = refusal {
+                        exact(&breakers, uid, now, &refusal)?;
+                    }
+                }
+                Event::Refused(uid) => {
+                    let one = principal(uid);
+                    let asked = call(&one, at(now));
+                    let passed = breakers.judge(&asked).is_ok();
+                    prop_assert_eq!(passed, model.passes(uid, now, &settings));
+                    if passed {
+                        breakers.take_back(&asked);
+                        let run = model.running.pop().unwrap();
+                        let list = if run.probe_of.is_some() { &mut model.probes } else { &mut model.before };
+                        list.pop();
+                    }
+                }
+                // One that is taken for lost doesn't end by anybody's word.
+                Event::End(run, ending)
+                    if model.running.get(run).is_some_and(|run| now - run.since < settings.lost_after) =>
+                {
+                    end(&mut breakers, model.running[run].uid, ending, now);
+                    model.end(run, ending, now, &settings);
+                }
+                Event::End(..) => {}
+            }
+            let really = model.running.iter().filter(|run| {
+                model.half_open && run.probe_of == Some(model.round) && now - run.since < settings.lost_after
+            });
+            prop_assert!(really.count() <= settings.probes as usize);
+        }
+        // Whatever has happened, it isn't so for ever.
+        prop_assert_eq!(judge(&mut breakers, 0, now + settings.lost_after + settings.open_at_most), None);
+    }
+
+    /// Whatever isn't a tool's failure never opens anything.
+    #[test]
+    fn what_is_not_a_failure_opens_nothing(
+        settings in any_settings(),
+        endings in prop::collection::vec(prop::bool::ANY, 1..100),
+    ) {
+        let mut breakers = breakers(settings);
+        for (number, well) in endings.into_iter().enumerate() {
+            let now = Duration::from_millis(number as u64);
+            prop_assert_eq!(judge(&mut breakers, 1, now), None);
+            end(&mut breakers, 1, if well { Ending::Success } else { Ending::Neither }, now);
+        }
+    }
+
+    /// A restart at any time, with the calendar set to anything meanwhile: what was open isn't open for longer than it would
+    /// have been in all, nor does it pass as closed; what was closed counts its failures still.
+    #[test]
+    fn a_restart_forgets_no_failure_and_a_clock_that_was_set_holds_nobody_up(
+        events in prop::collection::vec(event(), 1..60),
+        down in 0u64..40,
+        step in -1_000_000i64..1_000_000,
+    ) {
+        let settings = settings();
+        let mut breakers = breakers(settings);
+        let mut running: Vec<u32> = Vec::new();
+        let mut now = Duration::ZERO;
+        for event in events {
+            match event {
+                Event::Wait(long) => now += long,
+                Event::Call(uid) if judge(&mut breakers, uid, now).is_none() => running.push(uid),
+                Event::End(run, ending) if run < running.len() => end(&mut breakers, running.remove(run), ending, now),
+                _ => {}
+            }
+        }
+        let snapshot = breakers.snapshot(at(now));
+        let text = serde_json::to_string(&snapshot).unwrap();
+        let snapshot = serde_json::from_str(&text).unwrap();
+        let wall = at(now).wall + Duration::from_secs(down);
+        let set = |step: i64| if step < 0 {
+            wall - Duration::from_secs(step.unsigned_abs())
+        } else {
+            wall + Duration::from_secs(step.unsigned_abs())
+        };
+        let mut next = Breakers::new(settings, BTreeMap::new());
+        next.restore(&snapshot, Moment { uptime: Duration::ZERO, wall: set(step) });
+        let before = breakers.list(at(now)).pop();
+        let after = next.list(Moment { uptime: Duration::ZERO, wall: set(step) }).pop();
+        match before {
+            None => prop_assert!(after.is_none()),
+            Some(before) => match before.state {
+                State::Open => {
+                    let after = after.unwrap();
+                    prop_assert_ne!(after.state, State::Closed);
+                    let left = after.retry_after.unwrap_or_default();
+                    prop_assert!(left <= settings.open_for(before.times));
+                    if step == 0 {
+                        let expected = before.retry_after.unwrap().saturating_sub(Duration::from_secs(down));
+                        prop_assert!(left >= expected && left < expected + Duration::from_millis(1));
+                    }
+                    prop_assert_eq!(judge(&mut next, 1, left), None);
+                    prop_assert!(judge(&mut next, 2, left).is_some(), "one probe at once");
+                }
+                State::HalfOpen => prop_assert_ne!(after.unwrap().state, State::Closed),
+                // Set back, or at once: every failure counts that did.
+                State::Closed if step <= 0 && down == 0 => prop_assert_eq!(after.unwrap().failures, before.failures),
+                State::Closed => {}
+            },
+        }
+    }
+}
+
+/// Refused a nanosecond earlier, and let pass then.
+fn exact(breakers: &Breakers, uid: u32, now: Duration, refusal: &Refusal) -> Result<(), TestCaseError> {
+    let after = refusal.retry_after.unwrap();
+    prop_assert!(after > Duration::ZERO);
+    let (mut early, mut then) = (breakers.clone(), breakers.clone());
+    let again = judge(&mut early, uid, now + after - NANOSECOND).map(|refusal| refusal.retry_after);
+    prop_assert_eq!(again, Some(Some(NANOSECOND)));
+    prop_assert_eq!(judge(&mut then, uid, now + after), None);
+    Ok(())
+}
+
+#[test]
+fn the_file_is_read_as_it_was_written_and_none_is_an_empty_one() {
+    let state = tempfile::tempdir().unwrap();
+    assert!(store::load(state.path()).unwrap().snapshot.is_empty());
+    let snapshot = opened(settings()).snapshot(at(SECOND));
+    assert_eq!(snapshot.len(), 1);
+    for _ in 0..2 {
+        // What a daemon that was killed while it wrote has left is in nobody's way.
+        std::fs::write(state.path().join("breakers.json.new"), "half of i").unwrap();
+        store::save(state.path(), &snapshot).unwrap();
+        let loaded = store::load(state.path()).unwrap();
+        assert_eq!((loaded.snapshot, loaded.set_aside), (snapshot.clone(), None));
+    }
+    let names: Vec<_> =
+        std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["breakers.json"]);
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_told() {
+    let whole = serde_json::to_string(&opened(settings()).snapshot(at(SECOND))).unwrap();
+    let cut = &whole[..whole.len() - 2];
+    for text in ["", "{", "[]", "{\"version\":1}", "{\"version\":1,\"tools\":{},\"more\":1}", cut] {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join(store::FILE), text).unwrap();
+        let loaded = store::load(state.path()).unwrap();
+        let aside = loaded.set_aside.unwrap_or_else(|| panic!("{text:?} was taken up"));
+        assert!(loaded.snapshot.is_empty() && !aside.reason.is_empty());
+        assert_eq!(std::fs::read_to_string(&aside.path).unwrap(), text);
+        assert!(store::load(state.path()).unwrap().set_aside.is_none());
+    }
+}
+
+#[test]
+fn a_newer_file_and_one_that_is_no_file_are_refused_and_left_alone() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join(store::FILE);
+    std::fs::write(&path, "{\"version\":2,\"other\":[]}").unwrap();
+    let error = store::load(state.path()).unwrap_err().to_string();
+    assert!(error.contains("newer stockade (version 2"), "{error}");
+    assert!(path.exists());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(store::load(state.path()).is_err() && path.exists());
+    std::fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+    assert!(store::load(state.path()).is_err(), "a link is followed");
+}

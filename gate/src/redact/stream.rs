@@ -1,0 +1,339 @@
+//! Output through the redactor, piece by piece.
+
+use core::cmp::Reverse;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::redact::finder::Finder;
+use crate::redact::forms::Forms;
+use crate::redact::pattern::{At, BEGINNING, Pattern};
+use crate::redact::values::Secret;
+
+/// Bytes are held back for so long at most, but for the beginnings of known values.
+pub const FLUSH_AFTER: Duration = Duration::from_millis(50);
+/// From so many bytes on the beginning of a known value never goes out before it's clear that it isn't one.
+pub const HELD_OF_VALUE: usize = 4;
+/// Longer pieces are taken in parts, so that what is held is bounded.
+const PIECE: usize = 64 * 1024;
+
+/// What was hidden.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Marks, by their names.
+    pub marks: BTreeMap<String, u64>,
+    /// Of these so many stand for the rest of something whose beginning had gone out when it was flushed.
+    pub late: u64,
+}
+
+/// The redactor of one stream of one run. Its memory is bounded: the longest span, a piece, and what is followed.
+#[derive(Debug, Clone)]
+pub struct Redactor {
+    forms: Arc<Forms>,
+    secrets: Vec<Secret>,
+    /// Values' forms: which secret's, and which of its forms. Their numbers come behind those of `forms`.
+    values: Vec<(usize, usize)>,
+    /// Finds what all may begin with, and knows which value begins so.
+    finder: Finder,
+    candidates: Vec<Candidate>,
+    /// What is hidden and hasn't gone out.
+    spans: Vec<Span>,
+    /// What came and hasn't gone out: up to `end`.
+    held: Vec<u8>,
+    /// When the oldest of it came.
+    since: Option<Duration>,
+    /// Bytes that came, went out or are hidden, and went out up to the end of the last mark.
+    end: u64,
+    out: u64,
+    covered: u64,
+    last: Option<u8>,
+    marks: Vec<u64>,
+    late: u64,
+}
+
+/// Something that may be a secret.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    start: u64,
+    number: usize,
+    going: Going,
+    /// The end of its longest match so far.
+    end: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Going {
+    Form(At),
+    /// So many bytes of the value.
+    Value(usize),
+}
+
+/// What is hidden.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u64,
+    end: u64,
+    number: usize,
+}
+
+/// Whether a candidate goes on, and the end of a match of it.
+struct Step {
+    going: Option<Going>,
+    end: Option<u64>,
+}
+
+impl Redactor {
+    /// For a run with these secrets.
+    #[must_use]
+    pub fn new(forms: Arc<Forms>, secrets: Vec<Secret>) -> Self {
+        let mut finder = forms.finder.beside();
+        let mut values = Vec::new();
+        for (which, secret) in secrets.iter().enumerate() {
+            for (form, bytes) in secret.forms.iter().enumerate() {
+                finder.add(&bytes[..bytes.len().min(BEGINNING)], forms.len() + values.len());
+                values.push((which, form));
+            }
+        }
+        let marks = vec![0; forms.len() + secrets.len()];
+        Self {
+            forms,
+            secrets,
+            values,
+            finder,
+            candidates: Vec::new(),
+            spans: Vec::new(),
+            held: Vec::new(),
+            since: None,
+            end: 0,
+            out: 0,
+            covered: 0,
+            last: None,
+            marks,
+            late: 0,
+        }
+    }
+
+    /// Takes what came at an uptime, and adds to `out` what may go out.
+    pub fn feed(&mut self, now: Duration, text: &[u8], out: &mut Vec<u8>) {
+        for piece in text.chunks(PIECE) {
+            self.take(piece);
+            let before = self.end - length(piece);
+            self.give(self.frontier(), piece, out);
+            self.since = match self.since {
+                _ if self.held.is_empty() => None,
+                Some(since) if self.out < before => Some(since),
+                _ => Some(now),
+            };
+        }
+    }
+
+    /// The uptime at which [`Redactor::flush`] is to be called, unless something comes before; `None`: nothing is held, or only
+    /// the beginning of a known value.
+    #[must_use]
+    pub fn flush_at(&self) -> Option<Duration> {
+        let is_free = self.out < self.end.min(self.held_for_values());
+        self.since.filter(|_| is_free).map(|since| since.saturating_add(FLUSH_AFTER))
+    }
+
+    /// Adds to `out` what is held, but for the beginning of a known value. What is hidden by now goes out as its mark.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        for at in 0..self.candidates.len() {
+            let candidate = self.candidates[at];
+            self.end_span(&candidate);
+        }
+        let upto = self.held_for_values();
+        self.give(upto.max(self.out), &[], out);
+        self.since = None;
+    }
+
+    /// Adds to `out` all that is left: nothing comes any more.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        for candidate in std::mem::take(&mut self.candidates) {
+            self.end_span(&candidate);
+        }
+        self.give(self.end, &[], out);
+        (self.since, self.last) = (None, None);
+    }
+
+    /// How many bytes are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What was hidden so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let names = self.forms.forms.iter().map(|form| &form.name);
+        let names = names.chain(self.secrets.iter().map(|secret| &secret.name));
+        let mut marks = BTreeMap::new();
+        for (name, count) in names.zip(&self.marks).filter(|(_, count)| **count > 0) {
+            *marks.entry(name.clone()).or_insert(0) += count;
+        }
+        Counts { marks, late: self.late }
+    }
+
+    fn pattern(&self, number: usize) -> &Pattern {
+        &self.forms.forms[number].pattern
+    }
+
+    /// Goes on with every candidate, and finds those that begin here.
+    fn take(&mut self, piece: &[u8]) {
+        let base = self.end;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.retain_mut(|candidate| self.go_on(candidate, piece, base));
+        let (mut from, mut numbers) = (0, Vec::new());
+        while let Some(place) = self.finder.next(piece, from) {
+            let before = place.checked_sub(1).map_or(self.last, |before| Some(piece[before]));
+            let start = base + length(&piece[..place]);
+            self.forms.finder.at(&piece[place..], &mut numbers);
+            self.finder.at(&piece[place..], &mut numbers);
+            for number in numbers.drain(..) {
+                let going = if number < self.forms.len() {
+                    self.pattern(number).start(before).map(Going::Form)
+                } else {
+                    Some(Going::Value(0))
+                };
+                let Some(going) = going else { continue };
+                let mut candidate = Candidate { start, number, going, end: None };
+                if self.go_on(&mut candidate, &piece[place..], start) {
+                    candidates.push(candidate);
+                }
+            }
+            from = place + 1;
+        }
+        self.candidates = candidates;
+        self.end = base + length(piece);
+        self.last = piece.last().copied().or(self.last);
+    }
+
+    /// Whether a candidate goes on behind these bytes, of which the first has this place.
+    fn go_on(&mut self, candidate: &mut Candidate, bytes: &[u8], base: u64) -> bool {
+        let step = self.step(candidate, bytes, base);
+        candidate.end = step.end.or(candidate.end);
+        match (step.going, candidate.end) {
+            (Some(going), _) => candidate.going = going,
+            (None, Some(end)) => {
+                self.spans.push(Span { start: candidate.start, end, number: candidate.number });
+            }
+            (None, None) => {}
+        }
+        step.going.is_some()
+    }
+
+    fn step(&self, candidate: &Candidate, bytes: &[u8], base: u64) -> Step {
+        match candidate.going {
+            Going::Form(at) => {
+                let pattern = self.pattern(candidate.number);
+                let left = length_of(pattern.longest).saturating_sub(base - candidate.start);
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                let part = &bytes[..bytes.len().min(left)];
+                let taken = pattern.take(at, part);
+                let end = taken.end.map(|end| base + length(&bytes[..end]));
+                match taken.at {
+                    // As long as it may be: as if nothing came behind it.
+                    Some(at) if part.len() == left && pattern.ends(at) => {
+                        Step { going: None, end: Some(base + length(part)) }
+                    }
+                    Some(_) if part.len() == left => Step { going: None, end },
+                    at => Step { going: at.map(Going::Form), end },
+                }
+            }
+            Going::Value(had) => {
+                let (secret, form) = self.values[candidate.number - self.forms.len()];
+                let missing = &self.secrets[secret].forms[form][had..];
+                let common = missing.len().min(bytes.len());
+                if missing[..common] != bytes[..common] {
+                    Step { going: None, end: None }
+                } else if common == missing.len() {
+                    Step { going: None, end: Some(base + length(&bytes[..common])) }
+                } else {
+                    Step { going: Some(Going::Value(had + common)), end: None }
+                }
+            }
+        }
+    }
+
+    /// What a candidate is, if nothing more comes.
+    fn end_span(&mut self, candidate: &Candidate) {
+        let ends_here = matches!(candidate.going, Going::Form(at) if self.pattern(candidate.number).ends(at));
+        if let Some(end) = if ends_here { Some(self.end) } else { candidate.end } {
+            self.spans.push(Span { start: candidate.start, end, number: candidate.number });
+        }
+    }
+
+    /// Behind it nothing is decided. Of what has begun in what went out, what comes now is waited for all the same.
+    fn frontier(&self) -> u64 {
+        let starts = self.candidates.iter().map(|candidate| candidate.start);
+        starts.min().unwrap_or(self.end).max(self.out)
+    }
+
+    /// Where the beginning of a known value is that isn't to go out.
+    fn held_for_values(&self) -> u64 {
+        let is_value =
+            |candidate: &&Candidate| matches!(candidate.going, Going::Value(had) if had >= HELD_OF_VALUE);
+        self.candidates.iter().filter(is_value).map(|candidate| candidate.start).min().unwrap_or(self.end)
+    }
+
+    /// Has go out what stands before a place: bytes, and a mark for what is hidden. `piece` came behind what is held.
+    fn give(&mut self, upto: u64, piece: &[u8], out: &mut Vec<u8>) {
+        let mut held = std::mem::take(&mut self.held);
+        // Mostly nothing is held, and nothing is copied but what goes out.
+        let text = if held.is_empty() {
+            piece
+        } else {
+            held.extend_from_slice(piece);
+            &held
+        };
+        let base = self.end - length(text);
+        let part = |from: u64, to: u64| {
+            let index = |place: u64| usize::try_from(place.saturating_sub(base)).unwrap_or(0).min(text.len());
+            &text[index(from)..index(to).max(index(from))]
+        };
+        let is_value = |number: usize| number >= self.forms.len();
+        self.spans.sort_by_key(|span| (span.start, Reverse(span.end), !is_value(span.number), span.number));
+        let decided = self.spans.partition_point(|span| span.start < upto);
+        for span in self.spans.drain(..decided) {
+            if span.end <= self.out {
+                continue;
+            }
+            // What overlaps a mark is of it.
+            if span.start >= self.covered {
+                out.extend_from_slice(part(self.out, span.start));
+                let which = match span.number.checked_sub(self.forms.len()) {
+                    None => span.number,
+                    Some(value) => self.forms.len() + self.values[value].0,
+                };
+                self.marks[which] += 1;
+                self.late += u64::from(span.start < self.out);
+                let name = match which.checked_sub(self.forms.len()) {
+                    None => &self.forms.forms[which].name,
+                    Some(secret) => &self.secrets[secret].name,
+                };
+                out.extend_from_slice(b"[redacted:");
+                out.extend_from_slice(name.as_bytes());
+                out.push(b']');
+            }
+            (self.out, self.covered) = (span.end, span.end);
+        }
+        if self.out < upto {
+            out.extend_from_slice(part(self.out, upto));
+            self.out = upto;
+        }
+        let rest = part(self.out, self.end).len();
+        if held.is_empty() {
+            held.extend_from_slice(&piece[piece.len() - rest..]);
+        } else {
+            held.drain(..held.len() - rest);
+        }
+        self.held = held;
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    length_of(bytes.len())
+}
+
+fn length_of(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

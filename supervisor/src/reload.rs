@@ -34,7 +34,7 @@ enum Bad {
     Configuration(#[source] Mistakes),
     #[error("the policies are bad")]
     Policies(#[source] PolicyError),
-    #[error("the tools are bad")]
+    #[error("the gate's files are bad")]
     Gate(#[source] Faults),
 }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stockade_gate::breaker::store::StoreError;
 use stockade_policies::{PolicyError, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -23,7 +24,7 @@ use crate::activation::{ActivationError, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
-use crate::gate::{Faults, Files, Gate};
+use crate::gate::{Faults, Files, Gate, kept};
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
@@ -88,8 +89,11 @@ pub enum ServeError {
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
     /// Bad files of the gate.
-    #[error("cannot load the tools")]
+    #[error("cannot load the gate's files")]
     Gate(#[from] Faults),
+    /// What is known of breakers can't be read.
+    #[error(transparent)]
+    Breakers(#[from] StoreError),
     /// No place for the metrics.
     #[error(transparent)]
     Metrics(#[from] EndpointError),
@@ -181,10 +185,11 @@ pub(crate) fn serve_with(
     let _lock = StateLock::take(state, surroundings.uid)?;
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
-    let gate = match given.gate {
+    let mut gate = match given.gate {
         Some(gate) => gate,
         None => Gate::of(Files::load(sources.directory.as_deref(), surroundings.scope, surroundings.uid)?),
     };
+    kept::restore(&mut gate, state)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }
@@ -214,9 +219,12 @@ pub(crate) fn serve_with(
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
+        let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned()));
         let telling = door.map(|door| tell(&daemon, door));
         let traces = collector.map(|collector| trace(&daemon, collector));
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;
+        keeping.abort();
+        kept::write(&daemon, state, &mut 0).await;
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;
         }

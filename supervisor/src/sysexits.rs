@@ -5,6 +5,7 @@
 
 use std::io;
 
+use stockade_gate::breaker::store::StoreError;
 use stockade_policies::PolicyError;
 
 use crate::activation::ActivationError;
@@ -38,6 +39,8 @@ impl ServeError {
                 USAGE
             }
             Self::Activation(_) | Self::Descriptors { .. } | Self::Gate(_) => CONFIG,
+            Self::Breakers(StoreError::Io { source, .. }) => of_io(source, CANTCREAT),
+            Self::Breakers(_) => CONFIG,
             Self::Register(RegisterError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Register(_) => CONFIG,
             Self::Metrics(EndpointError::Socket(error)) => of_listening(error),
@@ -74,6 +77,7 @@ impl ServeError {
             | Self::Register(_)
             | Self::Metrics(_)
             | Self::Launcher
+            | Self::Breakers(_)
             | Self::Descriptors { .. } => None,
         }
     }

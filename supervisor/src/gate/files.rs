@@ -1,9 +1,15 @@
-//! The gate's files: which there are, whole and in order, or none of them.
+//! The gate's files: all of them in order, or none of them holds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use stockade_gate::tools::{Registry, ToolError, load};
+use stockade_gate::breaker;
+use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
+use stockade_gate::tools::{Registry, Tool, ToolError, load};
+use stockade_policies::Mistake;
+use stockade_policies::files::{self, FileError};
 
 use crate::admission::chain;
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
@@ -17,31 +23,111 @@ const TOOLS: &str = "tools";
 pub(crate) struct Files {
     /// What may be called.
     pub(crate) tools: Arc<Registry>,
+    /// How often, and when a tool is taken for broken; `None`: nobody has said anything about either.
+    pub(crate) limited: Option<Limited>,
 }
 
 /// All that is wrong with them.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", lines(.0))]
-pub struct Faults(Vec<ToolError>);
+pub struct Faults(Vec<Fault>);
+
+/// One thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Text(#[from] Mistake),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
 
 /// An error a line, as it would be told alone.
-fn lines(errors: &[ToolError]) -> String {
+fn lines(errors: &[Fault]) -> String {
     errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("\n")
 }
 
 impl Files {
-    /// Those of a configuration's directory, and for a user's daemon the machine's, too. `uid`: as whom the daemon runs.
+    /// Those of a configuration's directory; tools are the machine's, too, for a user's daemon. `uid`: as whom the daemon runs.
     ///
     /// # Errors
     /// All that is wrong with any of them.
     pub(crate) fn load(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Self, Faults> {
-        let machines = Path::new(SYSTEM_CONFIGURATION);
-        let mut directories: Vec<PathBuf> =
-            (!scope.is_machine()).then(|| machines.join(TOOLS)).into_iter().collect();
-        directories.extend(directory.map(|directory| directory.join(TOOLS)));
-        directories.dedup();
-        let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
-        let tools = load::registry(&directories, false, &look).map_err(Faults)?;
-        Ok(Self { tools: Arc::new(tools) })
+        let mut wrong: Vec<Fault> = Vec::new();
+        let tools = tools(directory, scope, uid).unwrap_or_else(|errors| {
+            wrong.extend(errors.into_iter().map(Fault::from));
+            Registry::default()
+        });
+        let limited = directory.map_or(Ok(None), |directory| limited(directory, uid));
+        let limited = limited.unwrap_or_else(|errors| {
+            wrong.extend(errors);
+            None
+        });
+        if wrong.is_empty() {
+            Ok(Self { limited: with_tools(limited, &tools), tools: Arc::new(tools) })
+        } else {
+            Err(Faults(wrong))
+        }
     }
+}
+
+fn tools(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Registry, Vec<ToolError>> {
+    let machines = Path::new(SYSTEM_CONFIGURATION);
+    let mut directories: Vec<PathBuf> =
+        (!scope.is_machine()).then(|| machines.join(TOOLS)).into_iter().collect();
+    directories.extend(directory.map(|directory| directory.join(TOOLS)));
+    directories.dedup();
+    let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
+    load::registry(&directories, false, &look)
+}
+
+fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {
+    let path = directory.join(rate::FILE);
+    match files::text(&path, directory, |found| policies::look(&path, found, uid)) {
+        Ok(text) => {
+            let read = rate::read(&path.display().to_string(), &text);
+            read.map(Some).map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect())
+        }
+        Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(vec![error.into()]),
+    }
+}
+
+/// What tools say themselves, where the file of limits doesn't speak of them.
+fn with_tools(limited: Option<Limited>, tools: &Registry) -> Option<Limited> {
+    let says = |tool: &Arc<Tool>| tool.rate.is_some() || tool.breaker.is_some();
+    let speaks = limited.is_some() || tools.tools().any(says);
+    let mut limited = limited.unwrap_or_default();
+    for tool in tools.tools() {
+        if let Some(stated) = own_rate(tool) {
+            limited.limits.tools.entry(tool.name.clone()).or_insert(stated);
+        }
+        own_breaker(tool, limited.breaker, &mut limited.breakers);
+    }
+    speaks.then_some(limited)
+}
+
+fn own_rate(tool: &Tool) -> Option<Stated> {
+    let rate = tool.rate?;
+    let minute = u64::try_from(Duration::from_secs(60).as_nanos()).unwrap_or(u64::MAX);
+    let limit = match rate.per_minute {
+        0 => Limit::Never,
+        // The file's own bounds are within the limiter's.
+        count => Quota::new(count, minute, rate.burst).map_or(Limit::Never, Limit::At),
+    };
+    Some(Stated { limit, rule: format!("{}.toml: rate", tool.name) })
+}
+
+fn own_breaker(tool: &Tool, base: breaker::Settings, all: &mut BTreeMap<String, breaker::Settings>) {
+    let Some(own) = tool.breaker else { return };
+    let settings = breaker::Settings {
+        failures: own.failures,
+        window: own.window,
+        open: own.pause,
+        open_at_most: base.open_at_most.max(own.pause),
+        probes: own.probes,
+        ..base
+    };
+    all.entry(tool.name.clone()).or_insert(settings);
 }

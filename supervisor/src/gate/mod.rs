@@ -5,6 +5,8 @@
 
 mod call;
 mod files;
+pub(crate) mod kept;
+mod pressure;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,16 +14,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use stockade_gate::breaker::{Breakers, Snapshot};
+use stockade_gate::rate::{Limited, Limiter, Limits};
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
 use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::Outcome;
+use tokio::sync::Notify;
 
 pub(crate) use call::Call;
 pub use files::Faults;
 pub(crate) use files::Files;
+
+/// How old what is known of the machine's load may be.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The row, and what it needs of the daemon.
 #[derive(Debug, Default)]
@@ -29,6 +37,14 @@ pub(crate) struct Gate {
     row: Row,
     tools: Arc<Registry>,
     validate: Rc<RefCell<Validate>>,
+    /// `None`: nobody has ever said how often.
+    limiter: Option<Rc<RefCell<Limiter>>>,
+    breakers: Rc<RefCell<Breakers>>,
+    /// Rung when breakers have something else to be written down, which was so at this count of theirs.
+    changed: Rc<Notify>,
+    told_at: u64,
+    /// What was last seen of the machine, and when.
+    load: Option<(Duration, Load)>,
 }
 
 /// What is asked of the gate.
@@ -69,6 +85,17 @@ impl Gate {
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
         if self.tools.tools().len() > 0 {
             stages.push(Box::new(Rc::clone(&self.validate)));
+            stages.push(Box::new(Rc::clone(&self.breakers)));
+        }
+        let Limited { limits, breaker, breakers } = files.limited.unwrap_or_default();
+        self.breakers.borrow_mut().set(breaker, breakers);
+        match &self.limiter {
+            Some(limiter) => limiter.borrow_mut().set(limits),
+            None if limits == Limits::default() => {}
+            None => self.limiter = Some(Rc::new(RefCell::new(Limiter::new(limits)))),
+        }
+        if let Some(limiter) = &self.limiter {
+            stages.push(Box::new(Rc::clone(limiter)));
         }
         self.row = Row::new(stages);
     }
@@ -100,9 +127,49 @@ impl Gate {
             given: wanted.given,
             workspace: None,
             owner: None,
-            load: Load { runs: wanted.runs, ..Load::default() },
+            load: Load { runs: wanted.runs, ..self.load(uptime) },
         };
-        self.row.judge(&asked, &BTreeSet::new()).map_err(denied)
+        let judged = self.row.judge(&asked, &BTreeSet::new()).map_err(denied);
+        self.tell_changes();
+        judged
+    }
+
+    fn tell_changes(&mut self) {
+        let changes = self.breakers.borrow().changes();
+        if core::mem::replace(&mut self.told_at, changes) != changes {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Rung when there is something else to be written down.
+    pub(crate) fn changed(&self) -> Rc<Notify> {
+        Rc::clone(&self.changed)
+    }
+
+    /// What is to be written down, and the count of changes that it's of.
+    pub(crate) fn snapshot(&self, uptime: Duration) -> (u64, Snapshot) {
+        let breakers = self.breakers.borrow();
+        (breakers.changes(), breakers.snapshot(moment(uptime)))
+    }
+
+    /// Takes up what was written down, at the daemon's start.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) {
+        self.breakers.borrow_mut().restore(snapshot, moment(Duration::ZERO));
+    }
+
+    /// How busy the machine is: looked at once a second at most, and only where a limit goes by it.
+    fn load(&mut self, uptime: Duration) -> Load {
+        if self.limiter.is_none() {
+            return Load::default();
+        }
+        match self.load {
+            Some((at, load)) if uptime.saturating_sub(at) < LOOK_EVERY => load,
+            _ => {
+                let load = pressure::look();
+                self.load = Some((uptime, load));
+                load
+            }
+        }
     }
 
     /// What has passed has ended. `tool`: its tool's name.
@@ -110,6 +177,7 @@ impl Gate {
         if !self.is_open() {
             let known = tool.and_then(|name| self.tools.get(name).ok());
             self.row.ended(owner, tool, ending(outcome, known.map(AsRef::as_ref)), moment(uptime));
+            self.tell_changes();
         }
     }
 
@@ -117,6 +185,7 @@ impl Gate {
     pub(crate) fn never_began(&mut self, owner: u32, tool: Option<&str>, uptime: Duration) {
         if !self.is_open() {
             self.row.ended(owner, tool, Ending::Neither, moment(uptime));
+            self.tell_changes();
         }
     }
 }

@@ -6,9 +6,9 @@ use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as
 use stockade_protocol::Bytes;
 use stockade_protocol::client::{ExecRequest, StdinMode, ToolCall};
 use stockade_protocol::denied::DenyReason;
-use stockade_protocol::outcome::Outcome;
+use stockade_protocol::outcome::{CancelReason, Clock, Outcome};
 
-use super::stage::{Changes, Stage, until};
+use super::stage::{Changes, Client, Stage, until};
 use crate::serve::Order;
 
 /// Refuses a command that is told to be refused, and answers others with what it has heard of ends, once there is one.
@@ -166,7 +166,7 @@ fn tools_are_read_again_all_or_none_of_them() {
     put_tool(stage.directory.path(), "count.toml", &TOOL.replace("--lines", "--words"));
     put_tool(stage.directory.path(), "bad.toml", "name = 3\n");
     stage.order(Order::Reload);
-    until("refused", || stage.said.has(&["ERROR", "stay", "the tools are bad", "bad.toml:1:"]));
+    until("refused", || stage.said.has(&["ERROR", "stay", "the gate's files are bad", "bad.toml:1:"]));
     client.exec(called(&stage, "count", r#"{"paths":["a"]}"#));
     assert_eq!(launcher.launch().0.argv[1].to_text(), "--lines");
     std::fs::remove_file(stage.directory.path().join("configuration/tools/bad.toml")).unwrap();
@@ -206,6 +206,100 @@ fn a_tool_whose_program_isnt_the_pinned_one_or_that_is_for_a_role_isnt_run() {
     assert_eq!(special.reason, DenyReason::NotPermitted, "{special}");
     let run = client.exec(called(&stage, "good", parameters));
     assert_eq!(launcher.launch().0.exec_id, run);
+}
+
+fn put_limits(directory: &std::path::Path, text: &str) {
+    let configuration = directory.join("configuration");
+    std::fs::create_dir_all(&configuration).unwrap();
+    std::fs::write(configuration.join("limits.toml"), text).unwrap();
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_back_and_a_reload_changes_how_often() {
+    let limited = |directory: &std::path::Path| {
+        with_a_tool(directory);
+        put_limits(directory, "[tools.count]\nrate = \"1/d\"\n[policies.default]\nrate = \"never\"\n");
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(limited)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let call = || called(&stage, "count", r#"{"paths":["a"]}"#);
+    let run = client.exec(call());
+    assert_eq!(launcher.launch().0.exec_id, run);
+    let often = client.denied(call(), &[]);
+    assert_eq!(often.reason, DenyReason::RateLimited);
+    assert_eq!(often.stage.as_deref(), Some("rate"));
+    assert!(often.rule.as_deref().is_some_and(|rule| rule.starts_with("limits.toml:")), "{often:?}");
+    let day = 24 * 60 * 60 * 1000;
+    let after = often.retry_after_ms.unwrap();
+    assert!(after > day - 60 * 60 * 1000 && after <= day, "{after}");
+    let never = client.denied(stage.request(), &[]);
+    assert_eq!((never.reason, never.retry_after_ms), (DenyReason::RateLimited, None), "no time helps");
+    // Under another policy nobody is limited.
+    let other = client.exec(ExecRequest { policy: "strict".into(), ..stage.request() });
+    assert_eq!(launcher.launch().0.exec_id, other);
+    put_limits(stage.directory.path(), "[tools.count]\nrate = \"1/d\"\nburst = 0\n");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.has(&["ERROR", "stay", "the gate's files are bad", "limits.toml:3"]));
+    put_limits(stage.directory.path(), "");
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.has(&["INFO", "tools reloaded"]));
+    assert_eq!(client.exec(call()), launcher.launch().0.exec_id);
+    assert_eq!(client.exec(stage.request()), launcher.launch().0.exec_id);
+}
+
+#[test]
+fn a_tool_that_fails_is_left_alone_for_a_while_over_a_restart_and_other_ends_dont_count() {
+    let breaking = |directory: &std::path::Path| {
+        put_tool(
+            directory,
+            "count.toml",
+            &format!("{TOOL}[breaker]\nfailures = 2\nwindow = \"1h\"\npause = \"1h\"\n"),
+        );
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(breaking)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let call = || called(&stage, "count", r#"{"paths":["a"]}"#);
+    let mut end = |client: &mut Client, outcome: Outcome| {
+        let run = client.exec(call());
+        let (launch, _) = launcher.launch();
+        launcher.started_with(&launch, &[]);
+        launcher.ended(run, outcome);
+        client.read_to_end(run, 2);
+    };
+    // 3 is what its file calls a failure, and 1 isn't; nor is what isn't its fault.
+    for outcome in [
+        Outcome::Exited { code: 3 },
+        Outcome::Exited { code: 1 },
+        Outcome::Cancelled { reason: CancelReason::Asked },
+        Outcome::Lost { reason: "x".into() },
+    ] {
+        end(&mut client, outcome);
+    }
+    end(&mut client, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 1 });
+    let open = client.denied(call(), &[]);
+    assert_eq!((open.reason, open.stage.as_deref()), (DenyReason::BreakerOpen, Some("breaker")), "{open}");
+    assert!(open.retry_after_ms.is_some_and(|after| after > 3_000_000), "{open:?}");
+    assert_eq!(client.exec(stage.request()), launcher.launch().0.exec_id, "no tool");
+    stage.order(Order::Stop);
+    stage.order(Order::Stop);
+    drop((client, launcher));
+    // What it has written another one reads.
+    let before = stage.join_but_keep();
+    let again = move |directory: &std::path::Path| {
+        breaking(directory);
+        std::fs::create_dir_all(directory.join("state")).unwrap();
+        let written = std::fs::read_dir(before.path().join("state")).unwrap().flatten();
+        let written = written.filter(|entry| entry.file_name().to_string_lossy().contains("breakers"));
+        for entry in written {
+            std::fs::copy(entry.path(), directory.join("state").join(entry.file_name())).unwrap();
+        }
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(again)), ..Changes::default() });
+    let _launcher = stage.launcher();
+    let open = stage.client().denied(called(&stage, "count", r#"{"paths":["a"]}"#), &[]);
+    assert_eq!(open.reason, DenyReason::BreakerOpen, "{open}");
 }
 
 #[test]

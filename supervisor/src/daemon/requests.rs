@@ -195,7 +195,7 @@ impl State {
             _ => (Input::Null, None),
         };
         launch.note.fed = feed.is_some();
-        let proof = self.connections.get(&origin).and_then(|outbox| outbox.proof.clone());
+        let proof = self.connections.get(&origin).map_or(Ok(None), |outbox| outbox.proof.shown())?;
         launch.proved = proof.is_some();
         let (ring_bytes, output) = match launch.output {
             LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),

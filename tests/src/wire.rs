@@ -84,7 +84,8 @@ impl Wire {
         wire
     }
 
-    fn greet(&mut self) {
+    /// Greets, and is welcomed.
+    pub fn greet(&mut self) {
         self.send(&hello(VERSION), &[]);
         match self.receive(PATIENCE) {
             Came::Message(message) if matches!(*message, ServerMessage::Welcome(_)) => {}

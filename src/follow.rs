@@ -188,8 +188,13 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn used(usage: &Usage) -> String {
+    let stalled = usage.stalled.map_or(String::new(), |stalled| {
+        let [cpu, memory, io] =
+            [stalled.cpu_us, stalled.memory_us, stalled.io_us].map(|time| duration(time / 1000));
+        format!(", held up {cpu} for a processor, {memory} for memory, {io} for a disk")
+    });
     format!(
-        "wall {}, user {}, system {}, memory {} (by {}), {} processes at most, {} bytes out through us",
+        "wall {}, user {}, system {}, memory {} (by {}), {} processes at most, {} bytes out through us{stalled}",
         duration(usage.wall_us / 1000),
         duration(usage.user_us / 1000),
         duration(usage.system_us / 1000),

@@ -308,8 +308,8 @@ pub const MAX_MADE: usize = 256;
 /// How long making a worker took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
-    /// Each stage of [`MAKING`], in nanoseconds.
-    pub took_ns: [u64; MAKING.len()],
+    /// Each stage of [`MAKING`], in nanoseconds; what took longer than four seconds, those.
+    pub took_ns: [u32; MAKING.len()],
 }
 
 /// A run that a launcher has kept, for a next supervisor.

@@ -180,6 +180,20 @@ pub struct Usage {
     pub context_switches_voluntary: u64,
     /// Involuntary context switches.
     pub context_switches_involuntary: u64,
+    /// How long it was held up; only of a run with a control group of its own, by a kernel that measures it.
+    pub stalled: Option<Stalled>,
+}
+
+/// How long at least one of a run's processes had to wait for a resource (the kernel's pressure stall information:
+/// Documentation/accounting/psi.rst, `total` of `some`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stalled {
+    /// For a processor, in microseconds.
+    pub cpu_us: u64,
+    /// For memory, in microseconds.
+    pub memory_us: u64,
+    /// For a disk, in microseconds.
+    pub io_us: u64,
 }
 
 /// What bounds and measures memory.

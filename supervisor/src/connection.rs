@@ -33,6 +33,7 @@ use crate::dispatcher::ConnectionId;
 use crate::ledger::Entry;
 use crate::outbox::Outbox;
 use crate::peer;
+use crate::proof::Proof;
 use crate::turn::Turn;
 use crate::watched::Watched;
 
@@ -91,10 +92,10 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
     outbox.pid = peer.pid;
     if daemon.settings.has_to_prove() {
-        match socket.get_ref().try_clone() {
-            Ok(proof) => outbox.proof = Some(Rc::new(proof)),
+        match Proof::of(socket.get_ref()) {
+            Ok(proof) => outbox.proof = proof,
             Err(error) => {
-                let text = format!("no descriptor is left for another connection: {error}");
+                let text = format!("the connection can't be kept to show launchers who asks: {error}");
                 say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
                 return Some(uid);
             }

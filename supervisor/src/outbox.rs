@@ -8,7 +8,6 @@
 //! and isn't kept for a later follower. So it takes no number from the ring's.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use stockade_protocol::ExecId;
@@ -18,6 +17,7 @@ use tokio::sync::Notify;
 use crate::ledger::Entry;
 use crate::outgoing::{Outgoing, Spare};
 use crate::output::{BATCH, Place};
+use crate::proof::Proof;
 
 /// Below so many waiting bytes another batch of events is put behind them.
 pub(crate) const LOW: usize = 64 * 1024;
@@ -53,8 +53,8 @@ pub(crate) struct Outbox {
     pub(crate) entry: Entry,
     /// Something was refused for want of memory: the connection is to be closed.
     pub(crate) is_overdrawn: bool,
-    /// The connection itself, where launchers want to see it: they don't believe us.
-    pub(crate) proof: Option<Rc<OwnedFd>>,
+    /// By what launchers see whose it is.
+    pub(crate) proof: Proof,
 }
 
 /// What it means that the bytes before a mark have gone.
@@ -92,7 +92,7 @@ impl Outbox {
             room: Rc::default(),
             entry,
             is_overdrawn: false,
-            proof: None,
+            proof: Proof::NotNeeded,
         }
     }
 

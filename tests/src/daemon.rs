@@ -69,12 +69,19 @@ impl Daemon {
     /// Starts one for everybody that isn't root, with root's launchers.
     #[must_use]
     pub fn start_apart() -> Self {
-        let (ground, service) = (Ground::new(Person::me()), Person::service());
+        let ground = Ground::new(Person::me());
+        let launcher = ground.binaries.launcher.clone();
+        Self::start_apart_at(ground, launcher)
+    }
+
+    /// As [`start_apart`](Self::start_apart), on a ground of root's that is there already, with launchers of this program.
+    #[must_use]
+    pub fn start_apart_at(ground: Ground, launcher: PathBuf) -> Self {
+        let service = Person::service();
         std::fs::create_dir(ground.base().join("daemon")).unwrap();
         for own in ["daemon", "state"] {
             service.own(&ground.base().join(own));
         }
-        let launcher = ground.binaries.launcher.clone();
         let spawner = Spawner::start(ground.base().join("launcher.sock"), launcher, service);
         let program = ground.stockade();
         Self::begin(ground, program, Some(spawner), &[])
@@ -111,11 +118,16 @@ impl Daemon {
 
     /// As [`start_again`](Self::start_again), with another program.
     pub fn start_another(&self, program: Command, arguments: &[&str]) {
-        assert!(self.is_over(), "the one before goes on");
-        let mut command = serve_with(program, &self.ground, &self.socket);
-        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = command.args(arguments).spawn().unwrap();
+        self.follow_with(program, arguments);
         let up = wait_until(PATIENCE, || UnixStream::connect(&self.socket).is_ok() || self.is_over());
         assert!(up && !self.is_over(), "the next daemon doesn't serve; it said:\n{}", self.log());
+    }
+
+    /// Starts another program in the place of the one that has ended, and doesn't wait until it serves.
+    pub fn follow_with(&self, program: Command, arguments: &[&str]) {
+        assert!(self.is_over(), "the one before goes on");
+        let mut command = serve_as(program, &self.ground, &self.socket, self.spawner.as_ref());
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = command.args(arguments).spawn().unwrap();
     }
 
     /// The command of another one like it, on the same socket.

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_protocol::Bytes;
 use stockade_protocol::client::{
     ClientMessage, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ServerMessage, StdinMode,
@@ -60,13 +61,34 @@ impl Wire {
         Ok(Self { stream, frames: FrameBuffer::new(bounds::MAX_FRAME), helper })
     }
 
+    /// Connects as who runs the tests, with a socket that has a name, and greets.
+    #[must_use]
+    pub fn named(daemon: &Daemon) -> Self {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        let name = format!("stockade-test-{}", ExecId::generate());
+        rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&daemon.socket).unwrap()).unwrap();
+        let mut wire =
+            Self { stream: socket.into(), frames: FrameBuffer::new(bounds::MAX_FRAME), helper: None };
+        wire.greet();
+        wire
+    }
+
     /// Connects and greets.
     #[must_use]
     pub fn greeted(daemon: &Daemon, person: Person) -> Self {
         let mut wire = Self::connect(daemon, person);
-        wire.send(&hello(VERSION), &[]);
-        match wire.receive(PATIENCE) {
-            Came::Message(message) if matches!(*message, ServerMessage::Welcome(_)) => wire,
+        wire.greet();
+        wire
+    }
+
+    /// Greets, and is welcomed.
+    pub fn greet(&mut self) {
+        self.send(&hello(VERSION), &[]);
+        match self.receive(PATIENCE) {
+            Came::Message(message) if matches!(*message, ServerMessage::Welcome(_)) => {}
             other => panic!("no welcome but {other:?}"),
         }
     }

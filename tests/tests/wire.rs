@@ -606,3 +606,24 @@ fn what_waits_in_one_owners_connections_is_bounded_and_another_owner_is_served()
     assert!(kibibytes < 192 << 10, "the daemon has had {kibibytes} KiB");
     expect_error(hogs.last_mut().unwrap(), ProtocolErrorCode::TooMany);
 }
+
+/// Where launchers believe their supervisor, and where they look at the connection themselves, which a name makes worthless.
+#[test]
+fn a_client_whose_socket_has_a_name_is_told_so_where_its_connection_has_to_prove_who_asks() {
+    for mode in Mode::daemons_here().into_iter().filter(|mode| mode.client() == Person::me()) {
+        let (daemon, ground) = (Daemon::shared(mode), Ground::new(mode.client()));
+        let mut wire = Wire::named(&daemon);
+        let asked = request(&ground, "default", &["echo", "fine"]);
+        if mode.server().is_root() {
+            wire.send(&ClientMessage::Exec(Box::new(asked)), &[workspace(&ground).as_fd()]);
+            let said = expect_denied(&mut wire, DenyReason::NotPermitted);
+            assert!(said.contains("has a name"), "{said}");
+            // All else it may.
+            wire.send(&ClientMessage::Status, &[]);
+            assert!(matches!(wire.message(), ServerMessage::Status(_)));
+        } else {
+            let events = wire.run(asked, &workspace(&ground));
+            assert_eq!(outcome(&events), Outcome::Exited { code: 0 }, "{mode:?}: {events:?}");
+        }
+    }
+}

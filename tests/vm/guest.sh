@@ -271,6 +271,37 @@ check_memory_high_warns_and_the_run_goes_on() {
     grep -e 'limit' /tmp/said | grep -e 'memory' | grep -ie 'warning' >/dev/null || { cat /tmp/said; return 1; }
 }
 
+check_what_held_a_run_up_is_told_where_the_kernel_measures_it() {
+    # Two that spin on one processor keep each other waiting.
+    ask ann run --json -- taskset -c 0 sh -c 'end=$(($(date +%s) + 3)); spin() { while [ "$(date +%s)" -lt $end ]; do :; done; }; spin & spin; wait' >/tmp/said
+    if [[ -e /proc/pressure/cpu ]]; then
+        grep -E '"stalled":\{"cpu_us":[1-9][0-9]*,"memory_us":[0-9]+,"io_us":[0-9]+\}' /tmp/said >/dev/null || { cat /tmp/said; return 1; }
+    else
+        grep -e '"stalled":null' /tmp/said >/dev/null || { cat /tmp/said; return 1; }
+    fi
+}
+
+check_host_uids_are_shared_by_a_file_of_roots() {
+    [[ $(stat -c '%U %a %s' /run/stockade/uids) == 'root 600 0' ]]
+    ask ann run -- sleep 4 &
+    local run=$! uid inode
+    within 20 pgrep -x sleep
+    uid=$(stat -c %u "/proc/$(pgrep -xn sleep)")
+    ((uid >= 2000000000 && uid % 2 == 0))
+    # A lock at its number: the kernel shows neighbours as one.
+    inode=$(stat -c %i /run/stockade/uids)
+    awk -v inode="$inode" -v uid="$uid" '$2 == "OFDLCK" && $6 ~ ":" inode "$" && $7 <= uid && uid <= $8 { found = 1 } END { exit !found }' /proc/locks
+    wait $run
+    # One that others may write to is refused by its name, and mended by its removal. A launcher has it open: a new one looks.
+    systemctl stop stockade.service stockade-launcher.socket
+    chmod 666 /run/stockade/uids
+    systemctl start stockade.service
+    expect_status 125 ask ann run -- true
+    said '/run/stockade/uids'
+    rm /run/stockade/uids
+    within 20 ask ann run -- true
+}
+
 check_pids_max_stops_a_fork_bomb() {
     local before
     before=$(main_pid)

@@ -1,7 +1,7 @@
 //! How long the stages of a worker's making take: a look at the clock after each (the kernel's page, no system call), told along
 //! with what a parked worker says anyway. A worker that is made with its command (embedded) looks at none: nobody would hear.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A stage that a worker goes through by itself, in the order of [`stockade_protocol::launch::MAKING`], of which the first is
 /// its template's and the last its launcher's.
@@ -34,7 +34,7 @@ pub(crate) const LAPS: usize = Lap::Landlock as usize + 1;
 #[derive(Debug)]
 pub(crate) struct Laps {
     last: Option<Instant>,
-    took_ns: [u64; LAPS],
+    took_ns: [u32; LAPS],
 }
 
 impl Laps {
@@ -47,16 +47,21 @@ impl Laps {
     pub(crate) fn end(&mut self, lap: Lap) {
         if let Some(last) = &mut self.last {
             let now = Instant::now();
-            let took = now.saturating_duration_since(*last).as_nanos();
-            self.took_ns[lap as usize] += u64::try_from(took).unwrap_or(u64::MAX);
+            let total = &mut self.took_ns[lap as usize];
+            *total = total.saturating_add(nanoseconds(now.saturating_duration_since(*last)));
             *last = now;
         }
     }
 
     /// What each took, in nanoseconds, if that was measured.
-    pub(crate) fn took_ns(&self) -> Option<[u64; LAPS]> {
+    pub(crate) fn took_ns(&self) -> Option<[u32; LAPS]> {
         self.last.map(|_| self.took_ns)
     }
+}
+
+/// As the wire has them: up to four seconds.
+pub(crate) fn nanoseconds(took: Duration) -> u32 {
+    u32::try_from(took.as_nanos()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ pub(crate) struct Parked {
     /// How many tmpfs descriptors follow the `/proc` descriptor.
     pub(crate) tmpfs: u32,
     /// What its stages took, in nanoseconds, if it was measured.
-    pub(crate) took_ns: Option<[u64; LAPS]>,
+    pub(crate) took_ns: Option<[u32; LAPS]>,
 }
 
 /// How the tool ended.

@@ -23,7 +23,7 @@ use stockade_protocol::launch::{
     RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
-    CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Usage,
+    CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
 };
 use stockade_protocol::ring::Record;
 use stockade_protocol::spec::{
@@ -280,6 +280,7 @@ fn usage() -> Usage {
         processes_peak: 1,
         context_switches_voluntary: 4,
         context_switches_involuntary: 1,
+        stalled: Some(Stalled { cpu_us: 2_400, memory_us: 0, io_us: 310 }),
     }
 }
 

@@ -208,7 +208,7 @@ impl State {
         let Admitted { mut launch, spec, stdin } = admitted;
         let (input, feed) = self.input_of(stdin, descriptors.stdin, (launch.owner.uid, spec.limits.stdin))?;
         launch.note.fed = feed.is_some();
-        let proof = self.connections.get(&origin).and_then(|outbox| outbox.proof.clone());
+        let proof = self.connections.get(&origin).map_or(Ok(None), |outbox| outbox.proof.shown())?;
         launch.proved = proof.is_some();
         let (ring_bytes, output) = match launch.output {
             LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),

@@ -192,7 +192,7 @@ impl Figures {
     pub(crate) fn made(&self, made: &[Made]) {
         for made in made {
             for (histogram, took) in self.making.iter().zip(made.took_ns) {
-                histogram.observe(Duration::from_nanos(took).as_secs_f64());
+                histogram.observe(Duration::from_nanos(took.into()).as_secs_f64());
             }
         }
     }

@@ -133,7 +133,8 @@ fn workers_that_were_made_are_told_by_stage() {
     let before = scrape(&stage);
     let series = before.keys().filter(|name| name.starts_with("stockade_worker_setup_seconds_count")).count();
     assert_eq!((series, before[&count("verify")]), (MAKING.len(), 0.0), "each is there from the start");
-    let took = |first| Made { took_ns: std::array::from_fn(|at| first + at as u64 * 1_000_000) };
+    let took =
+        |first| Made { took_ns: std::array::from_fn(|at| first + u32::try_from(at).unwrap() * 1_000_000) };
     let made = vec![took(0), took(500_000)];
     launcher.say(&FromLauncher::Warmth { warmth: Warmth::default(), made }, &[]);
     until("it's told", || scrape(&stage)[&count("template")] == 2.0);

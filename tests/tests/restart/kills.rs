@@ -8,7 +8,7 @@ use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage};
 use stockade_protocol::outcome::Outcome;
 use stockade_tests::wire::{Came, Wire, request, workspace};
-use stockade_tests::{Daemon, Ground, Mode};
+use stockade_tests::{Daemon, Ground, Mode, not_tested};
 
 use crate::follower::Follower;
 
@@ -30,15 +30,34 @@ fn writer(daemon: &Daemon, ground: &Ground, number: usize) -> Follower {
 
 #[test]
 fn many_kills_lose_no_run_and_no_byte() {
-    let kills = std::env::var("STOCKADE_RESTARTS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mode = Mode::a_daemon();
+    println!("{}", many_kills(mode, |ground| Daemon::start_at(ground, &[])));
+}
+
+/// As the two units have it.
+#[test]
+fn many_kills_of_a_supervisor_that_is_apart_lose_no_run_and_no_byte() {
+    let mode = Mode::a_daemon();
+    if !mode.server().is_root() {
+        return not_tested("kills of a supervisor that is apart", "only root's launchers are another user's");
+    }
+    let apart = |ground: Ground| {
+        let launcher = ground.binaries.launcher.clone();
+        Daemon::start_apart_at(ground, launcher)
+    };
+    println!("two units: {}", many_kills(mode, apart));
+}
+
+/// Gives what was seen.
+fn many_kills(mode: Mode, start: impl FnOnce(Ground) -> Daemon) -> String {
+    let kills = std::env::var("STOCKADE_RESTARTS").map_or(KILLS, |kills| kills.parse().unwrap());
     let ground = Ground::new(mode.client());
     let daemon_ground = Ground::new(mode.server());
     let policy = "name = \"test-long\"\ndescription = \"as long as it takes\"\nextends = \"default\"\n\
                   [limits]\nwall-time = \"3h\"\ncpu-time = \"3h\"\noutput = \"none\"\n";
     std::fs::write(daemon_ground.policies().join("test-long.toml"), policy).unwrap();
     daemon_ground.person.own_all(&daemon_ground.policies());
-    let daemon = Daemon::start_at(daemon_ground, &[]);
+    let daemon = start(daemon_ground);
     let mut runs: Vec<Follower> = (0..RUNS).map(|number| writer(&daemon, &ground, number)).collect();
     for kill in 0..kills {
         for run in &mut runs {
@@ -71,7 +90,7 @@ fn many_kills_lose_no_run_and_no_byte() {
         run.acknowledge();
         assert_eq!(run.last_words(Duration::from_millis(50)), None, "something follows the end");
     }
-    println!("{kills} kills, {RUNS} runs, {bytes} bytes of output, each once");
+    format!("{kills} kills, {RUNS} runs, {bytes} bytes of output, each once")
 }
 
 /// What is known of the runs of one round.

@@ -8,3 +8,4 @@ mod launchers;
 mod runs;
 mod silent;
 mod uids;
+mod upgrade;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use stockade_protocol::outcome::Stalled;
 use stockade_protocol::spec::{IoPriority, Limits};
 
 use super::{CgroupError, HIGH, OWN_PROCESSES, set, write};
@@ -42,6 +43,8 @@ pub struct Counters {
     pub user_us: u64,
     /// Processor time in kernel mode, in microseconds.
     pub system_us: u64,
+    /// How long it was held up, where the kernel measures that.
+    pub stalled: Option<Stalled>,
 }
 
 /// What has happened to a group's memory and processes, counted by the kernel.
@@ -173,6 +176,17 @@ impl RunCgroup {
             processes_peak: peak("pids.peak", processes),
             user_us: entry(&cpu, "user_usec").unwrap_or(0),
             system_us: entry(&cpu, "system_usec").unwrap_or(0),
+            stalled: self.stalled(),
+        })
+    }
+
+    /// `None`: a kernel that was built or started without (`psi=0`).
+    fn stalled(&self) -> Option<Stalled> {
+        let some = |file| stalled_some(&self.read(file).ok()?);
+        Some(Stalled {
+            cpu_us: some("cpu.pressure")?,
+            memory_us: some("memory.pressure")?,
+            io_us: some("io.pressure")?,
         })
     }
 
@@ -335,6 +349,12 @@ fn entry(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// The microseconds of `some avg10=… avg60=… avg300=… total=…`.
+fn stalled_some(text: &str) -> Option<u64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|field| field.strip_prefix("total=")?.parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,8 +459,16 @@ mod tests {
             processes_peak: 7,
             user_us: 10,
             system_us: 20,
+            stalled: None,
         };
-        assert_eq!(group.counters().unwrap(), expected);
+        assert_eq!(group.counters().unwrap(), expected, "a kernel without pressure");
+        for (file, total) in [("cpu.pressure", 700), ("memory.pressure", 0), ("io.pressure", 41)] {
+            let line =
+                |kind: &str, total: u64| format!("{kind} avg10=1.50 avg60=0.00 avg300=0.00 total={total}\n");
+            fs::write(directory.join(file), line("some", total) + &line("full", 9)).unwrap();
+        }
+        let stalled = Some(Stalled { cpu_us: 700, memory_us: 0, io_us: 41 });
+        assert_eq!(group.counters().unwrap(), Counters { stalled, ..expected });
         assert_eq!(group.events().unwrap(), MemoryEvents { high: 3, max: 2, oom_kill: 1, forks_refused: 5 });
         assert!(group.is_populated().unwrap() && !group.is_frozen().unwrap());
         group.kill().unwrap();

@@ -11,6 +11,7 @@ use stockade_protocol::outcome::{Outcome, SetupStage};
 use super::{Run, Source, cgroup_failed};
 use crate::cgroup::RunCgroup;
 use crate::failure::{At, Staged, failed};
+use crate::laps::nanoseconds;
 use crate::launcher::{bank, verify};
 use crate::poller::{Interest, Poller};
 use crate::stages::network::Slot;
@@ -33,13 +34,13 @@ impl Run {
 
     /// What the stages of its making took. `parked_at`: the age at which it had said that it was parked; now it's read back.
     pub(crate) fn made(&self, parked_at: Duration) -> Option<Made> {
-        let ns = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let own = self.parked.as_ref().and_then(|(parked, _)| parked.took_ns)?;
         let mut took_ns = [0; MAKING.len()];
         let [template, between @ .., verify] = &mut took_ns;
         *between = own;
-        *template = ns(parked_at).saturating_sub(own.iter().fold(0, |sum, took| sum.saturating_add(*took)));
-        *verify = ns(self.age().saturating_sub(parked_at));
+        let sum: u64 = own.iter().copied().map(u64::from).sum();
+        *template = nanoseconds(parked_at.saturating_sub(Duration::from_nanos(sum)));
+        *verify = nanoseconds(self.age().saturating_sub(parked_at));
         Some(Made { took_ns })
     }
 

@@ -111,6 +111,7 @@ impl Run {
             processes_peak: counted.processes_peak.max(u64::from(self.started.is_some())),
             context_switches_voluntary: used.voluntary,
             context_switches_involuntary: used.involuntary,
+            stalled: counted.stalled,
         }
     }
 }

@@ -159,7 +159,7 @@ fn digest(tools: &BTreeMap<String, Arc<Tool>>) -> Digest {
     Digest::of(&bytes)
 }
 
-/// A signature that is there has to hold, required or not, unless nobody is trusted at all and none is required.
+/// A signature that is there has to hold, required or not.
 fn distrusted(text: &Text, trust: &Trust) -> Vec<ToolError> {
     let error = |why| vec![ToolError::Signature { file: text.file.clone(), why }];
     match &text.signature {

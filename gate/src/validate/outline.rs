@@ -127,6 +127,7 @@ pub fn outline(root: &Value) -> Result<Outline, Vec<Fault>> {
         look.fault("", format!("{bytes} bytes are over the limit of {MAX_SCHEMA}"));
         return Err(look.faults);
     }
+    look.texts(root, &mut Vec::new());
     look.schema(root, &mut Vec::new());
     if look.faults.is_empty() {
         let mut measure = Measure { root, known: BTreeMap::new(), within: Vec::new() };
@@ -164,6 +165,39 @@ impl Look {
 
     fn fault_at(&mut self, at: &[String], reason: impl Into<String>) {
         self.fault(&pointer(at.iter().map(String::as_str)), reason);
+    }
+
+    /// A schema is read by people and by models: nothing in it, in a name neither, is hidden.
+    fn texts(&mut self, value: &Value, at: &mut Vec<String>) {
+        let odd = |text: &str| {
+            let is_odd =
+                |c: char| c == '\0' || Class::of(c).is_some_and(|class| class != Class::Tab && c != '\n');
+            text.chars().find(|c| is_odd(*c))
+        };
+        let mut told = |look: &mut Self, text: &str, at: &[String]| {
+            if let Some(odd) = odd(text) {
+                look.fault_at(at, format!("it has the character U+{:04X} in it", u32::from(odd)));
+            }
+        };
+        match value {
+            Value::String(text) => told(self, text, at),
+            Value::Array(list) => {
+                for (place, one) in list.iter().enumerate() {
+                    at.push(place.to_string());
+                    self.texts(one, at);
+                    at.pop();
+                }
+            }
+            Value::Object(object) => {
+                for (name, one) in object {
+                    at.push(name.clone());
+                    told(self, name, at);
+                    self.texts(one, at);
+                    at.pop();
+                }
+            }
+            _ => {}
+        }
     }
 
     fn schema(&mut self, schema: &Value, at: &mut Vec<String>) {
@@ -481,6 +515,23 @@ mod tests {
         }
         assert!(faults(&json!({ "items": { "$schema": DIALECT } })).contains("at the top"));
         assert!(faults(&json!({ "$schema": "http://json-schema.org/draft-07/schema#" })).contains("2020-12"));
+    }
+
+    #[test]
+    fn nothing_in_a_schema_is_hidden() {
+        for odd in ["\u{e0041}", "\u{202e}", "\u{200b}", "\u{1b}", "\r", "\0"] {
+            let text = format!("a{odd}b");
+            for schema in [
+                json!({ "description": text }),
+                json!({ "properties": { "a": { "title": text } } }),
+                json!({ "properties": { text.clone(): true } }),
+                json!({ "anyOf": [{ "examples": [{ "a": text }] }] }),
+                json!({ "enum": [text] }),
+            ] {
+                assert!(faults(&schema).contains("it has the character U+"), "{schema}");
+            }
+        }
+        assert!(outline(&json!({ "description": "two\nlines,\ta tab" })).is_ok());
     }
 
     #[test]

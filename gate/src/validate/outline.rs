@@ -110,6 +110,10 @@ pub struct Outline {
     pub subschemas: usize,
     /// How deep they are nested, references followed.
     pub depth: usize,
+    /// What a value is held against at the most: subschemas, and choices of `enum`.
+    pub parts: usize,
+    /// Whether elements have to be unique anywhere: the one keyword whose cost can grow with the square of the values.
+    pub is_unique: bool,
 }
 
 /// Looks at a schema.
@@ -385,11 +389,13 @@ impl<'a> Measure<'a> {
     }
 
     fn schema(&mut self, schema: &'a Value) -> Result<Outline, Fault> {
-        let mut whole = Outline { subschemas: 1, depth: 1 };
+        let mut whole = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
         let Some(object) = schema.as_object() else { return Ok(whole) };
         let mut add = |below: Outline| {
             whole.subschemas = whole.subschemas.saturating_add(below.subschemas);
             whole.depth = whole.depth.max(below.depth.saturating_add(1));
+            whole.parts = whole.parts.saturating_add(below.parts);
+            whole.is_unique |= below.is_unique;
         };
         for (key, value) in object {
             let holds = KEYWORDS.iter().find(|(known, _)| known == key).map(|(_, holds)| *holds);
@@ -412,6 +418,9 @@ impl<'a> Measure<'a> {
                 _ => {}
             }
         }
+        let choices = object.get("enum").and_then(Value::as_array).map_or(0, Vec::len);
+        whole.parts = whole.parts.saturating_add(choices);
+        whole.is_unique |= object.get("uniqueItems") == Some(&Value::Bool(true));
         Ok(whole)
     }
 }
@@ -429,9 +438,14 @@ mod tests {
 
     #[test]
     fn a_plain_schema_is_counted() {
-        let schema =
-            json!({ "type": "object", "properties": { "a": { "type": "string" }, "b": { "items": true } } });
-        assert_eq!(outline(&schema), Ok(Outline { subschemas: 4, depth: 3 }));
+        let schema = json!({
+            "type": "object",
+            "properties": { "a": { "enum": ["x", "y"] }, "b": { "$ref": "#/$defs/b" } },
+            "$defs": { "b": { "items": true, "uniqueItems": true } },
+        });
+        assert_eq!(outline(&schema), Ok(Outline { subschemas: 5, depth: 4, parts: 7, is_unique: true }));
+        let plain = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
+        assert_eq!(outline(&json!({ "uniqueItems": false })), Ok(plain));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const EXAMPLES: &str = "Examples:
 
 Exit status: 0; 1 something is wrong; 2 for a wrong command line; `call`: that of `stockade run`.";
 
-/// Lists, checks, signs and calls tools: commands that are described in files and called with JSON.
+/// Lists, checks, signs and calls tools: commands called with JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

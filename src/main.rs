@@ -41,6 +41,7 @@ mod sink;
 mod sources;
 mod status;
 mod table;
+mod tool;
 mod trial;
 mod units;
 mod wait;

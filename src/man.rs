@@ -38,10 +38,11 @@ pub(crate) struct Arguments {
 /// A file or a variable, what it is, and the pages that name it; the main page names all.
 type Row = (&'static str, &'static str, &'static [&'static str]);
 
-const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "serve"];
-const DECIDING: &[&str] = &["run", "policy", "doctor", "serve"];
+const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "tool", "serve"];
+const DECIDING: &[&str] = &["run", "policy", "tool", "doctor", "serve"];
 const CONFIGURED: &[&str] = &["config", "serve"];
-const PAINTED: &[&str] = &["run", "attach", "logs", "ps", "status", "policy", "config", "doctor", "serve"];
+const PAINTED: &[&str] =
+    &["run", "attach", "logs", "ps", "status", "policy", "config", "tool", "doctor", "serve"];
 
 const FILES: &[Row] = &[
     ("/run/stockade/stockade.sock", "The socket of the machine's daemon.", CLIENTS),
@@ -66,6 +67,12 @@ const FILES: &[Row] = &[
         "Your own policies; in $XDG_CONFIG_HOME where that is set. Root's daemon doesn't read them.",
         DECIDING,
     ),
+    (
+        "/etc/stockade/tools/",
+        "The operator's tools, a file each; in keys/ the keys that are trusted.",
+        &["tool"],
+    ),
+    ("~/.config/stockade/tools/", "Your own tools; in $XDG_CONFIG_HOME where that is set.", &["tool"]),
     ("/var/lib/stockade/", "The state of root's daemon.", &["serve"]),
     (
         "~/.local/state/stockade/",
@@ -81,13 +88,13 @@ const ENVIRONMENT: &[Row] = &[
     (
         "XDG_CONFIG_HOME",
         "Where your own policies and your daemon's configuration are, below ~/.config otherwise.",
-        &["run", "policy", "config", "doctor", "serve"],
+        &["run", "policy", "config", "tool", "doctor", "serve"],
     ),
     ("XDG_STATE_HOME", "Where a user's daemon keeps its state, below ~/.local/state otherwise.", &["serve"]),
     (
         "HOME",
         "Your home directory. Root's is taken from the user database.",
-        &["run", "policy", "config", "doctor", "serve"],
+        &["run", "policy", "config", "tool", "doctor", "serve"],
     ),
     ("NO_COLOR", "If set and not empty: no colours, on a terminal either.", PAINTED),
     ("TERM", "dumb: no colours either.", PAINTED),

@@ -20,7 +20,15 @@ pub(crate) use arguments::{Arguments, Variable};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let way = way(arguments)?;
-    let request = request(arguments)?;
+    go(arguments, way, request(arguments)?)
+}
+
+/// Runs a request that has been made already.
+pub(crate) fn with(arguments: &Arguments, request: Request) -> Result<u8, CliError> {
+    go(arguments, way(arguments)?, request)
+}
+
+fn go(arguments: &Arguments, way: Way, request: Request) -> Result<u8, CliError> {
     let mut follow = Follow::new(arguments.json, arguments.verbose);
     match way {
         Way::Daemon(client, path) if arguments.detach => {
@@ -99,7 +107,7 @@ fn way(arguments: &Arguments) -> Result<Way, CliError> {
 }
 
 /// The request, with the descriptors that are ours to pass.
-fn request(arguments: &Arguments) -> Result<Request, CliError> {
+pub(crate) fn request(arguments: &Arguments) -> Result<Request, CliError> {
     let environment = environment(&arguments.env)?;
     bounded(arguments, &environment)?;
     // Ours may have been removed, which matters only where it would be the workspace.

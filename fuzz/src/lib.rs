@@ -30,6 +30,7 @@ mod policy_text;
 mod requests;
 pub mod shown;
 mod texts;
+mod tools;
 
 // The binary has no library; these files of it stand alone.
 #[path = "../../src/run/arguments.rs"]
@@ -51,7 +52,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "client_frames", run: client_frames::run, longest: 4096 },
     Target { name: "command_line", run: command_line::run, longest: 256 },
     Target { name: "configuration", run: configuration::run, longest: 2048 },
@@ -62,4 +63,5 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "policy_text", run: policy_text::run, longest: 2048 },
     Target { name: "requests", run: requests::run, longest: 1024 },
     Target { name: "texts", run: texts::run, longest: 9216 },
+    Target { name: "tools", run: tools::run, longest: 4096 },
 ];

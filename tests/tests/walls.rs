@@ -454,6 +454,7 @@ fn documents_name_files_that_exist() {
         "protocol/",
         "wire/",
         "policies/",
+        "gate/",
         "worker/",
         "supervisor/",
         "client/",

@@ -9,7 +9,8 @@ use rustix::time::ClockId;
 use stockade_policies::files::{self, FileError, Refusal};
 
 use super::MAX_TOOLS;
-use super::registry::{Registry, Text, ToolError, Trust};
+use super::registry::{Registry, ToolError};
+pub use super::registry::{Text, Trust};
 use super::signature::{Keys, MAX_KEYS};
 
 /// The keys' directory, in that of the tools.
@@ -22,6 +23,25 @@ const MAX_DIRECTORY: usize = 4 * MAX_TOOLS;
 /// Whether a directory, or a file of it, may say what is run: whose it is, and who may write to it.
 pub type Look<'a> = &'a dyn Fn(&Path, &Metadata) -> Result<(), Refusal>;
 
+/// What was read of directories: each file may be obeyed, whatever it says.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// The tools' files.
+    pub texts: Vec<Text>,
+    /// The keys of all of them.
+    pub trust: Trust,
+}
+
+impl Read {
+    /// The registry of it.
+    ///
+    /// # Errors
+    /// All that is wrong with any of it.
+    pub fn registry(&self) -> Result<Registry, Vec<ToolError>> {
+        Registry::of(&self.texts, &self.trust, &spent)
+    }
+}
+
 /// The registry of these directories; one that isn't there has no tools. Keys are those of all of their [`KEYS`].
 ///
 /// # Errors
@@ -31,6 +51,27 @@ pub fn registry(
     is_required: bool,
     look: Look<'_>,
 ) -> Result<Registry, Vec<ToolError>> {
+    let (read, mut wrong) = attempt(directories, is_required, look);
+    match read.registry() {
+        Ok(registry) if wrong.is_empty() => Ok(registry),
+        Ok(_) => Err(wrong),
+        Err(more) => {
+            wrong.extend(more);
+            Err(wrong)
+        }
+    }
+}
+
+/// What there is in these directories, before it's a registry.
+///
+/// # Errors
+/// All that can't be read.
+pub fn texts(directories: &[PathBuf], is_required: bool, look: Look<'_>) -> Result<Read, Vec<ToolError>> {
+    let (read, wrong) = attempt(directories, is_required, look);
+    if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+}
+
+fn attempt(directories: &[PathBuf], is_required: bool, look: Look<'_>) -> (Read, Vec<ToolError>) {
     let (mut texts, mut wrong) = (Vec::new(), Vec::new());
     let mut trust = Trust { is_required, ..Trust::default() };
     for directory in directories {
@@ -42,15 +83,7 @@ pub fn registry(
             wrong.push(error.into());
         }
     }
-    let made = Registry::of(&texts, &trust, &spent);
-    match made {
-        Ok(registry) if wrong.is_empty() => Ok(registry),
-        Ok(_) => Err(wrong),
-        Err(more) => {
-            wrong.extend(more);
-            Err(wrong)
-        }
-    }
+    (Read { texts, trust }, wrong)
 }
 
 /// One file of a tool and its signature's, wherever they are and whosever: to be checked, not to be obeyed.

@@ -14,6 +14,7 @@ use super::settings::{self, BREAKER, Breaker, LIMITS, RATE, Rate, Taking};
 use super::template::{self, Argument, Group, Stdin, Template};
 use super::{Digest, MAX_DESCRIPTION, MAX_EXAMPLES, MAX_ROLES, MAX_TITLE, NAME_EXPECTED, is_name};
 use crate::validate::characters::Class;
+use crate::validate::mismatch::shown;
 use crate::validate::outline::Fault;
 use crate::validate::{Mismatch, Schema, input};
 
@@ -35,6 +36,8 @@ const KEYS: [&str; 14] = [
 ];
 const COMMAND: [&str; 4] = ["program", "sha256", "arguments", "stdin"];
 const EXAMPLE: [&str; 4] = ["title", "parameters", "exit", "output"];
+/// The longest that a key is shown, in characters; a reason may be twice as long.
+const LONGEST_SHOWN: usize = 200;
 /// The longest version, in bytes.
 const MAX_VERSION: usize = 32;
 
@@ -178,7 +181,9 @@ impl Reading<'_, '_> {
     }
 
     fn wrong(&mut self, at: &Position, key: &str, reason: impl Into<String>, expected: &str) {
-        let problem = Problem::Value { key: key.into(), reason: reason.into(), expected: expected.into() };
+        // They may have a file's own text in them.
+        let (key, reason) = (shown(key, LONGEST_SHOWN), shown(&reason.into(), 2 * LONGEST_SHOWN));
+        let problem = Problem::Value { key, reason, expected: expected.into() };
         self.mistakes.push(Mistake::new(at, problem));
     }
 

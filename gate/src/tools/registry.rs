@@ -49,13 +49,12 @@ pub enum ToolError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A signature is missing, or doesn't count.
-    #[error("{file}: {source}; {}", source.remedy())]
+    #[error("{file}: {why}; {}", why.remedy())]
     Signature {
         /// The tool's file.
         file: String,
         /// Why.
-        #[source]
-        source: SignatureError,
+        why: SignatureError,
     },
     /// Two directories have a tool of the same name.
     #[error("{second}: a tool named `{name}` is already there: {first}; rename one of them")]
@@ -160,9 +159,9 @@ fn digest(tools: &BTreeMap<String, Arc<Tool>>) -> Digest {
     Digest::of(&bytes)
 }
 
-/// A signature that is there has to hold, required or not, unless nobody is trusted at all and none is required.
+/// A signature that is there has to hold, required or not.
 fn distrusted(text: &Text, trust: &Trust) -> Vec<ToolError> {
-    let error = |source| vec![ToolError::Signature { file: text.file.clone(), source }];
+    let error = |why| vec![ToolError::Signature { file: text.file.clone(), why }];
     match &text.signature {
         None if trust.is_required => error(SignatureError::Missing),
         None => Vec::new(),

@@ -79,10 +79,7 @@ pub fn shown(text: &str, longest: usize) -> String {
     let mut safe = String::with_capacity(text.len().min(longest * 4));
     let mut characters = text.chars();
     for character in characters.by_ref().take(longest) {
-        if character == '\0'
-            || Class::of(character).is_some()
-            || (!character.is_ascii() && !character.is_alphanumeric())
-        {
+        if is_odd(character) {
             // Writing to a string doesn't fail.
             let _ = write!(safe, "{}", character.escape_unicode());
         } else {
@@ -93,6 +90,12 @@ pub fn shown(text: &str, longest: usize) -> String {
         safe.push('…');
     }
     safe
+}
+
+/// What nobody sees, or a terminal obeys; joiners and variation selectors, which parameters may have, too.
+fn is_odd(character: char) -> bool {
+    matches!(character, '\0' | '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
+        || Class::of(character).is_some()
 }
 
 /// A value in a message.

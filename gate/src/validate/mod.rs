@@ -35,6 +35,10 @@ pub const MAX_PARAMETERS: usize = 1024 * 1024;
 pub const MAX_DEPTH: usize = 64;
 /// The most values in parameters, those in lists and objects counted.
 pub const MAX_VALUES: usize = 64 * 1024;
+/// The most values times parts of their schema (subschemas, choices of `enum`): what one check may cost.
+pub const MAX_WORK: usize = 4 * 1024 * 1024;
+/// The most values where a schema has elements be unique anywhere: that each is compared with each can be brought about.
+pub const MAX_UNIQUE_VALUES: usize = 2_048;
 /// The longest schema, in bytes as JSON without spaces.
 pub const MAX_SCHEMA: usize = 64 * 1024;
 /// The deepest that subschemas are nested, references followed.

@@ -110,6 +110,10 @@ pub struct Outline {
     pub subschemas: usize,
     /// How deep they are nested, references followed.
     pub depth: usize,
+    /// What a value is held against at the most: subschemas, and choices of `enum`.
+    pub parts: usize,
+    /// Whether elements have to be unique anywhere: the one keyword whose cost can grow with the square of the values.
+    pub is_unique: bool,
 }
 
 /// Looks at a schema.
@@ -127,6 +131,7 @@ pub fn outline(root: &Value) -> Result<Outline, Vec<Fault>> {
         look.fault("", format!("{bytes} bytes are over the limit of {MAX_SCHEMA}"));
         return Err(look.faults);
     }
+    look.texts(root, &mut Vec::new());
     look.schema(root, &mut Vec::new());
     if look.faults.is_empty() {
         let mut measure = Measure { root, known: BTreeMap::new(), within: Vec::new() };
@@ -164,6 +169,39 @@ impl Look {
 
     fn fault_at(&mut self, at: &[String], reason: impl Into<String>) {
         self.fault(&pointer(at.iter().map(String::as_str)), reason);
+    }
+
+    /// A schema is read by people and by models: nothing in it, in a name neither, is hidden.
+    fn texts(&mut self, value: &Value, at: &mut Vec<String>) {
+        let odd = |text: &str| {
+            let is_odd =
+                |c: char| c == '\0' || Class::of(c).is_some_and(|class| class != Class::Tab && c != '\n');
+            text.chars().find(|c| is_odd(*c))
+        };
+        let mut told = |look: &mut Self, text: &str, at: &[String]| {
+            if let Some(odd) = odd(text) {
+                look.fault_at(at, format!("it has the character U+{:04X} in it", u32::from(odd)));
+            }
+        };
+        match value {
+            Value::String(text) => told(self, text, at),
+            Value::Array(list) => {
+                for (place, one) in list.iter().enumerate() {
+                    at.push(place.to_string());
+                    self.texts(one, at);
+                    at.pop();
+                }
+            }
+            Value::Object(object) => {
+                for (name, one) in object {
+                    at.push(name.clone());
+                    told(self, name, at);
+                    self.texts(one, at);
+                    at.pop();
+                }
+            }
+            _ => {}
+        }
     }
 
     fn schema(&mut self, schema: &Value, at: &mut Vec<String>) {
@@ -351,11 +389,13 @@ impl<'a> Measure<'a> {
     }
 
     fn schema(&mut self, schema: &'a Value) -> Result<Outline, Fault> {
-        let mut whole = Outline { subschemas: 1, depth: 1 };
+        let mut whole = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
         let Some(object) = schema.as_object() else { return Ok(whole) };
         let mut add = |below: Outline| {
             whole.subschemas = whole.subschemas.saturating_add(below.subschemas);
             whole.depth = whole.depth.max(below.depth.saturating_add(1));
+            whole.parts = whole.parts.saturating_add(below.parts);
+            whole.is_unique |= below.is_unique;
         };
         for (key, value) in object {
             let holds = KEYWORDS.iter().find(|(known, _)| known == key).map(|(_, holds)| *holds);
@@ -378,6 +418,9 @@ impl<'a> Measure<'a> {
                 _ => {}
             }
         }
+        let choices = object.get("enum").and_then(Value::as_array).map_or(0, Vec::len);
+        whole.parts = whole.parts.saturating_add(choices);
+        whole.is_unique |= object.get("uniqueItems") == Some(&Value::Bool(true));
         Ok(whole)
     }
 }
@@ -395,9 +438,14 @@ mod tests {
 
     #[test]
     fn a_plain_schema_is_counted() {
-        let schema =
-            json!({ "type": "object", "properties": { "a": { "type": "string" }, "b": { "items": true } } });
-        assert_eq!(outline(&schema), Ok(Outline { subschemas: 4, depth: 3 }));
+        let schema = json!({
+            "type": "object",
+            "properties": { "a": { "enum": ["x", "y"] }, "b": { "$ref": "#/$defs/b" } },
+            "$defs": { "b": { "items": true, "uniqueItems": true } },
+        });
+        assert_eq!(outline(&schema), Ok(Outline { subschemas: 5, depth: 4, parts: 7, is_unique: true }));
+        let plain = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
+        assert_eq!(outline(&json!({ "uniqueItems": false })), Ok(plain));
     }
 
     #[test]
@@ -481,6 +529,23 @@ mod tests {
         }
         assert!(faults(&json!({ "items": { "$schema": DIALECT } })).contains("at the top"));
         assert!(faults(&json!({ "$schema": "http://json-schema.org/draft-07/schema#" })).contains("2020-12"));
+    }
+
+    #[test]
+    fn nothing_in_a_schema_is_hidden() {
+        for odd in ["\u{e0041}", "\u{202e}", "\u{200b}", "\u{1b}", "\r", "\0"] {
+            let text = format!("a{odd}b");
+            for schema in [
+                json!({ "description": text }),
+                json!({ "properties": { "a": { "title": text } } }),
+                json!({ "properties": { text.clone(): true } }),
+                json!({ "anyOf": [{ "examples": [{ "a": text }] }] }),
+                json!({ "enum": [text] }),
+            ] {
+                assert!(faults(&schema).contains("it has the character U+"), "{schema}");
+            }
+        }
+        assert!(outline(&json!({ "description": "two\nlines,\ta tab" })).is_ok());
     }
 
     #[test]

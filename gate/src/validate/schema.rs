@@ -13,7 +13,9 @@ use super::characters::Allowed;
 use super::mismatch::Mismatch;
 use super::outline::{Fault, Outline, outline};
 use super::url::Rules;
-use super::{MAX_COMPILE_MS, MAX_MISMATCHES, MAX_PATTERN_MEMORY, formats, input};
+use super::{
+    MAX_COMPILE_MS, MAX_MISMATCHES, MAX_PATTERN_MEMORY, MAX_UNIQUE_VALUES, MAX_WORK, formats, input,
+};
 
 /// The most values times subschemas for which it is worked out what is wrong where: each of them can be a mismatch to hold.
 const MAX_DETAILED: usize = 64 * 1024;
@@ -61,6 +63,12 @@ impl Schema {
     /// What is wrong, so many at most.
     pub fn check(&self, value: &Value) -> Result<(), Vec<Mismatch>> {
         let values = input::count(value).map_err(|mismatch| vec![mismatch])?;
+        let most = MAX_WORK / self.outline.parts.max(1);
+        let most = if self.outline.is_unique { most.min(MAX_UNIQUE_VALUES) } else { most };
+        if values > most {
+            let expected = format!("at most {most} values, of which this schema makes that much work");
+            return Err(vec![Mismatch::plain("", expected, values.to_string())]);
+        }
         let mut found = self.allowed.mismatches(value);
         if !self.validator.is_valid(value) {
             if values.saturating_mul(self.outline.subschemas) <= MAX_DETAILED {
@@ -263,6 +271,19 @@ mod tests {
             wrong(&json!(true), &json!(vec![0; super::super::MAX_VALUES]))[0]
                 .contains("at most 65536 values")
         );
+    }
+
+    #[test]
+    fn what_a_check_may_cost_is_bounded_by_schema_and_values_together() {
+        let choices: Vec<usize> = (0..4_000).collect();
+        let large = json!({ "items": { "enum": choices } });
+        assert!(compiled(&large).check(&json!(vec![1; 1_000])).is_ok());
+        assert!(wrong(&large, &json!(vec![1; 2_000]))[0].contains("at most 1048 values"));
+        // Lists of nothing but lists: different ones, which a hash of what is in them can't tell apart.
+        let lists: Vec<Value> = (0..1_000).map(|at| json!(vec![json!([]); at % 40])).collect();
+        let unique = json!({ "items": { "uniqueItems": true } });
+        assert!(wrong(&unique, &json!(lists))[0].contains("at most 2048 values"));
+        assert!(compiled(&unique).check(&json!([[1, 2, 3]])).is_ok());
     }
 
     #[test]

@@ -1,0 +1,309 @@
+//! Tools at the command line: the guide can be followed word for word, a call is a run under the tool's policy with what was
+//! checked and nothing else, and what isn't in order isn't taken.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use stockade_tests::{Ended, Ground, Person, Setting, not_tested};
+
+/// Each person that can be tested here, with a place of his own.
+fn grounds() -> Vec<Ground> {
+    let mut persons = vec![Person::me()];
+    if Person::user() != Person::me() {
+        persons.push(Person::user());
+    }
+    persons.into_iter().map(Ground::new).collect()
+}
+
+fn stockade(ground: &Ground, words: &[&str]) -> Ended {
+    let mut command = ground.stockade();
+    command.args(words);
+    Ended::of(command)
+}
+
+/// A tool's file in the workspace, below `tools`.
+fn put(ground: &Ground, name: &str, rest: &str) {
+    let head = format!("name = \"{name}\"\ndescription = \"A test's.\"\nversion = \"1\"\n");
+    ground.put(&format!("tools/{name}.toml"), head + rest);
+}
+
+const ECHO: &str = r#"
+policy = "default"
+[command]
+program = "/bin/echo"
+arguments = ["[{text:text}]", ["-n{count:integer}"], "{list:text...}"]
+[parameters]
+type = "object"
+required = ["text"]
+properties.text = { type = "string" }
+properties.count = { type = "integer" }
+properties.list = { type = "array", items = { type = "string" } }
+"#;
+
+/// The blocks of the guide that are typed, each with what is printed then, if the guide says so.
+fn typed() -> Vec<(String, Option<String>)> {
+    let guide = include_str!("../../docs/tools.md");
+    let mut blocks: Vec<(&str, &str)> = Vec::new();
+    let mut rest = guide;
+    while let Some((before, after)) = rest.split_once("```") {
+        let (kind, after) = after.split_once('\n').unwrap();
+        let (text, after) = after.split_once("```").unwrap();
+        if !before.trim().is_empty() {
+            blocks.push(("prose", before));
+        }
+        blocks.push((kind, text));
+        rest = after;
+    }
+    let answer = |at: usize| match blocks.get(at + 1) {
+        Some(("text", text)) => Some((*text).to_owned()),
+        _ => None,
+    };
+    let typed = blocks.iter().enumerate().filter(|(_, (kind, _))| *kind == "sh");
+    typed.map(|(at, (_, text))| ((*text).to_owned(), answer(at))).collect()
+}
+
+#[test]
+fn the_guide_can_be_followed_word_for_word() {
+    let typed = typed();
+    assert!(typed.len() >= 5 && typed.iter().filter(|(_, answer)| answer.is_some()).count() >= 4);
+    for ground in grounds() {
+        for (text, answer) in &typed {
+            let mut command = ground.command("sh");
+            let programs = ground.binaries.stockade.parent().unwrap().display();
+            command.args(["-c", &format!("umask 022; PATH={programs}:$PATH; exec 2>&1; {text}")]);
+            let ended = Ended::of(command);
+            if let Some(answer) = answer {
+                assert_eq!(ended.text(), answer.trim(), "{text}\n{}", ended.story());
+            } else {
+                ended.expect_code(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_documents_tools_are_in_order_and_their_examples_come_out() {
+    let ground = Ground::new(Person::me());
+    for (name, text) in [
+        ("search", include_str!("../../docs/tools/search.toml")),
+        ("count", include_str!("../../docs/tools/count.toml")),
+    ] {
+        ground.put(&format!("tools/{name}.toml"), text);
+    }
+    stockade(&ground, &["tool", "check", "tools/search.toml", "tools/count.toml"]).expect_code(0);
+    let tested = stockade(&ground, &["tool", "--directory", "tools", "test"]);
+    tested.expect_code(0);
+    assert!(tested.text().contains("search: What is here has no such line: ok"), "{}", tested.story());
+    ground.put("words", "one two three\nfour\n");
+    let counted =
+        stockade(&ground, &["tool", "--directory", "tools", "call", "count", r#"{"file":"words"}"#]);
+    counted.expect_code(0).expect_text("{\"words\":4}");
+}
+
+#[test]
+fn a_call_is_a_run_with_the_values_as_they_are() {
+    for setting in Setting::each() {
+        put(&setting.ground, "echo", ECHO);
+        let parameters = r#"{"text": "a b\\; $(id) ' \" *", "list": ["{x}", "> y", ""]}"#;
+        let ended = Ended::of(setting.ask(&["tool", "--directory", "tools", "call", "echo", parameters]));
+        ended.expect_code(0);
+        assert_eq!(ended.stdout, b"[a b\\; $(id) ' \" *] {x} > y \n", "{}", ended.story());
+        assert!(!setting.ground.work().join("y").exists());
+    }
+}
+
+#[test]
+fn what_doesnt_fit_runs_nothing() {
+    let ground = Ground::new(Person::me());
+    put(&ground, "echo", ECHO);
+    for (parameters, expected) in [
+        ("", "expected JSON"),
+        ("[]", "expected an object"),
+        ("{}", "the member `text`"),
+        (r#"{"text":"ran","text":"ran"}"#, "each key once"),
+        (r#"{"text":"ran","other":1}"#, "no members but `count`, `list`, `text`"),
+        (r#"{"text":"ran","list":["-n"]}"#, "would be an option"),
+        (r#"{"text":"ran\u001b"}"#, "U+001B"),
+        (r#"{"text":"ran\u0000"}"#, "U+0000"),
+    ] {
+        let ended = stockade(&ground, &["tool", "--directory", "tools", "call", "echo", parameters]);
+        ended.expect_code(125).expect_errors(&[expected]);
+        assert!(ended.stdout.is_empty(), "{}", ended.story());
+    }
+    let unknown = stockade(&ground, &["tool", "--directory", "tools", "call", "ehco"]);
+    unknown.expect_code(125).expect_errors(&["no tool is named `ehco`", "echo"]);
+}
+
+#[test]
+fn the_tools_limits_hold_and_its_input_is_its_own() {
+    for setting in Setting::each() {
+        let rest = "policy = \"default\"\nlimits.wall-time = \"300ms\"\n[command]\nprogram = \"/bin/sleep\"\narguments = [\"60\"]\n[parameters]\ntype = \"object\"\n";
+        put(&setting.ground, "slow", rest);
+        Ended::of(setting.ask(&["tool", "--directory", "tools", "call", "slow", "{}"])).expect_code(124);
+        // With and without it: what stands on our standard input reaches no tool.
+        for (stdin, expected) in [("nothing", ""), ("parameters", "{\"a\":1}")] {
+            let rest = format!(
+                "policy = \"default\"\n[command]\nprogram = \"/bin/cat\"\nstdin = \"{stdin}\"\narguments = [[\"-\", \"-A\", \"{{b:flag}}\"], [\"-u\", \"{{a:integer,option}}\", \"{{b:flag}}\"]]\n[parameters]\ntype = \"object\"\nproperties.a = {{ type = \"integer\" }}\nproperties.b = {{ type = \"boolean\" }}\n"
+            );
+            put(&setting.ground, "cat", &rest);
+            setting.ground.put("ours", "ours\n");
+            let mut command = setting.ask(&["tool", "--directory", "tools", "call", "cat", "{\"a\":1}"]);
+            command.stdin(std::fs::File::open(setting.ground.work().join("ours")).unwrap());
+            Ended::of(command).expect_code(0).expect_text(expected);
+        }
+    }
+}
+
+/// `cat` of a file of the workspace that is handed on as standard input.
+fn reader(policy: &str) -> String {
+    format!(
+        "policy = \"{policy}\"\n[command]\nprogram = \"/bin/cat\"\nstdin = \"{{file:file}}\"\n[parameters]\ntype = \"object\"\nproperties.file = {{ type = \"string\", format = \"workspace-path\" }}\n"
+    )
+}
+
+#[test]
+fn a_file_is_handed_on_only_if_the_policy_lets_it_be_read() {
+    let ground = Ground::new(Person::me());
+    put(&ground, "open", &reader("default"));
+    put(&ground, "denying", &reader("test-deny"));
+    ground.put("secret.txt", "the secret\n");
+    ground.put("plain.txt", "plain\n");
+    std::os::unix::fs::symlink("secret.txt", ground.work().join("link")).unwrap();
+    let call = |tool: &str, file: &str| {
+        let parameters = format!("{{\"file\":\"{file}\"}}");
+        stockade(&ground, &["tool", "--directory", "tools", "call", tool, &parameters, "--embedded"])
+    };
+    call("denying", "plain.txt").expect_code(0).expect_text("plain");
+    call("open", "secret.txt").expect_code(0).expect_text("the secret");
+    let denied = call("denying", "secret.txt");
+    denied.expect_code(125).expect_errors(&["test-deny", "secret.txt"]);
+    assert!(denied.stdout.is_empty(), "{}", denied.story());
+    for file in ["link", "../outside/secret.txt", "/etc/hostname"] {
+        let refused = call("denying", file);
+        refused.expect_code(125);
+        assert!(refused.stdout.is_empty(), "{}", refused.story());
+    }
+}
+
+#[test]
+fn a_program_that_isnt_the_pinned_one_isnt_run() {
+    for ground in grounds() {
+        ground.put_program("program", "#!/bin/sh\necho the first\n");
+        let program = ground.work().join("program");
+        let digest = |path: &Path| {
+            let mut command = ground.command("sha256sum");
+            command.arg(path);
+            Ended::of(command).text().split(' ').next().unwrap().to_owned()
+        };
+        let rest = format!(
+            "policy = \"default\"\n[command]\nprogram = \"{}\"\nsha256 = \"{}\"\n[parameters]\ntype = \"object\"\n",
+            program.display(),
+            digest(&program)
+        );
+        put(&ground, "pinned", &rest);
+        let call =
+            || stockade(&ground, &["tool", "--directory", "tools", "call", "pinned", "{}", "--embedded"]);
+        call().expect_code(0).expect_text("the first");
+        std::fs::remove_file(&program).unwrap();
+        ground.put_program("program", "#!/bin/sh\necho the other\n");
+        let refused = call();
+        refused.expect_code(125).expect_errors(&["isn't the one that was registered"]);
+        assert!(refused.stdout.is_empty(), "{}", refused.story());
+    }
+}
+
+#[test]
+fn tools_that_others_may_write_to_are_refused() {
+    for ground in grounds() {
+        put(&ground, "echo", ECHO);
+        let list = || stockade(&ground, &["tool", "--directory", "tools", "list"]);
+        list().expect_code(0);
+        let file = ground.work().join("tools/echo.toml");
+        for path in [&file, &ground.work().join("tools")] {
+            let before = std::fs::metadata(path).unwrap().permissions();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+            list().expect_code(1).expect_errors(&["others may write to it"]);
+            std::fs::set_permissions(path, before).unwrap();
+        }
+        list().expect_code(0);
+        if !Person::me().is_root() {
+            not_tested("a tool's file that is somebody else's", "that takes root");
+            continue;
+        }
+        std::os::unix::fs::chown(&file, Some(12_345), None).unwrap();
+        list().expect_code(1).expect_errors(&["belongs to user 12345"]);
+    }
+}
+
+#[test]
+fn what_isnt_in_order_isnt_added_and_whats_there_stays() {
+    for ground in grounds() {
+        let tool = |words: &[&str]| stockade(&ground, &[&["tool"], words].concat());
+        put(&ground, "echo", ECHO);
+        // Where a user's own are.
+        if !ground.person.is_root() {
+            tool(&["add", "tools/echo.toml"]).expect_code(0);
+            tool(&["list"]).expect_code(0);
+            assert!(ground.configuration().join("tools/echo.toml").exists());
+            tool(&["remove", "echo"]).expect_code(0);
+        }
+        let there = ["--directory", "there"];
+        let tool = |words: &[&str]| tool(&[&there[..], words].concat());
+        tool(&["add", "tools/echo.toml"]).expect_code(0);
+        tool(&["add", "tools/echo.toml"]).expect_code(1).expect_errors(&["--replace"]);
+        ground.put("bad/echo.toml", "name = 1\nnane = 2\n");
+        let bad = tool(&["add", "--replace", "bad/echo.toml"]);
+        bad.expect_code(1).expect_errors(&["echo.toml:1:8", "echo.toml:2:1", "did you mean `name`?"]);
+        tool(&["list"]).expect_code(0);
+        // One that is broken already: nothing can be added until it is mended.
+        std::fs::write(ground.work().join("there/broken.toml"), "x").unwrap();
+        ground.person.own_all(&ground.work());
+        tool(&["list"]).expect_code(1);
+        tool(&["add", "--replace", "tools/echo.toml"]).expect_code(1).expect_errors(&["broken.toml"]);
+        tool(&["remove", "broken"]).expect_code(0);
+        tool(&["remove", "../tools/echo"]).expect_code(1);
+        assert!(ground.work().join("tools/echo.toml").exists());
+        tool(&["remove", "echo"]).expect_code(0);
+        assert_eq!(std::fs::read_dir(ground.work().join("there")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn secret_keys_are_ones_own_and_never_overwritten() {
+    let ground = Ground::new(Person::me());
+    put(&ground, "echo", ECHO);
+    stockade(&ground, &["tool", "keygen", "secret.toml"]).expect_code(0);
+    let secret = ground.work().join("secret.toml");
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = std::fs::read(&secret).unwrap();
+    stockade(&ground, &["tool", "keygen", "secret.toml"]).expect_code(1);
+    assert_eq!(std::fs::read(&secret).unwrap(), before);
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let sign = || stockade(&ground, &["tool", "sign", "tools/echo.toml", "--key", "secret.toml"]);
+    let refused = sign();
+    refused.expect_code(1).expect_errors(&["others may read this secret key"]);
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    sign().expect_code(0);
+    let untrusted = stockade(&ground, &["tool", "--directory", "tools", "list"]);
+    untrusted.expect_code(1).expect_errors(&["isn't trusted"]);
+}
+
+#[test]
+fn what_is_told_as_json_is_one_object_a_line() {
+    let ground = Ground::new(Person::me());
+    put(&ground, "echo", ECHO);
+    ground.put("bad.toml", "x = 1\n");
+    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
+        let ended = stockade(&ground, words);
+        ended.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let listed = lines(&["tool", "--directory", "tools", "list", "--json"]);
+    assert_eq!((listed.len(), &listed[0]["name"]), (1, &"echo".into()));
+    let shown = lines(&["tool", "--directory", "tools", "show", "echo", "--json"]);
+    assert_eq!(shown[0]["parameters"]["additionalProperties"], false);
+    let checked = lines(&["tool", "check", "tools/echo.toml", "bad.toml", "--json"]);
+    assert_eq!((&checked[0]["ok"], &checked[1]["ok"]), (&true.into(), &false.into()));
+    assert!(checked[1]["errors"].as_array().unwrap().len() > 3);
+}

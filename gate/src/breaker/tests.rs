@@ -163,6 +163,17 @@ fn a_cancelled_probe_says_nothing_and_leaves_its_place() {
 }
 
 #[test]
+fn so_many_outcomes_are_kept_and_the_oldest_forgotten() {
+    let mut breakers = breakers(Settings { failures: 5, ..settings() });
+    for number in 0..MOST_OUTCOMES + 44 {
+        assert_eq!(judge(&mut breakers, 1, Duration::ZERO), None);
+        end(&mut breakers, 1, if number < 4 { Ending::Failure } else { Ending::Success }, Duration::ZERO);
+    }
+    let shown = breakers.list(at(Duration::ZERO)).pop().unwrap();
+    assert_eq!((shown.outcomes, shown.failures), (MOST_OUTCOMES, 0));
+}
+
+#[test]
 fn other_tools_and_plain_runs_pass() {
     let mut breakers = opened(settings());
     let one = principal(1);

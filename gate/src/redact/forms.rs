@@ -21,6 +21,18 @@ const FORMS: Known<'_> = Known {
     keys: &["source", "pattern", "longest", "matches", "misses"],
 };
 
+/// A file's text.
+#[derive(Debug, Clone, Copy)]
+struct Text<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// Its forms' cases are tried.
+    is_tried: bool,
+}
+
+/// A test tries the shipped ones' cases; a daemon's start needn't wait for that.
+const KNOWN: Text<'static> = Text { file: "forms.toml", text: SHIPPED, is_tried: false };
+
 /// A form.
 #[derive(Debug, Clone)]
 pub(super) struct Form {
@@ -47,7 +59,13 @@ impl Forms {
     /// # Errors
     /// Never: a test holds it.
     pub fn shipped() -> Result<Self, Vec<Mistake>> {
-        Self::read(&[("forms.toml", SHIPPED)])
+        Self::read(&[KNOWN])
+    }
+
+    /// The same, and their cases are tried.
+    #[cfg(test)]
+    pub(super) fn shipped_and_tried() -> Result<Self, Vec<Mistake>> {
+        Self::read(&[Text { is_tried: true, ..KNOWN }])
     }
 
     /// Those that are known everywhere, and an operator's, which take the place of known ones of the same name. `file`: as errors
@@ -56,22 +74,26 @@ impl Forms {
     /// # Errors
     /// All that is wrong with it.
     pub fn with(file: &str, text: &str) -> Result<Self, Vec<Mistake>> {
-        Self::read(&[(file, text), ("forms.toml", SHIPPED)])
+        Self::read(&[Text { file, text, is_tried: true }, KNOWN])
     }
 
     /// Earlier texts' forms take the place of later ones'.
-    fn read(texts: &[(&str, &str)]) -> Result<Self, Vec<Mistake>> {
+    fn read(texts: &[Text<'_>]) -> Result<Self, Vec<Mistake>> {
         let mut forms: Vec<Form> = Vec::new();
         let mut mistakes = Vec::new();
         let mut named = BTreeSet::new();
         let mut tables = 0;
         for text in texts {
-            reader::document(*text, ("the file", &["forms"]), &mut mistakes, |root, mistakes| {
+            let source = (text.file, text.text);
+            reader::document(source, ("the file", &["forms"]), &mut mistakes, |root, mistakes| {
                 for (name, section) in root.named(&FORMS, mistakes) {
                     if !named.insert(name.value.clone()) {
                         continue;
                     }
                     let Some(pattern) = form(&name, &section, mistakes) else { continue };
+                    if text.is_tried {
+                        cases(&pattern, &section, mistakes);
+                    }
                     tables += pattern.size();
                     forms.push(Form { name: name.value, pattern });
                     if tables > MAX_TABLES {
@@ -126,19 +148,13 @@ fn form(name: &Located<String>, section: &Section<'_>, mistakes: &mut Vec<Mistak
         };
         mistakes.extend(wrong);
     }
-    let pattern = match read {
-        Ok(Some(pattern)) => pattern.value,
-        Ok(None) => {
-            mistakes.push(missing(&name.at, expected));
-            return None;
-        }
-        Err(mistake) => {
-            mistakes.push(mistake);
-            return None;
-        }
+    let mistake = match read {
+        Ok(Some(pattern)) => return Some(pattern.value),
+        Ok(None) => missing(&name.at, expected),
+        Err(mistake) => mistake,
     };
-    cases(&pattern, section, mistakes);
-    Some(pattern)
+    mistakes.push(mistake);
+    None
 }
 
 /// What must match does, and what mustn't doesn't: an operator's own cases are tried whenever his file is read.

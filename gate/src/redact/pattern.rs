@@ -1,5 +1,6 @@
 //! One pattern, as a table that takes a byte at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regex_automata::MatchKind;
@@ -20,8 +21,11 @@ const MAX_TABLE: usize = 4 * 1024 * 1024;
 const MAX_BEGINNINGS: usize = 1_024;
 /// The most bytes that one byte of a beginning may be.
 const MAX_CHOICES: usize = 64;
-/// Of a beginning so many bytes are looked for.
-pub(super) const BEGINNING: usize = 12;
+/// Of a beginning so many bytes are looked for at most, and at least if there are so many.
+pub(super) const BEGINNING: usize = 8;
+const SHORT_BEGINNING: usize = 4;
+/// More beginnings than that are cut shorter: what they have in common is enough to look for.
+const FEW_BEGINNINGS: usize = 16;
 
 /// Why a pattern can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,12 +99,8 @@ impl Pattern {
         extractor.kind(ExtractKind::Prefix).limit_class(MAX_CHOICES).limit_total(MAX_BEGINNINGS);
         let beginnings = extractor.extract(&hir);
         let beginnings = beginnings.literals().ok_or(PatternError::Vague)?;
-        let mut beginnings: Vec<Vec<u8>> = beginnings
-            .iter()
-            .map(|literal| literal.as_bytes().iter().copied().take(BEGINNING).collect())
-            .collect();
-        beginnings.sort_unstable();
-        beginnings.dedup();
+        let literals: Vec<&[u8]> = beginnings.iter().map(AsRef::as_ref).collect();
+        let beginnings = few(&literals);
         if beginnings.is_empty() || beginnings.iter().any(Vec::is_empty) {
             return Err(PatternError::Vague);
         }
@@ -139,6 +139,16 @@ impl Pattern {
     pub(super) fn size(&self) -> usize {
         self.table.memory_usage()
     }
+}
+
+/// The literals, cut so that they are few or short.
+fn few(literals: &[&[u8]]) -> Vec<Vec<u8>> {
+    let cut = |longest: usize| {
+        let cut = literals.iter().map(|literal| literal[..literal.len().min(longest)].to_vec());
+        cut.collect::<BTreeSet<_>>()
+    };
+    let few = (SHORT_BEGINNING..=BEGINNING).rev().map(cut).find(|cut| cut.len() <= FEW_BEGINNINGS);
+    few.unwrap_or_else(|| cut(SHORT_BEGINNING)).into_iter().collect()
 }
 
 fn table(hir: &regex_syntax::hir::Hir) -> Result<dense::DFA<Vec<u32>>, PatternError> {

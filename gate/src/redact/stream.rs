@@ -137,11 +137,13 @@ impl Redactor {
 
     /// Adds to `out` what is held, but for the beginning of a known value. What is hidden by now goes out as its mark.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
+        let upto = self.held_for_values();
         for at in 0..self.candidates.len() {
             let candidate = self.candidates[at];
-            self.end_span(&candidate);
+            if candidate.start < upto {
+                self.end_span(&candidate);
+            }
         }
-        let upto = self.held_for_values();
         self.give(upto.max(self.out), &[], out);
         self.since = None;
     }

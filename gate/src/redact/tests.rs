@@ -9,7 +9,7 @@ use super::forms::expanded;
 use super::{FLUSH_AFTER, Forms, HELD_OF_VALUE, MAX_SPAN, MIN_VALUE, Redactor, Secret};
 
 static SHIPPED: LazyLock<Arc<Forms>> =
-    LazyLock::new(|| Arc::new(Forms::shipped().unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))));
+    LazyLock::new(|| Arc::new(Forms::shipped_and_tried().unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))));
 
 const VALUE: &[u8] = b"c0rrect-horse/battery";
 const OTHER: &[u8] = b"battery+staple";

@@ -13,7 +13,7 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    attach, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status,
+    attach, audit, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -44,6 +44,7 @@ enum Subcommand {
     Doctor(doctor::Arguments),
     Policy(policy::Arguments),
     Config(config::Arguments),
+    Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
 }
@@ -99,6 +100,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Config(arguments) => config::config(arguments),
+        Subcommand::Audit(arguments) => audit::audit(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),
     }
@@ -133,7 +135,8 @@ mod tests {
                     DOCUMENT.contains(&format!("`stockade {name}"))
                         || DOCUMENT.contains(&format!("[`{name}`]"))
                         || DOCUMENT.contains(&format!("`stockade policy {name}"))
-                        || DOCUMENT.contains(&format!("`stockade config {name}")),
+                        || DOCUMENT.contains(&format!("`stockade config {name}"))
+                        || DOCUMENT.contains(&format!("`stockade audit {name}")),
                     "{name}"
                 );
                 for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {

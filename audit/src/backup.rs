@@ -37,7 +37,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<Copied, AuditError> {
                 return Err(AuditError::Refused {
                     path: to.to_owned(),
                     problem: "there is something in it".to_owned(),
-                    remedy: "name a directory that isn't there yet".to_owned(),
+                    remedy: "name a directory that isn't there yet",
                 });
             }
         }

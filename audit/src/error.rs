@@ -24,7 +24,7 @@ pub enum AuditError {
         /// What is wrong with it.
         problem: String,
         /// What would help.
-        remedy: String,
+        remedy: &'static str,
     },
     /// Another writer has the directory.
     #[error("{0} is written by another process")]
@@ -63,14 +63,12 @@ impl AuditError {
 
     /// What would help, where we know.
     #[must_use]
-    pub fn remedy(&self) -> Option<String> {
+    pub fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Refused { remedy, .. } => Some(remedy.clone()),
-            Self::Held(_) => Some("stop the other one, or name another directory".to_owned()),
-            Self::WrongKey(_) => {
-                Some("name the key file in use since the last `stockade audit rotate-key`".to_owned())
-            }
-            Self::Damaged { .. } => Some("restore it from a backup, or begin a new directory".to_owned()),
+            Self::Refused { remedy, .. } => Some(remedy),
+            Self::Held(_) => Some("stop the other one, or name another directory"),
+            Self::WrongKey(_) => Some("name the key file in use since the last `stockade audit rotate-key`"),
+            Self::Damaged { .. } => Some("restore it from a backup, or begin a new directory"),
             _ => None,
         }
     }

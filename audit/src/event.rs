@@ -173,7 +173,8 @@ pub struct Note {
 pub struct Repeated {
     /// What they have in common: the event's name, the tool, the rule.
     pub like: String,
-    /// Their class.
+    /// Their class; the record's own says the same, under its own name.
+    #[serde(rename = "class-of-each")]
     pub class: Class,
     /// How many weren't written.
     pub count: u64,

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -48,10 +48,10 @@ impl Directory {
             Err(error) => return Err(AuditError::io("make", path)(error)),
         }
         let found = fs::symlink_metadata(path).map_err(AuditError::io("look at", path))?;
-        let refused = |problem: &str, remedy: &str| AuditError::Refused {
+        let refused = |problem: &str, remedy| AuditError::Refused {
             path: path.to_owned(),
             problem: problem.to_owned(),
-            remedy: remedy.to_owned(),
+            remedy,
         };
         if !found.is_dir() {
             return Err(refused("it's no directory", "name a directory of the daemon's own"));
@@ -135,6 +135,11 @@ impl Directory {
             let _ = fs::remove_file(&new);
             let mut file = private(&new).create_new(true).read(true).append(true).open(&new)?;
             file.write_all(bytes)?;
+            // Root may do something for the daemon's user, who has to be able to read it then.
+            let owner = fs::metadata(&self.0)?;
+            if owner.uid() != file.metadata()?.uid() {
+                fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+            }
             if durably {
                 file.sync_all()?;
             }
@@ -202,7 +207,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         let error = Directory::prepare(&path).unwrap_err();
-        assert_eq!(error.remedy().as_deref(), Some("chmod 0700 it"));
+        assert_eq!(error.remedy(), Some("chmod 0700 it"));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(Directory::prepare(&link).is_err(), "a link to one");

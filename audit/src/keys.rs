@@ -35,7 +35,15 @@ impl MasterKey {
     /// # Errors
     /// [`AuditError`]: it can't be read, or isn't kept as a key must be.
     pub fn read(path: &Path) -> Result<Self, AuditError> {
-        read_secret(path).map(Self)
+        read_secret(path, None).map(Self)
+    }
+
+    /// As [`Self::read`], for somebody who looks at a log of another user's: the key may be that user's, too.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_for(path: &Path, log: &Path) -> Result<Self, AuditError> {
+        read_secret(path, Some(log)).map(Self)
     }
 
     /// Makes one, in a file that isn't there yet.
@@ -46,6 +54,20 @@ impl MasterKey {
         let secret = random_secret()?;
         write_secret(path, &secret)?;
         Ok(Self(secret))
+    }
+
+    /// As [`Self::create`], for a log of another user's, who owns the file then.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_for(path: &Path, log: &Path) -> Result<Self, AuditError> {
+        let key = Self::create(path)?;
+        let owner = std::fs::metadata(log).map_err(AuditError::io("look at", log))?;
+        if owner.uid() != rustix::process::geteuid().as_raw() {
+            let owned = std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()));
+            owned.map_err(AuditError::io("give away", path))?;
+        }
+        Ok(key)
     }
 
     fn wrapping(&self) -> Secret {
@@ -59,12 +81,12 @@ impl MasterKey {
 pub struct VerificationKey(pub(crate) Secret);
 
 impl VerificationKey {
-    /// Reads one; as [`MasterKey::read`].
+    /// Reads one; as [`MasterKey::read_for`].
     ///
     /// # Errors
     /// As [`MasterKey::read`].
-    pub fn read(path: &Path) -> Result<Self, AuditError> {
-        read_secret(path).map(Self)
+    pub fn read(path: &Path, log: &Path) -> Result<Self, AuditError> {
+        read_secret(path, Some(log)).map(Self)
     }
 }
 
@@ -79,17 +101,14 @@ fn write_secret(path: &Path, secret: &Secret) -> Result<(), AuditError> {
     file.write_all(secret.bytes()).and_then(|()| file.sync_all()).map_err(failed())
 }
 
-fn read_secret(path: &Path) -> Result<Secret, AuditError> {
-    let refused = |problem: String, remedy: &str| AuditError::Refused {
-        path: path.to_owned(),
-        problem,
-        remedy: remedy.to_owned(),
-    };
+fn read_secret(path: &Path, log: Option<&Path>) -> Result<Secret, AuditError> {
+    let refused = |problem: String, remedy| AuditError::Refused { path: path.to_owned(), problem, remedy };
     let failed = || AuditError::io("read", path);
     let mut file = open(path).map_err(failed())?;
     let found = file.metadata().map_err(failed())?;
     let us = rustix::process::geteuid().as_raw();
-    if found.uid() != us && found.uid() != 0 {
+    let logs = log.and_then(|log| std::fs::metadata(log).ok()).map(|log| log.uid());
+    if found.uid() != us && found.uid() != 0 && Some(found.uid()) != logs {
         return Err(refused(format!("it's user {}'s", found.uid()), "have the daemon's user or root own it"));
     }
     // systemd gives a unit's user the right to read a credential by a list, whose mask shows as the group's right.
@@ -353,11 +372,10 @@ pub(crate) fn published(directory: &Directory) -> Option<Published> {
 /// [`AuditError::WrongKey`]: `old` isn't the one in use; others.
 pub fn rotate(directory: &Path, old: &MasterKey, new: &MasterKey) -> Result<(), AuditError> {
     let place = Directory::of(directory);
-    let lock = place.join("keys.lock");
-    let file = private(&lock).create(true).write(true).truncate(false).open(&lock);
-    let file = file.map_err(AuditError::io("open", &lock))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|error| AuditError::io("lock", &lock)(error.into()))?;
+    // One at a time: the directory itself is what is locked, since the writer has the file.
+    let lock = std::fs::File::open(directory).map_err(AuditError::io("open", directory))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| AuditError::io("lock", directory)(error.into()))?;
     let mut keys = Keys::read(directory, old, None)?;
     keys.add()?;
     keys.write(&place, new)
@@ -380,7 +398,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o620, 0o440] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = MasterKey::read(&path).unwrap_err();
-            assert_eq!(error.remedy().as_deref(), Some("chmod 0600 it"), "{mode:o}");
+            assert_eq!(error.remedy(), Some("chmod 0600 it"), "{mode:o}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         MasterKey::read(&path).unwrap();
@@ -420,7 +438,7 @@ mod tests {
         let away = folder.path().join("verification");
         Keys::create(&directory, &master, Some(&away)).unwrap();
         assert!(Keys::read(directory.path(), &master, None).unwrap().root.is_none());
-        let key = VerificationKey::read(&away).unwrap();
+        let key = VerificationKey::read(&away, folder.path()).unwrap();
         assert!(Keys::read(directory.path(), &master, Some(&key)).unwrap().root.is_some());
         let other = VerificationKey(Secret::of([9; 32]));
         assert!(matches!(Keys::read(directory.path(), &master, Some(&other)), Err(AuditError::WrongKey(_))));

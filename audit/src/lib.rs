@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+#[cfg(test)]
+mod document;
 mod error;
 mod event;
 mod export;

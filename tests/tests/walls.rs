@@ -450,6 +450,7 @@ fn documents_name_files_that_exist() {
         "protocol/",
         "wire/",
         "policies/",
+        "audit/",
         "worker/",
         "supervisor/",
         "client/",

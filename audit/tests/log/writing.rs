@@ -247,7 +247,7 @@ fn without_the_verification_key_nobody_here_can_check_or_make_a_mac_of_the_past(
     drop(log);
     let report = ground.verify(true);
     assert!(report.is_clean() && report.opened && !report.macs);
-    let verification = Some(VerificationKey::read(&ground.path("verification")).unwrap());
+    let verification = Some(VerificationKey::read(&ground.path("verification"), &ground.log()).unwrap());
     let master = Some(MasterKey::read(&ground.key()).unwrap());
     let report = verify(&ground.log(), &Check { master, verification, ..Check::default() }).unwrap();
     assert!(report.is_clean() && report.macs, "{:?}", report.findings);

@@ -136,6 +136,8 @@ pub struct State {
     pub head: Option<Head>,
     /// The newest record that is durable.
     pub durable: u64,
+    /// How often something was made durable: `durable` by it is what one `fdatasync` is shared by.
+    pub syncs: u64,
     /// Why the newest head isn't at the second place, if it isn't.
     pub copy: Option<String>,
     /// Events that were told to be unavailable, since the log was opened.
@@ -213,8 +215,14 @@ impl Log {
             None => create(&directory, &settings)?,
         };
         let survey = survey(&directory, &keys, settings.days)?;
-        let state =
-            State { unavailable: None, head: None, durable: survey.start.first - 1, copy: None, refused: 0 };
+        let state = State {
+            unavailable: None,
+            head: None,
+            durable: survey.start.first - 1,
+            syncs: 0,
+            copy: None,
+            refused: 0,
+        };
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { waiting: Vec::new(), bytes: 0, closed: false }),
             wake: Condvar::new(),

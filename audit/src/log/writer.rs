@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::copier::Slot;
@@ -41,6 +42,8 @@ pub(super) struct Writer {
     again_at: Instant,
     /// When to look for what has been kept long enough.
     erase_at: Instant,
+    /// Who does that.
+    erasing: Option<JoinHandle<Option<Event>>>,
     /// Since when nothing could be written, and how much was refused meanwhile.
     refusing: Option<(SystemTime, u64)>,
     _lock: Lock,
@@ -68,6 +71,7 @@ impl Writer {
             sign_at: now,
             again_at: now,
             erase_at: now,
+            erasing: None,
             refusing: None,
             _lock: lock,
         }
@@ -113,7 +117,7 @@ impl Writer {
     /// When there is something to do, were nothing handed over.
     fn deadline(&self) -> Instant {
         let now = Instant::now();
-        let mut deadline = (now + LONGEST).min(self.erase_at);
+        let mut deadline = (now + LONGEST).min(self.erase_at.max(now));
         match &self.writing {
             None => deadline = deadline.min(self.again_at),
             Some(writing) => {
@@ -123,6 +127,9 @@ impl Writer {
                 let age = Duration::from_nanos(nanoseconds(SystemTime::now()).saturating_sub(writing.time));
                 deadline = deadline.min(now + self.kept.segment_age.saturating_sub(age));
             }
+        }
+        if self.erasing.is_some() {
+            deadline = deadline.min(now + AGAIN);
         }
         if self.floods.is_quiet() { deadline } else { deadline.min(now + self.kept.flood.window) }
     }
@@ -179,7 +186,8 @@ impl Writer {
         match writing.file.write_all(bytes).and_then(|()| writing.file.sync_data()) {
             Ok(()) => {
                 writing.bytes += bytes.len() as u64;
-                self.shared.state().durable = writing.line.next - 1;
+                let mut state = self.shared.state();
+                (state.durable, state.syncs) = (writing.line.next - 1, state.syncs + 1);
                 Ok(())
             }
             Err(error) => {
@@ -274,23 +282,37 @@ impl Writer {
         Ok(())
     }
 
+    /// Looks for what has been kept long enough, beside: segments are read and written anew, and no run waits for that.
     fn erase(&mut self) {
+        if self.erasing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.erased();
+        }
         let now = Instant::now();
         let Some(writing) = &self.writing else { return };
-        if now < self.erase_at {
+        if now < self.erase_at || self.erasing.is_some() {
             return;
         }
         self.erase_at = now + RETENTION;
-        let done = retention::enforce(&self.directory, writing.number, self.kept.days, SystemTime::now());
-        let event = match done {
-            Ok(done) if done.is_nothing() => return,
-            Ok(done) => Event::operation("audit-erased", done.to_string()),
-            Err(error) => Event::security("audit-not-erased", super::chain(&error)),
+        let (directory, active, days) = (self.directory.clone(), writing.number, self.kept.days);
+        let work = move || match retention::enforce(&directory, active, days, SystemTime::now()) {
+            Ok(done) if done.is_nothing() => None,
+            Ok(done) => Some(Event::operation("audit-erased", done.to_string())),
+            Err(error) => Some(Event::security("audit-not-erased", super::chain(&error))),
         };
-        let _ = self.write_own(vec![event]);
+        // Without a thread now there may be one the next time.
+        self.erasing = std::thread::Builder::new().name("audit-retention".to_owned()).spawn(work).ok();
+    }
+
+    /// Says what was erased; waits for it where it isn't over.
+    fn erased(&mut self) {
+        let told = self.erasing.take().and_then(|thread| thread.join().ok()).flatten();
+        if let Some(event) = told {
+            let _ = self.write_own(vec![event]);
+        }
     }
 
     fn end(mut self) {
+        self.erased();
         if self.seal().is_err() {
             // The next writer says that it's there without an end.
             self.sign(true);

@@ -3,6 +3,7 @@
 
 mod full;
 mod ground;
+mod kept;
 mod killed;
 mod tampering;
 mod writing;

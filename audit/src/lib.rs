@@ -10,6 +10,8 @@ mod export;
 mod files;
 mod flood;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod keys;
 mod log;

@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     (
         "stockade-fuzz",
         &[
+            "stockade-audit",
             "stockade-policies",
             "stockade-protocol",
             "stockade-supervisor",

@@ -427,6 +427,11 @@ impl Ratchet {
     pub(crate) fn commitment(&self) -> Hash {
         self.key.commitment()
     }
+
+    /// The same, if it stands at the key of this record.
+    pub(crate) fn commitment_at(&self, sequence: u64) -> Option<Hash> {
+        (self.at == sequence).then(|| self.commitment())
+    }
 }
 
 #[cfg(test)]

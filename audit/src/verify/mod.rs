@@ -236,3 +236,35 @@ fn keys(directory: &Directory, check: &Check, report: &mut Report) -> Option<Key
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::segment::{Start, Writing};
+
+    /// Whoever has the signing key and not the MACs' can't sign for a log of his own.
+    #[test]
+    fn a_head_that_commits_to_another_mac_key_is_told_by_the_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let master = MasterKey::create(&folder.path().join("key")).unwrap();
+        let directory = Directory::prepare(&folder.path().join("audit")).unwrap();
+        let keys = Keys::create(&directory, &master, None).unwrap();
+        let start = Start { number: 1, first: 1, before: [0; 32], tail: (0, [0; 32]), days: [1; 3] };
+        let macs = keys.macs(1).unwrap();
+        let events = [Event::security("one", ""), Event::security("two", "")];
+        let writing = Writing::begin(&directory, &keys, &macs, &start, &events).unwrap();
+        let head = writing.head(&keys);
+        let copies = folder.path().join("heads");
+        let check = |head: &Head, master| {
+            std::fs::write(&copies, format!("{head}\n")).unwrap();
+            let check = Check { master, copies: vec![copies.clone()], ..Check::default() };
+            verify(directory.path(), &check).unwrap()
+        };
+        assert!(check(&head, Some(master.clone())).is_clean());
+        let other = keys.signing.head(Head { mac: [7; 32], ..head });
+        let report = check(&other, Some(master));
+        assert_eq!(report.findings[0].tampering, Tampering::Changed, "{:?}", report.findings);
+        assert!(check(&other, None).is_clean(), "nothing shows it without the keys");
+    }
+}

@@ -326,7 +326,7 @@ impl<'a> Walk<'a> {
         if label.kind == Kind::Seal {
             self.seal(at, record, segment);
         }
-        if is_true && let Some(agrees) = self.agrees(record, segment.number) {
+        if is_true && let Some(agrees) = self.agrees(record, segment) {
             self.report.heads += 1;
             if !agrees {
                 let text = "it isn't what was signed: it, or records before it, were changed".to_owned();
@@ -343,10 +343,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether what was signed of a record is what stands there. `None`: nothing was.
-    fn agrees(&self, record: &Record<'_>, segment: u64) -> Option<bool> {
+    fn agrees(&self, record: &Record<'_>, segment: &Segment<'_>) -> Option<bool> {
         let heads = self.heads.of(record.label.sequence)?;
         let chain = record.link().digest();
-        Some(heads.iter().all(|head| head.segment == segment && head.chain == chain))
+        let next = record.label.sequence.saturating_add(1);
+        let mac = segment.ratchet.as_ref().and_then(|ratchet| ratchet.commitment_at(next));
+        Some(heads.iter().all(|head| {
+            let fits = mac.is_none_or(|mac| mac == head.mac);
+            head.segment == segment.number && head.chain == chain && fits
+        }))
     }
 
     /// Whether only a record's number was changed.

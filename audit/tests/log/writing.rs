@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use stockade_audit::{
-    AuditError, Check, Event, Head, Log, MasterKey, Tampering, Unavailable, VerificationKey, Written, rotate,
-    verify,
+    AuditError, Check, Event, Flood, Head, Log, MasterKey, Principal, Refused, Tampering, Unavailable,
+    VerificationKey, What, Written, rotate, verify,
 };
 
 use crate::ground::{Ground, copy_all, cut_up, fill, intent, segments};
@@ -265,4 +265,42 @@ fn what_is_left_of_a_new_file_by_a_killed_writer_is_in_nobodys_way() {
     }
     Log::open(ground.settings()).unwrap().close();
     assert!(ground.both().iter().all(stockade_audit::Report::is_clean));
+}
+
+#[test]
+fn of_a_flood_the_first_are_written_and_the_number_of_the_others() {
+    let ground = Ground::new();
+    let mut settings = ground.settings();
+    settings.flood = Flood { burst: 20, window: Duration::from_secs(3600) };
+    let log = Log::open(settings).unwrap();
+    let refused = || Event {
+        principal: Some(Principal { uid: 7, ..Principal::default() }),
+        what: What::Refused(Refused { rule: "r".into(), ..Refused::default() }),
+    };
+    let written: Vec<_> = (0..100).map(|_| log.append_and_wait(refused()).unwrap()).collect();
+    drop(log);
+    let counted = written.iter().filter(|one| **one == Written::Counted).count() as u64;
+    let events = crate::ground::events(&ground.log(), &ground.key());
+    let repeated = |event: &Event| match &event.what {
+        What::Repeated(repeated) => repeated.count,
+        _ => 0,
+    };
+    assert_eq!(counted, 80);
+    assert_eq!(events.iter().map(repeated).sum::<u64>(), counted);
+    assert_eq!(events.iter().filter(|event| event.name() == "refused").count(), 20);
+}
+
+#[test]
+fn a_second_place_that_is_not_there_is_said_and_holds_nobody_up() {
+    let ground = Ground::new();
+    let mut settings = ground.settings();
+    settings.copy = Some(ground.path("nowhere").join("heads"));
+    let (tell, told) = channel();
+    settings.on_head = Some(Box::new(move |head: &Head| tell.send(*head).unwrap()));
+    let log = Log::open(settings).unwrap();
+    log.append_and_wait(intent("1")).unwrap();
+    // It's told of a head after that was tried to be copied.
+    told.recv().unwrap();
+    assert!(log.state().copy.is_some_and(|why| why.contains("No such file")));
+    log.append_and_wait(intent("2")).unwrap();
 }

@@ -33,7 +33,14 @@ pub(crate) struct Directory(PathBuf);
 
 /// Held by the one writer of a directory, until it's dropped.
 #[derive(Debug)]
-pub(crate) struct Lock(#[allow(dead_code, reason = "closing it lets the next writer in")] File);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing it isn't enough: a process that another thread is starting right now has it, too, until it executes its program.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Directory {
     pub(crate) fn of(path: &Path) -> Self {
@@ -219,6 +226,8 @@ mod tests {
         let directory = Directory::of(folder.path());
         let lock = directory.lock().unwrap();
         assert!(matches!(directory.lock(), Err(AuditError::Held(_))));
+        // As a process has it that is being started meanwhile.
+        let _also = lock.0.try_clone().unwrap();
         drop(lock);
         directory.lock().unwrap();
     }

@@ -13,7 +13,8 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    attach, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status, tool,
+    attach, audit, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status,
+    tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -45,6 +46,7 @@ enum Subcommand {
     Policy(policy::Arguments),
     Config(config::Arguments),
     Tool(tool::Arguments),
+    Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
 }
@@ -101,6 +103,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Config(arguments) => config::config(arguments),
         Subcommand::Tool(arguments) => tool::tool(arguments),
+        Subcommand::Audit(arguments) => audit::audit(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),
     }
@@ -136,7 +139,8 @@ mod tests {
                         || DOCUMENT.contains(&format!("[`{name}`]"))
                         || DOCUMENT.contains(&format!("`stockade policy {name}"))
                         || DOCUMENT.contains(&format!("`stockade config {name}"))
-                        || DOCUMENT.contains(&format!("`stockade tool {name}")),
+                        || DOCUMENT.contains(&format!("`stockade tool {name}"))
+                        || DOCUMENT.contains(&format!("`stockade audit {name}")),
                     "{name}"
                 );
                 for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {

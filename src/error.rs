@@ -49,6 +49,9 @@ pub(crate) enum CliError {
     /// The daemon's configuration.
     #[error("configuration")]
     Configuration(#[from] stockade_supervisor::config::Mistakes),
+    /// The record.
+    #[error(transparent)]
+    Audit(#[from] stockade_audit::AuditError),
     /// The daemon could not serve.
     #[error(transparent)]
     Serve(#[from] stockade_supervisor::ServeError),
@@ -85,6 +88,7 @@ impl CliError {
                 Some("the daemon went away; once it is back, `stockade ps` shows what became of the run")
             }
             Self::Serve(error) => error.remedy(),
+            Self::Audit(error) => error.remedy(),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod audit;
 mod canary;
 mod cli;
 mod color;

@@ -73,6 +73,18 @@ const FILES: &[Row] = &[
         &["tool"],
     ),
     ("~/.config/stockade/tools/", "Your own tools; in $XDG_CONFIG_HOME where that is set.", &["tool"]),
+    ("/etc/stockade/audit.key", "The master key of the record of root's daemon.", &["audit"]),
+    (
+        "~/.config/stockade/audit.key",
+        "The master key of a user's record; in $XDG_CONFIG_HOME where that is set.",
+        &["audit"],
+    ),
+    ("/var/lib/stockade/audit/", "The record of root's daemon.", &["audit"]),
+    (
+        "~/.local/state/stockade/audit/",
+        "The record of a user's daemon; in $XDG_STATE_HOME where that is set.",
+        &["audit"],
+    ),
     ("/var/lib/stockade/", "The state of root's daemon.", &["serve"]),
     (
         "~/.local/state/stockade/",
@@ -88,9 +100,13 @@ const ENVIRONMENT: &[Row] = &[
     (
         "XDG_CONFIG_HOME",
         "Where your own policies and your daemon's configuration are, below ~/.config otherwise.",
-        &["run", "policy", "config", "tool", "doctor", "serve"],
+        &["run", "policy", "config", "tool", "audit", "doctor", "serve"],
     ),
-    ("XDG_STATE_HOME", "Where a user's daemon keeps its state, below ~/.local/state otherwise.", &["serve"]),
+    (
+        "XDG_STATE_HOME",
+        "Where a user's daemon keeps its state, below ~/.local/state otherwise.",
+        &["serve", "audit"],
+    ),
     (
         "HOME",
         "Your home directory. Root's is taken from the user database.",

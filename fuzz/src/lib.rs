@@ -18,6 +18,7 @@
 )]
 
 mod agreement;
+mod audit_record;
 mod client_frames;
 mod command_line;
 mod configuration;
@@ -52,7 +53,8 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
+    Target { name: "audit_record", run: audit_record::run, longest: 4096 },
     Target { name: "client_frames", run: client_frames::run, longest: 4096 },
     Target { name: "command_line", run: command_line::run, longest: 256 },
     Target { name: "configuration", run: configuration::run, longest: 2048 },

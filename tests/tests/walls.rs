@@ -36,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     (
         "stockade-fuzz",
         &[
+            "stockade-audit",
             "stockade-gate",
             "stockade-policies",
             "stockade-protocol",
@@ -455,6 +456,7 @@ fn documents_name_files_that_exist() {
         "wire/",
         "policies/",
         "gate/",
+        "audit/",
         "worker/",
         "supervisor/",
         "client/",

@@ -1,0 +1,9 @@
+//! The record as its callers see it: what is written and killed, cut and changed, and what is said of that.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod full;
+mod ground;
+mod kept;
+mod killed;
+mod tampering;
+mod writing;

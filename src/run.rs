@@ -28,6 +28,16 @@ pub(crate) fn with(arguments: &Arguments, request: Request) -> Result<u8, CliErr
     go(arguments, way(arguments)?, request)
 }
 
+/// Has the daemon call a tool that it has. `None`: there is no daemon.
+pub(crate) fn call(arguments: &Arguments, name: &str, parameters: &[u8]) -> Result<Option<u8>, CliError> {
+    let way = way(arguments)?;
+    if let Way::Embedded(_) = way {
+        return Ok(None);
+    }
+    let request = request(arguments)?.tool(name, parameters);
+    go(arguments, way, request).map(Some)
+}
+
 fn go(arguments: &Arguments, way: Way, request: Request) -> Result<u8, CliError> {
     let mut follow = Follow::new(arguments.json, arguments.verbose);
     match way {

@@ -139,13 +139,16 @@ struct Place {
     /// Where they are put.
     own: PathBuf,
     is_required: bool,
+    /// Whether somebody has named it, or how tools have to be: then it's not for a daemon to say which there are.
+    is_named: bool,
 }
 
 impl Place {
     fn of(arguments: &Arguments) -> Self {
         let is_required = arguments.require_signed;
         if let Some(named) = &arguments.directory {
-            return Self { directories: vec![named.clone()], own: named.clone(), is_required };
+            let directories = vec![named.clone()];
+            return Self { directories, own: named.clone(), is_required, is_named: true };
         }
         let surroundings = sources::surroundings();
         let machines = Path::new(SYSTEM_CONFIGURATION).join(TOOLS);
@@ -155,7 +158,7 @@ impl Place {
         };
         let mut directories = vec![machines, own.clone()];
         directories.dedup();
-        Self { directories, own, is_required }
+        Self { directories, own, is_required, is_named: is_required }
     }
 
     fn registry(&self) -> Result<Registry, CliError> {

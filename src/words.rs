@@ -19,8 +19,9 @@ pub(crate) fn why(outcome: &Outcome) -> Option<String> {
 /// A refusal: the sentence, who decided, the remedy, when to try again.
 pub(crate) fn denied(denied: &Denied) -> String {
     let mut text = format!("denied: {}", escape::line(denied.message.as_bytes()));
-    if let (Some(stage), Some(rule)) = (&denied.stage, &denied.rule) {
-        text.push_str(&format!(" ({}: {})", escape::line(stage.as_bytes()), escape::line(rule.as_bytes())));
+    if let Some(decided) = &denied.decided {
+        let (stage, rule) = (escape::line(decided.stage.as_bytes()), escape::line(decided.rule.as_bytes()));
+        text.push_str(&format!(" ({stage}: {rule})"));
     }
     if let Some(remedy) = &denied.remedy {
         text.push_str("; ");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use stockade_protocol::Bytes;
-use stockade_protocol::client::{ExecRequest, OutputMode, Overrides, StdinMode, Workspace};
+use stockade_protocol::client::{ExecRequest, OutputMode, Overrides, StdinMode, ToolCall, Workspace};
 
 /// One request. Starts as: policy `default`, no environment, `/dev/null` as standard input, output as events, the
 /// run ends with the connection.
@@ -52,6 +52,18 @@ impl Request {
             stdin: None,
             output: None,
         }
+    }
+
+    /// For a call of a tool that the daemon has: its file says the command, the policy and what is read. `parameters`: a JSON
+    /// object.
+    #[must_use]
+    pub fn tool(mut self, name: &str, parameters: impl Into<Bytes>) -> Self {
+        self.exec.tool = Some(ToolCall { name: name.to_owned(), parameters: parameters.into() });
+        self.exec.argv.clear();
+        self.exec.policy.clear();
+        self.exec.stdin = StdinMode::None;
+        self.stdin = None;
+        self
     }
 
     /// Under this policy.

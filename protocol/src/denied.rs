@@ -14,17 +14,24 @@ pub struct Denied {
     pub remedy: Option<String>,
     /// When to try again, in milliseconds, if time alone can help.
     pub retry_after_ms: Option<u64>,
-    /// The stage of the gate that refused, if one did.
-    pub stage: Option<String>,
-    /// The rule that decided, by its name or its place.
-    pub rule: Option<String>,
+    /// Who has decided, if it was the gate.
+    pub decided: Option<Box<Decided>>,
+}
+
+/// Who has refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The stage of the gate.
+    pub stage: String,
+    /// Its rule, by its name or its place.
+    pub rule: String,
 }
 
 impl Denied {
     /// A refusal without a remedy or a time.
     #[must_use]
     pub fn new(reason: DenyReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), remedy: None, retry_after_ms: None, stage: None, rule: None }
+        Self { reason, message: message.into(), remedy: None, retry_after_ms: None, decided: None }
     }
 
     /// With what would help.
@@ -37,7 +44,7 @@ impl Denied {
     /// With the stage of the gate and its rule.
     #[must_use]
     pub fn decided_by(mut self, stage: impl Into<String>, rule: impl Into<String>) -> Self {
-        (self.stage, self.rule) = (Some(stage.into()), Some(rule.into()));
+        self.decided = Some(Box::new(Decided { stage: stage.into(), rule: rule.into() }));
         self
     }
 

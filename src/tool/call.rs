@@ -1,8 +1,9 @@
 //! A call of a tool: its parameters are checked, its command made of them, and that is run as `stockade run` would, under the tool's
 //! policy and limits.
 //!
-//! What is checked is checked here, in the caller's own process: it keeps a caller from mistakes, not from running the program some
-//! other way. Roles, rates and breakers are a daemon's to hold.
+//! Where there is a daemon, it calls a tool of its own: its files say what is run, and its gate whether and how often. Without one,
+//! or with a directory that the caller names, what is checked is checked here, in the caller's own process: that keeps a caller
+//! from mistakes, not from running the program some other way.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,6 +51,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
+    if !place.is_named {
+        let running = running(arguments, String::from("default"), Vec::new());
+        if let Some(status) = run::call(&running, &arguments.name, arguments.parameters.as_encoded_bytes())? {
+            return Ok(status);
+        }
+    }
     match prepared(place, arguments) {
         Ok((request, running)) => run::with(&running, request),
         // Nothing has run: as where a run was denied.
@@ -72,8 +79,16 @@ fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Argum
         doing: "give the tool its standard input".into(),
         source: error.into(),
     })?;
-    let running = run::Arguments {
-        policy: tool.policy.clone(),
+    let command = expanded.arguments.into_iter().map(OsString::from_vec).collect();
+    let running = running(arguments, tool.policy.clone(), command);
+    let request = run::request(&running)?.overrides(tool.limits.clone());
+    Ok((request, running))
+}
+
+/// As `stockade run` would be told.
+fn running(arguments: &Arguments, policy: String, command: Vec<OsString>) -> run::Arguments {
+    run::Arguments {
+        policy,
         workspace: arguments.workspace.clone(),
         timeout: None,
         memory: None,
@@ -83,10 +98,8 @@ fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Argum
         socket: arguments.socket.clone(),
         embedded: arguments.embedded,
         verbose: arguments.verbose,
-        command: expanded.arguments.into_iter().map(OsString::from_vec).collect(),
-    };
-    let request = run::request(&running)?.overrides(tool.limits.clone());
-    Ok((request, running))
+        command,
+    }
 }
 
 fn workspace(named: Option<&Path>) -> Result<PathBuf, CliError> {

@@ -6,7 +6,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use stockade_tests::{Ended, Ground, Person, Setting, not_tested};
+use stockade_tests::{Daemon, Ended, Ground, Mode, Person, Setting, not_tested};
 
 /// Each person that can be tested here, with a place of his own.
 fn grounds() -> Vec<Ground> {
@@ -306,4 +306,32 @@ fn what_is_told_as_json_is_one_object_a_line() {
     let checked = lines(&["tool", "check", "tools/echo.toml", "bad.toml", "--json"]);
     assert_eq!((&checked[0]["ok"], &checked[1]["ok"]), (&true.into(), &false.into()));
     assert!(checked[1]["errors"].as_array().unwrap().len() > 3);
+}
+
+/// What a daemon has in its configuration's directory it calls by name, whatever a client has in his; its refusals are told.
+#[test]
+fn a_daemon_calls_the_tools_that_it_has() {
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let tools = server.configuration().join("tools");
+        std::fs::create_dir_all(&tools).unwrap();
+        let head = "name = \"say\"\ndescription = \"A test's.\"\nversion = \"1\"\n";
+        let breaker = "[rate]\nper-minute = 2\nburst = 2\n";
+        std::fs::write(tools.join("say.toml"), format!("{head}{ECHO}{breaker}")).unwrap();
+        for made in [server.configuration(), tools.clone(), tools.join("say.toml")] {
+            mode.server().own(&made);
+        }
+        let daemon = Daemon::start_at(server, &[]);
+        let ground = Ground::new(mode.client());
+        let call = |name: &str, parameters: &str| {
+            let mut command = daemon.ask(&ground, &["tool", "call", name, parameters]);
+            command.current_dir(ground.work());
+            Ended::of(command)
+        };
+        call("say", r#"{"text":"-x y","list":["a","b c"]}"#).expect_code(0).expect_text("[-x y] a b c");
+        // Of what can't be, nothing is run, and of what is unknown neither.
+        call("say", r#"{"text":1}"#).expect_code(125).expect_errors(&["/text"]);
+        call("sya", "{}").expect_code(125).expect_errors(&["say"]);
+        call("say", r#"{"text":"again"}"#).expect_code(125).expect_errors(&["(rate: say.toml"]);
+    }
 }

@@ -250,7 +250,8 @@ mod tests {
             .retry_after(Duration::from_micros(1_000_001));
         let denied = denied(refusal);
         assert_eq!(denied.reason, DenyReason::RateLimited);
-        assert_eq!((denied.stage.as_deref(), denied.rule.as_deref()), (Some("rate"), Some("limits.toml:3")));
+        let decided = denied.decided.unwrap();
+        assert_eq!((decided.stage.as_str(), decided.rule.as_str()), ("rate", "limits.toml:3"));
         assert_eq!((denied.message.as_str(), denied.remedy.as_deref()), ("too often", Some("ask less")));
         assert_eq!(denied.retry_after_ms, Some(1_001));
     }

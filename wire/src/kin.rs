@@ -77,7 +77,7 @@ pub fn shares_namespaces(pid: i32) -> bool {
 /// Only root and its own user may follow a process's links to its namespaces. Anybody else goes by what everybody may read
 /// (proc_pid_status(5), user_namespaces(7)): a process that is seen from our pid namespace and has no number but the one it
 /// has here is in it; one with our maps of user, group and project ids is in our user namespace, or in one in which every id
-/// is itself. That only the machine's root can make, and whoever maps users and groups so (a container's manager) leaves out
+/// is itself. That only the machine's root can make, and whoever maps users and groups so (a container engine) leaves out
 /// projects, which the first namespace has all of.
 ///
 /// # Errors

@@ -178,7 +178,7 @@ impl Look {
                 |c: char| c == '\0' || Class::of(c).is_some_and(|class| class != Class::Tab && c != '\n');
             text.chars().find(|c| is_odd(*c))
         };
-        let mut told = |look: &mut Self, text: &str, at: &[String]| {
+        let told = |look: &mut Self, text: &str, at: &[String]| {
             if let Some(odd) = odd(text) {
                 look.fault_at(at, format!("it has the character U+{:04X} in it", u32::from(odd)));
             }

@@ -23,8 +23,8 @@ fn segment(bytes: &[u8]) {
 fn head(bytes: &[u8]) {
     let Ok(line) = core::str::from_utf8(bytes) else { return };
     let Some(again) = fuzzing::head_again(line) else { return };
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert!(words(line).windows(words(&again).len()).any(|part| part == words(&again)), "{again}");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert!(words.join(" ").contains(&again), "{again}");
     assert_eq!(fuzzing::head_again(&again), Some(again));
 }
 

@@ -125,15 +125,17 @@ proptest! {
             let at = byte.index(bytes.len());
             changed[at] ^= 1 << bit;
             fs::write(path_of_it, changed).unwrap();
-            let (header, _) = cut_up(&bytes);
-            // Behind the last head that was signed only a key shows that a MAC was changed.
-            let is_mac = !ended && paths.last() == Some(path_of_it) && is_last_mac(&bytes, header.len(), at);
             let report = check(&ground, &path, true, false);
             let first = report.findings.first().map(|finding| finding.tampering);
             prop_assert_eq!(first, Some(Tampering::Changed), "byte {}: {:?}", at, report.findings);
             let report = check(&ground, &path, false, false);
             let first = report.findings.first().map(|finding| finding.tampering);
-            prop_assert_eq!(first, (!is_mac).then_some(Tampering::Changed), "byte {}: {:?}", at, report.findings);
+            // Where no head was signed for the last record only a key shows that its MAC was changed.
+            let is_unseen = first.is_none()
+                && !ended
+                && paths.last() == Some(path_of_it)
+                && is_last_mac(&bytes, cut_up(&bytes).0.len(), at);
+            prop_assert!(is_unseen || first == Some(Tampering::Changed), "byte {}: {:?}", at, report.findings);
             fs::write(path_of_it, bytes).unwrap();
         }
     }

@@ -7,7 +7,7 @@ const READERS: [&str; 4] = [
     // Ids that sort by time: a clock that steps back makes ids that sort earlier, and random all the same.
     "protocol/src/id.rs",
     // For rules about the hour of the day, and for what outlives the daemon; intervals of the gate go by the other clock.
-    "supervisor/src/gate.rs",
+    "supervisor/src/gate/mod.rs",
     // When the process began, for Prometheus.
     "supervisor/src/metrics/figures.rs",
     // When a span began and ended, for a collector.

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use stockade_gate::tools::ToolError;
 use stockade_policies::files::FileError;
 use stockade_policies::{Mistake, PolicyError};
 use stockade_supervisor::config::{ConfigurationError, Configured, Mistakes, Origin, file};
 use stockade_supervisor::paths::{Scope, Surroundings};
-use stockade_supervisor::policies;
+use stockade_supervisor::{Fault, policies};
 
 use crate::error::{CliError, chain};
 use crate::serve::Options;
@@ -55,7 +56,7 @@ pub(crate) fn check(
     out::print_with(&lines, status)
 }
 
-/// All that a daemon started now would read: the configuration, and every directory of policies.
+/// All that a daemon started now would read: the configuration with the gate's files beside it, and every directory of policies.
 fn everything(surroundings: &Surroundings<'_>) -> Vec<Told> {
     let loaded = Options::default().sources(surroundings).load();
     let (configured, mistakes) = match loaded {
@@ -77,6 +78,10 @@ fn everything(surroundings: &Surroundings<'_>) -> Vec<Told> {
             all.push(wrong);
         }
     }
+    let (directory, scope, uid) = (surroundings.configuration(), surroundings.scope, surroundings.uid);
+    if let Some((_, all)) = told.first_mut() {
+        all.extend(stockade_supervisor::faults(&directory, scope, uid).iter().map(Wrong::of_gate));
+    }
     told
 }
 
@@ -94,15 +99,7 @@ impl Wrong {
         let text = chain(error);
         match error {
             ConfigurationError::Text(mistake) => Self::at(text, mistake),
-            ConfigurationError::File(FileError::Read { path, .. }) => {
-                Self { text, file: Some(shown(path)), ..Self::default() }
-            }
-            ConfigurationError::File(FileError::Refused { path, refusal }) => Self {
-                text,
-                file: Some(shown(path)),
-                remedy: Some(refusal.remedy.clone()),
-                ..Self::default()
-            },
+            ConfigurationError::File(error) => Self::of_file(text, error),
             ConfigurationError::Unsafe { path, remedy, .. } => {
                 Self { text, file: Some(shown(path)), remedy: Some(remedy.clone()), ..Self::default() }
             }
@@ -134,6 +131,31 @@ impl Wrong {
             _ => (None, error.remedy()),
         };
         Self { text, file, remedy: Some(remedy), ..Self::default() }
+    }
+
+    fn of_gate(fault: &Fault) -> Self {
+        let text = chain(fault);
+        match fault {
+            Fault::Text(mistake) | Fault::Tool(ToolError::Text(mistake)) => Self::at(text, mistake),
+            Fault::File(error) | Fault::Tool(ToolError::File(error)) => Self::of_file(text, error),
+            Fault::Tool(ToolError::Duplicate { second: file, .. } | ToolError::Signature { file, .. }) => {
+                Self { text, file: Some(file.clone()), ..Self::default() }
+            }
+            _ => Self { text, ..Self::default() },
+        }
+    }
+
+    fn of_file(text: String, error: &FileError) -> Self {
+        match error {
+            FileError::Read { path, .. } => Self { text, file: Some(shown(path)), ..Self::default() },
+            FileError::Refused { path, refusal } => Self {
+                text,
+                file: Some(shown(path)),
+                remedy: Some(refusal.remedy.clone()),
+                ..Self::default()
+            },
+            _ => Self { text, ..Self::default() },
+        }
     }
 
     fn at(text: String, mistake: &Mistake) -> Self {

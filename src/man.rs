@@ -68,6 +68,11 @@ const FILES: &[Row] = &[
         DECIDING,
     ),
     (
+        "/etc/stockade/limits.toml",
+        "How often what may be asked of root's daemon, and when a tool is taken for broken.",
+        &["serve", "config"],
+    ),
+    (
         "/etc/stockade/tools/",
         "The operator's tools, a file each; in keys/ the keys that are trusted.",
         &["tool"],

@@ -77,7 +77,7 @@ mod watched;
 pub mod words;
 
 pub use activation::ActivationError;
-pub use gate::Faults;
+pub use gate::{Fault, Faults, faults};
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

@@ -335,3 +335,33 @@ fn a_daemon_calls_the_tools_that_it_has() {
         call("say", r#"{"text":"again"}"#).expect_code(125).expect_errors(&["(rate: say.toml"]);
     }
 }
+
+/// What a start or a reload would refuse of the gate's files, `config check` does, with file, line and key.
+#[test]
+fn config_check_looks_at_tools_and_limits() {
+    let person = Person::user();
+    let ground = Ground::new(person);
+    let configuration = ground.configuration();
+    std::fs::create_dir_all(configuration.join("tools")).unwrap();
+    let head = "name = \"say\"\ndescription = \"A test's.\"\nversion = \"1\"\n";
+    let files =
+        [("tools/say.toml", format!("{head}{ECHO}")), ("limits.toml", "[rate]\neach = \"1/s\"\n".into())];
+    let put = |name: &str, text: &str| std::fs::write(configuration.join(name), text).unwrap();
+    files.iter().for_each(|(name, text)| put(name, text));
+    for made in ["", "tools", "tools/say.toml", "limits.toml"] {
+        person.own(&configuration.join(made));
+    }
+    stockade(&ground, &["config", "check"]).expect_code(0);
+    put("tools/say.toml", &format!("{head}{ECHO}\n[rates]\n"));
+    put("limits.toml", "[rate]\neach = \"often\"\n");
+    let told = stockade(&ground, &["config", "check"]);
+    let text = told.expect_code(1).text();
+    for said in ["tools/say.toml:", "unknown key `rates`", "limits.toml:2:8"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let json = stockade(&ground, &["config", "check", "--json"]);
+    let first = json.expect_code(1).text();
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    let errors = first["errors"].as_array().unwrap();
+    assert!(errors.iter().any(|error| error["line"] == 2 && error["key"] == "each"), "{first}");
+}

@@ -140,7 +140,10 @@ impl State {
         let call = Call::of(&mut request, self.gate.tools()).map_err(refuse)?;
         let tool = call.as_ref().map(|call| call.name().to_owned());
         self.pass_gate(connection, &request, call.as_ref()).map_err(refuse)?;
-        let filled = call.map_or(Ok(()), |call| call.fill(&mut request, self.settings.uid));
+        let filled = call.map_or(Ok(()), |call| {
+            self.gate.check_pin(&call, self.settings.uid)?;
+            call.fill(&mut request)
+        });
         let admitted = filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed));
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);

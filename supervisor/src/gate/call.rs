@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stockade_gate::Given;
+use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::expand::Input;
-use stockade_gate::tools::{Registry, Tool, executable};
+use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::{self, Mismatch};
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
@@ -56,17 +57,38 @@ impl Call {
         Given::Parameters(&self.parameters)
     }
 
-    /// Makes its command the request's, once the gate has let it pass. `uid`: as whom we run.
+    /// What its program is, if it has to be one and is. `known`: what it was found to be before; `uid`: as whom we run.
     ///
     /// # Errors
-    /// Its program isn't the one that was pinned; it needs what a run can't be given; no command comes of its parameters.
-    pub(crate) fn fill(self, request: &mut ExecRequest, uid: u32) -> Result<(), Denied> {
+    /// It isn't the one that was pinned, or somebody else may put another in its place.
+    pub(crate) fn pinned(&self, known: Option<&Identity>, uid: u32) -> Result<Option<Identity>, Denied> {
+        let tool = &self.tool;
+        let Some(pin) = tool.pin else { return Ok(None) };
+        let changed = |why: String| {
+            Denied::new(DenyReason::ToolChanged, format!("the tool `{}`: {why}", tool.name))
+                .decided_by("validate", format!("{}.toml: command.sha256", tool.name))
+                .remedy("see who has changed its program, then pin it anew")
+        };
+        let program = Path::new(&tool.template.program);
+        let folder = program.parent().unwrap_or(Path::new("/"));
+        // Who may put another in its place until it is executed.
+        let found = folder.metadata().map_err(|error| changed(error.to_string()))?;
+        policies::look(folder, &found, uid).map_err(|refusal| changed(refusal.to_string()))?;
+        let look = |found: &std::fs::Metadata| policies::look(program, found, uid);
+        let opened = executable::open(program, pin, known, &look);
+        opened.map(|(_, identity)| Some(identity)).map_err(|error| changed(chain(&error)))
+    }
+
+    /// Makes its command the request's, once the gate has let it pass.
+    ///
+    /// # Errors
+    /// It needs what a run can't be given; no command comes of its parameters.
+    pub(crate) fn fill(self, request: &mut ExecRequest) -> Result<(), Denied> {
         let tool = &self.tool;
         if tool.roles.is_some() {
             let text = format!("the tool `{}` is for who has a role, and nobody has one here", tool.name);
             return Err(Denied::new(DenyReason::NotPermitted, text).decided_by("access", "roles"));
         }
-        is_pinned(tool, uid)?;
         let bad = |message: String| {
             Denied::new(DenyReason::BadParameters, message)
                 .decided_by("validate", format!("{}.toml: command", tool.name))
@@ -101,23 +123,6 @@ fn misfit(tool: &Tool, mismatch: &Mismatch) -> Denied {
     Denied::new(DenyReason::BadParameters, mismatch.to_string())
         .decided_by("validate", format!("{}.toml: parameters", tool.name))
         .remedy(format!("`stockade tool show {}` says what it takes", tool.name))
-}
-
-/// Whether a tool's program is the one that was pinned, if one was.
-fn is_pinned(tool: &Tool, uid: u32) -> Result<(), Denied> {
-    let Some(pin) = tool.pin else { return Ok(()) };
-    let changed = |why: String| {
-        Denied::new(DenyReason::ToolChanged, format!("the tool `{}`: {why}", tool.name))
-            .decided_by("validate", format!("{}.toml: command.sha256", tool.name))
-            .remedy("see who has changed its program, then pin it anew")
-    };
-    let program = Path::new(&tool.template.program);
-    let folder = program.parent().unwrap_or(Path::new("/"));
-    // Who may put another in its place until it is executed.
-    let found = folder.metadata().map_err(|error| changed(error.to_string()))?;
-    policies::look(folder, &found, uid).map_err(|refusal| changed(refusal.to_string()))?;
-    let look = |found: &std::fs::Metadata| policies::look(program, found, uid);
-    executable::open(program, pin, None, &look).map(drop).map_err(|error| changed(chain(&error)))
 }
 
 /// The tighter of two limits, each.

@@ -30,17 +30,27 @@ pub(crate) struct Files {
 /// All that is wrong with them.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", lines(.0))]
-pub struct Faults(Vec<Fault>);
+pub struct Faults(pub Vec<Fault>);
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+#[non_exhaustive]
+pub enum Fault {
+    /// Of tools.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// At a place of another file.
     #[error(transparent)]
     Text(#[from] Mistake),
+    /// Another file can't be read, or isn't one that is.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs.
+#[must_use]
+pub fn faults(directory: &Path, scope: Scope, uid: u32) -> Vec<Fault> {
+    Files::load(Some(directory), scope, uid).err().map(|Faults(all)| all).unwrap_or_default()
 }
 
 /// An error a line, as it would be told alone.

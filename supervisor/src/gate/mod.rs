@@ -9,13 +9,14 @@ pub(crate) mod kept;
 mod pressure;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use stockade_gate::breaker::{Breakers, Snapshot};
 use stockade_gate::rate::{Limited, Limiter, Limits};
+use stockade_gate::tools::executable::Identity;
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
 use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage};
@@ -25,8 +26,8 @@ use stockade_protocol::outcome::Outcome;
 use tokio::sync::Notify;
 
 pub(crate) use call::Call;
-pub use files::Faults;
 pub(crate) use files::Files;
+pub use files::{Fault, Faults, faults};
 
 /// How old what is known of the machine's load may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +44,8 @@ pub(crate) struct Gate {
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
+    /// Programs of tools as they were found to be the ones that were pinned, by the tools' names.
+    pinned: BTreeMap<String, Identity>,
     /// What was last seen of the machine, and when.
     load: Option<(Duration, Load)>,
 }
@@ -81,6 +84,7 @@ impl Gate {
     /// Has other files hold. What stages have learned stays.
     pub(crate) fn take_up(&mut self, files: Files) {
         self.tools = files.tools;
+        self.pinned.retain(|name, _| self.tools.get(name).is_ok());
         self.validate.borrow_mut().replace(Arc::clone(&self.tools));
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
         if self.tools.tools().len() > 0 {
@@ -105,7 +109,20 @@ impl Gate {
         &self.tools
     }
 
-    /// Whether it asks anything at all.
+    /// Whether a tool's program is the one that was pinned, if one was. It is read through when it's first called, and again
+    /// when it shows another size or time. `uid`: as whom we run.
+    ///
+    /// # Errors
+    /// `ToolChanged`.
+    pub(crate) fn check_pin(&mut self, call: &Call, uid: u32) -> Result<(), Denied> {
+        let found = call.pinned(self.pinned.get(call.name()), uid)?;
+        if let Some(found) = found {
+            self.pinned.insert(call.name().to_owned(), found);
+        }
+        Ok(())
+    }
+
+    /// Whether it asks nothing at all.
     pub(crate) fn is_open(&self) -> bool {
         self.row.is_empty()
     }

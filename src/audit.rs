@@ -121,13 +121,13 @@ struct Wanted {
     /// About this tool
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// That ended so: `exited`, `timed-out`, `refused`, …
+    /// That ended so: `exited`, `timed-out`, `refused` and others
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
     /// About this run: its id, or how it begins or ends
     #[arg(long, value_name = "RUN")]
     exec: Option<String>,
-    /// Of this name: `intent`, `outcome`, `refused`, `audit-opened`, …
+    /// Of this name: `intent`, `outcome`, `refused`, `audit-opened` and others
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
 }

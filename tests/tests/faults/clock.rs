@@ -3,9 +3,12 @@
 use std::path::Path;
 
 /// Who reads it, and for what.
-const READERS: [&str; 4] = [
+const READERS: [&str; 6] = [
     // Ids that sort by time: a clock that steps back makes ids that sort earlier, and random all the same.
     "protocol/src/id.rs",
+    // Records bear the calendar's time: whoever looks for those of the last hour, and whoever says how old the last one is.
+    "src/audit.rs",
+    "src/audit/verify.rs",
     // For rules about the hour of the day, and for what outlives the daemon; intervals of the gate go by the other clock.
     "supervisor/src/gate/mod.rs",
     // When the process began, for Prometheus.

@@ -6,6 +6,7 @@ use core::fmt;
 use crate::names::NamePattern;
 use crate::place::Place;
 use crate::position::{Located, Position};
+use crate::text::quoted;
 
 /// A rule that decides: where a policy states it, or words of our own.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +41,8 @@ impl fmt::Display for Rule<'_> {
         match self {
             Self::Own(words) => f.write_str(words),
             Self::Key(key, _) => write!(f, "[filesystem] {key}"),
-            Self::Entry(list, place) => write!(f, "[filesystem] {list}: \"{}\"", place.value),
-            Self::Allowed(pattern) => write!(f, "[environment] allow: \"{}\"", pattern.value),
+            Self::Entry(list, place) => write!(f, "[filesystem] {list}: {}", quoted(&place.value)),
+            Self::Allowed(pattern) => write!(f, "[environment] allow: {}", quoted(&pattern.value)),
             Self::Variable(table, name, _) => write!(f, "[environment] {table}: {name}"),
         }
     }
@@ -54,6 +55,9 @@ mod tests {
     #[test]
     fn rules_are_said_as_they_are_written() {
         let place = Located::built_in(Place::absolute("${home}/.cargo").unwrap());
+        // A policy's own text may hold anything that a path may: what a terminal would obey is escaped.
+        let odd = Located::built_in(Place::absolute("/a\tb").unwrap());
+        assert_eq!(Rule::Entry("read", &odd).to_string(), "[filesystem] read: \"/a\\u0009b\"");
         let pattern = Located::built_in(NamePattern::parse("LC_*").unwrap());
         let rules = [
             (Rule::Allowed(&pattern), "[environment] allow: \"LC_*\""),

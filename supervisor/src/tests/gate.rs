@@ -1,6 +1,7 @@
 //! Requests and the gate's row.
 
 use std::cell::RefCell;
+use std::os::unix::fs::DirBuilderExt as _;
 
 use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName};
 use stockade_protocol::Bytes;
@@ -295,7 +296,8 @@ fn a_tool_that_fails_is_left_alone_for_a_while_over_a_restart_and_other_ends_don
     let before = stage.join_but_keep();
     let again = move |directory: &std::path::Path| {
         breaking(directory);
-        std::fs::create_dir_all(directory.join("state")).unwrap();
+        // As a daemon makes it: a user's refuses one that others may enter.
+        std::fs::DirBuilder::new().mode(0o700).create(directory.join("state")).unwrap();
         let written = std::fs::read_dir(before.path().join("state")).unwrap().flatten();
         let written = written.filter(|entry| entry.file_name().to_string_lossy().contains("breakers"));
         for entry in written {

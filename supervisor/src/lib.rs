@@ -66,6 +66,7 @@ mod spare;
 mod specs;
 #[cfg(test)]
 mod starting;
+mod state_file;
 pub mod sysexits;
 mod systemd;
 #[cfg(test)]
@@ -77,7 +78,7 @@ mod watched;
 pub mod words;
 
 pub use activation::ActivationError;
-pub use gate::{Fault, Faults, faults};
+pub use gate::{Fault, Faults, KeptError, faults};
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

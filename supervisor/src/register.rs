@@ -5,10 +5,8 @@
 //! everything else there is to know of their runs.
 
 use core::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -16,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use stockade_protocol::launch::{Keep, Token};
 
 use crate::door;
+use crate::state_file;
 
 /// The version of the file that is written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -194,8 +193,9 @@ impl Register {
     fn write(&self) -> Result<(), RegisterError> {
         let path = self.0.state.join(NAME);
         let launchers = self.0.entries.borrow().iter().map(Written::from).collect();
-        replace(&path, &Document { version: VERSION, launchers })
-            .map_err(|source| RegisterError::Io { path, source })
+        let text = serde_json::to_vec_pretty(&Document { version: VERSION, launchers });
+        let written = text.map_err(io::Error::from).and_then(|text| state_file::replace(&path, &text));
+        written.map_err(|source| RegisterError::Io { path, source })
     }
 }
 
@@ -230,37 +230,27 @@ impl TryFrom<Written> for Entry {
 }
 
 fn read(path: &Path) -> Result<Vec<Entry>, RegisterError> {
-    let io = |source: io::Error| RegisterError::Io { path: path.to_owned(), source };
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(io)?,
-    };
-    entries(path, file)
+    match state_file::read(path, LARGEST) {
+        Ok(text) => text.map_or(Ok(Vec::new()), |text| entries(path, &text)),
+        Err(source) => Err(RegisterError::Io { path: path.to_owned(), source }),
+    }
 }
 
 /// What a file says.
-fn entries(path: &Path, file: impl io::Read) -> Result<Vec<Entry>, RegisterError> {
-    let io = |source: io::Error| RegisterError::Io { path: path.to_owned(), source };
+fn entries(path: &Path, text: &[u8]) -> Result<Vec<Entry>, RegisterError> {
     let damaged = |reason: String| RegisterError::Damaged { path: path.to_owned(), reason };
-    let mut text = String::new();
-    match file.take(LARGEST + 1).read_to_string(&mut text) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(damaged("it is no text".to_owned()));
-        }
-        read => read.map_err(io)?,
-    };
     if text.len() as u64 > LARGEST {
         return Err(damaged(format!("it is longer than {LARGEST} bytes")));
     }
+    let text = core::str::from_utf8(text).map_err(|_| damaged("it is no text".to_owned()))?;
     // The version first: of a newer one nothing else need be what we know.
     // It says what stands there, whatever that is.
     let wrong = |error: serde_json::Error| damaged(error.to_string().replace(char::is_control, "\u{fffd}"));
-    let version: Version = serde_json::from_str(&text).map_err(wrong)?;
+    let version: Version = serde_json::from_str(text).map_err(wrong)?;
     if version.version > VERSION {
         return Err(RegisterError::Newer { path: path.to_owned(), version: version.version });
     }
-    let document: Document = serde_json::from_str(&text).map_err(wrong)?;
+    let document: Document = serde_json::from_str(text).map_err(wrong)?;
     document.launchers.into_iter().map(|written| Entry::try_from(written).map_err(damaged)).collect()
 }
 
@@ -276,20 +266,6 @@ pub(crate) fn rewritten(text: &[u8]) -> Result<Vec<u8>, RegisterError> {
 #[derive(Deserialize)]
 struct Version {
     version: u32,
-}
-
-/// Puts a file in the place of another, on disk before it has its name.
-fn replace(path: &Path, document: &Document) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&serde_json::to_vec_pretty(document)?)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 fn secret() -> io::Result<Token> {

@@ -13,10 +13,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stockade_gate::breaker::store::StoreError;
 use stockade_policies::{PolicyError, Trust};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -24,7 +23,8 @@ use crate::activation::{ActivationError, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
-use crate::gate::{Faults, Files, Gate, kept};
+use crate::gate::kept::{self, KeptError};
+use crate::gate::{Faults, Files, Gate};
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
@@ -93,7 +93,7 @@ pub enum ServeError {
     Gate(#[from] Faults),
     /// What is known of breakers can't be read.
     #[error(transparent)]
-    Breakers(#[from] StoreError),
+    Breakers(#[from] KeptError),
     /// No place for the metrics.
     #[error(transparent)]
     Metrics(#[from] EndpointError),
@@ -219,12 +219,13 @@ pub(crate) fn serve_with(
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
-        let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned()));
+        let (over, is_over) = oneshot::channel();
+        let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned(), is_over));
         let telling = door.map(|door| tell(&daemon, door));
         let traces = collector.map(|collector| trace(&daemon, collector));
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;
-        keeping.abort();
-        kept::write(&daemon, state, &mut 0).await;
+        drop(over);
+        let _ended = keeping.await;
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;
         }

@@ -5,10 +5,10 @@
 
 use std::io;
 
-use stockade_gate::breaker::store::StoreError;
 use stockade_policies::PolicyError;
 
 use crate::activation::ActivationError;
+use crate::gate::KeptError;
 use crate::listener::ListenError;
 use crate::metrics::EndpointError;
 use crate::register::RegisterError;
@@ -39,7 +39,7 @@ impl ServeError {
                 USAGE
             }
             Self::Activation(_) | Self::Descriptors { .. } | Self::Gate(_) => CONFIG,
-            Self::Breakers(StoreError::Io { source, .. }) => of_io(source, CANTCREAT),
+            Self::Breakers(KeptError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Breakers(_) => CONFIG,
             Self::Register(RegisterError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Register(_) => CONFIG,

@@ -10,7 +10,7 @@
 //!
 //! What counts is how tools end: by their own fault, or well. A refusal, a cancelled run and bad input are nobody's failure. A
 //! breaker closes because a run has succeeded, never because one was begun or because the daemon was started again: how
-//! breakers stand is written down ([`store`]).
+//! breakers stand is written down ([`snapshot`]).
 //!
 //! Ends come without the run's name, so a breaker knows how many of a principal's runs of a tool it has let pass, not which of
 //! them ended. It reckons so that there are never more probes at once than it may have: an end is that of a run from before the
@@ -21,12 +21,11 @@
 //! Pure: times come with what is asked, those of uptime; the calendar's only for what is written, where a clock that was set
 //! can make a breaker open earlier, but never for longer than it was going to be open in all.
 //!
-//! Reading order: `settings`, `window`, `tool`, `stage`, [`snapshot`], [`store`].
+//! Reading order: `settings`, `window`, `tool`, `stage`, [`snapshot`].
 
 mod settings;
 pub mod snapshot;
 mod stage;
-pub mod store;
 #[cfg(test)]
 mod tests;
 mod tool;

@@ -11,7 +11,9 @@ use crate::breaker::settings::{MOST_OUTCOMES, Settings};
 use crate::breaker::tool::{Stand, Tool, time};
 
 /// The version that is written, and the newest that is read.
-pub(super) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
+/// The longest text that is read, in bytes: as many tools as there may be, with as many outcomes each as are kept.
+pub const LARGEST: u64 = 32 * 1024 * 1024;
 
 /// All breakers of which there is something to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,21 @@ struct Open {
     until: u64,
 }
 
+/// Why a text says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// A newer daemon has written it: its version.
+    Newer(u32),
+    /// It isn't what was written.
+    Text(String),
+}
+
+/// The version alone, whatever else there is.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 impl Default for Snapshot {
     /// Nothing to say.
     fn default() -> Self {
@@ -53,6 +70,22 @@ impl Snapshot {
 
     pub(super) fn tools(&self) -> impl Iterator<Item = (&str, &Written)> {
         self.tools.iter().map(|(name, written)| (name.as_str(), written))
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, Damage> {
+        let damaged = |error: serde_json::Error| Damage::Text(error.to_string());
+        if text.len() as u64 > LARGEST {
+            return Err(Damage::Text(format!("it's over {LARGEST} bytes")));
+        }
+        let Versioned { version } = serde_json::from_slice(text).map_err(damaged)?;
+        if version > VERSION {
+            return Err(Damage::Newer(version));
+        }
+        serde_json::from_slice(text).map_err(damaged)
     }
 
     /// How many tools it has something of.

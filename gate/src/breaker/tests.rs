@@ -1,4 +1,4 @@
-//! Breakers by random histories, beside a plain model that knows which run is which; what is written down; the file.
+//! Breakers by random histories, beside a plain model that knows which run is which; what is written down.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use proptest::prelude::*;
 
-use super::{Breakers, MOST_OUTCOMES, Settings, State, store};
+use super::snapshot::{Damage, Snapshot};
+use super::{Breakers, MOST_OUTCOMES, Settings, State};
 use crate::asked::{Action, Asked, Given, Load, Moment, Principal};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Ending, Stage};
@@ -474,50 +475,14 @@ fn exact(breakers: &Breakers, uid: u32, now: Duration, refusal: &Refusal) -> Res
 }
 
 #[test]
-fn the_file_is_read_as_it_was_written_and_none_is_an_empty_one() {
-    let state = tempfile::tempdir().unwrap();
-    assert!(store::load(state.path()).unwrap().snapshot.is_empty());
+fn a_text_is_read_as_it_was_written_and_a_damaged_or_newer_one_is_not() {
     let snapshot = opened(settings()).snapshot(at(SECOND));
     assert_eq!(snapshot.len(), 1);
-    for _ in 0..2 {
-        // What a daemon that was killed while it wrote has left is in nobody's way.
-        std::fs::write(state.path().join("breakers.json.new"), "half of i").unwrap();
-        store::save(state.path(), &snapshot).unwrap();
-        let loaded = store::load(state.path()).unwrap();
-        assert_eq!((loaded.snapshot, loaded.set_aside), (snapshot.clone(), None));
-    }
-    let names: Vec<_> =
-        std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["breakers.json"]);
-}
-
-#[test]
-fn a_damaged_file_is_set_aside_and_told() {
-    let whole = serde_json::to_string(&opened(settings()).snapshot(at(SECOND))).unwrap();
+    let whole = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(Snapshot::parse(whole.as_bytes()), Ok(snapshot));
     let cut = &whole[..whole.len() - 2];
     for text in ["", "{", "[]", "{\"version\":1}", "{\"version\":1,\"tools\":{},\"more\":1}", cut] {
-        let state = tempfile::tempdir().unwrap();
-        std::fs::write(state.path().join(store::FILE), text).unwrap();
-        let loaded = store::load(state.path()).unwrap();
-        let aside = loaded.set_aside.unwrap_or_else(|| panic!("{text:?} was taken up"));
-        assert!(loaded.snapshot.is_empty() && !aside.reason.is_empty());
-        assert_eq!(std::fs::read_to_string(&aside.path).unwrap(), text);
-        assert!(store::load(state.path()).unwrap().set_aside.is_none());
+        assert!(matches!(Snapshot::parse(text.as_bytes()), Err(Damage::Text(_))), "{text}");
     }
-}
-
-#[test]
-fn a_newer_file_and_one_that_is_no_file_are_refused_and_left_alone() {
-    let state = tempfile::tempdir().unwrap();
-    let path = state.path().join(store::FILE);
-    std::fs::write(&path, "{\"version\":2,\"other\":[]}").unwrap();
-    let error = store::load(state.path()).unwrap_err().to_string();
-    assert!(error.contains("newer stockade (version 2"), "{error}");
-    assert!(path.exists());
-    std::fs::remove_file(&path).unwrap();
-    std::fs::create_dir(&path).unwrap();
-    assert!(store::load(state.path()).is_err() && path.exists());
-    std::fs::remove_dir(&path).unwrap();
-    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-    assert!(store::load(state.path()).is_err(), "a link is followed");
+    assert_eq!(Snapshot::parse(b"{\"version\":2,\"other\":[]}"), Err(Damage::Newer(2)));
 }

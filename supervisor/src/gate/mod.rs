@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 pub(crate) use call::Call;
 pub(crate) use files::Files;
 pub use files::{Fault, Faults, faults};
+pub use kept::KeptError;
 
 /// How old what is known of the machine's load may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -144,7 +145,7 @@ impl Gate {
             given: wanted.given,
             workspace: None,
             owner: None,
-            load: Load { runs: wanted.runs, ..self.load(uptime) },
+            load: self.load(uptime, wanted.runs),
         };
         let judged = self.row.judge(&asked, &BTreeSet::new()).map_err(denied);
         self.tell_changes();
@@ -174,16 +175,16 @@ impl Gate {
         self.breakers.borrow_mut().restore(snapshot, moment(Duration::ZERO));
     }
 
-    /// How busy the machine is: looked at once a second at most, and only where a limit goes by it.
-    fn load(&mut self, uptime: Duration) -> Load {
-        if self.limiter.is_none() {
-            return Load::default();
-        }
+    /// How busy the machine is: looked at once a second at most, and only where there are limits. They are told then, and drop
+    /// whom nobody has heard of for long.
+    fn load(&mut self, uptime: Duration, runs: u32) -> Load {
+        let Some(limiter) = &self.limiter else { return Load::default() };
         match self.load {
-            Some((at, load)) if uptime.saturating_sub(at) < LOOK_EVERY => load,
+            Some((at, load)) if uptime.saturating_sub(at) < LOOK_EVERY => Load { runs, ..load },
             _ => {
-                let load = pressure::look();
+                let load = Load { runs, ..pressure::look() };
                 self.load = Some((uptime, load));
+                limiter.borrow_mut().observe(uptime, &load);
                 load
             }
         }

@@ -201,11 +201,15 @@ const TRIES: usize = 1000;
 /// The pause before it's tried again.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// Says something with descriptors beside it.
+/// Sends a message over a blocking channel, and waits where it isn't taken just now.
 ///
 /// # Errors
-/// `Template`: the other end has gone, or what it was.
-pub(crate) fn say(channel: &Channel, message: &FromWorker, beside: &[BorrowedFd<'_>]) -> Staged<()> {
+/// The other end has gone, or what it was; `ETOOMANYREFS` if too many descriptors stay on their way.
+pub(crate) fn send<T: Serialize>(
+    channel: &Channel,
+    message: &T,
+    beside: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut sent = channel.send(message, beside);
     for _ in 0..TRIES {
         if !sent.as_ref().is_err_and(ChannelError::will_pass) {
@@ -218,7 +222,14 @@ pub(crate) fn say(channel: &Channel, message: &FromWorker, beside: &[BorrowedFd<
         ChannelError::Io(error) => error,
         _ => io::Error::from_raw_os_error(libc::EPROTO),
     })
-    .at(SetupStage::Template, "channel")
+}
+
+/// Says something with descriptors beside it.
+///
+/// # Errors
+/// `Template`: as [`send`].
+pub(crate) fn say(channel: &Channel, message: &FromWorker, beside: &[BorrowedFd<'_>]) -> Staged<()> {
+    send(channel, message, beside).at(SetupStage::Template, "channel")
 }
 
 /// What a parked worker says of itself. Compared with what the kernel says.

@@ -7,7 +7,7 @@
 //! A worker of the user plan is born in its user namespace; one of the system plan enters it when all its mounts are made.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use stockade_protocol::Bytes;
@@ -15,9 +15,9 @@ use stockade_protocol::confinement::Plan;
 use stockade_protocol::outcome::SetupStage;
 use stockade_wire::channel::Channel;
 
-use crate::failure::{At, Staged, failed};
+use crate::failure::{At, Staged};
 use crate::laps::{Lap, Laps};
-use crate::messages::{FromWorker, Prepare};
+use crate::messages::{self, FromWorker, Prepare};
 use crate::stages::beside::Beside;
 use crate::stages::foundation::{self, Ground, Laid};
 use crate::stages::identity;
@@ -135,15 +135,17 @@ fn user_root(
 
 /// The launcher keeps the locks on placeholders for as long as the run lives, and has them swept.
 fn hand_up(channel: &Channel, placed: Placed) -> Staged<()> {
-    let gone = |_| failed(SetupStage::Guard, libc::EPIPE, "channel");
+    let send = |message: &FromWorker, locks: &[BorrowedFd<'_>]| {
+        messages::send(channel, message, locks).at(SetupStage::Guard, "channel")
+    };
     if !placed.made.is_empty() {
         let message = FromWorker::Placed { held: Vec::new(), made: placed.made };
-        channel.send(&message, &[]).map_err(gone)?;
+        send(&message, &[])?;
     }
     for batch in sources::batches(placed.held) {
         let locks: Vec<_> = batch.iter().map(|held| held.lock.as_fd()).collect();
         let held = batch.iter().map(|held| held.path.clone()).collect();
-        channel.send(&FromWorker::Placed { held, made: Vec::new() }, &locks).map_err(gone)?;
+        send(&FromWorker::Placed { held, made: Vec::new() }, &locks)?;
     }
     Ok(())
 }

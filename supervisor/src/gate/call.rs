@@ -32,7 +32,9 @@ impl Call {
     pub(crate) fn of(request: &mut ExecRequest, tools: &Registry) -> Result<Option<Self>, Denied> {
         let Some(call) = request.tool.take() else { return Ok(None) };
         let tool = tools.get(&call.name).map_err(|unknown| {
-            Denied::new(DenyReason::UnknownTool, unknown.to_string()).decided_by("validate", "tools")
+            Denied::new(DenyReason::UnknownTool, unknown.to_string())
+                .decided_by("validate", "tools")
+                .remedy("a daemon calls the tools that it has; with --directory or --embedded `stockade tool call` calls yours")
         })?;
         if !request.argv.is_empty() || !request.policy.is_empty() || request.stdin != StdinMode::None {
             let text = "a call says no command, no policy and no standard input: the tool's file does";
@@ -64,10 +66,17 @@ impl Call {
     pub(crate) fn pinned(&self, known: Option<&Identity>, uid: u32) -> Result<Option<Identity>, Denied> {
         let tool = &self.tool;
         let Some(pin) = tool.pin else { return Ok(None) };
+        // Why is for who installs tools: it names places that a client needn't know.
         let changed = |why: String| {
-            Denied::new(DenyReason::ToolChanged, format!("the tool `{}`: {why}", tool.name))
+            tracing::warn!(
+                tool = tool.name,
+                why,
+                "a tool's program isn't the one that was pinned, and isn't run"
+            );
+            let text = format!("the program of the tool `{}` isn't the one that was pinned", tool.name);
+            Denied::new(DenyReason::ToolChanged, text)
                 .decided_by("validate", format!("{}.toml: command.sha256", tool.name))
-                .remedy("see who has changed its program, then pin it anew")
+                .remedy("whoever installs tools finds why in the daemon's log: see who has changed it, then pin it anew")
         };
         let program = Path::new(&tool.template.program);
         let folder = program.parent().unwrap_or(Path::new("/"));

@@ -209,6 +209,9 @@ fn a_tool_whose_program_isnt_the_pinned_one_or_that_is_for_a_role_isnt_run() {
     let parameters = r#"{"paths":["a"]}"#;
     let changed = client.denied(called(&stage, "pinned", parameters), &[]);
     assert_eq!(changed.reason, DenyReason::ToolChanged, "{changed}");
+    // Where it is and what it is now stand in the log, and nowhere else.
+    assert!(!changed.message.contains("/usr"), "{changed}");
+    assert!(stage.said.has(&["WARN", "isn't run", "pinned", "SHA-256"]));
     let special = client.denied(called(&stage, "special", parameters), &[]);
     assert_eq!(special.reason, DenyReason::NotPermitted, "{special}");
     let run = client.exec(called(&stage, "good", parameters));

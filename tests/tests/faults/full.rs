@@ -154,12 +154,7 @@ fn a_full_workspace_is_a_failure_with_a_reason_where_something_must_be_placed() 
 fn a_full_table_of_descriptors_answers_each_and_recovers() {
     const CLIENTS: usize = 150;
     for mode in Mode::daemons_here() {
-        let server = Ground::new(mode.server());
-        let mut few = server.command("sh");
-        few.args(["-c", "ulimit -n 140; exec \"$@\"", "sh"]).arg(&server.binaries.stockade);
-        let daemon = Daemon::start_program(server, few, &["--parked", "0", "--slots", "4"]);
-        let ground = Ground::new(mode.client());
-        echo(&daemon, &ground).expect_code(0).expect_text("fine");
+        let (daemon, ground) = with_few_descriptors(mode);
         let asked = |number: usize| {
             let line = format!("echo start >>ran.{number}; sleep 0.2");
             let mut asked = request(&ground, "default", &["sh", "-c", &line]);
@@ -199,6 +194,49 @@ fn a_full_table_of_descriptors_answers_each_and_recovers() {
         let again = wait_until(PATIENCE, || echo(&daemon, &ground).code == Some(0));
         assert!(again, "it doesn't recover: {}", daemon.log());
     }
+}
+
+/// Descriptors that are on their way in sockets are counted per user, and nobody may send more while they are too many: with a
+/// daemon of few, an owner's others keep its run from starting. It waits for them.
+#[test]
+fn a_run_waits_while_too_many_descriptors_of_its_owner_are_on_their_way() {
+    const HOLD: &str = "import os, socket, time\n\
+                        ours, theirs = socket.socketpair()\n\
+                        socket.send_fds(ours, [b'x'], [0] * 200)\n\
+                        open('held', 'w').close()\n\
+                        for _ in range(4000):\n\
+                        \x20   if os.path.exists('go'): break\n\
+                        \x20   time.sleep(0.01)";
+    for mode in Mode::daemons_here() {
+        let (daemon, ground) = with_few_descriptors(mode);
+        let mut holder = ground.command("python3").args(["-c", HOLD]).spawn().unwrap();
+        assert!(wait_until(PATIENCE, || ground.work().join("held").exists()));
+        let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
+        command.args(["--", "sh", "-c", "echo fine"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut run = command.spawn().unwrap();
+        // Root may send however many there are.
+        let waits = mode != Mode::RootDaemonForRoot;
+        std::thread::sleep(Duration::from_millis(300));
+        let ended = run.try_wait().unwrap();
+        assert!(!waits || ended.is_none(), "{mode:?}: {ended:?}\n{}", daemon.log());
+        std::fs::write(ground.work().join("go"), "").unwrap();
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success(), "{mode:?}: {output:?}\n{}", daemon.log());
+        assert_eq!(output.stdout, b"fine\n", "{mode:?}");
+        assert!(holder.wait().unwrap().success());
+    }
+}
+
+/// A daemon that may have few open files, which has had a run, and where its client works.
+fn with_few_descriptors(mode: Mode) -> (Daemon, Ground) {
+    let server = Ground::new(mode.server());
+    let mut few = server.command("sh");
+    few.args(["-c", "ulimit -n 140; exec \"$@\"", "sh"]).arg(&server.binaries.stockade);
+    let daemon = Daemon::start_program(server, few, &["--parked", "0", "--slots", "4"]);
+    let ground = Ground::new(mode.client());
+    echo(&daemon, &ground).expect_code(0).expect_text("fine");
+    (daemon, ground)
 }
 
 /// How a run ended; `None` within: it was refused; without: the connection's end.

@@ -26,7 +26,7 @@ use stockade_wire::channel::Channel;
 use stockade_wire::socket;
 
 use crate::failure::{At, Staged, failed};
-use crate::messages::Prepare;
+use crate::messages::{self, Prepare};
 use crate::stages::foundation::Laid;
 use crate::stages::guard::is_beneath;
 use crate::stages::listing::{Listing, WORTH_IT};
@@ -328,7 +328,10 @@ pub(crate) fn become_owner(owner: &Owner) -> Staged<()> {
 }
 
 fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
-    let gone = |_| failed(SetupStage::Open, libc::EPIPE, "opener");
+    // As the owner, whose other descriptors that are on their way in sockets count with these.
+    let send = |batch: &Batch, beside: &[BorrowedFd<'_>]| {
+        messages::send(channel, batch, beside).at(SetupStage::Open, "opener")
+    };
     let Sources { sources, placed, led_to, missing } = sources;
     for batch in batches(sources) {
         let mut descriptors = Vec::new();
@@ -346,15 +349,15 @@ fn answer(channel: &Channel, sources: Sources) -> Staged<()> {
             })
             .collect();
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        channel.send(&Batch::Sources(answers), &borrowed).map_err(gone)?;
+        send(&Batch::Sources(answers), &borrowed)?;
     }
     for batch in batches(placed.held) {
         let borrowed: Vec<_> = batch.iter().map(|held| held.lock.as_fd()).collect();
         let paths = batch.iter().map(|held| held.path.clone()).collect();
-        channel.send(&Batch::Held(paths), &borrowed).map_err(gone)?;
+        send(&Batch::Held(paths), &borrowed)?;
     }
     let last = Batch::Made { made: placed.made, led_to, missing };
-    channel.send(&last, &[]).map_err(gone)
+    send(&last, &[])
 }
 
 /// Pieces small enough that each one's descriptors fit beside one message.

@@ -211,7 +211,8 @@ fn a_run_waits_while_too_many_descriptors_of_its_owner_are_on_their_way() {
         let (daemon, ground) = with_few_descriptors(mode);
         let mut holder = ground.command("python3").args(["-c", HOLD]).spawn().unwrap();
         assert!(wait_until(PATIENCE, || ground.work().join("held").exists()));
-        let mut command = daemon.ask(&ground, &["run", "--policy", "default"]);
+        // A policy that no template is there for: it has to be sent the workspace.
+        let mut command = daemon.ask(&ground, &["run", "--policy", "moderate"]);
         command.args(["--", "sh", "-c", "echo fine"]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let mut run = command.spawn().unwrap();

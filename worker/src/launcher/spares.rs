@@ -17,7 +17,7 @@ impl Launcher {
         let number = if self.embedded {
             self.begin_with(prepare, Maker::Launcher(workspace.take(), &command, stdio.complete()?))?
         } else {
-            let template = self.templates.find(&prepare, workspace.as_ref())?;
+            let template = self.templates.find(&prepare, workspace.as_ref(), &self.poller)?;
             if let Some(template) = self.templates.get(template) {
                 template.relayed = stdio.ring_bytes.is_some();
             }

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ pub(crate) struct Templates {
 }
 
 impl Template {
-    /// Has it make a worker, as soon as it can: more may be asked for at once than its channel takes.
+    /// Gives it an order, as soon as it can take it: more workers may be asked for at once than its channel takes.
     ///
     /// # Errors
     /// `Template`: it's gone.
@@ -172,7 +172,12 @@ impl Templates {
     ///
     /// # Errors
     /// `Template`.
-    pub(crate) fn find(&mut self, prepare: &Prepare, workspace: Option<&OwnedFd>) -> Staged<u64> {
+    pub(crate) fn find(
+        &mut self,
+        prepare: &Prepare,
+        workspace: Option<&OwnedFd>,
+        poller: &Poller,
+    ) -> Staged<u64> {
         let identity = workspace.and_then(|workspace| Identity::of(workspace).ok());
         let now = Instant::now();
         let fits = |template: &&mut Template| {
@@ -186,7 +191,7 @@ impl Templates {
             template.used = now;
             return Ok(template.number);
         }
-        let template = self.start(prepare, identity, workspace, now)?;
+        let template = self.start(prepare, identity, (workspace, poller), now)?;
         let number = template.number;
         if self.all.len() >= TEMPLATES
             && let Some(at) = (0..self.all.len()).min_by_key(|at| self.all[*at].used)
@@ -202,22 +207,20 @@ impl Templates {
         &mut self,
         prepare: &Prepare,
         identity: Option<Identity>,
-        workspace: Option<&OwnedFd>,
+        (workspace, poller): (Option<&OwnedFd>, &Poller),
         now: Instant,
     ) -> Staged<Template> {
         const STAGE: SetupStage = SetupStage::Template;
         let (pid, socket) = spawn::template().at(STAGE, "start")?;
         let channel = Channel::new(socket);
-        let message = ToTemplate::Prepare(Box::new(prepare.clone()));
-        let beside: Vec<_> = workspace.into_iter().map(AsFd::as_fd).collect();
-        channel.send(&message, &beside).map_err(|error| failed(STAGE, errno(&error), "channel"))?;
         rustix::io::ioctl_fionbio(&channel, true).at(STAGE, "channel")?;
+        let workspace = workspace.map(OwnedFd::try_clone).transpose().at(STAGE, "workspace")?;
         self.next += 1;
         // It answers to nobody but its workers' channels.
         let orders = Outbox::silent(channel, FIRST_TEMPLATE + self.next);
         let (number, prepare, interval) = (self.next, prepare.clone(), IDLE.as_secs_f64());
         let spares = VecDeque::new();
-        Ok(Template {
+        let mut template = Template {
             pid,
             number,
             orders,
@@ -229,7 +232,10 @@ impl Templates {
             rests_until: None,
             used: now,
             interval,
-        })
+        };
+        let first = ToTemplate::Prepare(Box::new(template.prepare.clone()));
+        template.make(&first, workspace.into_iter().collect(), poller)?;
+        Ok(template)
     }
 
     /// A template by its number.

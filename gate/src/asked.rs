@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use crate::validate::Parameters;
 
 /// Who asks: what the kernel says of the peer, and the roles that the operator gives to such a one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,14 +77,14 @@ impl Action {
 }
 
 /// What a command or a tool is given.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Given<'a> {
     /// Nothing: the action has no arguments.
     Nothing,
     /// A command line, the program first. Bytes, since they needn't be UTF-8.
     Command(&'a [Vec<u8>]),
-    /// A tool's parameters: a JSON object within the bounds of [`crate`], its keys each once.
-    Parameters(&'a Value),
+    /// A tool's parameters.
+    Parameters(&'a Parameters),
 }
 
 /// A point in time, on both clocks.
@@ -112,13 +112,15 @@ pub struct Load {
 pub struct Asked<'a> {
     /// When.
     pub at: Moment,
+    /// Which run comes of it if it passes: a number that no other one has.
+    pub run: u128,
     /// By whom.
     pub principal: &'a Principal,
     /// For what.
     pub action: Action,
-    /// The policy's name: that of the request, or of the tool.
+    /// The policy's name: that of the request, or of the tool. `None` with [`Action::Run`]: there is no such policy.
     pub policy: Option<&'a str>,
-    /// The tool's name.
+    /// The tool's name. `None` with [`Action::Call`]: there is no such tool.
     pub tool: Option<&'a str>,
     /// What it's given.
     pub given: Given<'a>,

@@ -68,8 +68,8 @@ pub trait Stage {
     /// A later stage has refused what this one let pass: what it has taken is free again, if that is for it to give.
     fn take_back(&mut self, _asked: &Asked<'_>) {}
 
-    /// What passed has ended.
-    fn ended(&mut self, _principal: u32, _tool: Option<&str>, _ending: Ending, _at: Moment) {}
+    /// The run of a request that passed has ended, perhaps without having begun. `run`: as in [`Asked`].
+    fn ended(&mut self, _run: u128, _tool: Option<&str>, _ending: Ending, _at: Moment) {}
 }
 
 /// A stage that somebody else keeps, too: who has it take up other files, and asks it how it is.
@@ -86,8 +86,8 @@ impl<S: Stage> Stage for Rc<RefCell<S>> {
         self.borrow_mut().take_back(asked);
     }
 
-    fn ended(&mut self, principal: u32, tool: Option<&str>, ending: Ending, at: Moment) {
-        self.borrow_mut().ended(principal, tool, ending, at);
+    fn ended(&mut self, run: u128, tool: Option<&str>, ending: Ending, at: Moment) {
+        self.borrow_mut().ended(run, tool, ending, at);
     }
 }
 
@@ -140,9 +140,9 @@ impl Row {
     }
 
     /// Tells every stage how something ended.
-    pub fn ended(&mut self, principal: u32, tool: Option<&str>, ending: Ending, at: Moment) {
+    pub fn ended(&mut self, run: u128, tool: Option<&str>, ending: Ending, at: Moment) {
         for stage in &mut self.stages {
-            stage.ended(principal, tool, ending, at);
+            stage.ended(run, tool, ending, at);
         }
     }
 }
@@ -180,6 +180,7 @@ mod tests {
     fn asked(principal: &Principal) -> Asked<'_> {
         Asked {
             at: Moment { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH },
+            run: 1,
             principal,
             action: Action::Run,
             policy: Some("default"),

@@ -23,6 +23,7 @@ fn a_million_principals_with_a_tool_each_take_less_than_200_mib_and_nothing_when
     for uid in 0..1_000_000 {
         principal.uid = uid;
         let asked = Asked {
+            run: 1,
             at: Moment { uptime: Duration::from_micros(uid.into()), wall: SystemTime::UNIX_EPOCH },
             principal: &principal,
             action: Action::Call,

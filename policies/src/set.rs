@@ -236,6 +236,12 @@ impl PolicySet {
         })
     }
 
+    /// Whether there is one of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.policies.contains_key(name)
+    }
+
     /// All names, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {

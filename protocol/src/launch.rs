@@ -185,6 +185,17 @@ pub struct RunNote {
     /// Whether its standard input comes from the supervisor: then the write end of its pipe is the last descriptor beside the
     /// launch, so that the tool sees no end of input when only the supervisor has ended.
     pub fed: bool,
+    /// The tool that was called, if one was.
+    pub tool: Option<CalledTool>,
+}
+
+/// A tool that was called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalledTool {
+    /// Its name.
+    pub name: String,
+    /// Whether its caller gave it less than its file does, or sent it a signal: that it failed needn't be its fault.
+    pub is_tightened: bool,
 }
 
 /// Where a tool's output goes.

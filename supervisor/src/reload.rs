@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use stockade_policies::{PolicyError, PolicySet, Trust};
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::admission::chain;
 use crate::config::{Configured, LogLevel, Mistakes, Sources, When};
@@ -36,6 +37,8 @@ enum Bad {
     Policies(#[source] PolicyError),
     #[error("the gate's files are bad")]
     Gate(#[source] Faults),
+    #[error("what reads them has broken")]
+    Thread(#[source] JoinError),
 }
 
 /// What was read, all of it in order.
@@ -47,8 +50,14 @@ struct Read {
 
 impl Reload {
     /// A reload, from its beginning to its end: what is to be told when one begins, and when it has ended, stands here.
-    pub(crate) fn again(&mut self, daemon: &Rc<Daemon>) {
-        match self.read() {
+    pub(crate) async fn again(&mut self, daemon: &Rc<Daemon>) {
+        // A thousand files take a while, and the loop is everybody's.
+        let (sources, usual) = (self.sources.clone(), self.usual.clone());
+        let read = match spawn_blocking(move || read(&sources, &usual)).await {
+            Ok(read) => read,
+            Err(gone) => Err(Bad::Thread(gone)),
+        };
+        match read {
             Ok(read) => self.take(daemon, read),
             Err(bad) => {
                 tracing::error!(
@@ -58,15 +67,6 @@ impl Reload {
                 daemon.state.borrow().figures.reloaded(false);
             }
         }
-    }
-
-    fn read(&self) -> Result<Read, Bad> {
-        let configured = self.sources.load().map_err(Bad::Configuration)?;
-        let Sources { uid, scope, .. } = self.sources;
-        let gate = Files::load(self.sources.directory.as_deref(), scope, uid).map_err(Bad::Gate)?;
-        let directories = policies::directories(&self.usual, &configured.values, scope);
-        let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
-        Ok(Read { configured, policies, gate })
     }
 
     fn take(&mut self, daemon: &Rc<Daemon>, read: Read) {
@@ -94,4 +94,13 @@ impl Reload {
         }
         self.running = configured;
     }
+}
+
+fn read(sources: &Sources, usual: &[(PathBuf, Trust)]) -> Result<Read, Bad> {
+    let configured = sources.load().map_err(Bad::Configuration)?;
+    let Sources { uid, scope, .. } = *sources;
+    let gate = Files::load(sources.directory.as_deref(), scope, uid).map_err(Bad::Gate)?;
+    let directories = policies::directories(usual, &configured.values, scope);
+    let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
+    Ok(Read { configured, policies, gate })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stockade_protocol::confinement::Confinement;
-use stockade_protocol::launch::{Adopted, Launch};
+use stockade_protocol::launch::{Adopted, CalledTool, Launch};
 use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::SandboxSpec;
@@ -49,8 +49,8 @@ pub(crate) struct Run {
     pub(crate) timing: Timing,
     /// The client's span that it belongs to.
     pub(crate) parent: Option<Parent>,
-    /// The tool that was called, if one was. Another supervisor's runs have forgotten it.
-    pub(crate) tool: Option<String>,
+    /// The tool that was called, if one was.
+    pub(crate) tool: Option<CalledTool>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
@@ -161,7 +161,7 @@ impl Run {
             age_before: age_ms,
             timing: Timing::default(),
             parent: None,
-            tool: None,
+            tool: note.tool,
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,

@@ -325,9 +325,11 @@ async fn run(
             () = daemon.stop.notified() => break,
             Some(order) = orders.recv() => match order {
                 Order::Reload => {
-                    systemd.reloading();
-                    reload.again(&daemon);
-                    systemd.reloaded();
+                    let is_told = systemd.reloading();
+                    reload.again(&daemon).await;
+                    if is_told {
+                        systemd.reloaded();
+                    }
                 }
                 Order::Stop => {
                     systemd.stopping();

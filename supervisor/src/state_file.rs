@@ -36,10 +36,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
+    let written = written.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    if let Err(error) = written.and_then(|()| std::fs::rename(&unfinished, path)) {
+        // Half a file would only take the room that there is too little of.
+        let _ = std::fs::remove_file(&unfinished);
+        return Err(error);
+    }
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
@@ -64,6 +70,15 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         // So much that it shows that there is more.
         assert_eq!(read(&path, 2).unwrap().unwrap(), b"oth");
+    }
+
+    #[test]
+    fn what_cant_be_put_in_its_place_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        replace(&path, b"one").unwrap_err();
+        assert!(!directory.path().join("a.new").exists());
     }
 
     #[test]

@@ -69,9 +69,10 @@ impl ServeError {
             Self::Policies(_) => {
                 Some("mend it and look with `stockade policy check FILE` before the next start")
             }
-            Self::Gate(_) => Some("mend it and look with `stockade tool check FILE` before the next start"),
+            Self::Gate(_) => Some("mend it and look with `stockade config check` before the next start"),
             Self::Runtime(source) => remedy_of_io(source),
-            Self::Register(RegisterError::Io { source, .. }) => remedy_of_io(source),
+            Self::Register(RegisterError::Io { source, .. })
+            | Self::Breakers(KeptError::Io { source, .. }) => remedy_of_io(source),
             Self::Listen(_)
             | Self::Activation(_)
             | Self::Register(_)

@@ -61,22 +61,21 @@ impl Systemd {
         Self { address: Some(address(path.as_os_str()).unwrap()), ..Self::default() }
     }
 
-    /// Before the policies are read again, if anybody waits for that.
-    pub(crate) fn reloading(&self) {
+    /// Before the policies are read again, if anybody waits for that: whether it's to be told when they have been.
+    pub(crate) fn reloading(&self) -> bool {
         if !self.ready.get() {
-            return;
+            return false;
         }
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.send(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "systemd can't be told of the reload"),
         }
+        true
     }
 
-    /// And after it.
+    /// And after it, if it was told of its beginning.
     pub(crate) fn reloaded(&self) {
-        if self.ready.get() {
-            self.send(&[NotifyState::Ready]);
-        }
+        self.send(&[NotifyState::Ready]);
     }
 
     /// Once we have been told to stop.

@@ -161,6 +161,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             detach: false,
             wall_ms: None,
             fed: false,
+            tool: None,
         },
         proved: false,
     };

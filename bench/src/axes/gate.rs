@@ -183,7 +183,7 @@ fn breakers() -> Breakers {
     let principal = principal(0);
     for _ in 0..Settings::default().failures {
         let _ = breakers.judge(&asked(&principal));
-        breakers.ended(principal.uid, Some(TOOL), Ending::Failure, asked(&principal).at);
+        breakers.ended(1, Some(TOOL), Ending::Failure, asked(&principal).at);
     }
     breakers
 }
@@ -194,6 +194,7 @@ fn principal(uid: u32) -> Principal {
 
 fn asked(principal: &Principal) -> Asked<'_> {
     Asked {
+        run: 1,
         at: Moment { uptime: Duration::from_secs(1), wall: SystemTime::UNIX_EPOCH },
         principal,
         action: Action::Call,

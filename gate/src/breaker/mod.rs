@@ -12,11 +12,10 @@
 //! breaker closes because a run has succeeded, never because one was begun or because the daemon was started again: how
 //! breakers stand is written down ([`snapshot`]).
 //!
-//! Ends come without the run's name, so a breaker knows how many of a principal's runs of a tool it has let pass, not which of
-//! them ended. It reckons so that there are never more probes at once than it may have: an end is that of a run from before the
-//! half-open time while there is one of that principal. A success counts in any case, a failure only if it is a probe's. A run
-//! that never ends by anybody's word (lost with its launcher) is forgotten after a time, and its probe's place is free again: that
-//! time has to be longer than a run of the tool can last, or there may be one probe more at once for each run that outlasts it.
+//! While it's closed every end counts, while it's half-open those of its probes, which it knows by their runs' numbers. A probe
+//! whose end nobody tells (lost with its launcher) is forgotten after a time, and its place is free again: that time has to be
+//! longer than a run of the tool can last, or there may be one probe more at once for each that outlasts it. Which probes run
+//! isn't written down: a restart in a half-open time lets as many again begin.
 //!
 //! Pure: times come with what is asked, those of uptime; the calendar's only for what is written, where a clock that was set
 //! can make a breaker open earlier, but never for longer than it was going to be open in all.

@@ -111,11 +111,6 @@ impl Breakers {
         said
     }
 
-    /// A run that an earlier daemon let pass goes on, and its end will be told.
-    pub fn adopted(&mut self, principal: u32, tool: &str, at: Moment) {
-        self.tools.entry(tool.to_owned()).or_default().adopt(principal, time(at));
-    }
-
     /// Goes up whenever there is something else to be written: as long as it's the same, a snapshot would say the same.
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -175,7 +170,7 @@ fn refusal(tool: &str, found: &Tool, not_yet: NotYet, now: Duration) -> Refusal 
         Stand::Closed | Stand::Open { .. } => format!("tool `{tool}` has failed too often"),
     };
     Refusal::new(StageName::Breaker, Reason::BreakerOpen, format!("breaker of {tool}"), message)
-        .remedy(format!("find out why it fails; `stockade breaker reset {tool}` has it tried at once"))
+        .remedy("find out why it fails; it's tried again by itself")
         .retry_after(not_yet.until.saturating_sub(now))
 }
 
@@ -192,7 +187,7 @@ impl Stage for Breakers {
             return Err(Refusal::new(StageName::Breaker, Reason::BreakerOpen, "built-in", message));
         };
         let before = tool.stand;
-        let judged = tool.judge(asked.principal.uid, now, &settings);
+        let judged = tool.judge(asked.run, now, &settings);
         let judged = judged.map_err(|not_yet| refusal(name, tool, not_yet, now));
         let changed = tool.stand != before;
         self.changes += u64::from(changed);
@@ -203,14 +198,14 @@ impl Stage for Breakers {
         if let (Action::Call, Some(name)) = (asked.action, asked.tool)
             && let Some(tool) = self.tools.get_mut(name)
         {
-            tool.take_back(asked.principal.uid, time(asked.at));
+            tool.take_back(asked.run);
         }
     }
 
-    fn ended(&mut self, principal: u32, tool: Option<&str>, ending: Ending, at: Moment) {
+    fn ended(&mut self, run: u128, tool: Option<&str>, ending: Ending, at: Moment) {
         let Some(name) = tool else { return };
         let Some((tool, settings)) = self.tool(name, time(at)) else { return };
-        tool.ended(principal, ending, time(at), &settings);
+        tool.ended(run, ending, time(at), &settings);
         if tool.is_idle() {
             self.tools.remove(name);
         }

@@ -29,9 +29,11 @@ fn principal(uid: u32) -> Principal {
     Principal { uid, gids: vec![uid], pid: 1, unit: None, roles: BTreeSet::new() }
 }
 
+/// The run of a user's that is asked for: one at a time, unless a test says otherwise.
 fn call(principal: &Principal, at: Moment) -> Asked<'_> {
     Asked {
         at,
+        run: principal.uid.into(),
         principal,
         action: Action::Call,
         policy: Some("build"),
@@ -47,8 +49,8 @@ fn judge(breakers: &mut Breakers, uid: u32, uptime: Duration) -> Option<Refusal>
     breakers.judge(&call(&principal(uid), at(uptime))).err()
 }
 
-fn end(breakers: &mut Breakers, uid: u32, ending: Ending, uptime: Duration) {
-    breakers.ended(uid, Some(TOOL), ending, at(uptime));
+fn end(breakers: &mut Breakers, run: u32, ending: Ending, uptime: Duration) {
+    breakers.ended(run.into(), Some(TOOL), ending, at(uptime));
 }
 
 fn settings() -> Settings {
@@ -164,6 +166,26 @@ fn a_cancelled_probe_says_nothing_and_leaves_its_place() {
 }
 
 #[test]
+fn what_began_before_it_broke_neither_closes_nor_opens_it_and_leaves_probes_their_place() {
+    let mut breakers = breakers(settings());
+    for run in 1..=5 {
+        assert_eq!(judge(&mut breakers, run, Duration::ZERO), None);
+    }
+    for run in 1..=3 {
+        end(&mut breakers, run, Ending::Failure, Duration::ZERO);
+    }
+    assert_eq!(judge(&mut breakers, 6, 5 * SECOND), None);
+    end(&mut breakers, 4, Ending::Failure, 5 * SECOND);
+    end(&mut breakers, 5, Ending::Success, 5 * SECOND);
+    let shown = breakers.list(at(5 * SECOND)).pop().unwrap();
+    assert_eq!((shown.state, shown.times, shown.probes), (State::HalfOpen, 1, 1));
+    assert!(judge(&mut breakers, 7, 5 * SECOND).is_some());
+    // The one that never began gives its own place back, whoever's other runs go on.
+    end(&mut breakers, 6, Ending::Neither, 5 * SECOND);
+    assert_eq!(judge(&mut breakers, 7, 5 * SECOND), None);
+}
+
+#[test]
 fn so_many_outcomes_are_kept_and_the_oldest_forgotten() {
     let mut breakers = breakers(Settings { failures: 5, ..settings() });
     for number in 0..MOST_OUTCOMES + 44 {
@@ -202,10 +224,10 @@ fn nothing_is_kept_of_tools_that_end_well_long_ago_and_never_too_many() {
     assert!(breakers.list(at(Duration::ZERO)).len() <= super::MAX_TOOLS);
 }
 
-/// A run as the model knows it: by itself.
+/// A run as the model knows it.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    uid: u32,
+    number: u32,
     since: Duration,
     /// In which half-open time it was let pass.
     probe_of: Option<u32>,
@@ -223,14 +245,17 @@ struct Model {
     /// Half-open times so far.
     round: u32,
     running: Vec<Run>,
-    /// Runs of a principal that may be from before this half-open time, and its probes: what a breaker can know.
-    before: Vec<(u32, Duration)>,
-    probes: Vec<(u32, Duration)>,
 }
 
 impl Model {
-    fn passes(&mut self, uid: u32, now: Duration, settings: &Settings) -> bool {
-        self.lose(now, settings);
+    fn probes(&self, now: Duration, settings: &Settings) -> usize {
+        let is_probe = |run: &&Run| {
+            self.half_open && run.probe_of == Some(self.round) && now - run.since < settings.lost_after
+        };
+        self.running.iter().filter(is_probe).count()
+    }
+
+    fn passes(&mut self, number: u32, now: Duration, settings: &Settings) -> bool {
         if let Some(until) = self.open_until {
             if now < until {
                 return false;
@@ -238,31 +263,16 @@ impl Model {
             (self.open_until, self.half_open, self.successes) = (None, true, 0);
             self.round += 1;
         }
-        if self.half_open && self.probes.len() >= settings.probes as usize {
+        if self.half_open && self.probes(now, settings) >= settings.probes as usize {
             return false;
         }
-        let list = if self.half_open { &mut self.probes } else { &mut self.before };
-        list.push((uid, now));
-        self.running.push(Run { uid, since: now, probe_of: self.half_open.then_some(self.round) });
+        self.running.push(Run { number, since: now, probe_of: self.half_open.then_some(self.round) });
         true
     }
 
-    fn lose(&mut self, now: Duration, settings: &Settings) {
-        for list in [&mut self.before, &mut self.probes] {
-            list.retain(|(_, since)| now - *since < settings.lost_after);
-        }
-    }
-
     fn end(&mut self, run: usize, ending: Ending, now: Duration, settings: &Settings) {
-        self.lose(now, settings);
         let run = self.running.remove(run);
-        let mut is_probe = false;
-        if let Some(place) = self.before.iter().position(|(uid, _)| *uid == run.uid) {
-            self.before.remove(place);
-        } else if let Some(place) = self.probes.iter().position(|(uid, _)| *uid == run.uid) {
-            self.probes.remove(place);
-            is_probe = true;
-        }
+        let is_probe = run.probe_of == Some(self.round);
         if ending == Ending::Neither || self.open_until.is_some() {
             return;
         }
@@ -270,12 +280,11 @@ impl Model {
         if self.half_open {
             if failed && is_probe {
                 self.open(now, settings);
-            } else if !failed {
+            } else if is_probe {
                 self.successes += 1;
                 if self.successes >= settings.successes {
                     (self.half_open, self.times) = (false, 0);
                     self.outcomes.clear();
-                    self.before.append(&mut self.probes);
                 }
             }
             return;
@@ -299,16 +308,14 @@ impl Model {
         let long = (1..self.times).fold(settings.open, |long, _| long * 2).min(settings.open_at_most);
         (self.open_until, self.half_open) = (Some(now + long), false);
         self.outcomes.clear();
-        self.before.append(&mut self.probes);
-        self.before.sort_by_key(|(_, since)| *since);
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Call(u32),
+    Call,
     /// And refused by a later stage.
-    Refused(u32),
+    Refused,
     /// Of the run with this number, of those that go on.
     End(usize, Ending),
     Wait(Duration),
@@ -321,8 +328,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Ending::Neither)
     ];
     prop_oneof![
-        5 => (0u32..2).prop_map(Event::Call),
-        1 => (0u32..2).prop_map(Event::Refused),
+        5 => Just(Event::Call),
+        1 => Just(Event::Refused),
         5 => (0usize..8, ending).prop_map(|(run, ending)| Event::End(run, ending)),
         2 => (0u64..8_000_000_000).prop_map(|long| Event::Wait(Duration::from_nanos(long))),
         1 => Just(Event::Wait(30 * SECOND)),
@@ -352,41 +359,36 @@ proptest! {
         let mut breakers = breakers(settings);
         let mut model = Model::default();
         let mut now = Duration::ZERO;
-        for event in events {
+        for (number, event) in (0_u32..).zip(events) {
             match event {
                 Event::Wait(long) => now += long,
-                Event::Call(uid) => {
-                    let refusal = judge(&mut breakers, uid, now);
-                    prop_assert_eq!(refusal.is_none(), model.passes(uid, now, &settings));
+                Event::Call => {
+                    let refusal = judge(&mut breakers, number, now);
+                    prop_assert_eq!(refusal.is_none(), model.passes(number, now, &settings));
                     if let Some(refusal) = refusal {
-                        exact(&breakers, uid, now, &refusal)?;
+                        exact(&breakers, number, now, &refusal)?;
                     }
                 }
-                Event::Refused(uid) => {
-                    let one = principal(uid);
+                Event::Refused => {
+                    let one = principal(number);
                     let asked = call(&one, at(now));
                     let passed = breakers.judge(&asked).is_ok();
-                    prop_assert_eq!(passed, model.passes(uid, now, &settings));
+                    prop_assert_eq!(passed, model.passes(number, now, &settings));
                     if passed {
                         breakers.take_back(&asked);
-                        let run = model.running.pop().unwrap();
-                        let list = if run.probe_of.is_some() { &mut model.probes } else { &mut model.before };
-                        list.pop();
+                        model.running.pop();
                     }
                 }
                 // One that is taken for lost doesn't end by anybody's word.
                 Event::End(run, ending)
                     if model.running.get(run).is_some_and(|run| now - run.since < settings.lost_after) =>
                 {
-                    end(&mut breakers, model.running[run].uid, ending, now);
+                    end(&mut breakers, model.running[run].number, ending, now);
                     model.end(run, ending, now, &settings);
                 }
                 Event::End(..) => {}
             }
-            let really = model.running.iter().filter(|run| {
-                model.half_open && run.probe_of == Some(model.round) && now - run.since < settings.lost_after
-            });
-            prop_assert!(really.count() <= settings.probes as usize);
+            prop_assert!(model.probes(now, &settings) <= settings.probes as usize);
         }
         // Whatever has happened, it isn't so for ever.
         prop_assert_eq!(judge(&mut breakers, 0, now + settings.lost_after + settings.open_at_most), None);
@@ -418,10 +420,10 @@ proptest! {
         let mut breakers = breakers(settings);
         let mut running: Vec<u32> = Vec::new();
         let mut now = Duration::ZERO;
-        for event in events {
+        for (number, event) in (0_u32..).zip(events) {
             match event {
                 Event::Wait(long) => now += long,
-                Event::Call(uid) if judge(&mut breakers, uid, now).is_none() => running.push(uid),
+                Event::Call if judge(&mut breakers, number, now).is_none() => running.push(number),
                 Event::End(run, ending) if run < running.len() => end(&mut breakers, running.remove(run), ending, now),
                 _ => {}
             }

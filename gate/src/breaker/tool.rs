@@ -1,15 +1,12 @@
 //! One tool's breaker.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use crate::asked::Moment;
 use crate::breaker::settings::Settings;
 use crate::breaker::window::Window;
 use crate::row::Ending;
 
-/// The most runs of one tool that are known to go on: many more than run at once anywhere.
-const MOST_RUNNING: usize = 4_096;
 /// Breakers' time at the daemon's start: longer than any window, so that what was before it has a time, too.
 const BEFORE: Duration = Duration::from_secs(367 * 24 * 3_600);
 
@@ -29,10 +26,10 @@ pub(super) enum Stand {
     HalfOpen { successes: u32 },
 }
 
-/// A run that was let pass and hasn't ended by anybody's word.
+/// A run that is to show whether the tool works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Running {
-    principal: u32,
+struct Probe {
+    run: u128,
     since: Duration,
 }
 
@@ -43,21 +40,13 @@ pub(super) struct Tool {
     /// How often it has opened in a row, without having closed.
     pub(super) times: u32,
     pub(super) window: Window,
-    /// Those that passed while it was closed, or before this daemon.
-    others: VecDeque<Running>,
-    /// Those that passed while it was half-open, since the last time that it opened.
-    probes: Vec<Running>,
+    /// Those that passed since it was last half-open and go on. Empty unless it is.
+    probes: Vec<Probe>,
 }
 
 impl Default for Tool {
     fn default() -> Self {
-        Self {
-            stand: Stand::Closed,
-            times: 0,
-            window: Window::default(),
-            others: VecDeque::new(),
-            probes: Vec::new(),
-        }
+        Self::standing(Stand::Closed, 0)
     }
 }
 
@@ -68,21 +57,21 @@ pub(super) struct NotYet {
 }
 
 impl Tool {
-    /// One of which nothing runs.
+    /// One of which nothing else is known.
     pub(super) fn standing(stand: Stand, times: u32) -> Self {
-        Self { stand, times, ..Self::default() }
+        Self { stand, times, window: Window::default(), probes: Vec::new() }
     }
 
     /// Lets a run pass, or says when one may.
-    pub(super) fn judge(&mut self, principal: u32, now: Duration, settings: &Settings) -> Result<(), NotYet> {
+    pub(super) fn judge(&mut self, run: u128, now: Duration, settings: &Settings) -> Result<(), NotYet> {
         self.forget(now, settings);
-        let running = Running { principal, since: now };
+        let probe = Probe { run, since: now };
         match self.stand {
-            Stand::Closed => self.add_other(running),
+            Stand::Closed => {}
             Stand::Open { until } if now < until => return Err(NotYet { until }),
             Stand::Open { .. } => {
                 self.stand = Stand::HalfOpen { successes: 0 };
-                self.probes.push(running);
+                self.probes.push(probe);
             }
             Stand::HalfOpen { .. } => {
                 let at_once = usize::try_from(settings.probes).unwrap_or(1);
@@ -91,50 +80,27 @@ impl Tool {
                     let first = &self.probes[self.probes.len() - at_once];
                     return Err(NotYet { until: first.since + settings.lost_after });
                 }
-                self.probes.push(running);
+                self.probes.push(probe);
             }
         }
         Ok(())
     }
 
-    /// What was let pass at that time is refused by a later stage.
-    pub(super) fn take_back(&mut self, principal: u32, at: Duration) {
-        let running = Running { principal, since: at };
-        if let Some(place) = self.probes.iter().rposition(|probe| *probe == running) {
-            self.probes.remove(place);
-        } else if let Some(place) = self.others.iter().rposition(|other| *other == running) {
-            self.others.remove(place);
-        }
+    /// A run that was let pass is refused by a later stage.
+    pub(super) fn take_back(&mut self, run: u128) {
+        self.leaves(run);
     }
 
-    /// A run that was let pass by another daemon goes on.
-    pub(super) fn adopt(&mut self, principal: u32, now: Duration) {
-        self.add_other(Running { principal, since: now });
-    }
-
-    fn add_other(&mut self, running: Running) {
-        if self.others.len() >= MOST_RUNNING {
-            self.others.pop_front();
-        }
-        self.others.push_back(running);
+    /// Whether it was a probe, whose place is free now.
+    fn leaves(&mut self, run: u128) -> bool {
+        let place = self.probes.iter().position(|probe| probe.run == run);
+        place.map(|place| self.probes.remove(place)).is_some()
     }
 
     /// A run has ended.
-    pub(super) fn ended(&mut self, principal: u32, ending: Ending, now: Duration, settings: &Settings) {
+    pub(super) fn ended(&mut self, run: u128, ending: Ending, now: Duration, settings: &Settings) {
         self.forget(now, settings);
-        let is_probe = match self.others.iter().position(|other| other.principal == principal) {
-            Some(place) => {
-                self.others.remove(place);
-                false
-            }
-            None => match self.probes.iter().position(|probe| probe.principal == principal) {
-                Some(place) => {
-                    self.probes.remove(place);
-                    true
-                }
-                None => false,
-            },
-        };
+        let is_probe = self.leaves(run);
         match (self.stand, ending) {
             (_, Ending::Neither) | (Stand::Open { .. }, _) => {}
             (Stand::Closed, Ending::Success | Ending::Failure) => {
@@ -143,6 +109,8 @@ impl Tool {
                     self.open(now, settings);
                 }
             }
+            // What began before it broke shows nothing.
+            (Stand::HalfOpen { .. }, _) if !is_probe => {}
             (Stand::HalfOpen { successes }, Ending::Success) => {
                 if successes + 1 >= settings.successes {
                     self.close();
@@ -150,8 +118,7 @@ impl Tool {
                     self.stand = Stand::HalfOpen { successes: successes + 1 };
                 }
             }
-            (Stand::HalfOpen { .. }, Ending::Failure) if is_probe => self.open(now, settings),
-            (Stand::HalfOpen { .. }, Ending::Failure) => {}
+            (Stand::HalfOpen { .. }, Ending::Failure) => self.open(now, settings),
         }
     }
 
@@ -159,32 +126,21 @@ impl Tool {
         self.times = self.times.saturating_add(1);
         self.stand = Stand::Open { until: now + settings.open_for(self.times) };
         self.window.clear();
-        // A probe that still runs is of the time before the next half-open one.
-        self.end_of_probes();
+        self.probes.clear();
     }
 
-    /// Whatever it knew of failures is forgotten; what runs is still known.
+    /// Whatever it knew of failures is forgotten.
     pub(super) fn close(&mut self) {
         self.stand = Stand::Closed;
         self.times = 0;
         self.window.clear();
-        self.end_of_probes();
+        self.probes.clear();
     }
 
-    fn end_of_probes(&mut self) {
-        for probe in std::mem::take(&mut self.probes) {
-            self.add_other(probe);
-        }
-    }
-
-    /// Forgets outcomes that don't count any more, and runs that are lost.
+    /// Forgets outcomes that don't count any more, and probes that are lost.
     pub(super) fn forget(&mut self, now: Duration, settings: &Settings) {
         self.window.forget(now, settings);
-        let is_lost = |running: &Running| now >= running.since + settings.lost_after;
-        while self.others.front().is_some_and(is_lost) {
-            self.others.pop_front();
-        }
-        self.probes.retain(|probe| !is_lost(probe));
+        self.probes.retain(|probe| now < probe.since + settings.lost_after);
     }
 
     /// Whether there is nothing to know of it.

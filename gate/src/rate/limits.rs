@@ -68,6 +68,8 @@ impl Default for Limits {
 pub(super) enum What<'a> {
     Tool(&'a str),
     Policy(&'a str),
+    /// What there isn't, whatever it's called: a name that anybody can think of gets no cell of its own.
+    Nothing,
 }
 
 /// The limits on one request.
@@ -84,6 +86,7 @@ impl Limits {
         let own = match what {
             What::Tool(name) => self.tools.get(name),
             What::Policy(name) => self.policies.get(name),
+            What::Nothing => None,
         };
         let each = own.or_else(|| tier?.each.as_ref()).unwrap_or(&self.each);
         let total = tier.and_then(|tier| tier.total.as_ref()).unwrap_or(&self.total);

@@ -20,6 +20,7 @@ fn principal(uid: u32, roles: &[&str]) -> Principal {
 
 fn call<'a>(principal: &'a Principal, tool: &'a str, uptime: Duration, runs: u32) -> Asked<'a> {
     Asked {
+        run: 1,
         at: Moment { uptime, wall: SystemTime::UNIX_EPOCH },
         principal,
         action: Action::Call,

@@ -136,6 +136,12 @@ impl Registry {
         })
     }
 
+    /// A tool, if there is one: for who needs no words about that there is none.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.tools.get(name)
+    }
+
     /// All of them, by name.
     pub fn tools(&self) -> impl ExactSizeIterator<Item = &Arc<Tool>> {
         self.tools.values()

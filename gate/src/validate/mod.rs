@@ -11,7 +11,7 @@
 //!
 //! Pure but for [`beneath`], which opens a path beneath a workspace's descriptor.
 //!
-//! Reading order: [`input`], [`characters`], [`outline`], [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], [`stage`], [`beneath`].
+//! Reading order: [`input`], [`parameters`], [`characters`], [`outline`], [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], [`stage`], [`beneath`].
 
 pub mod beneath;
 pub mod characters;
@@ -19,6 +19,7 @@ pub mod formats;
 pub mod input;
 pub mod mismatch;
 pub mod outline;
+pub mod parameters;
 pub mod repeated;
 pub mod schema;
 pub mod stage;
@@ -26,6 +27,7 @@ pub mod url;
 
 pub use input::parse;
 pub use mismatch::Mismatch;
+pub use parameters::Parameters;
 pub use schema::Schema;
 pub use stage::Validate;
 

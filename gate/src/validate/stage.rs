@@ -58,13 +58,17 @@ impl Validate {
             let message = format!("the tool `{name}` is called with parameters: a JSON object");
             return Err(refused(Reason::BadParameters, &tool.file_rule("parameters"), message));
         };
+        let parameters = parameters.value().map_err(|mismatch| {
+            let refusal = refused(Reason::BadParameters, &tool.file_rule("parameters"), mismatch.to_string());
+            refusal.remedy(remedy(&tool))
+        })?;
         self.check(&tool, parameters, asked)
     }
 
     fn check(&mut self, tool: &Tool, parameters: &Value, asked: &Asked<'_>) -> Result<(), Refusal> {
         let refused = |rule: String, message: String| {
             let refusal = Refusal::new(StageName::Validate, Reason::BadParameters, rule, message);
-            refusal.remedy(format!("`stockade tool show {}` says what it takes", tool.name))
+            refusal.remedy(remedy(tool))
         };
         if let Err(mismatches) = tool.parameters.check(parameters) {
             for mismatch in &mismatches {
@@ -85,6 +89,10 @@ impl Validate {
             None => Err(refused(tool.file_rule("parameters"), "the parameters are no object".into())),
         }
     }
+}
+
+fn remedy(tool: &Tool) -> String {
+    format!("`stockade tool show {}` says what it takes", tool.name)
 }
 
 impl Tool {
@@ -114,6 +122,7 @@ mod tests {
     use super::*;
     use crate::asked::{Load, Moment, Principal};
     use crate::tools::registry::{Text, Trust};
+    use crate::validate::Parameters;
 
     const TOOL: &str = r#"
 name = "search"
@@ -141,6 +150,10 @@ properties.limit = { type = "integer", minimum = 1 }
         Validate::new(Arc::new(registry))
     }
 
+    fn parameters(value: &Value) -> Parameters {
+        Parameters::new(value.to_string().into_bytes())
+    }
+
     fn judge(
         stage: &mut Validate,
         action: Action,
@@ -151,6 +164,7 @@ properties.limit = { type = "integer", minimum = 1 }
         let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
         stage.judge(&Asked {
             at: Moment { uptime: Duration::from_secs(at), wall: SystemTime::UNIX_EPOCH },
+            run: 1,
             principal: &principal,
             action,
             policy: Some("default"),
@@ -165,7 +179,7 @@ properties.limit = { type = "integer", minimum = 1 }
     #[test]
     fn what_fits_passes_and_what_is_no_call_too() {
         let mut stage = stage();
-        let parameters = json!({ "pattern": "x", "limit": 3 });
+        let parameters = parameters(&json!({ "pattern": "x", "limit": 3 }));
         assert_eq!(
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), 0),
             Ok(())
@@ -176,7 +190,7 @@ properties.limit = { type = "integer", minimum = 1 }
     #[test]
     fn a_call_without_a_tool_or_parameters_or_of_what_isnt_there_is_refused() {
         let mut stage = stage();
-        let parameters = json!({ "pattern": "x" });
+        let parameters = parameters(&json!({ "pattern": "x" }));
         for (tool, given, reason) in [
             (None, Given::Parameters(&parameters), Reason::UnknownTool),
             (Some("serach"), Given::Parameters(&parameters), Reason::UnknownTool),
@@ -190,9 +204,22 @@ properties.limit = { type = "integer", minimum = 1 }
     }
 
     #[test]
+    fn parameters_that_are_no_json_are_refused_with_what_the_tool_takes() {
+        let mut stage = stage();
+        let cut = Parameters::new(b"{\"pattern\":".to_vec());
+        let refusal =
+            judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&cut), 0).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.rule.as_str()),
+            (Reason::BadParameters, "search.toml: parameters")
+        );
+        assert!(refusal.remedy.is_some_and(|remedy| remedy.contains("tool show search")));
+    }
+
+    #[test]
     fn a_refusal_names_the_place_and_the_rule_and_no_path_of_the_host() {
         let mut stage = stage();
-        let parameters = json!({ "limit": 0, "patern": 1 });
+        let parameters = parameters(&json!({ "limit": 0, "patern": 1 }));
         let refusal =
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), 0).unwrap_err();
         assert!(refusal.message.contains("/limit: expected at least 1, got 0"), "{refusal:?}");
@@ -204,7 +231,7 @@ properties.limit = { type = "integer", minimum = 1 }
     #[test]
     fn a_value_that_would_be_an_option_is_refused_though_it_is_text() {
         let mut stage = stage();
-        let parameters = json!({ "pattern": "--include=*" });
+        let parameters = parameters(&json!({ "pattern": "--include=*" }));
         let refusal =
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), 0).unwrap_err();
         assert_eq!(
@@ -216,7 +243,7 @@ properties.limit = { type = "integer", minimum = 1 }
     #[test]
     fn what_is_often_got_wrong_is_recorded_with_counts() {
         let mut stage = stage();
-        let parameters = json!({ "pattern": "x", "limit": 0 });
+        let parameters = parameters(&json!({ "pattern": "x", "limit": 0 }));
         for at in 0..7 {
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), at * 60)
                 .unwrap_err();
@@ -233,7 +260,7 @@ properties.limit = { type = "integer", minimum = 1 }
     fn other_tools_come_in_place_of_the_old() {
         let mut stage = stage();
         stage.replace(Arc::default());
-        let parameters = json!({ "pattern": "x" });
+        let parameters = parameters(&json!({ "pattern": "x" }));
         let refusal =
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), 0).unwrap_err();
         assert_eq!(refusal.message, "no tool is named `search`; there are none");

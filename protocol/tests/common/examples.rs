@@ -19,8 +19,8 @@ use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
-    Adopted, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Made, Owner, Program,
-    RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Adopted, CalledTool, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Made, Owner,
+    Program, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -518,6 +518,7 @@ fn note() -> RunNote {
         detach: false,
         wall_ms: Some(60_000),
         fed: false,
+        tool: Some(CalledTool { name: "count-lines".into(), is_tightened: true }),
     }
 }
 

@@ -8,7 +8,6 @@ use core::cell::OnceCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use stockade_gate::Given;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
     ServerMessage, StatusReport, StdinMode, Workspace,
@@ -26,7 +25,7 @@ use crate::descriptors;
 use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
-use crate::gate::{Call, Wanted};
+use crate::gate::{Call, Sought, Wanted};
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::runs::{Input, Run, Waiting};
@@ -137,9 +136,10 @@ impl State {
         let detach = request.detach;
         let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
-        let call = Call::of(&mut request, self.gate.tools()).map_err(refuse)?;
-        let tool = call.as_ref().map(|call| call.name().to_owned());
-        self.pass_gate(connection, &request, call.as_ref()).map_err(refuse)?;
+        let call = request.tool.take().map(|call| Call::of(call, &request, self.gate.tools()));
+        self.pass_gate(connection, id, &request, call.as_ref().map(Result::as_ref)).map_err(refuse)?;
+        let call = call.transpose().map_err(refuse)?;
+        let tool = call.as_ref().map(Call::called);
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request)
@@ -147,15 +147,17 @@ impl State {
         let admitted = filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed));
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
+            let mut admitted = admitted;
+            admitted.launch.note.tool.clone_from(&tool);
             let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
             Ok((run, bytes))
         });
         // What the gate has let pass ends here, by nobody's fault.
         let (mut run, bytes) = made.map_err(|denied| {
-            self.gate.never_began(caller.owner.uid, tool.as_deref(), self.uptime());
+            self.gate.never_began(id, tool.as_ref(), self.uptime());
             refuse(denied)
         })?;
-        (run.parent, run.tool) = (parent, tool);
+        run.parent = parent;
         let event = Event::Request(Request {
             now: run.asked_at,
             run: id,
@@ -172,17 +174,18 @@ impl State {
         self.handle(event);
         if self.dispatcher.phase(id, owner).is_none() {
             let tool = self.runs.remove(&id).and_then(|run| run.tool);
-            self.gate.never_began(owner, tool.as_deref(), self.uptime());
+            self.gate.never_began(id, tool.as_ref(), self.uptime());
         }
         Ok(())
     }
 
-    /// Has the gate judge a request.
+    /// Has the gate judge a request: a call that is none, too, so that nobody asks without end for what there isn't.
     fn pass_gate(
         &mut self,
         connection: ConnectionId,
+        run: ExecId,
         request: &ExecRequest,
-        call: Option<&Call>,
+        call: Option<Result<&Call, &Denied>>,
     ) -> Result<(), Denied> {
         let Some(outbox) = self.connections.get(&connection).filter(|_| !self.gate.is_open()) else {
             return Ok(());
@@ -191,9 +194,16 @@ impl State {
         let wanted = Wanted {
             owner: &outbox.owner,
             pid: outbox.pid,
-            policy: call.map_or(&request.policy, Call::policy),
-            tool: call.map(Call::name),
-            given: call.map_or(Given::Command(&command), Call::given),
+            run,
+            sought: match call {
+                Some(Ok(call)) => Sought::Call(call),
+                Some(Err(_)) => Sought::NoCall,
+                None => {
+                    let policy = request.policy.as_str();
+                    let known = self.specs.policies().contains(policy).then_some(policy);
+                    Sought::Command { policy: known, words: &command }
+                }
+            },
             runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
         };
         self.gate.judge(&wanted, self.started.elapsed())
@@ -223,12 +233,12 @@ impl State {
             origin: Some(origin),
             request_id,
             policy: launch.note.policy.clone(),
+            tool: launch.note.tool.clone(),
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
             timing: Timing::asked(),
             parent: None,
-            tool: None,
             span: OnceCell::new(),
             launcher: None,
             is_held: false,
@@ -340,6 +350,9 @@ impl State {
         let now = self.now();
         match self.dispatcher.phase(id, owner) {
             Some(Phase::Starting | Phase::Running) => {
+                if let Some(called) = self.runs.get_mut(&id).and_then(|run| run.tool.as_mut()) {
+                    called.is_tightened = true;
+                }
                 self.tell_launcher(id, &ToLauncher::Signal { exec_id: id, signal });
             }
             Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => {

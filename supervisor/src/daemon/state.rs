@@ -317,7 +317,7 @@ impl State {
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
                 tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
-                self.gate.ended(run.owner, run.tool.as_deref(), &outcome, self.started.elapsed());
+                self.gate.ended(id, run.tool.as_ref(), &outcome, self.started.elapsed());
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 if let Some(traces) = &self.traces {

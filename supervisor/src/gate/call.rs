@@ -3,34 +3,35 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
 use stockade_gate::Given;
 use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::expand::Input;
 use stockade_gate::tools::{Registry, Tool};
-use stockade_gate::validate::{self, Mismatch};
+use stockade_gate::validate::Parameters;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
-use stockade_protocol::client::{ExecRequest, Overrides, StdinMode};
+use stockade_protocol::client::{ExecRequest, Overrides, StdinMode, ToolCall};
 use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::CalledTool;
 
 use crate::admission::chain;
 use crate::policies;
 
-/// A call whose tool there is and whose parameters can be read.
+/// A call whose tool there is.
 #[derive(Debug)]
 pub(crate) struct Call {
     tool: Arc<Tool>,
-    parameters: Value,
+    parameters: Parameters,
+    /// Whether its caller gives it less than its file does: what comes of that is no fault of the tool's.
+    is_tightened: bool,
 }
 
 impl Call {
-    /// What a request calls, if it calls a tool. The request is left as one of a command line that isn't said yet.
+    /// What a request calls.
     ///
     /// # Errors
-    /// There is no such tool; its parameters aren't JSON within the bounds; the request says what the tool's file says.
-    pub(crate) fn of(request: &mut ExecRequest, tools: &Registry) -> Result<Option<Self>, Denied> {
-        let Some(call) = request.tool.take() else { return Ok(None) };
+    /// There is no such tool; the request says what the tool's file says.
+    pub(crate) fn of(call: ToolCall, request: &ExecRequest, tools: &Registry) -> Result<Self, Denied> {
         let tool = tools.get(&call.name).map_err(|unknown| {
             Denied::new(DenyReason::UnknownTool, unknown.to_string())
                 .decided_by("validate", "tools")
@@ -40,13 +41,18 @@ impl Call {
             let text = "a call says no command, no policy and no standard input: the tool's file does";
             return Err(Denied::new(DenyReason::BadRequest, text).remedy("leave them empty"));
         }
-        let parameters = validate::parse(&call.parameters).map_err(|mismatch| misfit(tool, &mismatch))?;
-        Ok(Some(Self { tool: Arc::clone(tool), parameters }))
+        let is_tightened = lowers(&request.overrides, &tool.limits);
+        Ok(Self { tool: Arc::clone(tool), parameters: Parameters::new(call.parameters.0), is_tightened })
     }
 
     /// The tool's name.
     pub(crate) fn name(&self) -> &str {
         &self.tool.name
+    }
+
+    /// Whose it is to have failed.
+    pub(crate) fn called(&self) -> CalledTool {
+        CalledTool { name: self.tool.name.clone(), is_tightened: self.is_tightened }
     }
 
     /// The policy that it runs under.
@@ -102,7 +108,8 @@ impl Call {
             Denied::new(DenyReason::BadParameters, message)
                 .decided_by("validate", format!("{}.toml: command", tool.name))
         };
-        let object = self.parameters.as_object().ok_or_else(|| bad("the parameters are no object".into()))?;
+        let value = self.parameters.value().map_err(|mismatch| bad(mismatch.to_string()))?;
+        let object = value.as_object().ok_or_else(|| bad("the parameters are no object".into()))?;
         let expanded = tool.template.expand(object).map_err(|error| bad(error.to_string()))?;
         let handed = !expanded.openings.is_empty();
         request.stdin = match expanded.stdin {
@@ -127,11 +134,17 @@ impl Call {
     }
 }
 
-/// Of parameters that can't be read: no schema is needed to see it.
-fn misfit(tool: &Tool, mismatch: &Mismatch) -> Denied {
-    Denied::new(DenyReason::BadParameters, mismatch.to_string())
-        .decided_by("validate", format!("{}.toml: parameters", tool.name))
-        .remedy(format!("`stockade tool show {}` says what it takes", tool.name))
+/// Whether any of a caller's limits is lower than the tool's, or is one where the tool's file has none.
+fn lowers(callers: &Overrides, tools: &Overrides) -> bool {
+    let pairs = [
+        (callers.wall_ms, tools.wall_ms),
+        (callers.cpu_ms, tools.cpu_ms),
+        (callers.idle_ms, tools.idle_ms),
+        (callers.memory, tools.memory),
+        (callers.processes, tools.processes),
+        (callers.output, tools.output),
+    ];
+    pairs.into_iter().any(|(caller, tool)| caller.is_some_and(|caller| tool.is_none_or(|tool| caller < tool)))
 }
 
 /// The tighter of two limits, each.

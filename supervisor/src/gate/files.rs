@@ -45,6 +45,16 @@ pub enum Fault {
     /// Another file can't be read, or isn't one that is.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Limits for who has a role: they would hold for nobody.
+    #[error(
+        "{path}: [tiers.{tier}] is for roles, and nobody has one yet: limits that hold for nobody aren't taken; take it out"
+    )]
+    Tier {
+        /// The file.
+        path: PathBuf,
+        /// The tier's name.
+        tier: String,
+    },
 }
 
 /// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs.
@@ -97,7 +107,10 @@ fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {
     match files::text(&path, directory, |found| policies::look(&path, found, uid)) {
         Ok(text) => {
             let read = rate::read(&path.display().to_string(), &text);
-            read.map(Some).map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect())
+            let read = read.map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect::<Vec<_>>())?;
+            let tier = |tier: &rate::Tier| Fault::Tier { path: path.clone(), tier: tier.name.clone() };
+            let tiers: Vec<_> = read.limits.tiers.iter().map(tier).collect();
+            if tiers.is_empty() { Ok(Some(read)) } else { Err(tiers) }
         }
         Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(vec![error.into()]),

@@ -20,6 +20,8 @@ const FILE: &str = "breakers.json";
 const DAMAGED: &str = "breakers.json.damaged";
 /// How long changes are gathered: so much a daemon that is killed may forget.
 const GATHER: Duration = Duration::from_secs(1);
+/// When a write that failed is tried again, though nothing else has changed.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Why what was written down can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,31 +77,33 @@ pub(crate) fn restore(gate: &mut Gate, state: &Path) -> Result<(), KeptError> {
 /// time.
 pub(crate) async fn keep(daemon: Rc<Daemon>, state: PathBuf, mut over: oneshot::Receiver<()>) {
     let bell = daemon.state.borrow().gate.changed();
-    let mut written = 0;
+    let (mut written, mut failed) = (0, false);
     loop {
         let gathered = async {
-            bell.notified().await;
-            sleep(GATHER).await;
+            tokio::select! {
+                () = bell.notified() => sleep(GATHER).await,
+                () = sleep(RETRY), if failed => {}
+            }
         };
         let is_over = tokio::select! {
             _told = &mut over => true,
             () = gathered => false,
         };
-        write(&daemon, &state, &mut written).await;
+        failed = !write(&daemon, &state, &mut written).await;
         if is_over {
             return;
         }
     }
 }
 
-/// Writes what has changed since, if anything has.
-async fn write(daemon: &Rc<Daemon>, state: &Path, written: &mut u64) {
+/// Writes what has changed since, if anything has; whether it's on disk now.
+async fn write(daemon: &Rc<Daemon>, state: &Path, written: &mut u64) -> bool {
     let (changes, snapshot) = {
         let state = daemon.state.borrow();
         state.gate.snapshot(state.uptime())
     };
     if changes == *written {
-        return;
+        return true;
     }
     let path = state.join(FILE);
     let save = move || {
@@ -108,13 +112,18 @@ async fn write(daemon: &Rc<Daemon>, state: &Path, written: &mut u64) {
     };
     // The disk may be slow, and the loop is everybody's.
     match spawn_blocking(save).await {
-        Ok(Ok(())) => *written = changes,
+        Ok(Ok(())) => {
+            *written = changes;
+            return true;
+        }
         Ok(Err(error)) => tracing::warn!(
             reason = chain(&error),
+            again_s = RETRY.as_secs(),
             "what breakers know can't be written: a restart closes them; see that the state directory has room"
         ),
         Err(error) => tracing::error!(%error, "what breakers know can't be written"),
     }
+    false
 }
 
 #[cfg(test)]

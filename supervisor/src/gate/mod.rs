@@ -19,9 +19,12 @@ use stockade_gate::rate::{Limited, Limiter, Limits};
 use stockade_gate::tools::executable::Identity;
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
-use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage};
+use stockade_gate::{
+    Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage, StageName,
+};
+use stockade_protocol::ExecId;
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::Owner;
+use stockade_protocol::launch::{CalledTool, Owner};
 use stockade_protocol::outcome::Outcome;
 use tokio::sync::Notify;
 
@@ -58,14 +61,53 @@ pub(crate) struct Wanted<'a> {
     pub(crate) owner: &'a Owner,
     /// By which process.
     pub(crate) pid: i32,
-    /// The policy's name: the tool's, if it's called.
-    pub(crate) policy: &'a str,
-    /// The tool's name, if one is called.
-    pub(crate) tool: Option<&'a str>,
-    /// The command line, or the tool's parameters.
-    pub(crate) given: Given<'a>,
+    /// Which run comes of it.
+    pub(crate) run: ExecId,
+    pub(crate) sought: Sought<'a>,
     /// How many runs go on.
     pub(crate) runs: u32,
+}
+
+/// What somebody would have run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sought<'a> {
+    /// A command line under a policy; `None`: under one that there isn't.
+    Command {
+        /// The policy's name.
+        policy: Option<&'a str>,
+        /// The words.
+        words: &'a [Vec<u8>],
+    },
+    /// A tool.
+    Call(&'a Call),
+    /// A call that is none: of a tool that there isn't, say.
+    NoCall,
+}
+
+impl<'a> Sought<'a> {
+    fn policy(self) -> Option<&'a str> {
+        match self {
+            Self::Command { policy, .. } => policy,
+            Self::Call(call) => Some(call.policy()),
+            Self::NoCall => None,
+        }
+    }
+
+    fn given(self) -> Given<'a> {
+        match self {
+            Self::Command { words, .. } => Given::Command(words),
+            Self::Call(call) => call.given(),
+            Self::NoCall => Given::Nothing,
+        }
+    }
+
+    /// Which stages have nothing to look at: that there is no such tool has been said already.
+    fn leaves_out(self) -> BTreeSet<StageName> {
+        match self {
+            Self::NoCall => BTreeSet::from([StageName::Validate]),
+            Self::Command { .. } | Self::Call(_) => BTreeSet::new(),
+        }
+    }
 }
 
 impl Gate {
@@ -85,7 +127,7 @@ impl Gate {
     /// Has other files hold. What stages have learned stays.
     pub(crate) fn take_up(&mut self, files: Files) {
         self.tools = files.tools;
-        self.pinned.retain(|name, _| self.tools.get(name).is_ok());
+        self.pinned.retain(|name, _| self.tools.find(name).is_some());
         self.validate.borrow_mut().replace(Arc::clone(&self.tools));
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
         if self.tools.tools().len() > 0 {
@@ -138,16 +180,17 @@ impl Gate {
         let principal = Principal { uid, gids, pid, unit: None, roles: BTreeSet::new() };
         let asked = Asked {
             at: moment(uptime),
+            run: number(wanted.run),
             principal: &principal,
-            action: if wanted.tool.is_some() { Action::Call } else { Action::Run },
-            policy: Some(wanted.policy),
-            tool: wanted.tool,
-            given: wanted.given,
+            action: if matches!(wanted.sought, Sought::Command { .. }) { Action::Run } else { Action::Call },
+            policy: wanted.sought.policy(),
+            tool: if let Sought::Call(call) = wanted.sought { Some(call.name()) } else { None },
+            given: wanted.sought.given(),
             workspace: None,
             owner: None,
             load: self.load(uptime, wanted.runs),
         };
-        let judged = self.row.judge(&asked, &BTreeSet::new()).map_err(denied);
+        let judged = self.row.judge(&asked, &wanted.sought.leaves_out()).map_err(denied);
         self.tell_changes();
         judged
     }
@@ -190,22 +233,39 @@ impl Gate {
         }
     }
 
-    /// What has passed has ended. `tool`: its tool's name.
-    pub(crate) fn ended(&mut self, owner: u32, tool: Option<&str>, outcome: &Outcome, uptime: Duration) {
-        if !self.is_open() {
-            let known = tool.and_then(|name| self.tools.get(name).ok());
-            self.row.ended(owner, tool, ending(outcome, known.map(AsRef::as_ref)), moment(uptime));
-            self.tell_changes();
-        }
+    /// What has passed has ended; `called`: the tool, if it was a call.
+    pub(crate) fn ended(
+        &mut self,
+        run: ExecId,
+        called: Option<&CalledTool>,
+        outcome: &Outcome,
+        uptime: Duration,
+    ) {
+        let known = called.and_then(|called| self.tools.find(&called.name));
+        let ending = match ending(outcome, known.map(AsRef::as_ref)) {
+            Ending::Failure if called.is_some_and(|called| called.is_tightened) => Ending::Neither,
+            ending => ending,
+        };
+        self.tell_end(run, called, ending, uptime);
     }
 
     /// What has passed never became a run: admission, or the queue, has refused it.
-    pub(crate) fn never_began(&mut self, owner: u32, tool: Option<&str>, uptime: Duration) {
+    pub(crate) fn never_began(&mut self, run: ExecId, called: Option<&CalledTool>, uptime: Duration) {
+        self.tell_end(run, called, Ending::Neither, uptime);
+    }
+
+    fn tell_end(&mut self, run: ExecId, called: Option<&CalledTool>, ending: Ending, uptime: Duration) {
         if !self.is_open() {
-            self.row.ended(owner, tool, Ending::Neither, moment(uptime));
+            let tool = called.map(|called| called.name.as_str());
+            self.row.ended(number(run), tool, ending, moment(uptime));
             self.tell_changes();
         }
     }
+}
+
+/// A run as stages know it.
+fn number(run: ExecId) -> u128 {
+    u128::from_be_bytes(*run.as_bytes())
 }
 
 fn moment(uptime: Duration) -> Moment {

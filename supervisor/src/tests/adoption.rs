@@ -132,6 +132,7 @@ fn adopted(exec_id: ExecId) -> Adopted {
             detach: true,
             wall_ms: None,
             fed: false,
+            tool: None,
         },
     }
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 
 use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName};
 use stockade_protocol::Bytes;
-use stockade_protocol::client::{ExecRequest, StdinMode, ToolCall};
+use stockade_protocol::client::{ClientMessage, ExecRequest, StdinMode, ToolCall};
 use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome};
 
 use super::stage::{Changes, Client, Stage, until};
@@ -15,7 +16,8 @@ use crate::serve::Order;
 /// Refuses a command that is told to be refused, and answers others with what it has heard of ends, once there is one.
 #[derive(Default)]
 struct Choosy {
-    heard: RefCell<Vec<(u32, Ending)>>,
+    passed: Vec<u128>,
+    heard: RefCell<Vec<(usize, Ending)>>,
 }
 
 impl GateStage for Choosy {
@@ -31,12 +33,16 @@ impl GateStage for Choosy {
         match last.as_slice() {
             b"refused" => Err(refuse(format!("{} may not", asked.policy.unwrap())).remedy("ask another")),
             b"heard" => Err(refuse(format!("{:?}", self.heard.borrow()))),
-            _ => Ok(()),
+            _ => {
+                self.passed.push(asked.run);
+                Ok(())
+            }
         }
     }
 
-    fn ended(&mut self, principal: u32, _tool: Option<&str>, ending: Ending, _at: Moment) {
-        self.heard.borrow_mut().push((principal, ending));
+    fn ended(&mut self, run: u128, _tool: Option<&str>, ending: Ending, _at: Moment) {
+        let which = self.passed.iter().position(|passed| *passed == run).expect("one that never passed");
+        self.heard.borrow_mut().push((which, ending));
     }
 }
 
@@ -71,9 +77,8 @@ fn what_a_stage_refuses_is_told_with_stage_and_rule_and_reaches_no_launcher() {
         client.denied(ExecRequest { policy: "nosuch".into(), ..asking("permitted") }, &[]).reason,
         DenyReason::UnknownPolicy
     );
-    let uid = rustix::process::geteuid().as_raw();
     let heard = client.denied(asking("heard"), &[]).message;
-    assert_eq!(heard, format!("{:?}", [(uid, Ending::Failure), (uid, Ending::Neither)]));
+    assert_eq!(heard, format!("{:?}", [(0, Ending::Failure), (1, Ending::Neither)]));
 }
 
 const TOOL: &str = r#"
@@ -259,14 +264,72 @@ fn who_asks_too_often_is_told_when_to_come_back_and_a_reload_changes_how_often()
 }
 
 #[test]
-fn a_tool_that_fails_is_left_alone_for_a_while_over_a_restart_and_other_ends_dont_count() {
-    let breaking = |directory: &std::path::Path| {
-        put_tool(
-            directory,
-            "count.toml",
-            &format!("{TOOL}[breaker]\nfailures = 2\nwindow = \"1h\"\npause = \"1h\"\n"),
-        );
+fn who_asks_for_what_there_isnt_or_cant_be_read_is_asking_too_often_too() {
+    let limited = |directory: &std::path::Path| {
+        with_a_tool(directory);
+        put_limits(directory, "[rate]\neach = \"1/d\"\n");
     };
+    let stage = Stage::new(Changes { before: Some(Box::new(limited)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let under = |policy: &str| ExecRequest { policy: policy.into(), ..stage.request() };
+    // Names that anybody can think of have one limit together: each would be something to keep otherwise.
+    assert_eq!(client.denied(under("nosuch-1"), &[]).reason, DenyReason::UnknownPolicy);
+    assert_eq!(client.denied(under("nosuch-2"), &[]).reason, DenyReason::RateLimited);
+    assert_eq!(client.denied(called(&stage, "nosuch", "{}"), &[]).reason, DenyReason::RateLimited);
+    let run = client.exec(under("default"));
+    assert_eq!(launcher.launch().0.exec_id, run, "those that there are have their own");
+    assert_eq!(client.denied(called(&stage, "count", "{"), &[]).reason, DenyReason::BadParameters);
+    assert_eq!(client.denied(called(&stage, "count", "{"), &[]).reason, DenyReason::RateLimited);
+}
+
+#[test]
+fn limits_for_who_has_a_role_arent_taken_while_nobody_has_one() {
+    let stage = Stage::new(Changes::default());
+    put_limits(stage.directory.path(), "[tiers.guests]\nroles = [\"guest\"]\npercent = 0\n");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.has(&["ERROR", "stay", "limits.toml: [tiers.guests]", "nobody has one"]));
+}
+
+/// A tool's file whose breaker opens after two failures.
+fn breaking(directory: &std::path::Path) {
+    let text = format!("{TOOL}[breaker]\nfailures = 2\nwindow = \"1h\"\npause = \"1h\"\n");
+    put_tool(directory, "count.toml", &text);
+}
+
+#[test]
+fn nobody_opens_a_breaker_by_giving_a_tool_less_or_by_a_signal() {
+    let stage = Stage::new(Changes { before: Some(Box::new(breaking)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let call = |wall_ms: Option<u64>| {
+        let mut call = called(&stage, "count", r#"{"paths":["a"]}"#);
+        call.overrides.wall_ms = wall_ms;
+        call
+    };
+    let mut end = |client: &mut Client, wall_ms: Option<u64>, signal: Option<u8>| {
+        let run = client.exec(call(wall_ms));
+        let (launch, _) = launcher.launch();
+        launcher.started_with(&launch, &[]);
+        if let Some(signal) = signal {
+            client.say(&ClientMessage::Signal { exec_id: run, signal });
+            assert!(matches!(launcher.next(), ToLauncher::Signal { .. }));
+        }
+        launcher.ended(run, Outcome::TimedOut { clock: Clock::Wall, limit_ms: 1 });
+        client.read_to_end(run, 2);
+    };
+    for _ in 0..3 {
+        end(&mut client, Some(1), None);
+        end(&mut client, None, Some(9));
+    }
+    // What its file gives it anyway is nothing less.
+    end(&mut client, Some(5_000), None);
+    end(&mut client, None, None);
+    assert_eq!(client.denied(call(None), &[]).reason, DenyReason::BreakerOpen);
+}
+
+#[test]
+fn a_tool_that_fails_is_left_alone_for_a_while_over_a_restart_and_other_ends_dont_count() {
     let stage = Stage::new(Changes { before: Some(Box::new(breaking)), ..Changes::default() });
     let mut launcher = stage.launcher();
     let mut client = stage.client();
@@ -292,20 +355,19 @@ fn a_tool_that_fails_is_left_alone_for_a_while_over_a_restart_and_other_ends_don
     assert_eq!((open.reason, decided(&open).0), (DenyReason::BreakerOpen, "breaker"), "{open}");
     assert!(open.retry_after_ms.is_some_and(|after| after > 3_000_000), "{open:?}");
     assert_eq!(client.exec(stage.request()), launcher.launch().0.exec_id, "no tool");
+    // What it has written another one reads; it's written while the daemon runs, which may be killed.
+    let written = stage.directory.path().join("state/breakers.json");
+    until("written", || std::fs::read_to_string(&written).is_ok_and(|text| text.contains("count")));
+    let text = std::fs::read(&written).unwrap();
     stage.order(Order::Stop);
     stage.order(Order::Stop);
     drop((client, launcher));
-    // What it has written another one reads.
-    let before = stage.join_but_keep();
+    drop(stage.join_but_keep());
     let again = move |directory: &std::path::Path| {
         breaking(directory);
         // As a daemon makes it: a user's refuses one that others may enter.
         std::fs::DirBuilder::new().mode(0o700).create(directory.join("state")).unwrap();
-        let written = std::fs::read_dir(before.path().join("state")).unwrap().flatten();
-        let written = written.filter(|entry| entry.file_name().to_string_lossy().contains("breakers"));
-        for entry in written {
-            std::fs::copy(entry.path(), directory.join("state").join(entry.file_name())).unwrap();
-        }
+        std::fs::write(directory.join("state/breakers.json"), &text).unwrap();
     };
     let stage = Stage::new(Changes { before: Some(Box::new(again)), ..Changes::default() });
     let _launcher = stage.launcher();

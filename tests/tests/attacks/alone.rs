@@ -148,6 +148,7 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             detach: false,
             wall_ms: None,
             fed: false,
+            tool: None,
         },
         proved: false,
     }

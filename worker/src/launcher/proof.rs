@@ -98,6 +98,7 @@ mod tests {
             detach: false,
             wall_ms: None,
             fed: false,
+            tool: None,
         };
         Launch {
             exec_id: stockade_protocol::ExecId::generate(),

@@ -5,6 +5,7 @@
 //! its sealing, too. `docs/audit.md` says what nobody can find out.
 
 mod heads;
+mod terms;
 mod walk;
 
 use core::fmt;
@@ -250,7 +251,15 @@ mod tests {
         let master = MasterKey::create(&folder.path().join("key")).unwrap();
         let directory = Directory::prepare(&folder.path().join("audit")).unwrap();
         let keys = Keys::create(&directory, &master, None).unwrap();
-        let start = Start { number: 1, first: 1, before: [0; 32], tail: (0, [0; 32]), days: [1; 3] };
+        let start = Start {
+            number: 1,
+            first: 1,
+            before: [0; 32],
+            tail: (0, [0; 32]),
+            days: [1; 3],
+            time: 1,
+            newest: 0,
+        };
         let macs = keys.macs(1).unwrap();
         let events = [Event::security("one", ""), Event::security("two", "")];
         let writing = Writing::begin(&directory, &keys, &macs, &start, &events).unwrap();

@@ -291,7 +291,8 @@ fn another_log_in_its_place_and_an_older_one_are_told_by_the_copies() {
 
 #[test]
 fn a_body_that_was_erased_before_its_time_is_told_as_dropped() {
-    let (ground, path) = log_of(10, 4096, true);
+    // What is written to isn't erased from: there has to be a segment behind.
+    let (ground, path) = log_of(40, 4096, true);
     let mut opened = Opened::of(&segments(&path)[0]);
     let record = &mut opened.records[1];
     let end = record.len() - BEHIND;

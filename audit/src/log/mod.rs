@@ -328,11 +328,7 @@ fn create(directory: &Directory, settings: &Settings) -> Result<Keys, AuditError
         let path = directory.join(KEYS);
         return Err(AuditError::damaged(&path, format!("it's gone, and segment {number} is there")));
     }
-    let keys = Keys::create(directory, &settings.master, settings.verification.as_deref())?;
-    if let Some(root) = &keys.root {
-        keys.write_macs(directory, 1, root)?;
-    }
-    Ok(keys)
+    Keys::create(directory, &settings.master, settings.verification.as_deref())
 }
 
 /// An error and what caused it, in one line.

@@ -1,8 +1,8 @@
 //! Writing: numbers, segments, heads, another writer, recovery.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -253,6 +253,61 @@ fn without_the_verification_key_nobody_here_can_check_or_make_a_mac_of_the_past(
     assert!(report.is_clean() && report.macs, "{:?}", report.findings);
     // The log goes on without it.
     Log::open(ground.settings()).unwrap().close();
+}
+
+/// Whatever the first start was killed over, the next one is a first start.
+#[test]
+fn a_first_start_that_did_not_come_to_its_end_is_made_up_for() {
+    // What can't be written is where it was killed; and the same, where it was killed between making and writing a file.
+    for (file, is_empty) in [("mac", false), ("keys", false), ("keys", true)] {
+        for kept_elsewhere in [true, false] {
+            let ground = Ground::new();
+            let away = ground.path("verification");
+            let settings = || {
+                let mut settings = ground.settings();
+                settings.verification = kept_elsewhere.then(|| away.clone());
+                settings
+            };
+            let in_the_way = ground.log().join(format!("{file}.new"));
+            DirBuilder::new().mode(0o700).create(ground.log()).unwrap();
+            fs::create_dir_all(in_the_way.join("something")).unwrap();
+            assert!(Log::open(settings()).is_err());
+            assert!(!ground.log().join("keys").exists());
+            fs::remove_dir_all(&in_the_way).unwrap();
+            let there = fs::read(&away).ok();
+            assert_eq!(there.is_some(), kept_elsewhere && file == "keys");
+            if let (Some(_), true) = (&there, is_empty) {
+                fs::write(&away, "").unwrap();
+            }
+            let log = Log::open(settings()).unwrap();
+            fill(&log, 10);
+            log.close();
+            assert!(is_empty || there.is_none_or(|there| there == fs::read(&away).unwrap()));
+            let master = Some(MasterKey::read(&ground.key()).unwrap());
+            let verification = kept_elsewhere.then(|| VerificationKey::read(&away, &ground.log()).unwrap());
+            let report = verify(&ground.log(), &Check { master, verification, ..Check::default() }).unwrap();
+            assert!(report.is_clean() && report.macs, "{file}: {:?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_verification_key_that_is_there_is_another_logs_and_stays() {
+    let ground = Ground::new();
+    let away = ground.path("verification");
+    MasterKey::create(&away).unwrap();
+    let before = fs::read(&away).unwrap();
+    for _ in 0..2 {
+        let mut settings = ground.settings();
+        settings.verification = Some(away.clone());
+        let error = Log::open(settings).unwrap_err();
+        assert_eq!(error.remedy(), Some("move it away, or name another file"), "{error}");
+    }
+    assert_eq!(fs::read(&away).unwrap(), before);
+    // One whose place isn't there leaves nothing behind by which that would be forgotten.
+    let mut settings = ground.settings();
+    settings.verification = Some(ground.path("nowhere").join("verification"));
+    assert!(Log::open(settings).is_err() && !ground.log().join("mac").exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use stockade_audit::{
     VerificationKey, What, Written, rotate, verify,
 };
 
-use crate::ground::{Ground, copy_all, cut_up, fill, intent, segments};
+use crate::ground::{Ground, copy_all, cut_up, fill, intent, outcome, segments};
 
 #[test]
 fn what_is_told_to_be_durable_is_there_in_order_and_verifies() {
@@ -105,6 +105,41 @@ fn a_full_queue_refuses_and_says_so() {
     assert_eq!(log.state().refused, full as u64);
     assert!(results.iter().all(|result| matches!(result, Ok(Written::Durable(_)) | Err(Unavailable::Full))));
     assert_eq!(log.state().unavailable, None, "it could take more at once");
+}
+
+#[test]
+fn refusals_that_wait_keep_no_run_out_and_an_outcome_always_finds_room() {
+    let ground = Ground::new();
+    let mut settings = ground.settings();
+    settings.queue = 8;
+    let log = Log::open(settings).unwrap();
+    // The log's thread is held up, as by a slow disk.
+    let ((go_on, wait), (here, held)) = (channel::<()>(), channel());
+    let hold = move |_| {
+        here.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    log.append(intent("0"), Box::new(hold));
+    held.recv().unwrap();
+    let (tell, told) = channel();
+    let full = |event: &dyn Fn() -> Event, many: usize| {
+        let before = log.state().refused;
+        for _ in 0..many {
+            let tell = tell.clone();
+            log.append(event(), Box::new(move |result| tell.send(result).unwrap()));
+        }
+        log.state().refused - before
+    };
+    let refused = || Event { principal: None, what: What::Refused(Refused::default()) };
+    assert_eq!(full(&refused, 20), 16, "half of the queue");
+    assert_eq!(full(&|| Event::security("a-thing", ""), 3), 3);
+    assert_eq!(full(&|| intent("1"), 5), 1, "the other half");
+    assert_eq!(full(&|| outcome("0"), 20), 0);
+    drop(go_on);
+    log.close();
+    drop(tell);
+    let durable = told.iter().filter(|result| matches!(result, Ok(Written::Durable(_)))).count();
+    assert_eq!(durable, 4 + 4 + 20);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn made() -> Vec<u8> {
         tail: 0,
         tail_hash: [0; 32],
         days: [366, 184, 92],
+        newest: 0,
         wrapping: [0x55; 16],
         wrapped: [0; 60],
         public: signing.public(),

@@ -300,7 +300,7 @@ fn shorten(value: &mut Value) {
 }
 
 /// A text of at most so many bytes and a sign that it was longer.
-fn cut(mut text: String, most: usize) -> String {
+pub(crate) fn cut(mut text: String, most: usize) -> String {
     if text.len() > most {
         text.truncate(text.floor_char_boundary(most));
         text.push('…');

@@ -1,12 +1,16 @@
 //! Floods: of many like events within a short time only the first are written one by one; how many more there were is said
 //! once the time is over. What a run is accounted for by, an intent or an outcome, is always written.
 //!
+//! What events are alike by has words of the caller's in it, and nobody may get out of being counted by always asking for
+//! something else, nor get others out of it: each user has a bound on kinds of events, and all have one together. What is
+//! beyond a bound is counted by less of what it says.
+//!
 //! And sampling, of events about how the service does, and of those alone.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, Principal, Repeated, What};
+use crate::event::{Event, Principal, Repeated, What, cut};
 use crate::format::Class;
 
 /// What is a flood.
@@ -24,8 +28,12 @@ impl Default for Flood {
     }
 }
 
-/// Different kinds of floods at once; what is beyond is written one by one.
+/// Different kinds of events of one user at once; those beyond are told apart without the caller's words.
+const KINDS_OF_ONE: usize = 64;
+/// Those of all users; those beyond are told apart by class and user alone.
 const KINDS: usize = 4096;
+/// The longest text that a kind is known by, in bytes.
+const LONGEST: usize = 256;
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,12 +59,15 @@ pub(crate) struct Floods {
     /// Of events of operation one in so many is written.
     operations: u32,
     seen: HashMap<Like, Seen>,
+    /// How many kinds of each user are among them.
+    kinds: HashMap<Option<u32>, usize>,
     counts: HashMap<String, u64>,
 }
 
 impl Floods {
     pub(crate) fn new(flood: Flood, operations: u32) -> Self {
-        Self { flood, operations: operations.max(1), seen: HashMap::new(), counts: HashMap::new() }
+        let (seen, kinds, counts) = Default::default();
+        Self { flood, operations: operations.max(1), seen, kinds, counts }
     }
 
     /// Whether an event is written. It's counted, if not.
@@ -73,17 +84,11 @@ impl Floods {
             }
             note.of = Some(operations);
         }
-        let Some(text) = like(event) else { return true };
-        let like = Like { class: event.class(), uid: event.principal.as_ref().map(|who| who.uid), text };
-        if !self.seen.contains_key(&like) && self.seen.len() >= KINDS {
-            return true;
-        }
-        let principal = || event.principal.clone();
-        let seen = self.seen.entry(like).or_insert_with(|| Seen {
-            since: now,
-            many: 0,
-            left_out: None,
-            principal: principal(),
+        let Some(like) = self.like(event) else { return true };
+        let kinds = &mut self.kinds;
+        let seen = self.seen.entry(like).or_insert_with_key(|like| {
+            *kinds.entry(like.uid).or_default() += 1;
+            Seen { since: now, many: 0, left_out: None, principal: event.principal.clone() }
         });
         seen.many += 1;
         if seen.many <= u64::from(self.flood.burst) {
@@ -92,6 +97,25 @@ impl Floods {
         let first = seen.left_out.map_or(time, |(first, _)| first);
         seen.left_out = Some((first, time));
         false
+    }
+
+    /// What an event is counted as; `None`: it's written in any case.
+    fn like(&self, event: &Event) -> Option<Like> {
+        let uid = event.principal.as_ref().map(|who| who.uid);
+        let like = |text: Option<String>| {
+            text.map(|text| Like { class: event.class(), uid, text: cut(text, LONGEST) })
+        };
+        let is_full = self.seen.len() >= KINDS;
+        let is_many = self.kinds.get(&uid).is_some_and(|many| *many >= KINDS_OF_ONE);
+        let own = like(text(event, true))?;
+        if self.seen.contains_key(&own) || !(is_full || is_many) {
+            return Some(own);
+        }
+        let plain = like(text(event, false))?;
+        if self.seen.contains_key(&plain) || !is_full {
+            return Some(plain);
+        }
+        like(Some("events of many kinds".to_owned()))
     }
 
     /// What is to be said of floods whose time is over; of all of them at the end.
@@ -107,8 +131,12 @@ impl Floods {
                 let what = Repeated { like, class, count: seen.many - burst, first, last };
                 told.push(Event { principal: seen.principal.clone(), what: What::Repeated(what) });
             }
+            if let Some(many) = self.kinds.get_mut(&like.uid) {
+                *many = many.saturating_sub(1);
+            }
             false
         });
+        self.kinds.retain(|_, many| *many > 0);
         told
     }
 
@@ -118,16 +146,17 @@ impl Floods {
     }
 }
 
-/// What an event is like; `None`: it's written in any case.
-fn like(event: &Event) -> Option<String> {
+/// What an event is like, with the caller's words and without; `None`: it's written in any case.
+fn text(event: &Event, with_words: bool) -> Option<String> {
     match &event.what {
         What::Refused(refused) => {
-            let tool = refused.request.tool.as_deref().unwrap_or("-");
+            let tool = refused.request.tool.as_deref().filter(|_| with_words).unwrap_or("-");
             let (stage, rule) = (&refused.stage, &refused.rule);
             Some(format!("refused {} {tool} {stage} {rule}", refused.request.action))
         }
         What::Security(note) | What::Operation(note) => {
-            Some(format!("{} {}", note.name, note.about.as_deref().unwrap_or("-")))
+            let about = note.about.as_deref().filter(|_| with_words).unwrap_or("-");
+            Some(format!("{} {about}", note.name))
         }
         What::Intent(_) | What::Outcome(_) | What::Repeated(_) => None,
     }
@@ -151,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_event_is_written_or_counted_once(
-            events in proptest::collection::vec((0u32..3, 0u8..2, 0u64..20), 0..200),
+            events in proptest::collection::vec((0u32..3, 0u8..2, 0u64..20), 0..40), names in 1u64..150,
         ) {
             let mut floods = Floods::new(FLOOD, 1);
             let (begin, mut seconds) = (Instant::now(), 0);
@@ -168,11 +197,15 @@ mod tests {
                 seconds += later;
                 let now = begin + Duration::from_secs(seconds);
                 tell(floods.over(now, false));
-                written += u64::from(floods.lets_through(&mut refused(*uid, &tool.to_string()), seconds, now));
+                for name in 0..names {
+                    let tool = format!("{tool}-{name}");
+                    written += u64::from(floods.lets_through(&mut refused(*uid, &tool), seconds, now));
+                }
+                prop_assert_eq!(floods.kinds.values().sum::<usize>(), floods.seen.len());
             }
             tell(floods.over(begin, true));
-            prop_assert_eq!(written + counted, events.len() as u64);
-            prop_assert!(floods.is_quiet());
+            prop_assert_eq!(written + counted, names * events.len() as u64);
+            prop_assert!(floods.is_quiet() && floods.kinds.is_empty());
         }
     }
 
@@ -189,6 +222,47 @@ mod tests {
         assert_eq!((repeated.count, repeated.first, repeated.last, told.len()), (7, 3, 9, 1));
         assert_eq!((told[0].principal.as_ref().unwrap().uid, told[0].class()), (7, Class::Access));
         assert!(floods.lets_through(&mut refused(7, "lint"), 0, now), "a new time");
+    }
+
+    /// How many of so many refusals with names of their own are written.
+    fn written(floods: &mut Floods, uid: u32, many: u32) -> usize {
+        let now = Instant::now();
+        (0..many).filter(|at| floods.lets_through(&mut refused(uid, &format!("tool-{at}")), 0, now)).count()
+    }
+
+    #[test]
+    fn who_asks_for_something_else_each_time_is_counted_and_others_as_before() {
+        let mut floods = Floods::new(FLOOD, 1);
+        assert_eq!(written(&mut floods, 7, 10_000), KINDS_OF_ONE + 3);
+        let now = Instant::now();
+        let mut through = |uid, tool: &str| {
+            (0..1000).filter(|_| floods.lets_through(&mut refused(uid, tool), 0, now)).count()
+        };
+        assert_eq!(through(8, "lint"), 3, "another's");
+        assert_eq!(through(7, "tool-3"), 2, "one that he was told apart by");
+        let told = floods.over(now, true);
+        let counted = |event: &Event| match &event.what {
+            What::Repeated(repeated) => (event.principal.as_ref().unwrap().uid, repeated.count),
+            other => panic!("{other:?}"),
+        };
+        let of = |uid| {
+            told.iter().map(counted).filter(|(one, _)| *one == uid).map(|(_, count)| count).sum::<u64>()
+        };
+        assert_eq!((of(7), of(8)), (10_000 - 67 + 998, 997));
+    }
+
+    #[test]
+    fn however_many_users_ask_nobody_is_written_one_by_one() {
+        let mut floods = Floods::new(FLOOD, 1);
+        for uid in 0..100 {
+            assert!(written(&mut floods, uid, 200) <= KINDS_OF_ONE + 3);
+        }
+        assert_eq!(written(&mut floods, 1000, 1000), 3, "who comes when all is full");
+        assert!(floods.seen.len() <= KINDS + 101, "{}", floods.seen.len());
+        let long = "x".repeat(1 << 20);
+        floods.over(Instant::now(), true);
+        assert!(floods.lets_through(&mut refused(1, &long), 0, Instant::now()));
+        assert!(floods.seen.keys().all(|like| like.text.len() <= LONGEST + 3));
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub(crate) struct Header {
     pub(crate) tail_hash: Hash,
     /// Days that each class is kept: security, access, operation.
     pub(crate) days: [u16; 3],
+    /// The latest time that anything before it has, in nanoseconds since 1970; 0 in the first.
+    pub(crate) newest: u64,
     /// The wrapping key's name in `keys`.
     pub(crate) wrapping: [u8; 16],
     /// The key of its records: a nonce and what is sealed.
@@ -128,6 +130,11 @@ impl Header {
         bytes
     }
 
+    /// What nothing before it is younger than, and nothing in it older: its own time, unless the clock had gone back by then.
+    pub(crate) fn since(&self) -> u64 {
+        self.time.max(self.newest)
+    }
+
     fn covered(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER);
         out.extend(MAGIC);
@@ -142,7 +149,8 @@ impl Header {
         out.extend(self.tail.to_le_bytes());
         out.extend(self.tail_hash);
         self.days.iter().for_each(|days| out.extend(days.to_le_bytes()));
-        out.extend([0; 10]);
+        out.extend(self.newest.to_le_bytes());
+        out.extend([0; 2]);
         out.extend(self.wrapping);
         debug_assert_eq!(out.len(), BOUND);
         out.extend(self.wrapped);
@@ -186,7 +194,8 @@ impl Header {
         for one in &mut days {
             *one = u16::from_le_bytes(at.take()?);
         }
-        if at.take::<10>()? != [0; 10] {
+        let newest = at.number()?;
+        if at.take::<2>()? != [0; 2] {
             return Err("its header is of another form");
         }
         let (wrapping, wrapped, public) = (at.take()?, at.take()?, at.take()?);
@@ -200,6 +209,7 @@ impl Header {
             tail,
             tail_hash,
             days,
+            newest,
             wrapping,
             wrapped,
             public,
@@ -449,6 +459,7 @@ mod tests {
             tail: 6,
             tail_hash: [7; 32],
             days: [365, 182, 91],
+            newest: 13,
             wrapping: [8; 16],
             wrapped: [9; 60],
             public: [10; 32],

@@ -96,7 +96,8 @@ impl Head {
     /// Reads a line, or what a line of a journal ends with. `None`: it has no head, or not a whole one.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let line = &line[line.find(HEAD_LINE)?..];
+        // A line that a killed writer has begun has the next one's head behind it.
+        let line = &line[line.rfind(HEAD_LINE)?..];
         let words = line.get(HEAD_LINE.len()..).filter(|_| line.len() <= LONGEST_LINE)?;
         let mut words = words.split_whitespace();
         let mut word = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
@@ -150,6 +151,9 @@ mod tests {
         let line = head().to_string();
         assert_eq!(Head::parse(&line), Some(head()));
         assert_eq!(Head::parse(&format!("Nov 22 10:00:00 host stockade[7]: {line}\n")), Some(head()));
+        for at in 0..line.len() {
+            assert_eq!(Head::parse(&format!("{}{line}", &line[..at])), Some(head()), "behind {at} bytes");
+        }
         assert_eq!(Head::parse(&line[..line.len() - 2]), None);
         assert_eq!(Head::parse(""), None);
     }

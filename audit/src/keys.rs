@@ -98,7 +98,26 @@ fn write_secret(path: &Path, secret: &Secret) -> Result<(), AuditError> {
     use std::io::Write as _;
     let failed = || AuditError::io("make", path);
     let mut file = private(path).create_new(true).write(true).open(path).map_err(failed())?;
-    file.write_all(secret.bytes()).and_then(|()| file.sync_all()).map_err(failed())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = file.write_all(secret.bytes()).and_then(|()| file.sync_all());
+    // Its name, too: what was wrapped with it mustn't outlive it.
+    written.and_then(|()| Directory::of(folder).sync()).map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        failed()(error)
+    })
+}
+
+/// The verification key that a first start which didn't come to its end has left, if it has.
+fn left_behind(path: &Path) -> Result<Option<Secret>, AuditError> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // It was made, and not written.
+        Ok(found) if found.is_file() && found.len() == 0 => {
+            std::fs::remove_file(path).map_err(AuditError::io("remove", path))?;
+            Ok(None)
+        }
+        _ => read_secret(path, None).map(Some),
+    }
 }
 
 fn read_secret(path: &Path, log: Option<&Path>) -> Result<Secret, AuditError> {
@@ -227,27 +246,48 @@ impl Keys {
         Ok(Self { log, signing, seed, wrapping, root: kept.or(given), root_kept, root_commitment })
     }
 
-    /// Makes those of a new log. The root of the MACs goes to `verification` and not into `keys`, where one is named.
+    /// Makes those of a new log, and the first secret of its MACs. The root of the MACs goes to `verification` and not into
+    /// `keys`, where one is named.
+    ///
+    /// `keys` comes last: as long as it isn't there, there is no log, and whatever a start that was killed has left is made
+    /// anew. `mac` comes first, since without `keys` it's what says that there was such a start.
     pub(crate) fn create(
         directory: &Directory,
         master: &MasterKey,
         verification: Option<&Path>,
     ) -> Result<Self, AuditError> {
         let system = |source| AuditError::System { doing: "make a key", source };
-        let (seed, root) = (random_secret()?, random_secret()?);
+        let mut left = None;
         if let Some(path) = verification {
-            write_secret(path, &root)?;
+            if directory.read(MACS)?.is_some() {
+                left = left_behind(path)?;
+            } else if path.symlink_metadata().is_ok() {
+                return Err(AuditError::Refused {
+                    path: path.to_owned(),
+                    problem: "it's there already, and would be another log's".to_owned(),
+                    remedy: "move it away, or name another file",
+                });
+            }
         }
+        let is_left = left.is_some();
+        let (seed, root) = (random_secret()?, left.map_or_else(random_secret, Ok)?);
         let mut keys = Self {
             log: random().map_err(system)?,
             signing: Signing::of(&seed),
             seed,
             wrapping: Vec::new(),
             root_commitment: root.commitment(),
-            root: Some(root),
+            root: Some(root.clone()),
             root_kept: verification.is_none(),
         };
         keys.add()?;
+        keys.write_macs(directory, 1, &root)?;
+        if let Some(path) = verification.filter(|_| !is_left) {
+            write_secret(path, &root).inspect_err(|_| {
+                // It has to be refused the next time, too, if it's refused because it's there.
+                let _ = std::fs::remove_file(directory.join(MACS));
+            })?;
+        }
         keys.write(directory, master)?;
         Ok(keys)
     }

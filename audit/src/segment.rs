@@ -89,6 +89,10 @@ pub(crate) struct Start {
     pub(crate) tail: (u64, Hash),
     /// Days that each class is kept.
     pub(crate) days: [u16; 3],
+    /// When it's begun, in nanoseconds since 1970, as the clock says.
+    pub(crate) time: u64,
+    /// The latest time that anything before it has.
+    pub(crate) newest: u64,
 }
 
 /// The segment that is written to.
@@ -128,6 +132,7 @@ impl Writing {
             link: header.link(),
             cipher: data.cipher(),
             ratchet: Ratchet::of(macs, start.first),
+            newest: header.since(),
         };
         for event in events {
             line.event(event.class(), header.time, event.encode(), &mut bytes).map_err(failed())?;
@@ -164,11 +169,12 @@ fn header(
         log: keys.log,
         number: start.number,
         first: start.first,
-        time: nanoseconds(SystemTime::now()),
+        time: start.time,
         before: start.before,
         tail: start.tail.0,
         tail_hash: start.tail.1,
         days: start.days,
+        newest: start.newest,
         wrapping: *id,
         wrapped: [0; 60],
         public: keys.signing.public(),
@@ -190,6 +196,8 @@ pub(crate) struct Line {
     /// The number of the next record.
     pub(crate) next: u64,
     pub(crate) link: Link,
+    /// The latest time that any record has by now.
+    pub(crate) newest: u64,
     cipher: Cipher,
     ratchet: Ratchet,
 }
@@ -225,6 +233,7 @@ impl Line {
         self.link = Link { chain, mac: self.ratchet.mac(&chain) };
         Record { label, body: Body::Whole(body), chain, mac: self.link.mac, length: 0 }.encode(out);
         self.next += 1;
+        self.newest = self.newest.max(label.time);
         label.sequence
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing is repaired and nothing is cut off: what is there stays as evidence, and the next segment says in its header what it
 //! found. A new segment has a key of its own, so no nonce that a lost write has used is used again.
 
+use std::time::SystemTime;
+
 use crate::error::AuditError;
-use crate::event::Event;
+use crate::event::{Event, nanoseconds};
 use crate::files::{Directory, HEAD};
 use crate::format::{Body, Header, Kind, Link, Ratchet, Record};
 use crate::head::Head;
@@ -32,8 +34,16 @@ struct End {
     next: u64,
     link: Option<Link>,
     tail: (u64, Hash),
+    /// The latest time of anything that opens with the keys: nobody else's word goes on from segment to segment.
+    newest: u64,
     sealed: bool,
     odd: Vec<String>,
+}
+
+impl End {
+    fn nothing() -> Self {
+        Self { next: 1, link: None, tail: (0, [0; 32]), newest: 0, sealed: false, odd: Vec::new() }
+    }
 }
 
 /// Looks at what is there.
@@ -41,13 +51,14 @@ pub(crate) fn survey(directory: &Directory, keys: &Keys, days: [u16; 3]) -> Resu
     let mut notes = Vec::new();
     let numbers = directory.segments()?;
     let last = numbers.last().copied().unwrap_or(0);
-    let mut end = End { next: 1, link: None, tail: (0, [0; 32]), sealed: true, odd: Vec::new() };
+    let mut end = End { sealed: true, ..End::nothing() };
     // One of which nothing can be read has its predecessor's numbers.
     for number in numbers.iter().rev() {
         let (found, readable) = end_of(directory, keys, *number);
         let odd = [core::mem::take(&mut end.odd), found.odd.clone()].concat();
         let tail = if *number == last { found.tail } else { end.tail };
-        end = End { odd, tail, ..found };
+        let newest = found.newest.max(end.newest);
+        end = End { odd, tail, newest, ..found };
         if readable {
             break;
         }
@@ -62,7 +73,9 @@ pub(crate) fn survey(directory: &Directory, keys: &Keys, days: [u16; 3]) -> Resu
         let text = format!("segment {last} was left by a writer that was killed");
         notes.push(Event::security("audit-unsealed", text));
     }
-    if let Some(head) = head_of(directory, keys).filter(|head| head.sequence >= end.next) {
+    let head = head_of(directory, keys);
+    let newest = end.newest.max(head.map_or(0, |head| head.time));
+    if let Some(head) = head.filter(|head| head.sequence >= end.next) {
         let text = format!("records {} to {} were signed and aren't there", end.next, head.sequence);
         notes.push(Event::security("audit-cut", text));
         end.next = head.sequence + 1;
@@ -74,6 +87,8 @@ pub(crate) fn survey(directory: &Directory, keys: &Keys, days: [u16; 3]) -> Resu
         before: end.link.map_or([0; 32], |link| link.digest()),
         tail: end.tail,
         days,
+        time: nanoseconds(SystemTime::now()),
+        newest,
     };
     Ok(Survey { start, macs, notes })
 }
@@ -128,7 +143,7 @@ fn lost(directory: &Directory) -> AuditError {
 
 /// What a segment ends with, and whether it has a record or a header that says so.
 fn end_of(directory: &Directory, keys: &Keys, number: u64) -> (End, bool) {
-    let mut end = End { next: 1, link: None, tail: (0, [0; 32]), sealed: false, odd: Vec::new() };
+    let mut end = End::nothing();
     let bytes = match directory.read_segment(number) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -141,6 +156,9 @@ fn end_of(directory: &Directory, keys: &Keys, number: u64) -> (End, bool) {
     if let Some(header) = &header {
         (end.next, end.link) = (header.first, Some(header.link()));
         cipher = keys.of_segment(header).map(|key| key.cipher());
+        if cipher.is_some() {
+            end.newest = header.since();
+        }
     } else {
         end.odd.push(format!("segment {number} has no whole header"));
     }
@@ -160,6 +178,9 @@ fn end_of(directory: &Directory, keys: &Keys, number: u64) -> (End, bool) {
                 if !is_linked || opens == Some(false) {
                     end.odd
                         .push(format!("segment {number}, byte {at}: not the record that was written there"));
+                }
+                if opens == Some(true) {
+                    end.newest = end.newest.max(label.time);
                 }
                 if is_linked || opens == Some(true) {
                     (end.next, end.link) = (end.next.max(label.sequence + 1), Some(record.link()));

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::AuditError;
-use crate::event::{Event, nanoseconds};
+use crate::event::{Event, What, nanoseconds};
 use crate::files::{Directory, KEYS};
 use crate::flood::Flood;
 use crate::head::Head;
@@ -35,7 +35,8 @@ const LARGEST_SEGMENT: u64 = 256 * 1024 * 1024;
 
 /// What is told of each head.
 pub type OnHead = Box<dyn FnMut(&Head) + Send>;
-/// What is told when an event is durable, or can't be made so. Called by the log's thread: it must not wait.
+/// What is told when an event is durable, or can't be made so. Called by the log's thread, or by [`Log::append`] itself where
+/// the log can't take the event: it must neither wait nor take a lock that is held over a call of `append`.
 pub type Told = Box<dyn FnOnce(Result<Written, Unavailable>) + Send>;
 
 /// How a log is kept.
@@ -51,7 +52,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// And after so long.
     pub segment_age: Duration,
-    /// The most events that wait.
+    /// The most events that wait. Half as many, where they're neither intents nor outcomes: refusals may come as fast as a
+    /// caller asks, and must not keep runs out. An outcome always finds room: there are no more than intents were let in.
     pub queue: usize,
     /// Days that each class is kept: security, access, operation.
     pub days: [u16; 3],
@@ -260,11 +262,16 @@ impl Log {
                 .request()
                 .and_then(|request| request.given.as_ref())
                 .map_or(0, |given| given.text.iter().map(String::len).sum::<usize>());
+        let (most, most_bytes) = match &event.what {
+            What::Outcome(_) => (usize::MAX, usize::MAX),
+            What::Intent(_) => (self.shared.most, QUEUE_BYTES),
+            _ => (self.shared.most.div_ceil(2), QUEUE_BYTES / 2),
+        };
         let refused = {
             let mut queue = lock(&self.shared.queue);
             if queue.closed {
                 Some((told, Unavailable::Closed))
-            } else if queue.waiting.len() >= self.shared.most || queue.bytes + bytes > QUEUE_BYTES {
+            } else if queue.waiting.len() >= most || queue.bytes + bytes > most_bytes {
                 Some((told, Unavailable::Full))
             } else {
                 queue.bytes += bytes;
@@ -328,11 +335,7 @@ fn create(directory: &Directory, settings: &Settings) -> Result<Keys, AuditError
         let path = directory.join(KEYS);
         return Err(AuditError::damaged(&path, format!("it's gone, and segment {number} is there")));
     }
-    let keys = Keys::create(directory, &settings.master, settings.verification.as_deref())?;
-    if let Some(root) = &keys.root {
-        keys.write_macs(directory, 1, root)?;
-    }
-    Ok(keys)
+    Keys::create(directory, &settings.master, settings.verification.as_deref())
 }
 
 /// An error and what caused it, in one line.

@@ -43,7 +43,7 @@ pub(super) struct Writer {
     /// When to look for what has been kept long enough.
     erase_at: Instant,
     /// Who does that.
-    erasing: Option<JoinHandle<Option<Event>>>,
+    erasing: Option<JoinHandle<Vec<Event>>>,
     /// Since when nothing could be written, and how much was refused meanwhile.
     refusing: Option<(SystemTime, u64)>,
     _lock: Lock,
@@ -266,6 +266,8 @@ impl Writer {
             before: writing.line.link.digest(),
             tail: (0, [0; 32]),
             days: self.kept.days,
+            time: nanoseconds(SystemTime::now()),
+            newest: writing.line.newest,
         };
         match Writing::begin(&self.directory, &self.keys, &writing.behind, &start, &[]) {
             Ok(next) => self.writing = Some(next),
@@ -295,9 +297,8 @@ impl Writer {
         self.erase_at = now + RETENTION;
         let (directory, active, days) = (self.directory.clone(), writing.number, self.kept.days);
         let work = move || match retention::enforce(&directory, active, days, SystemTime::now()) {
-            Ok(done) if done.is_nothing() => None,
-            Ok(done) => Some(Event::operation("audit-erased", done.to_string())),
-            Err(error) => Some(Event::security("audit-not-erased", super::chain(&error))),
+            Ok(done) => done.events(),
+            Err(error) => vec![Event::security("audit-not-erased", super::chain(&error))],
         };
         // Without a thread now there may be one the next time.
         self.erasing = std::thread::Builder::new().name("audit-retention".to_owned()).spawn(work).ok();
@@ -305,9 +306,9 @@ impl Writer {
 
     /// Says what was erased; waits for it where it isn't over.
     fn erased(&mut self) {
-        let told = self.erasing.take().and_then(|thread| thread.join().ok()).flatten();
-        if let Some(event) = told {
-            let _ = self.write_own(vec![event]);
+        let told = self.erasing.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        if !told.is_empty() {
+            let _ = self.write_own(told);
         }
     }
 

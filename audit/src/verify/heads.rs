@@ -15,7 +15,17 @@ const LONGEST_LINE: usize = 4096;
 /// The heads in a file. What is no head in it is passed over: a journal has other lines, and the last one may not be whole.
 pub(super) fn read(path: &Path, largest: u64) -> Result<Vec<Head>, AuditError> {
     let failed = || AuditError::io("read", path);
-    let mut lines = BufReader::new(open(path).map_err(failed())?.take(largest));
+    let file = open(path).map_err(failed())?;
+    // The newest heads are at its end: what isn't read must not look as if it had been compared.
+    let length = file.metadata().map_err(failed())?.len();
+    if length > largest {
+        return Err(AuditError::Refused {
+            path: path.to_owned(),
+            problem: format!("it has {length} bytes, and {largest} are read at most"),
+            remedy: "take out what isn't a head, or name it in parts",
+        });
+    }
+    let mut lines = BufReader::new(file.take(largest));
     let (mut heads, mut line) = (Vec::new(), Vec::new());
     loop {
         line.clear();

@@ -5,6 +5,7 @@
 //! its sealing, too. `docs/audit.md` says what nobody can find out.
 
 mod heads;
+mod terms;
 mod walk;
 
 use core::fmt;
@@ -181,7 +182,16 @@ pub fn verify(directory: &Path, check: &Check) -> Result<Report, AuditError> {
     let beside = directory.read(HEAD)?;
     let mut copied = Vec::new();
     for path in &check.copies {
-        copied.extend(heads::read(path, LARGEST_COPIES)?);
+        let read = heads::read(path, LARGEST_COPIES)?;
+        if read.is_empty() {
+            let text = format!("there is no head in {}: nothing was compared with it", path.display());
+            report.say(Tampering::Changed, None, text);
+        }
+        copied.extend(read);
+    }
+    let is_empty = directory.segments()?.is_empty();
+    if is_empty {
+        report.say(Tampering::Cut, None, "there is no segment, and a log has one from its first start on");
     }
     let keys = keys(&directory, check, &mut report);
     let published = published(&directory);
@@ -198,7 +208,7 @@ pub fn verify(directory: &Path, check: &Check) -> Result<Report, AuditError> {
     report.opened = keys.is_some();
     report.macs = keys.as_ref().is_some_and(|keys| keys.root.is_some());
     let Some(public) = public else {
-        if !directory.segments()?.is_empty() || !copied.is_empty() {
+        if !is_empty || !copied.is_empty() {
             report.say(Tampering::Changed, None, "there are neither keys nor a whole segment");
         }
         return Ok(report);
@@ -250,7 +260,15 @@ mod tests {
         let master = MasterKey::create(&folder.path().join("key")).unwrap();
         let directory = Directory::prepare(&folder.path().join("audit")).unwrap();
         let keys = Keys::create(&directory, &master, None).unwrap();
-        let start = Start { number: 1, first: 1, before: [0; 32], tail: (0, [0; 32]), days: [1; 3] };
+        let start = Start {
+            number: 1,
+            first: 1,
+            before: [0; 32],
+            tail: (0, [0; 32]),
+            days: [1; 3],
+            time: 1,
+            newest: 0,
+        };
         let macs = keys.macs(1).unwrap();
         let events = [Event::security("one", ""), Event::security("two", "")];
         let writing = Writing::begin(&directory, &keys, &macs, &start, &events).unwrap();

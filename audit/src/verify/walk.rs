@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::heads::Heads;
+use super::terms::Terms;
 use super::{Finding, Report, Tampering, Unfinished};
 use crate::error::AuditError;
 use crate::event::nanoseconds;
@@ -14,7 +15,6 @@ use crate::format::{
 };
 use crate::head::{Head, is_signed};
 use crate::keys::Keys;
-use crate::retention::{all_over, over};
 use crate::secret::{Cipher, Hash, Secret, hash};
 use crate::segment::{HEADER_PURPOSE, Piece, Pieces};
 
@@ -30,7 +30,7 @@ pub(super) struct Walk<'a> {
     keys: Option<&'a Keys>,
     heads: Heads,
     now: u64,
-    days: [u16; 3],
+    terms: Terms,
     report: Report,
     /// The secret of the MACs of the segment at hand, and which that is.
     macs: Option<(u64, Secret)>,
@@ -58,6 +58,8 @@ struct Tail {
 /// What is needed of a segment while its records are looked at.
 struct Segment<'a> {
     number: u64,
+    /// What nothing in it is older than, where its header is the log's own.
+    since: u64,
     bytes: &'a [u8],
     cipher: Option<Cipher>,
     ratchet: Option<Ratchet>,
@@ -81,7 +83,7 @@ impl<'a> Walk<'a> {
             keys,
             heads,
             now: nanoseconds(now),
-            days: [0; 3],
+            terms: Terms::default(),
             report,
             macs,
             next: Some(1),
@@ -94,14 +96,12 @@ impl<'a> Walk<'a> {
     /// Through all segments.
     pub(super) fn all(&mut self) -> Result<(), AuditError> {
         let numbers = self.directory.segments()?;
-        // How long records are kept is what the newest segment says.
-        for number in numbers.iter().rev() {
+        let mut headers = Vec::new();
+        for number in &numbers {
             let header = self.directory.read_header(*number)?;
-            if let Some(header) = header.filter(|header| self.is_genuine(header)) {
-                self.days = header.days;
-                break;
-            }
+            headers.extend(header.filter(|header| header.number == *number && self.is_genuine(header)));
         }
+        self.terms = Terms::of(&headers, self.now);
         let mut expected = 1;
         for number in &numbers {
             let bytes = self.directory.read_segment(*number)?;
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
 
     /// Segments that aren't there: it's all right at the beginning, if they had been kept long enough.
     fn missing(&mut self, from: u64, to: u64, header: Option<&Header>) {
-        let kept = |header: &Header| all_over(header.time, self.days) <= self.now;
+        let kept = |header: &Header| self.terms.excuse_segments(to, header.since());
         let is_over = from == 1 && header.is_some_and(|header| self.is_genuine(header) && kept(header));
         if is_over {
             self.next = None;
@@ -144,6 +144,7 @@ impl<'a> Walk<'a> {
     fn segment(&mut self, number: u64, bytes: &[u8], header: Result<Header, &'static str>, is_last: bool) {
         let mut segment = Segment {
             number,
+            since: 0,
             bytes,
             cipher: None,
             ratchet: None,
@@ -210,7 +211,9 @@ impl<'a> Walk<'a> {
     fn header(&mut self, header: &Header, segment: &mut Segment<'_>) {
         let at = (segment.number, Some(0));
         let is_anothers = self.heads.log().is_some_and(|log| log != header.log);
-        if is_anothers || !self.is_genuine(header) {
+        let is_ours = !is_anothers && self.is_genuine(header);
+        segment.since = if is_ours { header.since() } else { 0 };
+        if !is_ours {
             self.say(
                 Tampering::Changed,
                 at,
@@ -317,7 +320,7 @@ impl<'a> Walk<'a> {
         }
         if matches!(record.body, Body::Erased(_)) {
             self.report.erased += 1;
-            if over(label.class, label.time, self.days) > self.now {
+            if !self.terms.excuse_a_body(segment.number, label.class, label.time.max(segment.since)) {
                 let text = "its body was erased before its time".to_owned();
                 self.say(Tampering::Dropped, place, Some(sequence), text);
             }

@@ -255,6 +255,55 @@ fn is_last_mac(bytes: &[u8], header: usize, at: usize) -> bool {
     if bytes.len() == header { (header - 96..header - 64).contains(&at) } else { at >= bytes.len() - 32 }
 }
 
+/// Nothing that is left is wrong in itself then; without this it would all verify.
+#[test]
+fn a_log_that_was_taken_away_as_a_whole_is_told_as_cut() {
+    let (ground, path) = log_of(40, 4096, true);
+    let public = {
+        let hex = check(&ground, &path, false, false).public;
+        let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+        core::array::from_fn(byte)
+    };
+    let checks = || {
+        let copies = vec![ground.copies()];
+        let master = Some(MasterKey::read(&ground.key()).unwrap());
+        [
+            Check::default(),
+            Check { public: Some(public), ..Check::default() },
+            Check { copies, ..Check::default() },
+            Check { master, ..Check::default() },
+        ]
+    };
+    // All segments; the rest of them but the keys, from which alone one could go on; and the keys.
+    let mut names: Vec<String> = segments(&path).iter().map(|path| path.display().to_string()).collect();
+    names.extend(["head", "mac", "keys"].map(|name| path.join(name).display().to_string()));
+    for name in names {
+        fs::remove_file(&name).unwrap();
+        if !segments(&path).is_empty() {
+            continue;
+        }
+        for (at, check) in checks().iter().enumerate() {
+            let report = verify(&path, check).unwrap();
+            let first = report.findings.first().map(|finding| finding.tampering);
+            assert_eq!(first, Some(Tampering::Cut), "{at}, {name} gone: {:?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_file_without_a_head_is_compared_with_nothing_and_that_is_said() {
+    let (ground, path) = log_of(10, 4096, true);
+    let empty = ground.path("empty");
+    fs::write(&empty, "Nov 22 10:00:00 host stockade[7]: ready\n").unwrap();
+    let copies = vec![ground.copies(), empty.clone()];
+    let report = verify(&path, &Check { copies, ..Check::default() }).unwrap();
+    assert_eq!((report.findings[0].tampering, report.wrong), (Tampering::Changed, 1));
+    assert!(report.findings[0].text.contains(empty.to_str().unwrap()), "{}", report.findings[0]);
+    let large = fs::File::create(&empty).unwrap();
+    large.set_len(1 << 30).unwrap();
+    assert!(verify(&path, &Check { copies: vec![empty], ..Check::default() }).is_err());
+}
+
 #[test]
 fn a_wrong_key_is_told_as_that_and_the_rest_is_checked() {
     let (ground, path) = log_of(10, 4096, true);
@@ -291,7 +340,8 @@ fn another_log_in_its_place_and_an_older_one_are_told_by_the_copies() {
 
 #[test]
 fn a_body_that_was_erased_before_its_time_is_told_as_dropped() {
-    let (ground, path) = log_of(10, 4096, true);
+    // What is written to isn't erased from: there has to be a segment behind.
+    let (ground, path) = log_of(40, 4096, true);
     let mut opened = Opened::of(&segments(&path)[0]);
     let record = &mut opened.records[1];
     let end = record.len() - BEHIND;

@@ -1,8 +1,8 @@
 //! Writing: numbers, segments, heads, another writer, recovery.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use stockade_audit::{
     VerificationKey, What, Written, rotate, verify,
 };
 
-use crate::ground::{Ground, copy_all, cut_up, fill, intent, segments};
+use crate::ground::{Ground, copy_all, cut_up, fill, intent, outcome, segments};
 
 #[test]
 fn what_is_told_to_be_durable_is_there_in_order_and_verifies() {
@@ -105,6 +105,41 @@ fn a_full_queue_refuses_and_says_so() {
     assert_eq!(log.state().refused, full as u64);
     assert!(results.iter().all(|result| matches!(result, Ok(Written::Durable(_)) | Err(Unavailable::Full))));
     assert_eq!(log.state().unavailable, None, "it could take more at once");
+}
+
+#[test]
+fn refusals_that_wait_keep_no_run_out_and_an_outcome_always_finds_room() {
+    let ground = Ground::new();
+    let mut settings = ground.settings();
+    settings.queue = 8;
+    let log = Log::open(settings).unwrap();
+    // The log's thread is held up, as by a slow disk.
+    let ((go_on, wait), (here, held)) = (channel::<()>(), channel());
+    let hold = move |_| {
+        here.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    log.append(intent("0"), Box::new(hold));
+    held.recv().unwrap();
+    let (tell, told) = channel();
+    let full = |event: &dyn Fn() -> Event, many: usize| {
+        let before = log.state().refused;
+        for _ in 0..many {
+            let tell = tell.clone();
+            log.append(event(), Box::new(move |result| tell.send(result).unwrap()));
+        }
+        log.state().refused - before
+    };
+    let refused = || Event { principal: None, what: What::Refused(Refused::default()) };
+    assert_eq!(full(&refused, 20), 16, "half of the queue");
+    assert_eq!(full(&|| Event::security("a-thing", ""), 3), 3);
+    assert_eq!(full(&|| intent("1"), 5), 1, "the other half");
+    assert_eq!(full(&|| outcome("0"), 20), 0);
+    drop(go_on);
+    log.close();
+    drop(tell);
+    let durable = told.iter().filter(|result| matches!(result, Ok(Written::Durable(_)))).count();
+    assert_eq!(durable, 4 + 4 + 20);
 }
 
 #[test]
@@ -253,6 +288,61 @@ fn without_the_verification_key_nobody_here_can_check_or_make_a_mac_of_the_past(
     assert!(report.is_clean() && report.macs, "{:?}", report.findings);
     // The log goes on without it.
     Log::open(ground.settings()).unwrap().close();
+}
+
+/// Whatever the first start was killed over, the next one is a first start.
+#[test]
+fn a_first_start_that_did_not_come_to_its_end_is_made_up_for() {
+    // What can't be written is where it was killed; and the same, where it was killed between making and writing a file.
+    for (file, is_empty) in [("mac", false), ("keys", false), ("keys", true)] {
+        for kept_elsewhere in [true, false] {
+            let ground = Ground::new();
+            let away = ground.path("verification");
+            let settings = || {
+                let mut settings = ground.settings();
+                settings.verification = kept_elsewhere.then(|| away.clone());
+                settings
+            };
+            let in_the_way = ground.log().join(format!("{file}.new"));
+            DirBuilder::new().mode(0o700).create(ground.log()).unwrap();
+            fs::create_dir_all(in_the_way.join("something")).unwrap();
+            assert!(Log::open(settings()).is_err());
+            assert!(!ground.log().join("keys").exists());
+            fs::remove_dir_all(&in_the_way).unwrap();
+            let there = fs::read(&away).ok();
+            assert_eq!(there.is_some(), kept_elsewhere && file == "keys");
+            if let (Some(_), true) = (&there, is_empty) {
+                fs::write(&away, "").unwrap();
+            }
+            let log = Log::open(settings()).unwrap();
+            fill(&log, 10);
+            log.close();
+            assert!(is_empty || there.is_none_or(|there| there == fs::read(&away).unwrap()));
+            let master = Some(MasterKey::read(&ground.key()).unwrap());
+            let verification = kept_elsewhere.then(|| VerificationKey::read(&away, &ground.log()).unwrap());
+            let report = verify(&ground.log(), &Check { master, verification, ..Check::default() }).unwrap();
+            assert!(report.is_clean() && report.macs, "{file}: {:?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_verification_key_that_is_there_is_another_logs_and_stays() {
+    let ground = Ground::new();
+    let away = ground.path("verification");
+    MasterKey::create(&away).unwrap();
+    let before = fs::read(&away).unwrap();
+    for _ in 0..2 {
+        let mut settings = ground.settings();
+        settings.verification = Some(away.clone());
+        let error = Log::open(settings).unwrap_err();
+        assert_eq!(error.remedy(), Some("move it away, or name another file"), "{error}");
+    }
+    assert_eq!(fs::read(&away).unwrap(), before);
+    // One whose place isn't there leaves nothing behind by which that would be forgotten.
+    let mut settings = ground.settings();
+    settings.verification = Some(ground.path("nowhere").join("verification"));
+    assert!(Log::open(settings).is_err() && !ground.log().join("mac").exists());
 }
 
 #[test]

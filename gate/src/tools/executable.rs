@@ -1,8 +1,8 @@
 //! The program of a tool: is it the one that was pinned? Opened once; what is checked is what the descriptor refers to.
 //!
-//! A digest costs as much as the program is long, so what was found good is known again by what the kernel says of the open file:
-//! device, inode, size and both times, of which the change time can't be set. Nobody who may not write to the file can then have
-//! changed it; that nobody else may is for `look` to say, here as for every file that says what is run.
+//! A digest costs as much as the program is long, so what was read is known again, good or not, by what the kernel says of the open
+//! file: device, inode, size and both times, of which the change time can't be set. Nobody who may not write to the file can then
+//! have changed it; that nobody else may is for `look` to say, here as for every file that says what is run.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -19,7 +19,7 @@ use super::Digest;
 pub const MAX_PROGRAM: u64 = 4 << 30;
 const CHUNK: usize = 128 * 1024;
 
-/// What a file was when it was found good.
+/// What a file was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -27,6 +27,7 @@ pub struct Identity {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+    /// As it was found, pinned or not.
     digest: Digest,
 }
 
@@ -42,17 +43,21 @@ pub enum ExecutableError {
     Refused(Refusal),
     /// It isn't the one that was pinned.
     #[error(
-        "the tool's program isn't the one that was registered: its SHA-256 digest is {found}, not {pinned}"
+        "the tool's program isn't the one that was registered: its SHA-256 digest is {}, not {pinned}",
+        found.digest
     )]
     Changed {
-        /// What it is.
-        found: Digest,
+        /// What it is: to be kept, so that it isn't read again as long as it's the same.
+        found: Identity,
         /// What it should be.
         pinned: Digest,
     },
+    /// It became another while it was read.
+    #[error("the tool's program was written to while it was read; call it again once that is done")]
+    Written,
 }
 
-/// Opens a program that has to have a digest. `known`: as it was found good before.
+/// Opens a program that has to have a digest. `known`: as it was found before, by this or by [`ExecutableError::Changed`].
 ///
 /// # Errors
 /// Why it isn't to be run.
@@ -72,24 +77,30 @@ pub fn open(
         return Err(ExecutableError::Refused(refusal));
     }
     look(&before).map_err(ExecutableError::Refused)?;
-    let identity = |found: &Metadata, digest| Identity {
+    let known = known.filter(|known| **known == identity(&before, known.digest));
+    let found = match known {
+        Some(known) => *known,
+        None => {
+            let found = identity(&before, digest(&mut file).map_err(ExecutableError::Read)?);
+            let after = file.metadata().map_err(ExecutableError::Read)?;
+            if found != identity(&after, found.digest) {
+                return Err(ExecutableError::Written);
+            }
+            found
+        }
+    };
+    if found.digest == pinned { Ok((file, found)) } else { Err(ExecutableError::Changed { found, pinned }) }
+}
+
+fn identity(found: &Metadata, digest: Digest) -> Identity {
+    Identity {
         device: found.dev(),
         inode: found.ino(),
         size: found.size(),
         modified: (found.mtime(), found.mtime_nsec()),
         changed: (found.ctime(), found.ctime_nsec()),
         digest,
-    };
-    let now = identity(&before, pinned);
-    if known == Some(&now) {
-        return Ok((file, now));
     }
-    let found = digest(&mut file).map_err(ExecutableError::Read)?;
-    let after = identity(&file.metadata().map_err(ExecutableError::Read)?, pinned);
-    if found != pinned || after != now {
-        return Err(ExecutableError::Changed { found, pinned });
-    }
-    Ok((file, now))
 }
 
 /// The digest of a program, to be pinned.
@@ -160,6 +171,25 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         let (_, known) = open(&path, Digest::of(b"one"), None, &fine).unwrap();
         assert!(open(&path, Digest::of(b"two"), Some(&known), &fine).is_err());
+    }
+
+    /// What was known of it is taken at its word: here that is another digest than reading it would find.
+    #[test]
+    fn what_was_read_isnt_read_again_pinned_or_not() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("program");
+        std::fs::write(&path, "one").unwrap();
+        let Err(ExecutableError::Changed { found, .. }) = open(&path, Digest::of(b"two"), None, &fine) else {
+            panic!("it isn't the one that was pinned")
+        };
+        assert_eq!(found.digest, Digest::of(b"one"));
+        assert_eq!(open(&path, Digest::of(b"one"), Some(&found), &fine).unwrap().1, found);
+        let marked = Identity { digest: Digest::of(b"three"), ..found };
+        let again = open(&path, Digest::of(b"two"), Some(&marked), &fine);
+        assert!(matches!(again, Err(ExecutableError::Changed { found, .. }) if found == marked));
+        // Another file, or the same one written to, is read.
+        std::fs::write(&path, "two!").unwrap();
+        assert!(open(&path, Digest::of(b"two!"), Some(&marked), &fine).is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stockade_gate::Given;
-use stockade_gate::tools::executable::{self, Identity};
+use stockade_gate::tools::executable::{self, ExecutableError, Identity};
 use stockade_gate::tools::expand::Input;
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::{self, Mismatch};
@@ -59,13 +59,14 @@ impl Call {
         Given::Parameters(&self.parameters)
     }
 
-    /// What its program is, if it has to be one and is. `known`: what it was found to be before; `uid`: as whom we run.
+    /// Whether its program is the one that was pinned, if one was. `known`: what it was found to be before, and is now; `uid`: as
+    /// whom we run.
     ///
     /// # Errors
     /// It isn't the one that was pinned, or somebody else may put another in its place.
-    pub(crate) fn pinned(&self, known: Option<&Identity>, uid: u32) -> Result<Option<Identity>, Denied> {
+    pub(crate) fn pinned(&self, known: &mut Option<Identity>, uid: u32) -> Result<(), Denied> {
         let tool = &self.tool;
-        let Some(pin) = tool.pin else { return Ok(None) };
+        let Some(pin) = tool.pin else { return Ok(()) };
         // Why is for who installs tools: it names places that a client needn't know.
         let changed = |why: String| {
             tracing::warn!(
@@ -84,8 +85,12 @@ impl Call {
         let found = folder.metadata().map_err(|error| changed(error.to_string()))?;
         policies::look(folder, &found, uid).map_err(|refusal| changed(refusal.to_string()))?;
         let look = |found: &std::fs::Metadata| policies::look(program, found, uid);
-        let opened = executable::open(program, pin, known, &look);
-        opened.map(|(_, identity)| Some(identity)).map_err(|error| changed(chain(&error)))
+        let opened = executable::open(program, pin, known.as_ref(), &look);
+        *known = match &opened {
+            Ok((_, found)) | Err(ExecutableError::Changed { found, .. }) => Some(*found),
+            Err(_) => None,
+        };
+        opened.map(drop).map_err(|error| changed(chain(&error)))
     }
 
     /// Makes its command the request's, once the gate has let it pass.

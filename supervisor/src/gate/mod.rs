@@ -45,7 +45,7 @@ pub(crate) struct Gate {
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
-    /// Programs of tools as they were found to be the ones that were pinned, by the tools' names.
+    /// Programs of tools as they were found, pinned ones or not, by the tools' names.
     pinned: BTreeMap<String, Identity>,
     /// What was last seen of the machine, and when.
     load: Option<(Duration, Load)>,
@@ -116,11 +116,12 @@ impl Gate {
     /// # Errors
     /// `ToolChanged`.
     pub(crate) fn check_pin(&mut self, call: &Call, uid: u32) -> Result<(), Denied> {
-        let found = call.pinned(self.pinned.get(call.name()), uid)?;
-        if let Some(found) = found {
-            self.pinned.insert(call.name().to_owned(), found);
+        let mut known = self.pinned.remove(call.name());
+        let checked = call.pinned(&mut known, uid);
+        if let Some(known) = known {
+            self.pinned.insert(call.name().to_owned(), known);
         }
-        Ok(())
+        checked
     }
 
     /// Whether it asks nothing at all.

@@ -29,6 +29,7 @@ pub mod url;
 
 pub use input::parse;
 pub use mismatch::Mismatch;
+pub use repeated::Repeated;
 pub use schema::Schema;
 pub use stage::Validate;
 

@@ -92,7 +92,7 @@ impl Gate {
             stages.push(Box::new(Rc::clone(&self.validate)));
             stages.push(Box::new(Rc::clone(&self.breakers)));
         }
-        let Limited { limits, breaker, breakers } = files.limited.unwrap_or_default();
+        let Limited { limits, breaker, breakers, .. } = files.limited.unwrap_or_default();
         self.breakers.borrow_mut().set(breaker, breakers);
         match &self.limiter {
             Some(limiter) => limiter.borrow_mut().set(limits),

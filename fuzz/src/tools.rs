@@ -59,16 +59,22 @@ fn expanded(tool: &Tool, parameters: &serde_json::Map<String, Value>, made: &Exp
     assert_eq!(arguments.next().map(Vec::as_slice), Some(tool.template.program.as_bytes()));
     for group in &tool.template.groups {
         let times = stands(group, parameters);
-        for argument in (0..times).flat_map(|_| group) {
+        for (time, argument) in (0..times).flat_map(|time| group.iter().map(move |argument| (time, argument)))
+        {
             if matches!(argument.as_slice(), [Piece::Hole(Hole { kind: Kind::Flag, .. })]) {
                 continue;
             }
             let made = arguments.next().expect("no argument is dropped");
             assert!(!made.contains(&0), "a zero byte ends an argument");
-            match argument.first() {
-                Some(Piece::Literal(text)) => assert!(made.starts_with(text.as_bytes())),
-                Some(Piece::Hole(hole)) => assert!(hole.is_option || !made.starts_with(b"-"), "{hole:?}"),
-                None => panic!("an argument of nothing"),
+            if let Some(Piece::Literal(text)) = argument.first() {
+                assert!(made.starts_with(text.as_bytes()));
+            } else if made.starts_with(b"-") {
+                let says = |piece: &Piece| matches!(piece, Piece::Hole(hole) if hole.is_option);
+                match begins(argument, parameters, time) {
+                    (_, Piece::Hole(hole)) => assert!(hole.is_option, "{hole:?}"),
+                    // What the file says, behind values that are empty.
+                    (at, Piece::Literal(_)) => assert!(argument[..at].iter().any(says), "{argument:?}"),
+                }
             }
         }
     }
@@ -77,6 +83,23 @@ fn expanded(tool: &Tool, parameters: &serde_json::Map<String, Value>, made: &Exp
     if let Input::File(path) = &made.stdin {
         assert!(is_workspace_path(path));
     }
+}
+
+/// Where an argument's first byte comes from. `time`: which of a list's elements stands in it.
+fn begins<'a>(
+    argument: &'a [Piece],
+    parameters: &serde_json::Map<String, Value>,
+    time: usize,
+) -> (usize, &'a Piece) {
+    let is_empty = |piece: &Piece| match piece {
+        Piece::Literal(text) => text.is_empty(),
+        Piece::Hole(hole) => {
+            let value = parameters.get(&hole.name);
+            let value = if hole.is_list { value.and_then(|list| list.get(time)) } else { value };
+            value.and_then(Value::as_str).is_some_and(str::is_empty)
+        }
+    };
+    argument.iter().enumerate().find(|(_, piece)| !is_empty(piece)).expect("it isn't empty")
 }
 
 fn stands(group: &[Vec<Piece>], parameters: &serde_json::Map<String, Value>) -> usize {

@@ -133,7 +133,7 @@ fn pinned(tool: &Tool) -> Result<(), CliError> {
     let refused = |error: &dyn std::error::Error| CliError::Asked(format!("{}: {}", tool.name, chain(error)));
     let found = directory.metadata().map_err(CliError::io("look at the program's directory"))?;
     look(directory, &found).map_err(|refusal| refused(&refusal))?;
-    executable::open(program, pin, None, &|found| look(program, found)).map_err(|error| refused(&error))?;
+    executable::verify(program, pin, &|found| look(program, found)).map_err(|error| refused(&error))?;
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Tools are put into their directory, and taken away. What a daemon reads at any moment is the old file or the new one.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use stockade_gate::tools::ToolError;
@@ -43,7 +43,7 @@ pub(super) fn remove(place: &Place, name: &str) -> Result<u8, CliError> {
     }
     let target = place.own.join(format!("{name}.toml"));
     let doing = || CliError::io(format!("remove {}", target.display()));
-    std::fs::remove_file(&target).map_err(doing())?;
+    std::fs::remove_file(&target).and_then(|()| kept(&target)).map_err(doing())?;
     gone(&signature_of(&target)).map_err(doing())?;
     out::print(format!("{name}: removed\n").as_bytes())
 }
@@ -61,16 +61,37 @@ fn signature_of(target: &Path) -> PathBuf {
     PathBuf::from(format!("{}.{}", target.display(), load::SIGNATURE))
 }
 
-/// With all above it; for us alone to write to, for everybody to read where it's root's.
+/// With all above it that isn't there; for us alone to write to.
 fn make(directory: &Path) -> io::Result<()> {
-    let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory)
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|one| !(one.exists() || one.as_os_str().is_empty())).collect();
+    for one in missing.into_iter().rev() {
+        std::fs::DirBuilder::new().mode(0o700).create(one)?;
+        for_all(one, 0o755)?;
+        kept(one)?;
+    }
+    Ok(())
+}
+
+/// Has root's tools be read by everybody, whatever root's umask is: the service is another user, and would have none of them. A
+/// user's own are his umask's.
+fn for_all(path: &Path, mode: u32) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Has what was just done to a name be so after a power cut, too.
+fn kept(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn gone(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+        done => done.and_then(|()| kept(path)),
     }
 }
 
@@ -80,10 +101,10 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut open = OpenOptions::new();
     let mut file = open.write(true).create_new(true).mode(0o644).open(&beside)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = for_all(&beside, 0o644).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     let done = written.and_then(|()| std::fs::rename(&beside, path));
     if done.is_err() {
         gone(&beside)?;
     }
-    done
+    done.and_then(|()| kept(path))
 }

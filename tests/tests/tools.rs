@@ -68,11 +68,13 @@ fn typed() -> Vec<(String, Option<String>)> {
 fn the_guide_can_be_followed_word_for_word() {
     let typed = typed();
     assert!(typed.len() >= 5 && typed.iter().filter(|(_, answer)| answer.is_some()).count() >= 4);
-    for ground in grounds() {
+    for (umask, ground) in
+        ["022", "077"].into_iter().flat_map(|umask| grounds().into_iter().map(move |ground| (umask, ground)))
+    {
         for (text, answer) in &typed {
             let mut command = ground.command("sh");
             let programs = ground.binaries.stockade.parent().unwrap().display();
-            command.args(["-c", &format!("umask 022; PATH={programs}:$PATH; exec 2>&1; {text}")]);
+            command.args(["-c", &format!("umask {umask}; PATH={programs}:$PATH; exec 2>&1; {text}")]);
             let ended = Ended::of(command);
             if let Some(answer) = answer {
                 assert_eq!(ended.text(), answer.trim(), "{text}\n{}", ended.story());
@@ -267,6 +269,26 @@ fn what_isnt_in_order_isnt_added_and_whats_there_stays() {
         assert!(ground.work().join("tools/echo.toml").exists());
         tool(&["remove", "echo"]).expect_code(0);
         assert_eq!(std::fs::read_dir(ground.work().join("there")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn roots_tools_are_for_all_to_read_whatever_roots_umask_is() {
+    if !Person::me().is_root() {
+        not_tested("the modes of tools that root puts in place", "nobody here is root");
+        return;
+    }
+    let ground = Ground::new(Person::me());
+    ground.put("new/echo.toml", format!("name = \"echo\"\ndescription = \"x\"\nversion = \"1\"\n{ECHO}"));
+    let script = "umask 077; \"$0\" tool --directory a/tools add new/echo.toml && \"$0\" tool keygen s > public && \"$0\" tool sign new/echo.toml --key s";
+    let mut command = ground.command("sh");
+    command.args(["-c", script]).arg(&ground.binaries.stockade);
+    Ended::of(command).expect_code(0);
+    for (name, mode) in
+        [("a", 0o755), ("a/tools", 0o755), ("a/tools/echo.toml", 0o644), ("new/echo.toml.sig", 0o644)]
+    {
+        let found = ground.work().join(name).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads `limits.toml`: how often what may be done, and when breakers open. Pure: whoever opens the file gives its text.
 
+use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockade_policies::reader::{self, Known, Section};
@@ -37,6 +38,34 @@ pub struct Limited {
     pub breaker: Settings,
     /// Tools' own, by name.
     pub breakers: BTreeMap<String, Settings>,
+    /// Where it names tools, in its order within each kind of table.
+    pub named: Vec<Named>,
+}
+
+/// A tool's name in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The table's: `tools` or `breakers`.
+    pub table: &'static str,
+    /// The tool's.
+    pub name: String,
+    /// Where.
+    pub at: Position,
+}
+
+/// As a warning that no tool is named so.
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, name, at } = self;
+        write!(f, "{at}: [{table}.{}] is for a tool that isn't there", name.escape_debug())
+    }
+}
+
+impl Limited {
+    /// Names that no tool has: what is said of them holds for nothing. `is_tool`: whether there is a tool of a name.
+    pub fn of_no_tool(&self, is_tool: impl Fn(&str) -> bool) -> impl Iterator<Item = &Named> {
+        self.named.iter().filter(move |named| !is_tool(&named.name))
+    }
 }
 
 /// Reads a text. `file`: as errors name it.
@@ -61,6 +90,9 @@ fn whole(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Limited {
     }
     for (known, into) in [(&TOOLS, &mut limits.tools), (&POLICIES, &mut limits.policies)] {
         for (name, section) in root.named(known, mistakes) {
+            if known.key == TOOLS.key {
+                limited.named.push(Named { table: TOOLS.key, name: name.value.clone(), at: name.at.clone() });
+            }
             match stated(&section, "rate", "burst", mistakes) {
                 Some(stated) => drop(into.insert(name.value, stated)),
                 None if section.at("rate").or(section.at("burst")).is_none() => {
@@ -80,6 +112,7 @@ fn whole(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Limited {
         limited.breaker = breaker::read(&section, limited.breaker, mistakes);
     }
     for (name, section) in root.named(&BREAKERS, mistakes) {
+        limited.named.push(Named { table: BREAKERS.key, name: name.value.clone(), at: name.at.clone() });
         limited.breakers.insert(name.value, breaker::read(&section, limited.breaker, mistakes));
     }
     limited

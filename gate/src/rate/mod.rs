@@ -33,7 +33,7 @@ mod stage;
 mod tests;
 
 pub use cells::MAX_KEYS;
-pub use file::{FILE, Limited, read};
+pub use file::{FILE, Limited, Named, read};
 pub use limits::{Limits, Stated, Tier};
 pub use pace::{Adaptive, Pressure};
 pub use quota::{Limit, Quota, RATE_EXPECTED};

@@ -294,3 +294,19 @@ fn a_refusal_names_no_directory() {
             .unwrap();
     assert!(!format!("{refusal:?}").contains("/home"), "{refusal:?}");
 }
+
+#[test]
+fn names_of_tools_are_known_with_their_places() {
+    let text = "[tools.search]\nrate = \"2/s\"\n[policies.build]\nrate = \"1/s\"\n[breakers.search]\nfailures = 3\n\
+                [breakers.serach]\nfailures = 3\n[tools.serach]\nrate = \"never\"\n";
+    let limited = read(FILE, text).unwrap();
+    let wrong: Vec<String> = limited.of_no_tool(|name| name == "search").map(ToString::to_string).collect();
+    assert_eq!(
+        wrong,
+        [
+            "limits.toml:9:8: [tools.serach] is for a tool that isn't there",
+            "limits.toml:7:11: [breakers.serach] is for a tool that isn't there"
+        ]
+    );
+    assert_eq!(limited.of_no_tool(|_| false).count(), 4);
+}

@@ -64,6 +64,12 @@ pub enum ExpandError {
         /// The parameter.
         name: String,
     },
+    /// A value would be part of an option's name.
+    #[error("/{name}: the value would be part of the name of an option of the program")]
+    PartOfOption {
+        /// The parameter.
+        name: String,
+    },
     /// A value has a zero character in it, which no argument can have.
     #[error("/{name}: it has a zero character in it")]
     Zero {
@@ -160,9 +166,12 @@ impl Expansion<'_> {
 
     fn argument(&mut self, argument: &Argument, element: Option<&Value>) -> Result<Vec<u8>, ExpandError> {
         let mut made = Vec::new();
-        for piece in argument {
+        for (at, piece) in argument.iter().enumerate() {
             let hole = match piece {
                 Piece::Literal(text) => {
+                    if made.is_empty() && text.starts_with('-') {
+                        behind_nothing(&argument[..at])?;
+                    }
                     made.extend_from_slice(text.as_bytes());
                     continue;
                 }
@@ -173,19 +182,9 @@ impl Expansion<'_> {
             if text.contains('\0') {
                 return Err(ExpandError::Zero { name: hole.name.clone() });
             }
-            // A path has another name that is no option; a number or a text hasn't.
-            if made.is_empty() && text.starts_with('-') && hole.kind == Kind::Path && !hole.is_option {
-                made.extend_from_slice(b"./");
-            }
-            made.extend_from_slice(text.as_bytes());
+            append(&mut made, hole, &text)?;
         }
-        match argument.first() {
-            // By a value, or behind an empty one.
-            Some(Piece::Hole(hole)) if made.starts_with(b"-") && !hole.is_option => {
-                Err(ExpandError::Option { name: hole.name.clone() })
-            }
-            _ => Ok(made),
-        }
+        Ok(made)
     }
 
     fn text(&mut self, hole: &Hole, value: &Value) -> Result<String, ExpandError> {
@@ -205,6 +204,41 @@ impl Expansion<'_> {
             _ => Err(wrong(name, kind)),
         }
     }
+}
+
+/// What the file says begins an option only because the values before it are empty: one of their holes has to say that it may be one.
+fn behind_nothing(before: &[Piece]) -> Result<(), ExpandError> {
+    let mut holes = before.iter().filter_map(|piece| match piece {
+        Piece::Hole(hole) => Some(hole),
+        Piece::Literal(_) => None,
+    });
+    match holes.next() {
+        Some(first) if !first.is_option && !holes.any(|hole| hole.is_option) => {
+            Err(ExpandError::Option { name: first.name.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds a value to what an argument is so far. Whichever hole it begins with, if those before it are empty, has to say that it may be
+/// an option; and so has each of which the option's name is.
+fn append(made: &mut Vec<u8>, hole: &Hole, text: &str) -> Result<(), ExpandError> {
+    let name = || hole.name.clone();
+    if made.is_empty() && text.starts_with('-') && !hole.is_option {
+        // A path has another name that is no option; a number or a text hasn't.
+        if hole.kind != Kind::Path {
+            return Err(ExpandError::Option { name: name() });
+        }
+        made.extend_from_slice(b"./");
+    }
+    if made.starts_with(b"-") && !made.contains(&b'=') && !text.is_empty() && !hole.is_option {
+        let is_letter = !made.starts_with(b"--") && made.len() > 1;
+        if !(is_letter && matches!(hole.kind, Kind::Integer | Kind::Number)) {
+            return Err(ExpandError::PartOfOption { name: name() });
+        }
+    }
+    made.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 fn holes(group: &Group) -> impl Iterator<Item = &Hole> {
@@ -292,6 +326,35 @@ mod tests {
     }
 
     #[test]
+    fn whichever_hole_an_argument_begins_with_has_to_say_so() {
+        let parameters = json!({ "e": "", "t": "--exec=sh", "d": "-", "p": "-rf", "n": -1, "x": "x" });
+        for (argument, expected) in [
+            ("{e:text,option}{t:text}", None),
+            ("{e:text,option}{n:integer}", None),
+            ("{e:text,option}-{t:text}", None),
+            ("{d:text,option}{t:text}", None),
+            ("{d:text,option}{x:text}", None),
+            ("{e:text}-x", None),
+            ("{e:text}{e:text}-x", None),
+            ("{e:text,option}{p:path}", Some("./-rf")),
+            ("{e:text}{t:text,option}", Some("--exec=sh")),
+            ("{e:text,option}-x", Some("-x")),
+            ("{d:text,option}-x={x:text}", Some("--x=x")),
+            ("{d:text,option}C{n:integer}", Some("-C-1")),
+            ("{t:text,option}{x:text}", Some("--exec=shx")),
+        ] {
+            let made = expanded(&[&[argument]], &parameters);
+            match expected {
+                Some(expected) => assert_eq!(made.unwrap(), format!("/bin/x|{expected}"), "{argument}"),
+                None => assert!(
+                    matches!(made, Err(ExpandError::Option { .. } | ExpandError::PartOfOption { .. })),
+                    "{argument}: {made:?}"
+                ),
+            }
+        }
+    }
+
+    #[test]
     fn files_are_opened_by_number_and_named_by_it() {
         let made = template(&[&["--in={a:file}"], &["{b:file}"]])
             .expand(json!({ "a": "x/y", "b": "z" }).as_object().unwrap())
@@ -369,6 +432,33 @@ mod tests {
             } else {
                 let refused = |given: bool, text: &str| given && (text.starts_with('-') || text.contains('\0'));
                 prop_assert!(refused(given[0], &one) || refused(given[1], &two) || list.iter().any(|text| refused(given[2], text)));
+            }
+        }
+
+        /// Where each byte of an argument comes from: the first, if it is `-`, and those of an option's name.
+        #[test]
+        fn every_byte_of_an_options_name_is_of_the_file_or_of_a_hole_that_says_so(
+            pieces in prop::collection::vec(
+                prop_oneof!["[-=a]{1,2}".prop_map(|text| (Some(text), String::new(), false)), ("[-=a]{0,2}", any::<bool>()).prop_map(|(value, says)| (None, value, says))],
+                1..5,
+            ),
+        ) {
+            let (mut said, mut parameters, mut bytes) = (String::new(), Map::new(), Vec::new());
+            for (at, (literal, value, says)) in pieces.into_iter().enumerate() {
+                let mark = if says { ",option" } else { "" };
+                said += &literal.clone().unwrap_or_else(|| format!("{{p{at}:text{mark}}}"));
+                parameters.insert(format!("p{at}"), json!(value));
+                let is_free = literal.is_some() || says;
+                bytes.extend(literal.unwrap_or(value).bytes().map(|byte| (byte, is_free)));
+            }
+            let Ok(one) = argument(&said) else { return Ok(()) };
+            let template = Template { program: "/bin/x".into(), groups: vec![vec![one]], stdin: Stdin::Nothing };
+            if let Ok(made) = template.expand(&parameters) {
+                prop_assert_eq!(&made.arguments[1], &bytes.iter().map(|(byte, _)| *byte).collect::<Vec<u8>>());
+                if made.arguments[1].starts_with(b"-") {
+                    let name = bytes.iter().take_while(|(byte, _)| *byte != b'=');
+                    prop_assert!(name.clone().all(|(_, is_free)| *is_free), "{} {:?}", said, parameters);
+                }
             }
         }
 

@@ -219,6 +219,43 @@ mod tests {
     }
 
     #[test]
+    fn where_signatures_are_required_one_that_is_missing_foreign_or_stale_refuses_all_tools() {
+        let (ours, theirs) = (Secret::of(&[1; 32]), Secret::of(&[2; 32]));
+        let signed = |secret: &Secret, text: &str| Some(secret.sign(text.as_bytes()).text());
+        for (signature, expected) in [
+            (signed(&ours, &tool("b")), None),
+            (None, Some("b.toml: it isn't signed")),
+            (signed(&theirs, &tool("b")), Some("isn't trusted")),
+            (signed(&ours, &tool("b").replace("true", "sh")), Some("isn't over what the file says now")),
+            // Another tool's, that is in order there.
+            (signed(&ours, &tool("a")), Some("isn't over what the file says now")),
+        ] {
+            let top = tempfile::tempdir().unwrap();
+            let put = |name: &str, text: &str| std::fs::write(top.path().join(name), text).unwrap();
+            std::fs::create_dir(top.path().join(KEYS)).unwrap();
+            put("keys/k.toml", &ours.public_text());
+            for name in ["a", "b"] {
+                put(&format!("{name}.toml"), &tool(name));
+            }
+            put("a.toml.sig", &signed(&ours, &tool("a")).unwrap());
+            if let Some(signature) = &signature {
+                put("b.toml.sig", signature);
+            }
+            let made = registry(&[top.path().to_owned()], true, &anybody);
+            match expected {
+                None => assert_eq!(made.unwrap().tools().len(), 2),
+                Some(expected) => {
+                    let wrong = made.unwrap_err();
+                    assert!(wrong.len() == 1 && wrong[0].to_string().contains(expected), "{wrong:?}");
+                }
+            }
+            // No key at all is no way round it.
+            std::fs::remove_dir_all(top.path().join(KEYS)).unwrap();
+            assert_eq!(registry(&[top.path().to_owned()], true, &anybody).unwrap_err().len(), 2);
+        }
+    }
+
+    #[test]
     fn one_bad_file_of_any_kind_and_there_is_no_registry() {
         for (file, text) in [("b.toml", "x"), ("a.toml.sig", "x"), ("keys/k.toml", "x")] {
             let top = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! All tools: whole and in order, or not at all. A reload makes another registry, or keeps the old one.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +12,12 @@ use stockade_policies::nearest::nearest_first;
 
 use super::manifest::Tool;
 use super::signature::{Keys, SignatureError, Signed};
-use super::{Digest, MAX_TOOLS};
+use super::{Digest, MAX_NAME, MAX_TOOLS, is_name};
 
 /// The most names that are told of when one isn't there.
 const MAX_NEAREST: usize = 3;
+/// The most pairs of letters that are compared to find them: each costs some nanoseconds, and who asks may ask for anything.
+const MAX_COMPARED: usize = 32 * 1024;
 
 /// A tool's file, read.
 #[derive(Debug, Clone)]
@@ -78,19 +81,21 @@ pub enum ToolError {
 
 /// No tool of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no tool is named `{}`{}", name.escape_debug(), near(nearest))]
+#[error("no tool is named `{}`{}", name.escape_debug(), near(nearest, *tools))]
 pub struct UnknownTool {
     /// The name, shortened.
     pub name: String,
-    /// Those that are most like it.
+    /// Those that are most like it, of those that stand about where it would; none, if it can be no tool's name.
     pub nearest: Vec<String>,
+    /// How many tools there are.
+    pub tools: usize,
 }
 
-fn near(names: &[String]) -> String {
-    if names.is_empty() {
-        "; there are none".to_owned()
-    } else {
-        format!("; the nearest are: {}", names.join(", "))
+fn near(names: &[String], tools: usize) -> String {
+    match (names, tools) {
+        (_, 0) => "; there are none".to_owned(),
+        ([], _) => String::new(),
+        _ => format!("; the nearest are: {}", names.join(", ")),
     }
 }
 
@@ -130,9 +135,10 @@ impl Registry {
     /// There is none of this name; the nearest names.
     pub fn get(&self, name: &str) -> Result<&Arc<Tool>, UnknownTool> {
         self.tools.get(name).ok_or_else(|| {
-            let nearest = nearest_first(name, self.tools.keys().map(String::as_str));
+            let nearest = if is_name(name) { nearest_first(name, self.like(name)) } else { Vec::new() };
             let nearest = nearest.into_iter().take(MAX_NEAREST).map(ToOwned::to_owned).collect();
-            UnknownTool { name: name.chars().take(super::MAX_NAME).collect(), nearest }
+            let tools = self.tools.len();
+            UnknownTool { name: name.chars().take(MAX_NAME).collect(), nearest, tools }
         })
     }
 
@@ -140,6 +146,31 @@ impl Registry {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<Tool>> {
         self.tools.get(name)
+    }
+
+    /// Names of about its length, outwards from where it would stand among them, as many as may be compared with it.
+    fn like(&self, name: &str) -> Vec<&str> {
+        let apart = (name.len() / 3).max(2);
+        let is_like = |other: &&str| other.len().abs_diff(name.len()) <= apart;
+        let place = Bound::Excluded(name);
+        let before = self.tools.range::<str, _>((Bound::Unbounded, place)).rev();
+        let behind = self.tools.range::<str, _>((place, Bound::Unbounded));
+        let mut before = before.map(|(other, _)| other.as_str()).filter(is_like);
+        let mut behind = behind.map(|(other, _)| other.as_str()).filter(is_like);
+        let (mut like, mut left) = (Vec::new(), MAX_COMPARED);
+        loop {
+            let next = [before.next(), behind.next()];
+            for other in next.into_iter().flatten() {
+                match left.checked_sub(name.len() * other.len()) {
+                    Some(fewer) => left = fewer,
+                    None => return like,
+                }
+                like.push(other);
+            }
+            if next == [None, None] {
+                return like;
+            }
+        }
     }
 
     /// All of them, by name.
@@ -235,6 +266,32 @@ mod tests {
             "no tool is named `x`; there are none"
         );
         assert!(made.get(&"x".repeat(1 << 20)).unwrap_err().to_string().len() < 400);
+        assert_eq!(made.get("Search").unwrap_err().to_string(), "no tool is named `Search`");
+    }
+
+    #[test]
+    fn what_is_compared_with_an_unknown_name_is_bounded_however_many_tools_there_are() {
+        let text = |name: &str| Arc::new(Tool::read("", name, &tool(name).text, &|| Duration::ZERO).unwrap());
+        let of = |names: &[String]| Registry {
+            tools: names.iter().map(|name| (name.clone(), text(name))).collect(),
+            digest: None,
+        };
+        let few: Vec<String> = (0..200).map(|at| format!("t{at:03}-search")).collect();
+        let few = of(&few);
+        assert_eq!(few.like("t100-serach").len(), 200);
+        assert_eq!(few.get("t199-serach").unwrap_err().nearest[0], "t199-search");
+        assert!(few.like("t").is_empty(), "all are longer");
+        let many: Vec<String> =
+            (0..1_000).map(|at| format!("t{at:03}-{}", "a".repeat(MAX_NAME - 5))).collect();
+        let many = of(&many);
+        let wanted = format!("t500x{}", "a".repeat(MAX_NAME - 5));
+        let like = many.like(&wanted);
+        assert!(
+            like.iter().map(|other| other.len() * wanted.len()).sum::<usize>() <= MAX_COMPARED,
+            "{like:?}"
+        );
+        assert_eq!(many.get(&wanted).unwrap_err().nearest[0], format!("t500-{}", "a".repeat(MAX_NAME - 5)));
+        assert!(many.get(&wanted.to_uppercase()).unwrap_err().nearest.is_empty());
     }
 
     #[test]

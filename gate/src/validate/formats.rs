@@ -1,8 +1,9 @@
 //! Formats of texts: our own, and which of JSON Schema's are checked. A format that isn't known is refused, not ignored.
 
-use regex::RegexBuilder;
+use regex_syntax::ast::parse::ParserBuilder;
+use regex_syntax::ast::{self, Ast, RepetitionKind, RepetitionRange};
 
-use super::{MAX_PATTERN, MAX_PATTERN_MEMORY};
+use super::MAX_PATTERN;
 
 /// The longest path, in bytes: the kernel's bound without its zero.
 const MAX_PATH: usize = stockade_protocol::bounds::MAX_PATH;
@@ -10,6 +11,13 @@ const MAX_PATH: usize = stockade_protocol::bounds::MAX_PATH;
 const MAX_NAME: usize = 255;
 /// The longest identifier, in bytes.
 const MAX_IDENTIFIER: usize = 128;
+
+/// The most parts of an expression among parameters, with all that it counts written out.
+const MAX_PARTS: usize = 16 * 1024;
+/// What finding out costs for each byte, as measured; see [`per_byte`].
+const PER_BYTE: usize = 1;
+const PER_BYTE_OF_ADDRESS: usize = 4;
+const PER_BYTE_OF_REGEX: usize = 64;
 
 /// Ours, and what each expects.
 const OURS: [(&str, &str); 4] = [
@@ -52,6 +60,15 @@ pub fn expected(name: &str) -> &'static str {
     found.map_or("text of a format", |(_, expected)| expected)
 }
 
+/// What finding out costs for each byte of a text, a step of a pattern's table being 1.
+pub(super) fn per_byte(name: &str) -> usize {
+    match name {
+        "regex" => PER_BYTE_OF_REGEX,
+        "email" | "url" => PER_BYTE_OF_ADDRESS,
+        _ => PER_BYTE,
+    }
+}
+
 /// Plain ASCII: can't be an option, a path, or another text that looks the same.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
@@ -61,19 +78,39 @@ pub fn is_identifier(text: &str) -> bool {
 }
 
 /// A regular expression that takes linear time and little memory wherever it's used as it's meant: the syntax of the regex crate,
-/// which is that of RE2. What it costs to find out is bounded by the bounds themselves.
+/// which is that of RE2. It is read and measured, and never compiled: that takes as long as whoever has written it likes. So a
+/// class of characters by a name that Unicode hasn't passes; whoever compiles it says so.
 #[must_use]
 pub fn is_regex(text: &str) -> bool {
-    let built = || {
-        let mut builder = RegexBuilder::new(text);
-        builder
-            .size_limit(MAX_PATTERN_MEMORY)
-            .dfa_size_limit(MAX_PATTERN_MEMORY)
-            .nest_limit(32)
-            .build()
-            .is_ok()
+    if text.len() > MAX_PATTERN {
+        return false;
+    }
+    let read = ParserBuilder::new().nest_limit(32).build().parse(text);
+    read.is_ok_and(|read| parts(&read) <= MAX_PARTS)
+}
+
+/// What an expression is made of when all that it counts is written out.
+fn parts(read: &Ast) -> usize {
+    let all = |list: &[Ast]| list.iter().map(parts).fold(1, usize::saturating_add);
+    match read {
+        Ast::Repetition(repeated) => parts(&repeated.ast).saturating_mul(times(&repeated.op)),
+        Ast::Group(group) => parts(&group.ast).saturating_add(1),
+        Ast::Alternation(either) => all(&either.asts),
+        Ast::Concat(row) => all(&row.asts),
+        _ => 1,
+    }
+}
+
+fn times(how: &ast::RepetitionOp) -> usize {
+    let most = match &how.kind {
+        RepetitionKind::Range(
+            RepetitionRange::Exactly(most)
+            | RepetitionRange::AtLeast(most)
+            | RepetitionRange::Bounded(_, most),
+        ) => *most,
+        _ => 1,
     };
-    text.len() <= MAX_PATTERN && built()
+    usize::try_from(most).unwrap_or(usize::MAX).max(1)
 }
 
 /// A relative path that stays below where it begins, as far as its text tells; [`super::beneath`] holds it of the real thing.

@@ -12,6 +12,8 @@ use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 use super::mismatch::{Mismatch, pointer};
 use super::{MAX_DEPTH, MAX_PARAMETERS, MAX_VALUES};
 
+/// What looking at a text costs that has nothing in it, in bytes of one that has.
+pub const EACH_TEXT: usize = 16;
 /// Whole numbers beyond it are not exact as floats.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -39,36 +41,52 @@ pub fn normal(text: String) -> String {
     if text.is_ascii() || is_nfc(&text) { text } else { text.nfc().collect() }
 }
 
-/// How many values a value is made of, if it is within the bounds that [`parse`] keeps and its text is in normal form.
+/// How large a value is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// The values that it is made of.
+    pub values: usize,
+    /// The bytes of its texts, and of its members' names; each counts for [`EACH_TEXT`] more.
+    pub texts: usize,
+    /// Of them those of names.
+    pub names: usize,
+}
+
+/// How large a value is, if it is within the bounds that [`parse`] keeps and its text is in normal form.
 ///
 /// # Errors
 /// What isn't so.
-pub fn count(value: &Value) -> Result<usize, Mismatch> {
-    let mut values = 0;
-    within(value, MAX_DEPTH, &mut values)
+pub fn size(value: &Value) -> Result<Size, Mismatch> {
+    let mut size = Size::default();
+    within(value, MAX_DEPTH, &mut size)
         .map_err(|expected| Mismatch::plain("", expected, "something else"))?;
-    Ok(values)
+    Ok(size)
 }
 
-fn within(value: &Value, deeper: usize, values: &mut usize) -> Result<(), String> {
-    *values += 1;
-    if *values > MAX_VALUES {
+fn within(value: &Value, deeper: usize, size: &mut Size) -> Result<(), String> {
+    size.values += 1;
+    if size.values > MAX_VALUES {
         return Err(format!("at most {MAX_VALUES} values"));
     }
     let levels = || if deeper == 0 { Err(format!("at most {MAX_DEPTH} levels")) } else { Ok(()) };
     let is_normal = |text: &str| text.is_ascii() || is_nfc(text);
     let form = |fits: bool| if fits { Ok(()) } else { Err("text in Unicode's normal form C".to_owned()) };
     match value {
-        Value::String(text) => form(is_normal(text)),
+        Value::String(text) => {
+            size.texts += text.len() + EACH_TEXT;
+            form(is_normal(text))
+        }
         Value::Array(list) => {
             levels()?;
-            list.iter().try_for_each(|one| within(one, deeper - 1, values))
+            list.iter().try_for_each(|one| within(one, deeper - 1, size))
         }
         Value::Object(object) => {
             levels()?;
             object.iter().try_for_each(|(name, one)| {
+                size.texts += name.len() + EACH_TEXT;
+                size.names += name.len() + EACH_TEXT;
                 form(is_normal(name))?;
-                within(one, deeper - 1, values)
+                within(one, deeper - 1, size)
             })
         }
         _ => Ok(()),
@@ -276,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_in_order_is_read_as_any_reader_reads_it(value in values()) {
-            prop_assert!(count(&value).is_ok());
+            prop_assert!(size(&value).is_ok());
             prop_assert_eq!(parse(value.to_string().as_bytes()), Ok(value));
         }
 

@@ -12,7 +12,7 @@ use super::characters::Class;
 use super::formats;
 
 /// The longest a value is shown, in characters.
-const LONGEST: usize = 60;
+pub(super) const LONGEST: usize = 60;
 /// The longest a pointer is shown, in characters.
 const LONGEST_POINTER: usize = 200;
 /// The most names or choices that are listed.
@@ -144,7 +144,6 @@ fn described(kind: &ValidationErrorKind, instance: &Value, members: &[&str]) -> 
         K::ExclusiveMaximum { limit } => format!("less than {limit}"),
         K::ExclusiveMinimum { limit } => format!("more than {limit}"),
         K::MultipleOf { multiple_of } => format!("a multiple of {multiple_of}"),
-        K::Pattern { pattern } => format!("text that matches `{}`", shown(pattern, LONGEST)),
         K::Format { format } => formats::expected(format).to_owned(),
         K::Custom { message, .. } => message.clone(),
         K::UniqueItems => "each element once".into(),

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! What a schema may cost is bounded by its structure before anything compiles it: so many subschemas, each counted as often as
-//! it is referred to; no reference to itself; regular expressions of the linear kind. So no parameters can make it slow.
+//! it is referred to; no reference to itself; regular expressions as tables, each byte of which costs the same. And what a value
+//! costs is known from its size before it's checked: values times parts of the schema, bytes times what looks at them. So no
+//! parameters can make it slow.
 //!
 //! Pure but for [`beneath`], which opens a path beneath a workspace's descriptor.
 //!
-//! Reading order: [`input`], [`parameters`], [`characters`], [`outline`], [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], [`stage`], [`beneath`].
+//! Reading order: [`input`], [`parameters`], [`characters`], [`outline`], `pattern`, [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], [`stage`], [`beneath`].
 
 pub mod beneath;
 pub mod characters;
@@ -20,6 +22,7 @@ pub mod input;
 pub mod mismatch;
 pub mod outline;
 pub mod parameters;
+mod pattern;
 pub mod repeated;
 pub mod schema;
 pub mod stage;
@@ -28,6 +31,7 @@ pub mod url;
 pub use input::parse;
 pub use mismatch::Mismatch;
 pub use parameters::Parameters;
+pub use repeated::Repeated;
 pub use schema::Schema;
 pub use stage::Validate;
 
@@ -51,8 +55,14 @@ pub const MAX_SUBSCHEMAS: usize = 1_000;
 pub const MAX_PATTERNS: usize = 64;
 /// The longest regular expression, of a schema or among parameters, in bytes.
 pub const MAX_PATTERN: usize = 1_024;
-/// The most memory that a compiled regular expression takes, in bytes; as much again has its cache.
-pub const MAX_PATTERN_MEMORY: usize = 256 * 1024;
+/// The largest table of a schema's regular expression, in bytes: it has to stay in a processor's own cache.
+pub const MAX_PATTERN_TABLE: usize = 256 * 1024;
+/// What making a table may take, in bytes.
+pub const MAX_PATTERN_MEMORY: usize = 1024 * 1024;
+/// All tables of a schema together, in bytes.
+pub const MAX_PATTERN_TABLES: usize = 2 * 1024 * 1024;
+/// The most bytes of text times what a byte costs under a schema: each pattern, length and format looks at all of them at the worst.
+pub const MAX_TEXT_WORK: usize = 4 * 1024 * 1024;
 /// The longest that a schema takes to compile, in milliseconds of the thread's own processor time.
 pub const MAX_COMPILE_MS: u64 = 250;
 /// The most mismatches that are told of one request.

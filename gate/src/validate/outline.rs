@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::characters::Class;
+use super::pattern::Patterns;
 use super::url::Rules;
-use super::{MAX_PATTERN, MAX_PATTERNS, MAX_SCHEMA, MAX_SCHEMA_DEPTH, MAX_SUBSCHEMAS, formats};
+use super::{MAX_SCHEMA, MAX_SCHEMA_DEPTH, MAX_SUBSCHEMAS, formats};
 use crate::validate::mismatch::pointer;
 
 /// The dialect; `$schema` may say it.
@@ -114,14 +115,33 @@ pub struct Outline {
     pub parts: usize,
     /// Whether elements have to be unique anywhere: the one keyword whose cost can grow with the square of the values.
     pub is_unique: bool,
+    /// What looks at each byte of a text at the most, a pattern's step being 1: all keywords that read texts.
+    pub per_byte: usize,
+    /// The same of a member's name, for what reads only those.
+    pub per_name_byte: usize,
+}
+
+/// What a byte costs where characters are counted, or texts are told apart. (`const` and `enum` look at no more of a text than they
+/// have themselves.)
+const PLAIN_BYTE: usize = 1;
+/// A byte of a name under `patternProperties`: the library matches it twice, and makes its automaton meanwhile.
+const NAME_BYTE: usize = 256;
+
+/// What a schema's own keywords cost for each byte of a text, and of a member's name.
+fn bytes(object: &Map<String, Value>) -> (usize, usize) {
+    let has = |key: &str| usize::from(object.contains_key(key));
+    let plain = has("pattern") + has("minLength") + has("maxLength") + has("uniqueItems");
+    let format = object.get("format").and_then(Value::as_str).map_or(0, formats::per_byte);
+    let named = object.get("patternProperties").and_then(Value::as_object).map_or(0, Map::len);
+    (plain * PLAIN_BYTE + format, named * NAME_BYTE)
 }
 
 /// Looks at a schema.
 ///
 /// # Errors
 /// All that is wrong with its shape; then whether it is too large or goes in a circle.
-pub fn outline(root: &Value) -> Result<Outline, Vec<Fault>> {
-    let mut look = Look { faults: Vec::new(), subschemas: 0, patterns: 0 };
+pub fn outline(root: &Value) -> Result<(Outline, Patterns), Vec<Fault>> {
+    let mut look = Look { faults: Vec::new(), subschemas: 0, patterns: Patterns::default() };
     if deep(root, 2 * MAX_SCHEMA_DEPTH) {
         look.fault("", format!("it is nested deeper than {MAX_SCHEMA_DEPTH} schemas"));
         return Err(look.faults);
@@ -136,7 +156,7 @@ pub fn outline(root: &Value) -> Result<Outline, Vec<Fault>> {
     if look.faults.is_empty() {
         let mut measure = Measure { root, known: BTreeMap::new(), within: Vec::new() };
         match measure.whole() {
-            Ok(outline) => return Ok(outline),
+            Ok(outline) => return Ok((outline, look.patterns)),
             Err(fault) => look.faults.push(fault),
         }
     }
@@ -159,7 +179,7 @@ fn deep(value: &Value, most: usize) -> bool {
 struct Look {
     faults: Vec<Fault>,
     subschemas: usize,
-    patterns: usize,
+    patterns: Patterns,
 }
 
 impl Look {
@@ -323,15 +343,8 @@ impl Look {
     }
 
     fn pattern(&mut self, pattern: &str, at: &[String]) {
-        self.patterns += 1;
-        if self.patterns == MAX_PATTERNS + 1 {
-            self.fault_at(at, format!("there are more than {MAX_PATTERNS} regular expressions"));
-        }
-        if pattern.len() > MAX_PATTERN {
-            self.fault_at(
-                at,
-                format!("{} bytes of regular expression are over the limit of {MAX_PATTERN}", pattern.len()),
-            );
+        if let Err(reason) = self.patterns.add(pattern) {
+            self.fault_at(at, reason);
         }
     }
 }
@@ -389,13 +402,17 @@ impl<'a> Measure<'a> {
     }
 
     fn schema(&mut self, schema: &'a Value) -> Result<Outline, Fault> {
-        let mut whole = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
+        let (per_byte, per_name_byte) = schema.as_object().map(bytes).unwrap_or_default();
+        let mut whole =
+            Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false, per_byte, per_name_byte };
         let Some(object) = schema.as_object() else { return Ok(whole) };
         let mut add = |below: Outline| {
             whole.subschemas = whole.subschemas.saturating_add(below.subschemas);
             whole.depth = whole.depth.max(below.depth.saturating_add(1));
             whole.parts = whole.parts.saturating_add(below.parts);
             whole.is_unique |= below.is_unique;
+            whole.per_byte = whole.per_byte.saturating_add(below.per_byte);
+            whole.per_name_byte = whole.per_name_byte.saturating_add(below.per_name_byte);
         };
         for (key, value) in object {
             let holds = KEYWORDS.iter().find(|(known, _)| known == key).map(|(_, holds)| *holds);
@@ -443,9 +460,23 @@ mod tests {
             "properties": { "a": { "enum": ["x", "y"] }, "b": { "$ref": "#/$defs/b" } },
             "$defs": { "b": { "items": true, "uniqueItems": true } },
         });
-        assert_eq!(outline(&schema), Ok(Outline { subschemas: 5, depth: 4, parts: 7, is_unique: true }));
-        let plain = Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false };
-        assert_eq!(outline(&json!({ "uniqueItems": false })), Ok(plain));
+        let whole =
+            Outline { subschemas: 5, depth: 4, parts: 7, is_unique: true, per_byte: 1, per_name_byte: 0 };
+        assert_eq!(outline(&schema).unwrap().0, whole);
+        let plain =
+            Outline { subschemas: 1, depth: 1, parts: 1, is_unique: false, per_byte: 0, per_name_byte: 0 };
+        assert_eq!(outline(&json!({ "minItems": 1 })).unwrap().0, plain);
+    }
+
+    #[test]
+    fn what_reads_texts_counts_as_often_as_it_is_referred_to() {
+        let schema = json!({
+            "patternProperties": { "^a": { "$ref": "#/$defs/a" }, "b$": { "$ref": "#/$defs/a" } },
+            "$defs": { "a": { "pattern": "x", "minLength": 1, "maxLength": 9, "format": "regex" } },
+        });
+        let whole = outline(&schema).unwrap().0;
+        assert_eq!(whole.per_byte, 2 * (3 + formats::per_byte("regex")));
+        assert_eq!(whole.per_name_byte, 2 * NAME_BYTE);
     }
 
     #[test]
@@ -494,11 +525,10 @@ mod tests {
         assert!(faults(&nested(500)).contains("deeper than 32"));
         let named: Map<String, Value> = (0..1_000).map(|at| (at.to_string(), json!(true))).collect();
         assert!(faults(&json!({ "properties": named })).contains("more than 1000 subschemas"));
-        let all: Vec<Value> = (0..=MAX_PATTERNS).map(|at| json!({ "pattern": at.to_string() })).collect();
+        let all: Vec<Value> =
+            (0..=crate::validate::MAX_PATTERNS).map(|at| json!({ "pattern": at.to_string() })).collect();
         assert!(faults(&json!({ "anyOf": all })).contains("more than 64 regular expressions"));
-        assert!(
-            faults(&json!({ "pattern": "x".repeat(MAX_PATTERN + 1) })).contains("over the limit of 1024")
-        );
+        assert!(faults(&json!({ "pattern": "x".repeat(1_025) })).contains("over the limit of 1024"));
     }
 
     #[test]

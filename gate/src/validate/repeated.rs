@@ -1,5 +1,5 @@
-//! What is often got wrong: the same rule of a tool's schema, five times within an hour or more often. A later feature can learn from
-//! it that a schema, or how it is described, isn't what callers need.
+//! What is often got wrong: the same rule of a tool's schema, five times within an hour or more often. Whoever looks at it learns that
+//! a schema, or how it is described, isn't what callers need.
 //!
 //! A rule is named by its place in the schema and never by what a caller has sent, so there can't be more than the schemas have;
 //! and no more than so many are kept, whatever: the one that was longest quiet goes first.
@@ -15,12 +15,13 @@ pub const WITHIN: Duration = Duration::from_secs(3_600);
 pub const MAX_RULES: usize = 1_024;
 
 /// A rule that is often broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repeated {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated<'a> {
     /// The tool.
-    pub tool: String,
-    /// The rule: a JSON pointer into its schema.
-    pub rule: String,
+    pub tool: &'a str,
+    /// The rule: a JSON pointer into its schema; `command`: no command came of what the schema let pass. Empty: no schema is needed
+    /// to see it.
+    pub rule: &'a str,
     /// How often in all, since it was first seen or had last been quiet for an hour.
     pub count: u64,
     /// When first, since the daemon began.
@@ -31,7 +32,7 @@ pub struct Repeated {
 
 /// All mismatches of the last hour.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(super) struct Table {
     rules: BTreeMap<(String, String), Seen>,
 }
 
@@ -45,8 +46,8 @@ struct Seen {
 }
 
 impl Table {
-    /// Notes one, at a time since the daemon began. Whether it has just become so many within the hour.
-    pub fn note(&mut self, tool: &str, rule: &str, at: Duration) -> bool {
+    /// Notes one, at a time since the daemon began.
+    pub(super) fn note(&mut self, tool: &str, rule: &str, at: Duration) {
         let key = (tool.to_owned(), rule.to_owned());
         if !self.rules.contains_key(&key) && self.rules.len() >= MAX_RULES {
             let quietest = self.rules.iter().min_by_key(|(_, seen)| seen.recent.last().copied());
@@ -65,19 +66,16 @@ impl Table {
             seen.recent.remove(0);
         }
         seen.recent.push(at);
-        let became = seen.recent.len() == OFTEN && !seen.is_recorded;
-        seen.is_recorded |= became;
-        became
+        seen.is_recorded |= seen.recent.len() == OFTEN;
     }
 
     /// What has been got wrong so many times within an hour, the most frequent first.
-    #[must_use]
-    pub fn often(&self) -> Vec<Repeated> {
+    pub(super) fn often(&self) -> Vec<Repeated<'_>> {
         let recorded = self.rules.iter().filter(|(_, seen)| seen.is_recorded);
-        let mut often: Vec<Repeated> = recorded
+        let mut often: Vec<Repeated<'_>> = recorded
             .map(|((tool, rule), seen)| Repeated {
-                tool: tool.clone(),
-                rule: rule.clone(),
+                tool,
+                rule,
                 count: seen.count,
                 first: seen.first,
                 last: seen.recent.last().copied().unwrap_or(seen.first),
@@ -107,28 +105,34 @@ mod tests {
     #[test]
     fn five_within_an_hour_are_recorded_once_and_counted_on() {
         let mut table = Table::default();
-        let times = [0, 10, 20, 30];
-        assert!(times.iter().all(|time| !table.note("t", "/a", minutes(*time))));
-        assert!(table.often().is_empty());
-        assert!(table.note("t", "/a", minutes(60)));
-        assert!(!table.note("t", "/a", minutes(61)));
-        let expected =
-            Repeated { tool: "t".into(), rule: "/a".into(), count: 6, first: minutes(0), last: minutes(61) };
+        for time in [0, 10, 20, 30] {
+            table.note("t", "/a", minutes(time));
+            assert!(table.often().is_empty());
+        }
+        table.note("t", "/a", minutes(60));
+        let expected = Repeated { tool: "t", rule: "/a", count: 5, first: minutes(0), last: minutes(60) };
         assert_eq!(table.often(), [expected]);
+        table.note("t", "/a", minutes(61));
+        assert_eq!(table.often(), [Repeated { count: 6, last: minutes(61), ..expected }]);
     }
 
     #[test]
     fn five_in_more_than_an_hour_or_of_different_rules_are_not() {
         let mut table = Table::default();
-        assert!((0..20).all(|at| !table.note("t", "/a", minutes(at * 16))));
-        assert!((0..4).all(|at| !table.note("t", "/b", minutes(at)) && !table.note("u", "/b", minutes(at))));
+        for at in 0..20 {
+            table.note("t", "/a", minutes(at * 16));
+        }
+        for at in 0..4 {
+            table.note("t", "/b", minutes(at));
+            table.note("u", "/b", minutes(at));
+        }
+        assert_eq!(table.often(), []);
     }
 
     #[test]
     fn what_was_quiet_for_an_hour_begins_anew() {
         let mut table = Table::default();
-        let became = (0..5).filter(|at| table.note("t", "/a", minutes(*at))).count();
-        assert_eq!(became, 1);
+        (0..5).for_each(|at| table.note("t", "/a", minutes(at)));
         assert_eq!(table.often().len(), 1);
         table.note("t", "/a", minutes(65));
         assert!(table.often().is_empty());
@@ -158,13 +162,15 @@ mod tests {
             for (rule, wait) in steps {
                 now += wait;
                 all.push((rule, now));
-                let became = table.note("t", &rule.to_string(), minutes(now));
+                let rule_name = rule.to_string();
+                let is_often = |table: &Table| table.often().iter().any(|one| one.rule == rule_name);
+                let was_often = is_often(&table);
+                table.note("t", &rule_name, minutes(now));
                 let within = all.iter().filter(|(other, at)| *other == rule && now - at <= 60).count();
-                if became {
-                    prop_assert!(within >= OFTEN);
-                }
-                if within == OFTEN {
-                    prop_assert!(table.often().iter().any(|one| one.rule == rule.to_string()));
+                if within >= OFTEN {
+                    prop_assert!(is_often(&table));
+                } else if !was_often {
+                    prop_assert!(!is_often(&table));
                 }
             }
         }

@@ -1,20 +1,23 @@
 //! A schema, compiled once; and whether a value is what it says.
 //!
-//! The library (`jsonschema`) is given what an outline has found bounded, may fetch nothing, and matches with automata, in linear
-//! time. Whether a value fits is decided without making a list of what is wrong; that list is made for what is small enough.
+//! The library (`jsonschema`) is given what an outline has found bounded, may fetch nothing, and has patterns matched by us, with
+//! tables. Whether a value fits is decided without making a list of what is wrong; that list is made for what is small enough.
 
 use core::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonschema::{Draft, Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use super::characters::Allowed;
-use super::mismatch::Mismatch;
+use super::mismatch::{LONGEST, Mismatch, shown};
 use super::outline::{Fault, Outline, outline};
+use super::pattern::{Pattern, Patterns};
 use super::url::Rules;
 use super::{
-    MAX_COMPILE_MS, MAX_MISMATCHES, MAX_PATTERN_MEMORY, MAX_UNIQUE_VALUES, MAX_WORK, formats, input,
+    MAX_COMPILE_MS, MAX_MISMATCHES, MAX_PATTERN_TABLE, MAX_TEXT_WORK, MAX_UNIQUE_VALUES, MAX_WORK, formats,
+    input,
 };
 
 /// The most values times subschemas for which it is worked out what is wrong where: each of them can be a mismatch to hold.
@@ -41,8 +44,8 @@ impl Schema {
     /// All that is wrong with it, or that it took too long.
     pub fn compile(said: &Value, spent: &dyn Fn() -> Duration) -> Result<Self, Vec<Fault>> {
         let begun = spent();
-        let outline = outline(said)?;
-        let validator = build(said).map_err(|error| vec![fault(&error)])?;
+        let (outline, patterns) = outline(said)?;
+        let validator = build(said, patterns).map_err(|error| vec![fault(&error)])?;
         let schema = Self { validator, allowed: Allowed::of(said), outline, said: said.clone() };
         if spent().saturating_sub(begun) > Duration::from_millis(MAX_COMPILE_MS) {
             let reason = format!("compiling it takes longer than {MAX_COMPILE_MS} ms");
@@ -62,13 +65,15 @@ impl Schema {
     /// # Errors
     /// What is wrong, so many at most.
     pub fn check(&self, value: &Value) -> Result<(), Vec<Mismatch>> {
-        let values = input::count(value).map_err(|mismatch| vec![mismatch])?;
+        let size = input::size(value).map_err(|mismatch| vec![mismatch])?;
+        let values = size.values;
         let most = MAX_WORK / self.outline.parts.max(1);
         let most = if self.outline.is_unique { most.min(MAX_UNIQUE_VALUES) } else { most };
         if values > most {
             let expected = format!("at most {most} values, of which this schema makes that much work");
             return Err(vec![Mismatch::plain("", expected, values.to_string())]);
         }
+        self.texts(size).map_err(|mismatch| vec![mismatch])?;
         let mut found = self.allowed.mismatches(value);
         if !self.validator.is_valid(value) {
             if values.saturating_mul(self.outline.subschemas) <= MAX_DETAILED {
@@ -83,6 +88,26 @@ impl Schema {
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
+    /// Whether the texts aren't too long for all that looks at them.
+    fn texts(&self, size: input::Size) -> Result<(), Mismatch> {
+        let names = size.names.saturating_mul(self.outline.per_name_byte);
+        let all = size.texts.saturating_mul(self.outline.per_byte);
+        if names > MAX_TEXT_WORK {
+            let most = MAX_TEXT_WORK / self.outline.per_name_byte.max(1);
+            let expected =
+                format!("at most {most} bytes of members' names, which this schema matches with patterns");
+            return Err(Mismatch::plain("", expected, size.names.to_string()));
+        }
+        if names.saturating_add(all) > MAX_TEXT_WORK {
+            let most = (MAX_TEXT_WORK - names) / self.outline.per_byte.max(1);
+            let expected = format!(
+                "at most {most} bytes of text, of which this schema's patterns, formats and lengths make that much work"
+            );
+            return Err(Mismatch::plain("", expected, size.texts.to_string()));
+        }
+        Ok(())
+    }
+
     /// The names of the members that an object may have which has another.
     fn members(&self, error: &ValidationError<'_>) -> Vec<&str> {
         let at = error.schema_path().as_str();
@@ -93,17 +118,24 @@ impl Schema {
     }
 }
 
-fn build(said: &Value) -> Result<Validator, ValidationError<'static>> {
-    let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_MEMORY).dfa_size_limit(MAX_PATTERN_MEMORY);
+fn build(said: &Value, patterns: Patterns) -> Result<Validator, ValidationError<'static>> {
+    // For the names of `patternProperties`, which the library matches itself.
+    let names = PatternOptions::regex().size_limit(MAX_PATTERN_TABLE).dfa_size_limit(MAX_PATTERN_TABLE);
     jsonschema::options()
         .with_draft(Draft::Draft202012)
         .offline()
-        .with_pattern_options(patterns)
+        .with_pattern_options(names)
         .should_validate_formats(true)
         .should_ignore_unknown_formats(false)
         .with_format("identifier", formats::is_identifier)
         .with_format("regex", formats::is_regex)
         .with_format("workspace-path", formats::is_workspace_path)
+        .with_keyword("pattern", move |_, value, _| {
+            let said = value.as_str().unwrap_or_default();
+            let made =
+                patterns.get(said).ok_or_else(|| ValidationError::schema("it is a regular expression"))?;
+            Ok(Box::new(Matched { said: said.to_owned(), made }))
+        })
         // The keyword that has to stand beside it checks.
         .with_format("url", |_: &str| true)
         .with_keyword("x-stockade-url", |_, value, _| match Rules::of(value) {
@@ -116,6 +148,24 @@ fn build(said: &Value) -> Result<Validator, ValidationError<'static>> {
 fn fault(error: &ValidationError<'_>) -> Fault {
     let Mismatch { pointer, expected, got, .. } = Mismatch::of(error, &[]);
     Fault { pointer, reason: format!("expected {expected}, got {got}") }
+}
+
+struct Matched {
+    said: String,
+    made: Arc<Pattern>,
+}
+
+impl<'i> Keyword<'i> for Matched {
+    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
+        if self.is_valid(instance) {
+            return Ok(());
+        }
+        Err(ValidationError::custom(format!("text that matches `{}`", shown(&self.said, LONGEST))))
+    }
+
+    fn is_valid(&self, instance: &'i Value) -> bool {
+        instance.as_str().is_none_or(|text| self.made.matches(text))
+    }
 }
 
 struct Url(Rules);
@@ -290,8 +340,29 @@ mod tests {
     fn no_schema_is_fetched_or_opened() {
         for name in ["http://127.0.0.1:1/s.json", "file:///etc/hostname", "json-schema:///x"] {
             assert!(Schema::compile(&json!({ "$ref": name }), &|| Duration::ZERO).is_err(), "{name}");
-            assert!(build(&json!({ "$ref": name })).is_err(), "{name}");
+            assert!(build(&json!({ "$ref": name }), Patterns::default()).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_reads_texts_is_bounded_by_them_and_the_schema_together() {
+        let long = |count: usize| json!("ab".repeat(count / 2));
+        let several =
+            |count: usize| json!({ "allOf": vec![json!({ "pattern": "[ab]*a[ab]{6}c|^[ab]*$" }); count] });
+        assert!(compiled(&several(8)).check(&long(500_000)).is_ok());
+        assert!(wrong(&several(60), &long(500_000))[0].contains("at most 69905 bytes of text"));
+        // The one whose automaton would be made anew for nearly every byte isn't taken.
+        let slow = Schema::compile(&json!({ "pattern": "[ab]*a[ab]{200}c" }), &|| Duration::ZERO);
+        assert!(slow.unwrap_err()[0].to_string().contains("/pattern: the table of this pattern is over"));
+        // Compiling each of so many would take half a minute.
+        let regex = json!({ "items": { "format": "regex" } });
+        assert!(compiled(&regex).check(&json!(vec!["(?i:\\pL)"; 1_000])).is_ok());
+        assert!(wrong(&regex, &json!(vec!["(?i:\\pL)"; 65_000]))[0].contains("at most 65536 bytes of text"));
+        assert!(wrong(&regex, &json!(vec!["a"; 65_000]))[0].contains("at most 65536 bytes of text"));
+        let names = json!({ "patternProperties": { "^a": true } });
+        let member = |bytes: usize| json!({ "a".repeat(bytes): 1 });
+        assert!(compiled(&names).check(&member(16_000)).is_ok());
+        assert!(wrong(&names, &member(17_000))[0].contains("at most 16384 bytes of members' names"));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::mismatch::Mismatch;
-use super::repeated::Table;
+use super::repeated::{Repeated, Table};
 use crate::asked::{Action, Asked, Given};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Stage, StageName};
@@ -33,10 +33,11 @@ impl Validate {
         self.registry = registry;
     }
 
-    /// What is often got wrong.
+    /// What callers often get wrong, the most frequent first: rules of tools' schemas, never what was sent. At most
+    /// [`super::repeated::MAX_RULES`] of them; nothing is copied.
     #[must_use]
-    pub fn mismatches(&self) -> &Table {
-        &self.mismatches
+    pub fn often_wrong(&self) -> Vec<Repeated<'_>> {
+        self.mismatches.often()
     }
 
     fn call(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
@@ -248,9 +249,9 @@ properties.limit = { type = "integer", minimum = 1 }
             judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), at * 60)
                 .unwrap_err();
         }
-        let often = stage.mismatches().often();
+        let often = stage.often_wrong();
         assert_eq!(
-            (often[0].tool.as_str(), often[0].rule.as_str(), often[0].count),
+            (often[0].tool, often[0].rule, often[0].count),
             ("search", "/properties/limit/minimum", 7)
         );
         assert_eq!(often.len(), 1);

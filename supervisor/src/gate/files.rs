@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use stockade_gate::breaker;
 use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
+use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::{Registry, Tool, ToolError, load};
 use stockade_policies::Mistake;
 use stockade_policies::files::{self, FileError};
@@ -23,6 +24,8 @@ const TOOLS: &str = "tools";
 pub(crate) struct Files {
     /// What may be called.
     pub(crate) tools: Arc<Registry>,
+    /// What pinned programs are, by the tools' names: those that can be read.
+    pub(crate) pinned: BTreeMap<String, Identity>,
     /// How often, and when a tool is taken for broken; `None`: nobody has said anything about either.
     pub(crate) limited: Option<Limited>,
 }
@@ -85,7 +88,9 @@ impl Files {
             None
         });
         if wrong.is_empty() {
-            Ok(Self { limited: with_tools(limited, &tools), tools: Arc::new(tools) })
+            warn_of_names(limited.as_ref(), &tools);
+            let pinned = pinned(&tools, uid);
+            Ok(Self { limited: with_tools(limited, &tools), pinned, tools: Arc::new(tools) })
         } else {
             Err(Faults(wrong))
         }
@@ -100,6 +105,30 @@ fn tools(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Registry, V
     directories.dedup();
     let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
     load::registry(&directories, false, &look)
+}
+
+/// Reads the programs that are pinned. One that can't be read now isn't known, and isn't run.
+fn pinned(tools: &Registry, uid: u32) -> BTreeMap<String, Identity> {
+    let identity = |tool: &Arc<Tool>| {
+        let _pin = tool.pin?;
+        let program = Path::new(&tool.template.program);
+        match executable::identify(program, &|found| policies::look(program, found, uid)) {
+            Ok(identity) => Some((tool.name.clone(), identity)),
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(tool = tool.name, reason, "a tool's program can't be read, and isn't run");
+                None
+            }
+        }
+    };
+    tools.tools().filter_map(identity).collect()
+}
+
+/// Says which names of the file of limits no tool has: what stands there holds for nothing.
+fn warn_of_names(limited: Option<&Limited>, tools: &Registry) {
+    for named in limited.into_iter().flat_map(|all| all.of_no_tool(|name| tools.find(name).is_some())) {
+        tracing::warn!("{named}");
+    }
 }
 
 fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {

@@ -48,7 +48,7 @@ pub(crate) struct Gate {
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
-    /// Programs of tools as they were found to be the ones that were pinned, by the tools' names.
+    /// Programs of tools as they were found, pinned ones or not, by the tools' names.
     pinned: BTreeMap<String, Identity>,
     /// What was last seen of the machine, and when.
     load: Option<(Duration, Load)>,
@@ -127,14 +127,14 @@ impl Gate {
     /// Has other files hold. What stages have learned stays.
     pub(crate) fn take_up(&mut self, files: Files) {
         self.tools = files.tools;
-        self.pinned.retain(|name, _| self.tools.find(name).is_some());
+        self.pinned = files.pinned;
         self.validate.borrow_mut().replace(Arc::clone(&self.tools));
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
         if self.tools.tools().len() > 0 {
             stages.push(Box::new(Rc::clone(&self.validate)));
             stages.push(Box::new(Rc::clone(&self.breakers)));
         }
-        let Limited { limits, breaker, breakers } = files.limited.unwrap_or_default();
+        let Limited { limits, breaker, breakers, .. } = files.limited.unwrap_or_default();
         self.breakers.borrow_mut().set(breaker, breakers);
         match &self.limiter {
             Some(limiter) => limiter.borrow_mut().set(limits),
@@ -152,17 +152,13 @@ impl Gate {
         &self.tools
     }
 
-    /// Whether a tool's program is the one that was pinned, if one was. It is read through when it's first called, and again
-    /// when it shows another size or time. `uid`: as whom we run.
+    /// Whether a tool's program is the one that was pinned, if one was. It was read when the tools were: one that shows another size
+    /// or time since isn't it. `uid`: as whom we run.
     ///
     /// # Errors
     /// `ToolChanged`.
-    pub(crate) fn check_pin(&mut self, call: &Call, uid: u32) -> Result<(), Denied> {
-        let found = call.pinned(self.pinned.get(call.name()), uid)?;
-        if let Some(found) = found {
-            self.pinned.insert(call.name().to_owned(), found);
-        }
-        Ok(())
+    pub(crate) fn check_pin(&self, call: &Call, uid: u32) -> Result<(), Denied> {
+        call.pinned(self.pinned.get(call.name()), uid)
     }
 
     /// Whether it asks nothing at all.

@@ -1,7 +1,7 @@
 //! Requests and the gate's row.
 
 use std::cell::RefCell;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 
 use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName};
 use stockade_protocol::Bytes;
@@ -221,6 +221,51 @@ fn a_tool_whose_program_isnt_the_pinned_one_or_that_is_for_a_role_isnt_run() {
     assert_eq!(special.reason, DenyReason::NotPermitted, "{special}");
     let run = client.exec(called(&stage, "good", parameters));
     assert_eq!(launcher.launch().0.exec_id, run);
+}
+
+#[test]
+fn a_program_that_was_replaced_isnt_run_before_a_reload_nor_one_that_a_link_leads_to_where_others_write() {
+    const PROGRAM: &str = "#!/bin/sh\n";
+    fn pin(directory: &std::path::Path, name: &str, program: &std::path::Path) {
+        let digest = stockade_gate::tools::executable::digest_of(program).unwrap();
+        let line = format!("program = \"{}\"\nsha256 = \"{digest}\"", program.display());
+        let text =
+            TOOL.replace("program = \"/usr/bin/wc\"", &line).replace("\"count\"", &format!("\"{name}\""));
+        put_tool(directory, &format!("{name}.toml"), &text);
+    }
+    let linked = |directory: &std::path::Path| {
+        let (own, anybodys) = (directory.join("own"), directory.join("anybodys"));
+        for (folder, mode) in [(&own, 0o755), (&anybodys, 0o777)] {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+            std::fs::write(folder.join("program"), PROGRAM).unwrap();
+        }
+        pin(directory, "plain", &own.join("program"));
+        std::os::unix::fs::symlink(anybodys.join("program"), own.join("link")).unwrap();
+        pin(directory, "linked", &own.join("link"));
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(linked)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let call = |name: &str| called(&stage, name, r#"{"paths":["a"]}"#);
+    assert_eq!(client.denied(call("linked"), &[]).reason, DenyReason::ToolChanged);
+    let run = client.exec(call("plain"));
+    assert_eq!(launcher.launch().0.exec_id, run);
+    let program = stage.directory.path().join("own/program");
+    let mut reloads = 0;
+    for (text, runs) in [("#!/bin/sh\nother\n", false), (PROGRAM, true)] {
+        std::fs::write(&program, text).unwrap();
+        assert_eq!(client.denied(call("plain"), &[]).reason, DenyReason::ToolChanged, "it's another file");
+        stage.order(Order::Reload);
+        reloads += 1;
+        until("reloaded", || stage.said.count("tools reloaded") == reloads);
+        if runs {
+            let run = client.exec(call("plain"));
+            assert_eq!(launcher.launch().0.exec_id, run);
+        } else {
+            assert_eq!(client.denied(call("plain"), &[]).reason, DenyReason::ToolChanged);
+        }
+    }
 }
 
 fn put_limits(directory: &std::path::Path, text: &str) {

@@ -80,7 +80,11 @@ fn everything(surroundings: &Surroundings<'_>) -> Vec<Told> {
     }
     let (directory, scope, uid) = (surroundings.configuration(), surroundings.scope, surroundings.uid);
     if let Some((_, all)) = told.first_mut() {
-        all.extend(stockade_supervisor::faults(&directory, scope, uid).iter().map(Wrong::of_gate));
+        all.extend(
+            stockade_supervisor::faults(&directory, scope, uid, &configured.values)
+                .iter()
+                .map(Wrong::of_gate),
+        );
     }
     told
 }

@@ -99,7 +99,8 @@ impl Reload {
 fn read(sources: &Sources, usual: &[(PathBuf, Trust)]) -> Result<Read, Bad> {
     let configured = sources.load().map_err(Bad::Configuration)?;
     let Sources { uid, scope, .. } = *sources;
-    let gate = Files::load(sources.directory.as_deref(), scope, uid).map_err(Bad::Gate)?;
+    let gate =
+        Files::load(sources.directory.as_deref(), scope, uid, &configured.values.tools).map_err(Bad::Gate)?;
     let directories = policies::directories(usual, &configured.values, scope);
     let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
     Ok(Read { configured, policies, gate })

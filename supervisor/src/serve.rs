@@ -187,7 +187,10 @@ pub(crate) fn serve_with(
     let policies = policies::load(&directories, surroundings.uid)?;
     let mut gate = match given.gate {
         Some(gate) => gate,
-        None => Gate::of(Files::load(sources.directory.as_deref(), surroundings.scope, surroundings.uid)?),
+        None => {
+            let Surroundings { scope, uid, .. } = surroundings;
+            Gate::of(Files::load(sources.directory.as_deref(), scope, uid, &configured.values.tools)?)
+        }
     };
     kept::restore(&mut gate, state)?;
     if let Some(passed) = &given.passed {

@@ -162,6 +162,12 @@ tables! {
         "retention" retention: Span = Span::seconds(bounds::RETENTION_SECONDS), Reload, Anybodys;
     }
 
+    /// The tools that may be called. What they are stands in files of their own, in tools/.
+    [tools] Tooling {
+        /// Whether tools are taken only if each is signed with one of the keys in tools/keys.
+        "require-signed" require_signed: Switch = Switch::Off, Reload, Anybodys;
+    }
+
     /// How much clients may take of the daemon.
     [connections] Connections {
         /// Connections at once.

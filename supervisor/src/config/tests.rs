@@ -30,6 +30,7 @@ const SAMPLES: &[(&str, &[&str])] = &[
     ("connections.memory", &["\"16MiB\"", "\"1TiB\""]),
     ("connections.memory-per-user", &["\"4MiB\"", "\"2GiB\""]),
     ("telemetry.metrics", &["\"127.0.0.1:9747\"", "\"unix:/run/m\"", "\"\""]),
+    ("tools.require-signed", &["true", "false"]),
     ("telemetry.traces", &["\"http://127.0.0.1:4318\"", "\"\""]),
     ("log.level", &["\"debug\"", "\"error\"", "\"trace\"", "\"warn\""]),
 ];
@@ -40,7 +41,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[rums]\n", "f:1:2: unknown key `rums` in the configuration; did you mean `runs`?"),
     (
         "slots = 1",
-        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, connections, telemetry, log",
+        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, tools, connections, telemetry, log",
     ),
     ("\n[runs]\nslotz = 1", "f:3:1: unknown key `slotz` in [runs]; did you mean `slots`?"),
     ("[metrics]\n", "f:1:2: unknown key `metrics` in the configuration; there are: "),

@@ -13,6 +13,7 @@ use stockade_policies::Mistake;
 use stockade_policies::files::{self, FileError};
 
 use crate::admission::chain;
+use crate::config::{Configuration, Tooling};
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
 use crate::policies;
 
@@ -62,8 +63,11 @@ pub enum Fault {
 
 /// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs.
 #[must_use]
-pub fn faults(directory: &Path, scope: Scope, uid: u32) -> Vec<Fault> {
-    Files::load(Some(directory), scope, uid).err().map(|Faults(all)| all).unwrap_or_default()
+pub fn faults(directory: &Path, scope: Scope, uid: u32, configured: &Configuration) -> Vec<Fault> {
+    Files::load(Some(directory), scope, uid, &configured.tools)
+        .err()
+        .map(|Faults(all)| all)
+        .unwrap_or_default()
 }
 
 /// An error a line, as it would be told alone.
@@ -76,9 +80,14 @@ impl Files {
     ///
     /// # Errors
     /// All that is wrong with any of them.
-    pub(crate) fn load(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Self, Faults> {
+    pub(crate) fn load(
+        directory: Option<&Path>,
+        scope: Scope,
+        uid: u32,
+        tooling: &Tooling,
+    ) -> Result<Self, Faults> {
         let mut wrong: Vec<Fault> = Vec::new();
-        let tools = tools(directory, scope, uid).unwrap_or_else(|errors| {
+        let tools = tools(directory, scope, uid, tooling).unwrap_or_else(|errors| {
             wrong.extend(errors.into_iter().map(Fault::from));
             Registry::default()
         });
@@ -97,14 +106,19 @@ impl Files {
     }
 }
 
-fn tools(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Registry, Vec<ToolError>> {
+fn tools(
+    directory: Option<&Path>,
+    scope: Scope,
+    uid: u32,
+    tooling: &Tooling,
+) -> Result<Registry, Vec<ToolError>> {
     let machines = Path::new(SYSTEM_CONFIGURATION);
     let mut directories: Vec<PathBuf> =
         (!scope.is_machine()).then(|| machines.join(TOOLS)).into_iter().collect();
     directories.extend(directory.map(|directory| directory.join(TOOLS)));
     directories.dedup();
     let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
-    load::registry(&directories, false, &look)
+    load::registry(&directories, tooling.require_signed.is_on(), &look)
 }
 
 /// Reads the programs that are pinned. One that can't be read now isn't known, and isn't run.

@@ -252,12 +252,10 @@ fn a_program_that_was_replaced_isnt_run_before_a_reload_nor_one_that_a_link_lead
     let run = client.exec(call("plain"));
     assert_eq!(launcher.launch().0.exec_id, run);
     let program = stage.directory.path().join("own/program");
-    let mut reloads = 0;
-    for (text, runs) in [("#!/bin/sh\nother\n", false), (PROGRAM, true)] {
+    for (reloads, text, runs) in [(1, "#!/bin/sh\nother\n", false), (2, PROGRAM, true)] {
         std::fs::write(&program, text).unwrap();
         assert_eq!(client.denied(call("plain"), &[]).reason, DenyReason::ToolChanged, "it's another file");
         stage.order(Order::Reload);
-        reloads += 1;
         until("reloaded", || stage.said.count("tools reloaded") == reloads);
         if runs {
             let run = client.exec(call("plain"));
@@ -266,6 +264,21 @@ fn a_program_that_was_replaced_isnt_run_before_a_reload_nor_one_that_a_link_lead
             assert_eq!(client.denied(call("plain"), &[]).reason, DenyReason::ToolChanged);
         }
     }
+}
+
+#[test]
+fn unsigned_tools_are_taken_until_the_configuration_says_otherwise_and_then_none_is() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let drop_ins = stage.directory.path().join("configuration/stockade.d");
+    std::fs::create_dir_all(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("signed.toml"), "[tools]\nrequire-signed = true\n").unwrap();
+    put_tool(stage.directory.path(), "count.toml", &TOOL.replace("--lines", "--words"));
+    stage.order(Order::Reload);
+    until("refused", || stage.said.has(&["ERROR", "stay", "count", "signed"]));
+    client.exec(called(&stage, "count", r#"{"paths":["a"]}"#));
+    assert_eq!(launcher.launch().0.argv[1].to_text(), "--lines", "an unsigned file was taken");
 }
 
 fn put_limits(directory: &std::path::Path, text: &str) {

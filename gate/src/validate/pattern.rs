@@ -21,7 +21,7 @@ const REPEATED: usize = 65_536 / 8;
 /// One of them.
 pub(super) enum Pattern {
     /// Any.
-    Table(dense::DFA<Vec<u32>>),
+    Table(Box<dense::DFA<Vec<u32>>>),
     /// `^X{m,n}$` of one class: its characters are counted, for which a table would be as long as the count is high.
     Repeated(RepeatedClass),
 }
@@ -64,7 +64,7 @@ impl Pattern {
             return Err(bad("a word's end as Unicode sees it can't be looked for".into()));
         }
         match dense::Builder::new().configure(config).build_from_nfa(&nfa) {
-            Ok(table) => Ok(Self::Table(table)),
+            Ok(table) => Ok(Self::Table(Box::new(table))),
             Err(_) => large(),
         }
     }

@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 49] = [
+pub(crate) const ALL: [Named; 53] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -77,6 +77,10 @@ pub(crate) const ALL: [Named; 49] = [
     named("redacted-values", "the same with four values only"),
     named("redacted-dashes", "as redacted, output that is nothing but dashes: beginnings of keys"),
     named("redacted-starts", "as redacted, output that is nothing but beginnings of tokens"),
+    named("redacted-fly", "as redacted, tokens of Fly that begin in each other and don't end"),
+    named("redacted-onepassword", "the same of 1Password's tokens"),
+    named("redacted-jwt", "the same of JSON Web Tokens"),
+    named("redacted-aws", "the same of AWS's secret keys"),
     named("limiter", "a refusal by the limiter, one user known to it"),
     named("limiter-full", "the same, a million users known to it"),
     named("breaker", "a refusal by a breaker that is open"),

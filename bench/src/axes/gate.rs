@@ -78,6 +78,13 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         redacted("redacted-dashes", (&forms, &values), &dashes),
         redacted("redacted-starts", (&forms, &values), &starts),
     ];
+    // Tokens that begin in tokens, none of which ends.
+    let nested =
+        ["-fm1_", "-ops_eyJ", "-eyJ", "SecretAccessKey="].map(|text| text.repeat(TEXT / 64 / text.len()));
+    let names = ["redacted-fly", "redacted-onepassword", "redacted-jwt", "redacted-aws"];
+    let nested =
+        names.iter().zip(&nested).map(|(name, text)| redacted(name, (&forms, &values), text.as_bytes()));
+    let output = output.into_iter().chain(nested).collect();
     let output = wanted(session, output);
     let case = Case { name: "4 MiB of output", unit: "MB/s", better: Better::More, rounds };
     interleave(&mut results, &mut shuffle, case, output);

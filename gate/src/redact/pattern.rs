@@ -72,6 +72,8 @@ pub(super) struct Taken {
     pub(super) at: Option<At>,
     /// The last match's end among these bytes.
     pub(super) end: Option<usize>,
+    /// How many of them it took, the one among them at which it ended.
+    pub(super) taken: usize,
 }
 
 impl core::fmt::Debug for Pattern {
@@ -123,11 +125,11 @@ impl Pattern {
                 if self.table.is_match_state(state) {
                     end = Some(index);
                 } else if self.table.is_dead_state(state) || self.table.is_quit_state(state) {
-                    return Taken { at: None, end };
+                    return Taken { at: None, end, taken: index + 1 };
                 }
             }
         }
-        Taken { at: Some(At(state)), end }
+        Taken { at: Some(At(state)), end, taken: bytes.len() }
     }
 
     /// Whether what it took would match if nothing came any more.

@@ -14,6 +14,9 @@ use crate::redact::values::Secret;
 pub const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// From so many bytes on the beginning of a known value never goes out before it's clear that it isn't one.
 pub const HELD_OF_VALUE: usize = 4;
+/// So many candidates that are further than the beginnings by which they are found are followed at once: each costs a step for each
+/// byte. What begins beside them is hidden unseen, as far as it could reach: too much is right where it isn't known.
+pub(super) const MAX_FOLLOWED: usize = 32;
 /// Longer pieces are taken in parts, so that what is held is bounded.
 const PIECE: usize = 64 * 1024;
 
@@ -59,6 +62,8 @@ struct Candidate {
     going: Going,
     /// The end of its longest match so far.
     end: Option<u64>,
+    /// Beside too many others: once it's further than its beginning it isn't followed but hidden.
+    is_crowded: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,10 +81,18 @@ struct Span {
     number: usize,
 }
 
-/// Whether a candidate goes on, and the end of a match of it.
+/// Whether a candidate goes on, the end of a match of it, and how far it has come.
 struct Step {
     going: Option<Going>,
     end: Option<u64>,
+    upto: u64,
+}
+
+/// A form's candidate while a piece is taken: where it began, and up to where it is one in this piece.
+#[derive(Clone, Copy)]
+struct Followed {
+    start: u64,
+    upto: u64,
 }
 
 impl Redactor {
@@ -163,6 +176,12 @@ impl Redactor {
         self.held.len()
     }
 
+    /// How many candidates are followed.
+    #[cfg(test)]
+    pub(super) fn followed(&self) -> usize {
+        self.candidates.len()
+    }
+
     /// What was hidden so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -182,14 +201,18 @@ impl Redactor {
     /// Goes on with every candidate, and finds those that begin here.
     fn take(&mut self, piece: &[u8]) {
         let base = self.end;
+        let mut followed = Vec::new();
         let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.retain_mut(|candidate| self.go_on(candidate, piece, base));
+        candidates.retain_mut(|candidate| self.go_on(candidate, piece, base, &mut followed));
         let (mut from, mut numbers) = (0, Vec::new());
         while let Some(place) = self.finder.next(piece, from) {
             let before = place.checked_sub(1).map_or(self.last, |before| Some(piece[before]));
             let start = base + length(&piece[..place]);
             self.forms.finder.at(&piece[place..], &mut numbers);
             self.finder.at(&piece[place..], &mut numbers);
+            // Of what has come several beginnings of one form can be: it is one candidate.
+            numbers.sort_unstable();
+            numbers.dedup();
             for number in numbers.drain(..) {
                 let going = if number < self.forms.len() {
                     self.pattern(number).start(before).map(Going::Form)
@@ -197,8 +220,9 @@ impl Redactor {
                     Some(Going::Value(0))
                 };
                 let Some(going) = going else { continue };
-                let mut candidate = Candidate { start, number, going, end: None };
-                if self.go_on(&mut candidate, &piece[place..], start) {
+                let is_crowded = number < self.forms.len() && is_crowd(&mut followed, start);
+                let mut candidate = Candidate { start, number, going, end: None, is_crowded };
+                if self.go_on(&mut candidate, &piece[place..], start, &mut followed) {
                     candidates.push(candidate);
                 }
             }
@@ -210,15 +234,32 @@ impl Redactor {
     }
 
     /// Whether a candidate goes on behind these bytes, of which the first has this place.
-    fn go_on(&mut self, candidate: &mut Candidate, bytes: &[u8], base: u64) -> bool {
-        let step = self.step(candidate, bytes, base);
+    fn go_on(
+        &mut self,
+        candidate: &mut Candidate,
+        bytes: &[u8],
+        base: u64,
+        followed: &mut Vec<Followed>,
+    ) -> bool {
+        let start = candidate.start;
+        let found = start + length_of(BEGINNING);
+        let part = match usize::try_from(found.saturating_sub(base)) {
+            Ok(left) if candidate.is_crowded => &bytes[..bytes.len().min(left)],
+            _ => bytes,
+        };
+        let step = self.step(candidate, part, base);
         candidate.end = step.end.or(candidate.end);
-        match (step.going, candidate.end) {
-            (Some(going), _) => candidate.going = going,
-            (None, Some(end)) => {
-                self.spans.push(Span { start: candidate.start, end, number: candidate.number });
+        match step.going {
+            Some(_) if candidate.is_crowded && step.upto >= found => {
+                let end = start + length_of(self.pattern(candidate.number).longest);
+                self.spans.push(Span { start, end, number: candidate.number });
+                return false;
             }
-            (None, None) => {}
+            Some(going) => candidate.going = going,
+            None => self.spans.extend(candidate.end.map(|end| Span { start, end, number: candidate.number })),
+        }
+        if candidate.number < self.forms.len() && !candidate.is_crowded {
+            followed.push(Followed { start, upto: step.upto });
         }
         step.going.is_some()
     }
@@ -232,25 +273,27 @@ impl Redactor {
                 let part = &bytes[..bytes.len().min(left)];
                 let taken = pattern.take(at, part);
                 let end = taken.end.map(|end| base + length(&bytes[..end]));
+                let upto = base + length_of(taken.taken);
                 match taken.at {
                     // As long as it may be: as if nothing came behind it.
                     Some(at) if part.len() == left && pattern.ends(at) => {
-                        Step { going: None, end: Some(base + length(part)) }
+                        Step { going: None, end: Some(base + length(part)), upto }
                     }
-                    Some(_) if part.len() == left => Step { going: None, end },
-                    at => Step { going: at.map(Going::Form), end },
+                    Some(_) if part.len() == left => Step { going: None, end, upto },
+                    at => Step { going: at.map(Going::Form), end, upto },
                 }
             }
             Going::Value(had) => {
                 let (secret, form) = self.values[candidate.number - self.forms.len()];
                 let missing = &self.secrets[secret].forms[form][had..];
                 let common = missing.len().min(bytes.len());
+                let upto = base + length(&bytes[..common]);
                 if missing[..common] != bytes[..common] {
-                    Step { going: None, end: None }
+                    Step { going: None, end: None, upto }
                 } else if common == missing.len() {
-                    Step { going: None, end: Some(base + length(&bytes[..common])) }
+                    Step { going: None, end: Some(upto), upto }
                 } else {
-                    Step { going: Some(Going::Value(had + common)), end: None }
+                    Step { going: Some(Going::Value(had + common)), end: None, upto }
                 }
             }
         }
@@ -330,6 +373,14 @@ impl Redactor {
         }
         self.held = held;
     }
+}
+
+/// Whether so many are followed at a place that no other is. Whatever is decided here has to be so however the text is cut up: those
+/// count that are further than any beginning, which some are only until the next piece comes.
+fn is_crowd(followed: &mut Vec<Followed>, place: u64) -> bool {
+    followed.retain(|one| one.upto > place);
+    let is_far = |one: &&Followed| one.start + length_of(BEGINNING) <= place;
+    followed.len() >= MAX_FOLLOWED && followed.iter().filter(is_far).count() >= MAX_FOLLOWED
 }
 
 fn length(bytes: &[u8]) -> u64 {

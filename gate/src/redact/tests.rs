@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use proptest::prelude::*;
 
 use super::forms::expanded;
+use super::stream::MAX_FOLLOWED;
 use super::{FLUSH_AFTER, Forms, HELD_OF_VALUE, MAX_SPAN, MIN_VALUE, Redactor, Secret};
 
 static SHIPPED: LazyLock<Arc<Forms>> =
@@ -344,4 +345,77 @@ fn counts_are_by_name() {
     assert_eq!(marks, [("API", 1), ("aws-access-key-id", 1), ("github-token", 2)]);
     assert_eq!(counts.late, 0);
     assert!(Secret::new("short", &VALUE[..MIN_VALUE - 1]).is_err());
+}
+
+/// Forms of letters after which there may be many more, as an operator writes them.
+static GREEDY: LazyLock<Arc<Forms>> = LazyLock::new(|| {
+    let text = "[forms.key]\npattern = 'k-[a-z-]{40,600}!'\n[forms.word]\npattern = 'w_[a-z_-]{9,90}[.]'\n";
+    Arc::new(Forms::with("redact.toml", text).unwrap())
+});
+
+fn greedy() -> Redactor {
+    Redactor::new(Arc::clone(&GREEDY), Vec::new())
+}
+
+/// Beginnings in beginnings, with all that ends them.
+fn crowded_text() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![
+        4 => (1usize..120).prop_map(|count| "k-".repeat(count)),
+        2 => (1usize..60).prop_map(|count| "k-w_".repeat(count)),
+        2 => "[a-z-]{0,30}",
+        1 => "[-kw_!. ]{0,9}",
+    ];
+    prop::collection::vec(part, 1..12).prop_map(|parts| parts.concat().into_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What isn't followed is hidden: never less than what the patterns say, and the same however it's cut up.
+    #[test]
+    fn beside_too_many_candidates_no_match_is_shown_and_cuts_change_nothing(text in crowded_text(), cuts in prop::collection::vec(0usize..2_000, 0..12)) {
+        let expected = through(greedy(), [&text[..]]);
+        for size in [1, 2, 3, 7, 8, 9, 64] {
+            prop_assert!(through(greedy(), text.chunks(size)) == expected, "pieces of {}", size);
+        }
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        prop_assert_eq!(&through(greedy(), cuts.windows(2).map(|ends| &text[ends[0]..ends[1]])), &expected);
+        let (mut redactor, mut out) = (greedy(), Vec::new());
+        for piece in text.chunks(50) {
+            redactor.feed(Duration::ZERO, piece, &mut out);
+            prop_assert!(redactor.held() <= MAX_SPAN);
+            redactor.flush(&mut out);
+            prop_assert!(redactor.flush_at().is_none() && redactor.held() == 0);
+        }
+        // Every match ends with one of these, and a text with a match that isn't hidden has it behind what may be in one.
+        let whole = regex::bytes::Regex::new("k-[a-z-]{40,600}!|w_[a-z_-]{9,90}[.]").unwrap();
+        prop_assert!(!whole.is_match(&expected), "{}", String::from_utf8_lossy(&expected));
+    }
+}
+
+#[test]
+fn so_many_candidates_are_followed_and_what_begins_beside_them_is_hidden() {
+    let followed = |text: &[u8]| {
+        let (mut redactor, mut out, mut most) = (greedy(), Vec::new(), 0);
+        for piece in text.chunks(7) {
+            redactor.feed(Duration::ZERO, piece, &mut out);
+            most = most.max(redactor.followed());
+        }
+        redactor.finish(&mut out);
+        (most, out)
+    };
+    // None of them ends as it has to: as many as are followed are found not to be any.
+    let few = "k-".repeat(MAX_FOLLOWED);
+    assert_eq!(followed(few.as_bytes()).1, few.as_bytes());
+    let (most, out) = followed("k-".repeat(2_000).as_bytes());
+    // Beside them those of the last few bytes, of which it isn't clear yet that they begin.
+    assert!(most <= MAX_FOLLOWED + 8, "{most}");
+    assert!(String::from_utf8_lossy(&out).contains("[redacted:key]") && out.len() < 1_000, "{}", out.len());
+    // What was hidden so ends: text behind it comes out.
+    let mut text = "k-".repeat(2_000).into_bytes();
+    text.extend_from_slice(" and a line. ".repeat(100).as_bytes());
+    let (_, out) = followed(&text);
+    assert!(String::from_utf8_lossy(&out).ends_with(&" and a line. ".repeat(50)));
 }

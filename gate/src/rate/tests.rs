@@ -163,7 +163,7 @@ fn a_rate_of_0_is_never_and_no_time_helps() {
 }
 
 #[test]
-fn only_runs_and_calls_are_counted_and_one_without_a_name_is_refused() {
+fn only_runs_and_calls_are_counted_and_those_of_what_there_isnt_together() {
     let mut limiter = limiter("[rate]\neach = \"never\"\ntotal = \"never\"\n");
     let one = principal(1, &[]);
     for action in Action::ALL {
@@ -171,10 +171,18 @@ fn only_runs_and_calls_are_counted_and_one_without_a_name_is_refused() {
         let counted = matches!(action, Action::Run | Action::Call);
         assert_eq!(passes(&mut limiter, &asked).is_some(), counted, "{}", action.name());
     }
-    let mut free = Limiter::new(Limits::default());
-    let nameless = Asked { tool: None, ..call(&one, "search", Duration::ZERO, 0) };
-    assert!(passes(&mut free, &nameless).is_some());
-    assert_eq!(passes(&mut free, &call(&one, "search", Duration::ZERO, 0)), None);
+    let mut limiter = self::limiter("[rate]\neach = \"1/h\"\n[tools.search]\nrate = \"2/h\"\n");
+    let (search, other) = (call(&one, "search", Duration::ZERO, 0), principal(2, &[]));
+    let no_tool = Asked { tool: None, ..search };
+    let no_policy = Asked { action: Action::Run, policy: None, ..no_tool };
+    assert_eq!(passes(&mut limiter, &no_tool), None);
+    for nothing in [no_policy, no_tool] {
+        let refusal = passes(&mut limiter, &nothing).unwrap();
+        assert!(refusal.message.contains("for what there isn't"), "{refusal:?}");
+    }
+    assert_eq!(passes(&mut limiter, &Asked { principal: &other, ..no_policy }), None);
+    assert_eq!(passes(&mut limiter, &search), None);
+    assert_eq!(limiter.status().keys, 3);
 }
 
 #[test]

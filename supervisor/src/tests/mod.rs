@@ -12,6 +12,7 @@
 
 mod accepted;
 mod adoption;
+mod breakers;
 mod dead;
 mod flow;
 mod gate;

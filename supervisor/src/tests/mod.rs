@@ -16,6 +16,7 @@ mod breakers;
 mod dead;
 mod flow;
 mod gate;
+mod gated;
 mod hostile;
 mod input;
 mod life;

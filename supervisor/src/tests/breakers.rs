@@ -69,19 +69,20 @@ fn a_breaker_is_listed_once_it_knows_something_and_a_reset_lets_calls_pass_and_i
         probes: 0,
     };
     assert_eq!(known[0], closed);
-    call(&stage, &mut launcher, &mut client, Outcome::Exited { code: 3 });
+    // One thing has happened and is written; that it's forgotten nothing else has told.
+    let written = stage.directory.path().join("state/breakers.json");
+    let has_count = || std::fs::read_to_string(&written).ok().map(|text| text.contains("count"));
+    until("written", || has_count() == Some(true));
+    assert_eq!(reset(&mut client, "count"), Ok(true));
+    until("forgotten", || has_count() == Some(false));
+    fail(&stage, &mut launcher, &mut client);
     let open = client.denied(called(&stage, "count", PARAMETERS), &[]);
     assert_eq!(open.reason, DenyReason::BreakerOpen);
     assert!(open.remedy.unwrap().contains("`stockade breaker reset count`"));
     let known = list(&mut client).remove(0);
     assert_eq!((known.state, known.opened, known.outcomes), (BreakerState::Open, 1, 0));
     assert!(known.retry_after_ms.is_some_and(|after| after > 3_000_000), "{known:?}");
-    // A kept breaker that was closed by hand stays closed over a restart.
-    let written = stage.directory.path().join("state/breakers.json");
-    let has_count = || std::fs::read_to_string(&written).ok().map(|text| text.contains("count"));
-    until("written", || has_count() == Some(true));
     assert_eq!(reset(&mut client, "count"), Ok(true));
-    until("forgotten", || has_count() == Some(false));
     assert_eq!(list(&mut client), []);
     assert_eq!(reset(&mut client, "count"), Ok(false));
     call(&stage, &mut launcher, &mut client, Outcome::Exited { code: 0 });

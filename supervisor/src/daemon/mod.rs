@@ -11,6 +11,7 @@
 //! clients.
 
 mod delivery;
+pub(crate) mod recording;
 mod reports;
 mod requests;
 mod start;

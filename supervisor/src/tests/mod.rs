@@ -19,6 +19,7 @@ mod hostile;
 mod input;
 mod life;
 mod metrics;
+mod record;
 mod reload;
 mod said;
 mod service;

@@ -1,0 +1,237 @@
+//! What the daemon writes down of requests.
+//!
+//! ```text
+//! Exec ─gate, admission─> intent ──> the log's thread, one fdatasync for all that wait
+//!                            │                 │
+//!                 it waits in `undecided`      └──Told──> durable: to the dispatcher, as if it came now
+//!                                                         not:     refused, unless an operator has it otherwise
+//! ```
+//!
+//! Nothing of a run is told to a launcher before its intent is durable. Its outcome is written when it has one, and tried again for
+//! as long as it can't be; nobody waits for that. Whoever is refused is written down with the stage and the rule.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use stockade_audit::{
+    AuditError, Event, Given, Log, MasterKey, Outcome as Written, Principal, Refused, Request, Settings,
+    Unavailable, What,
+};
+use stockade_protocol::ExecId;
+use stockade_protocol::client::ExecRequest;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::outcome::{Outcome, Usage};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::admission::chain;
+use crate::config::Auditing;
+use crate::daemon::Daemon;
+use crate::daemon::recording::Undecided;
+use crate::metrics;
+
+/// The directory in the daemon's state.
+const DIRECTORY: &str = "audit";
+/// What the master key is called among a unit's credentials.
+const CREDENTIAL: &str = "audit.key";
+/// How long an intent may take to be durable: a disk that hangs answers nobody.
+pub(crate) const WITHIN: Duration = Duration::from_secs(10);
+/// How often what couldn't be written is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The most outcomes that are kept while nothing can be written: beyond that they are lost, and the log says so.
+const MOST_OWED: usize = 65_536;
+
+/// The record, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    log: Log,
+    teller: mpsc::UnboundedSender<Told>,
+    /// Whether nothing runs that can't be written down.
+    pub(crate) is_required: bool,
+    /// Requests whose intent isn't durable yet. Bounded by the log's queue.
+    pub(crate) undecided: HashMap<ExecId, Undecided>,
+}
+
+/// What the log's thread says.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Of a request.
+    Intent(ExecId, Result<(), Unavailable>),
+    /// Of an event that has to be written all the same.
+    Owed(Box<Event>),
+}
+
+/// Where the master key is, if there is any: the file that is named, or else the credential that systemd has passed.
+fn key_of(named: Option<&Path>) -> Option<PathBuf> {
+    let credential = || {
+        let directory = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
+        Some(directory.join(CREDENTIAL)).filter(|path| directory.is_absolute() && path.exists())
+    };
+    named.map(Path::to_owned).or_else(credential)
+}
+
+impl Record {
+    /// Opens the record of a daemon with this state, if there is a key for one; what is told of it comes by the receiver.
+    ///
+    /// # Errors
+    /// It can't be written, or isn't what it should be.
+    pub(crate) fn open(
+        configured: &Auditing,
+        state: &Path,
+    ) -> Result<Option<(Self, mpsc::UnboundedReceiver<Told>)>, AuditError> {
+        let Some(key) = key_of(configured.key.path()) else { return Ok(None) };
+        let directory = state.join(DIRECTORY);
+        let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
+        settings.copy = configured.copy.path().map(Path::to_owned);
+        settings.on_head = Some(Box::new(|head| tracing::info!(target: "stockade_audit", "{head}")));
+        let log = Log::open(settings)?;
+        tracing::info!(directory = %directory.display(), required = configured.required.is_on(), "requests are recorded");
+        let (teller, told) = mpsc::unbounded_channel();
+        let is_required = configured.required.is_on();
+        Ok(Some((Self { log, teller, is_required, undecided: HashMap::new() }, told)))
+    }
+
+    /// Writes an intent, and has the loop told when it's durable.
+    pub(crate) fn intend(&self, run: ExecId, principal: Principal, request: Request) {
+        let teller = self.teller.clone();
+        let told = move |told: Result<_, Unavailable>| {
+            // A loop that is over waits for nothing.
+            let _ = teller.send(Told::Intent(run, told.map(drop)));
+        };
+        self.log.append(Event { principal: Some(principal), what: What::Intent(request) }, Box::new(told));
+    }
+
+    /// Writes what has to be there sooner or later.
+    pub(crate) fn owe(&self, event: Event) {
+        let (teller, again) = (self.teller.clone(), Box::new(event.clone()));
+        let told = move |told: Result<_, Unavailable>| {
+            if told.is_err() {
+                let _ = teller.send(Told::Owed(again));
+            }
+        };
+        self.log.append(event, Box::new(told));
+    }
+
+    /// Writes what came of a run.
+    pub(crate) fn ended(
+        &self,
+        uid: u32,
+        tool: Option<&str>,
+        run: ExecId,
+        outcome: &Outcome,
+        usage: Option<&Usage>,
+    ) {
+        let code = match outcome {
+            Outcome::Exited { code } => Some(i32::from(*code)),
+            Outcome::Signaled { signal, .. } => Some(i32::from(*signal)),
+            _ => None,
+        };
+        self.came_of(
+            uid,
+            Written {
+                exec: run.to_string(),
+                tool: tool.map(ToOwned::to_owned),
+                outcome: metrics::word(outcome).to_owned(),
+                code,
+                milliseconds: usage.map(|usage| usage.wall_us / 1000),
+                memory: usage.map(|usage| usage.memory_peak),
+            },
+        );
+    }
+
+    /// Writes that an intent came to nothing: its run was refused after it, or nobody was there any more.
+    pub(crate) fn not_started(&self, uid: u32, tool: Option<&str>, run: ExecId) {
+        let (exec, tool) = (run.to_string(), tool.map(ToOwned::to_owned));
+        self.came_of(uid, Written { exec, tool, outcome: "not-started".to_owned(), ..Written::default() });
+    }
+
+    fn came_of(&self, uid: u32, outcome: Written) {
+        let principal = Some(Principal { uid, ..Principal::default() });
+        self.owe(Event { principal, what: What::Outcome(outcome) });
+    }
+
+    /// Writes a refusal. One of a program that was changed is for whoever watches over the machine, too.
+    pub(crate) fn refused(&self, principal: Principal, request: Request, denied: &Denied) {
+        if denied.reason == DenyReason::ToolChanged {
+            let mut event = Event::security("tool-changed", denied.message.clone());
+            if let What::Security(note) = &mut event.what {
+                note.about.clone_from(&request.tool);
+            }
+            self.owe(event);
+        }
+        let (stage, rule) = match &denied.decided {
+            Some(decided) => (decided.stage.clone(), decided.rule.clone()),
+            None => ("admission".to_owned(), String::new()),
+        };
+        let reason = metrics::reason_word(denied.reason).to_owned();
+        let what = What::Refused(Refused { request, stage, rule, reason });
+        self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
+    }
+
+    /// The end: what was handed over is written.
+    pub(crate) fn close(self) {
+        self.log.close();
+    }
+
+    /// Writes how the daemon does.
+    pub(crate) fn note(&self, name: &str, text: impl Into<String>) {
+        self.log.append(Event::operation(name, text), Box::new(|_| {}));
+    }
+}
+
+/// What somebody asks for, as it's written. `run`: which comes of it.
+pub(crate) fn request_of(request: &ExecRequest, run: ExecId) -> Request {
+    let given = match &request.tool {
+        Some(call) => Given::of([&*call.parameters.0]),
+        None => Given::of(request.argv.iter().map(|argument| &**argument)),
+    };
+    Request {
+        action: if request.tool.is_some() { "call" } else { "run" }.to_owned(),
+        exec: Some(run.to_string()),
+        tool: request.tool.as_ref().map(|call| call.name.clone()),
+        policy: Some(request.policy.clone()).filter(|policy| !policy.is_empty()),
+        given: Some(given),
+        ..Request::default()
+    }
+}
+
+/// Why a request isn't run.
+pub(crate) fn unavailable(why: &str) -> Denied {
+    tracing::error!(why, "a request can't be recorded, and isn't run");
+    Denied::new(DenyReason::AuditUnavailable, "the request can't be recorded just now, and so it isn't run")
+        .decided_by("record", "audit.required")
+        .remedy("ask again later; the daemon's log has the reason (a full disk?)")
+}
+
+/// Carries out what the log's thread says, until it's aborted.
+pub(crate) async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
+    let mut owed: VecDeque<Event> = VecDeque::new();
+    let mut looked = Instant::now();
+    loop {
+        let waits = !owed.is_empty() || daemon.state.borrow().is_undecided();
+        tokio::select! {
+            said = told.recv() => match said {
+                None => return,
+                Some(Told::Intent(run, result)) => {
+                    let result = result.map_err(|error| chain(&error));
+                    daemon.state.borrow_mut().decided(run, result);
+                }
+                Some(Told::Owed(event)) if owed.len() < MOST_OWED => owed.push_back(*event),
+                Some(Told::Owed(event)) => tracing::error!(event = event.name(), "an event is lost: it couldn't be recorded for too long"),
+            },
+            () = sleep(AGAIN), if waits => {}
+        }
+        if waits && looked.elapsed() >= AGAIN {
+            looked = Instant::now();
+            let mut state = daemon.state.borrow_mut();
+            state.give_up_undecided();
+            if let Some(record) = &state.record {
+                for event in owed.drain(..) {
+                    record.owe(event);
+                }
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use stockade_gate::tools::Registry;
 use stockade_gate::tools::registry::{Text, Trust};
-use stockade_gate::validate::{Validate, parse};
+use stockade_gate::validate::{Parameters, Validate, parse};
 use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Stage as _};
 
 const CALLS: usize = 50_000;
@@ -78,6 +78,7 @@ fn main() {
         black_box(parse(black_box(text.as_bytes())).unwrap());
     });
     let value = parse(text.as_bytes()).unwrap();
+    let given = Parameters::new(text.clone().into_bytes());
     let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
     for count in [1, 1_000] {
         let texts: Vec<Text> = (0..count).map(|at| tool(&format!("tool-{at}"))).collect();
@@ -89,12 +90,13 @@ fn main() {
         let mut stage = Validate::new(Arc::new(registry));
         measured(&format!("the stage, {count} tools (schema, characters, expansion)"), || {
             let asked = Asked {
+                run: 1,
                 at: Moment { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH },
                 principal: &principal,
                 action: Action::Call,
                 policy: Some("default"),
                 tool: Some(&name),
-                given: Given::Parameters(black_box(&value)),
+                given: Given::Parameters(black_box(&given)),
                 workspace: None,
                 owner: None,
                 load: Load::default(),

@@ -24,6 +24,7 @@ use stockade_protocol::client::ExecRequest;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::{Outcome, Usage};
 use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use crate::admission::chain;
@@ -63,6 +64,9 @@ pub(crate) enum Told {
     Owed(Box<Event>),
 }
 
+/// A record, and what is told of it.
+pub(crate) type Opened = (Record, mpsc::UnboundedReceiver<Told>);
+
 /// Where the master key is, if there is any: the file that is named, or else the credential that systemd has passed.
 fn key_of(named: Option<&Path>) -> Option<PathBuf> {
     let credential = || {
@@ -77,10 +81,7 @@ impl Record {
     ///
     /// # Errors
     /// It can't be written, or isn't what it should be.
-    pub(crate) fn open(
-        configured: &Auditing,
-        state: &Path,
-    ) -> Result<Option<(Self, mpsc::UnboundedReceiver<Told>)>, AuditError> {
+    pub(crate) fn open(configured: &Auditing, state: &Path) -> Result<Option<Opened>, AuditError> {
         let Some(key) = key_of(configured.key.path()) else { return Ok(None) };
         let directory = state.join(DIRECTORY);
         let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
@@ -170,11 +171,6 @@ impl Record {
         self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
     }
 
-    /// The end: what was handed over is written.
-    pub(crate) fn close(self) {
-        self.log.close();
-    }
-
     /// Writes how the daemon does.
     pub(crate) fn note(&self, name: &str, text: impl Into<String>) {
         self.log.append(Event::operation(name, text), Box::new(|_| {}));
@@ -205,8 +201,24 @@ pub(crate) fn unavailable(why: &str) -> Denied {
         .remedy("ask again later; the daemon's log has the reason (a full disk?)")
 }
 
+/// Has requests recorded from now on.
+pub(crate) fn begin(daemon: &Rc<Daemon>, (record, told): Opened) -> JoinHandle<()> {
+    record.note("started", format!("stockade {} serves", env!("CARGO_PKG_VERSION")));
+    daemon.state.borrow_mut().record = Some(record);
+    spawn_local(hear(Rc::clone(daemon), told))
+}
+
+/// The end: what was handed over is written.
+pub(crate) fn end(daemon: &Daemon, hearing: &JoinHandle<()>) {
+    hearing.abort();
+    if let Some(record) = daemon.state.borrow_mut().record.take() {
+        record.note("stopped", "the daemon has ended in good order");
+        record.log.close();
+    }
+}
+
 /// Carries out what the log's thread says, until it's aborted.
-pub(crate) async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
+async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
     let mut owed: VecDeque<Event> = VecDeque::new();
     let mut looked = Instant::now();
     loop {

@@ -228,11 +228,7 @@ pub(crate) fn serve_with(
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
-        let recording = recorded.map(|(record, told)| {
-            record.note("started", format!("stockade {} serves", env!("CARGO_PKG_VERSION")));
-            daemon.state.borrow_mut().record = Some(record);
-            spawn_local(record::hear(Rc::clone(&daemon), told))
-        });
+        let recording = recorded.map(|opened| record::begin(&daemon, opened));
         let (over, is_over) = oneshot::channel();
         let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned(), is_over));
         let telling = door.map(|door| tell(&daemon, door));
@@ -241,11 +237,7 @@ pub(crate) fn serve_with(
         drop(over);
         let _ended = keeping.await;
         if let Some(recording) = recording {
-            recording.abort();
-            if let Some(record) = daemon.state.borrow_mut().record.take() {
-                record.note("stopped", "the daemon has ended in good order");
-                record.close();
-            }
+            record::end(&daemon, &recording);
         }
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;

@@ -20,6 +20,7 @@ use stockade_audit::{
     Unavailable, What,
 };
 use stockade_protocol::ExecId;
+use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::ExecRequest;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::{Outcome, Usage};
@@ -31,7 +32,9 @@ use crate::admission::chain;
 use crate::config::Auditing;
 use crate::daemon::Daemon;
 use crate::daemon::recording::Undecided;
+use crate::dispatcher::Share;
 use crate::metrics;
+use crate::paths::Scope;
 
 /// The directory in the daemon's state.
 const DIRECTORY: &str = "audit";
@@ -41,6 +44,12 @@ const CREDENTIAL: &str = "audit.key";
 pub(crate) const WITHIN: Duration = Duration::from_secs(10);
 /// How often what couldn't be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Requests that may wait to be recorded, together: a few batches of what one `fdatasync` takes.
+const UNDECIDED: usize = 1024;
+/// Bytes that they may hold, together.
+const UNDECIDED_BYTES: usize = 64 * 1024 * 1024;
+/// When to ask again while too many wait, in milliseconds.
+const FULL_MS: u64 = 100;
 /// The most outcomes that are kept while nothing can be written: beyond that they are lost, and the log says so.
 const MOST_OWED: usize = 65_536;
 
@@ -51,8 +60,37 @@ pub(crate) struct Record {
     teller: mpsc::UnboundedSender<Told>,
     /// Whether nothing runs that can't be written down.
     pub(crate) is_required: bool,
-    /// Requests whose intent isn't durable yet. Bounded by the log's queue.
+    /// Requests whose intent isn't durable yet.
     pub(crate) undecided: HashMap<ExecId, Undecided>,
+    most: Most,
+}
+
+/// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
+#[derive(Debug)]
+struct Most {
+    count: Share,
+    bytes: Share,
+}
+
+impl Most {
+    fn of(scope: Scope) -> Self {
+        Self {
+            count: Share::new(UNDECIDED, 1, scope.is_machine()),
+            bytes: Share::new(UNDECIDED_BYTES, MAX_FRAME as usize, scope.is_machine()),
+        }
+    }
+
+    /// Whether an owner may have so many bytes more wait beside those that wait: owners, and what each request holds.
+    fn allow(&self, waiting: impl Iterator<Item = (u32, usize)>, owner: u32, bytes: usize) -> bool {
+        let (mut taken, mut own) = ((0, 0), (0, 0));
+        for (of, holds) in waiting {
+            taken = (taken.0 + 1, taken.1 + holds);
+            if of == owner {
+                own = (own.0 + 1, own.1 + holds);
+            }
+        }
+        self.count.allows(taken.0, own.0, 1) && self.bytes.allows(taken.1, own.1, bytes)
+    }
 }
 
 /// What the log's thread says.
@@ -81,7 +119,11 @@ impl Record {
     ///
     /// # Errors
     /// It can't be written, or isn't what it should be.
-    pub(crate) fn open(configured: &Auditing, state: &Path) -> Result<Option<Opened>, AuditError> {
+    pub(crate) fn open(
+        configured: &Auditing,
+        state: &Path,
+        scope: Scope,
+    ) -> Result<Option<Opened>, AuditError> {
         let Some(key) = key_of(configured.key.path()) else { return Ok(None) };
         let directory = state.join(DIRECTORY);
         let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
@@ -91,7 +133,13 @@ impl Record {
         tracing::info!(directory = %directory.display(), required = configured.required.is_on(), "requests are recorded");
         let (teller, told) = mpsc::unbounded_channel();
         let is_required = configured.required.is_on();
-        Ok(Some((Self { log, teller, is_required, undecided: HashMap::new() }, told)))
+        let most = Most::of(scope);
+        Ok(Some((Self { log, teller, is_required, undecided: HashMap::new(), most }, told)))
+    }
+
+    /// Whether one more request of an owner's may wait to be recorded.
+    pub(crate) fn has_room_for(&self, owner: u32, bytes: usize) -> bool {
+        self.most.allow(self.undecided.values().map(Undecided::held), owner, bytes)
     }
 
     /// Writes an intent, and has the loop told when it's durable.
@@ -201,6 +249,12 @@ pub(crate) fn unavailable(why: &str) -> Denied {
         .remedy("ask again later; the daemon's log has the reason (a full disk?)")
 }
 
+/// Why a request can't even wait.
+pub(crate) fn full() -> Denied {
+    let text = "too many requests wait to be recorded";
+    Denied::new(DenyReason::Busy, text).retry_after(FULL_MS).remedy("ask again in a moment: the disk is slow")
+}
+
 /// Has requests recorded from now on.
 pub(crate) fn begin(daemon: &Rc<Daemon>, (record, told): Opened) -> JoinHandle<()> {
     record.note("started", format!("stockade {} serves", env!("CARGO_PKG_VERSION")));
@@ -245,5 +299,24 @@ async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_whose_requests_wait_leaves_room_for_others_and_nobody_has_more_than_there_is() {
+        let waiting = |count: usize, bytes: usize| std::iter::repeat_n((1, bytes), count);
+        for most in [Most::of(Scope::Machine), Most::of(Scope::User)] {
+            let his = UNDECIDED - most.count.kept;
+            assert!(most.allow(waiting(his - 1, 1), 1, 1) && !most.allow(waiting(his, 1), 1, 1));
+            assert!(!most.allow(waiting(UNDECIDED, 1), 2, 1));
+            assert!(!most.allow(waiting(2, UNDECIDED_BYTES / 2), 2, 1));
+        }
+        let most = Most::of(Scope::Machine);
+        assert!(most.allow(waiting(UNDECIDED - 1, 1), 2, 1), "the last quarter is for who has none");
+        assert!(most.allow(waiting(1, UNDECIDED_BYTES * 3 / 4), 2, MAX_FRAME as usize));
     }
 }

@@ -198,7 +198,7 @@ pub(crate) fn serve_with(
         }
     };
     kept::restore(&mut gate, state)?;
-    let recorded = Record::open(&configured.values.audit, state)?;
+    let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }

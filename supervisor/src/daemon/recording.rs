@@ -26,6 +26,13 @@ pub(crate) struct Undecided {
     pub(super) until: Instant,
 }
 
+impl Undecided {
+    /// Whose it is, and how many bytes it holds.
+    pub(crate) fn held(&self) -> (u32, usize) {
+        (self.run.owner, self.bytes)
+    }
+}
+
 impl State {
     /// Has a request recorded, if there is a record, and then run.
     pub(super) fn decide(
@@ -39,6 +46,12 @@ impl State {
             Undecided { run, connection, request_id, detach, bytes, until: Instant::now() + WITHIN };
         let principal = self.principal(connection);
         match (&mut self.record, request) {
+            (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
+                let denied = record::full();
+                record.refused(principal, request, &denied);
+                self.gate.never_began(id, undecided.run.tool.as_ref(), self.uptime());
+                self.refuse(connection, request_id, denied);
+            }
             (Some(record), Some(request)) => {
                 record.undecided.insert(id, undecided);
                 record.intend(id, principal, request);

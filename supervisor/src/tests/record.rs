@@ -10,6 +10,7 @@ use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::Outcome;
 
 use super::stage::{Changes, Stage};
+use crate::paths::Scope;
 use crate::serve::Order;
 
 fn with_a_key(directory: &Path) {
@@ -132,8 +133,8 @@ fn a_key_that_others_may_read_is_none() {
     let key = directory.path().join("audit.key");
     let configured = crate::config::Auditing { key: key.clone().into(), ..Default::default() };
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let refused = crate::record::Record::open(&configured, directory.path()).unwrap_err();
+    let refused = crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap_err();
     assert!(refused.to_string().contains("audit.key"), "{refused}");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(crate::record::Record::open(&configured, directory.path()).unwrap().is_some());
+    assert!(crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap().is_some());
 }

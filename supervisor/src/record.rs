@@ -63,6 +63,8 @@ pub(crate) struct Record {
     /// Requests whose intent isn't durable yet.
     pub(crate) undecided: HashMap<ExecId, Undecided>,
     most: Most,
+    /// Outcomes that couldn't be written.
+    owed: VecDeque<Event>,
 }
 
 /// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
@@ -134,7 +136,10 @@ impl Record {
         let (teller, told) = mpsc::unbounded_channel();
         let is_required = configured.required.is_on();
         let most = Most::of(scope);
-        Ok(Some((Self { log, teller, is_required, undecided: HashMap::new(), most }, told)))
+        Ok(Some((
+            Self { log, teller, is_required, undecided: HashMap::new(), most, owed: VecDeque::new() },
+            told,
+        )))
     }
 
     /// Whether one more request of an owner's may wait to be recorded.
@@ -219,6 +224,27 @@ impl Record {
         self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
     }
 
+    /// Whether anything waits for the disk.
+    fn waits(&self) -> bool {
+        !self.undecided.is_empty() || !self.owed.is_empty()
+    }
+
+    /// Keeps an event that couldn't be written.
+    fn keep(&mut self, event: &Event) {
+        if self.owed.len() < MOST_OWED {
+            self.owed.push_back(event.clone());
+        } else {
+            tracing::error!(event = event.name(), "an event is lost: nothing could be recorded for too long");
+        }
+    }
+
+    /// Tries to write what couldn't be written.
+    fn try_again(&mut self) {
+        for event in core::mem::take(&mut self.owed) {
+            self.owe(event);
+        }
+    }
+
     /// Writes how the daemon does.
     pub(crate) fn note(&self, name: &str, text: impl Into<String>) {
         self.log.append(Event::operation(name, text), Box::new(|_| {}));
@@ -265,7 +291,11 @@ pub(crate) fn begin(daemon: &Rc<Daemon>, (record, told): Opened) -> JoinHandle<(
 /// The end: what was handed over is written.
 pub(crate) fn end(daemon: &Daemon, hearing: &JoinHandle<()>) {
     hearing.abort();
-    if let Some(record) = daemon.state.borrow_mut().record.take() {
+    if let Some(mut record) = daemon.state.borrow_mut().record.take() {
+        for (run, undecided) in core::mem::take(&mut record.undecided) {
+            record.not_started(undecided.held().0, None, run);
+        }
+        record.try_again();
         record.note("stopped", "the daemon has ended in good order");
         record.log.close();
     }
@@ -273,31 +303,25 @@ pub(crate) fn end(daemon: &Daemon, hearing: &JoinHandle<()>) {
 
 /// Carries out what the log's thread says, until it's aborted.
 async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
-    let mut owed: VecDeque<Event> = VecDeque::new();
     let mut looked = Instant::now();
     loop {
-        let waits = !owed.is_empty() || daemon.state.borrow().is_undecided();
+        let waits = daemon.state.borrow().record.as_ref().is_some_and(Record::waits);
         tokio::select! {
-            said = told.recv() => match said {
-                None => return,
-                Some(Told::Intent(run, result)) => {
-                    let result = result.map_err(|error| chain(&error));
-                    daemon.state.borrow_mut().decided(run, result);
+            said = told.recv() => {
+                let Some(said) = said else { return };
+                let mut state = daemon.state.borrow_mut();
+                match said {
+                    Told::Intent(run, result) => state.decided(run, result.map_err(|error| chain(&error))),
+                    Told::Owed(event) => state.record.iter_mut().for_each(|record| record.keep(&event)),
                 }
-                Some(Told::Owed(event)) if owed.len() < MOST_OWED => owed.push_back(*event),
-                Some(Told::Owed(event)) => tracing::error!(event = event.name(), "an event is lost: it couldn't be recorded for too long"),
-            },
+            }
             () = sleep(AGAIN), if waits => {}
         }
         if waits && looked.elapsed() >= AGAIN {
             looked = Instant::now();
             let mut state = daemon.state.borrow_mut();
             state.give_up_undecided();
-            if let Some(record) = &state.record {
-                for event in owed.drain(..) {
-                    record.owe(event);
-                }
-            }
+            state.record.iter_mut().for_each(Record::try_again);
         }
     }
 }

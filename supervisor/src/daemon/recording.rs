@@ -69,11 +69,6 @@ impl State {
         })
     }
 
-    /// Whether anything waits for the record.
-    pub(crate) fn is_undecided(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| !record.undecided.is_empty())
-    }
-
     /// An intent is durable, or why it isn't.
     pub(crate) fn decided(&mut self, id: ExecId, recorded: Result<(), String>) {
         let Some(record) = &mut self.record else { return };

@@ -57,6 +57,7 @@ mod patience;
 mod peer;
 pub mod policies;
 mod proof;
+mod record;
 mod register;
 mod reload;
 mod runs;

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stockade_audit::AuditError;
 use stockade_policies::{PolicyError, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,7 @@ use crate::log::{self, Log};
 use crate::metrics::{self, Door, EndpointError, Figures};
 use crate::outbox::Outbox;
 use crate::paths::Surroundings;
+use crate::record::{self, Record};
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
 use crate::spare::PER_RUN;
@@ -94,6 +96,9 @@ pub enum ServeError {
     /// What is known of breakers can't be read.
     #[error(transparent)]
     Breakers(#[from] KeptError),
+    /// The record can't be written.
+    #[error("cannot open the record")]
+    Record(#[from] AuditError),
     /// No place for the metrics.
     #[error(transparent)]
     Metrics(#[from] EndpointError),
@@ -193,6 +198,7 @@ pub(crate) fn serve_with(
         }
     };
     kept::restore(&mut gate, state)?;
+    let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
     }
@@ -222,6 +228,7 @@ pub(crate) fn serve_with(
         let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
+        let recording = recorded.map(|opened| record::begin(&daemon, opened));
         let (over, is_over) = oneshot::channel();
         let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned(), is_over));
         let telling = door.map(|door| tell(&daemon, door));
@@ -229,6 +236,9 @@ pub(crate) fn serve_with(
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;
         drop(over);
         let _ended = keeping.await;
+        if let Some(recording) = recording {
+            record::end(&daemon, &recording);
+        }
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;
         }

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use stockade_audit::AuditError;
 use stockade_policies::PolicyError;
 
 use crate::activation::ActivationError;
@@ -49,6 +50,9 @@ impl ServeError {
             Self::Metrics(_) => CONFIG,
             Self::Policies(PolicyError::Read { source, .. }) => of_io(source, CONFIG),
             Self::Policies(_) => CONFIG,
+            Self::Record(AuditError::Io { source, .. }) => of_io(source, CANTCREAT),
+            Self::Record(AuditError::Held(_)) => UNAVAILABLE,
+            Self::Record(_) => CONFIG,
             Self::Runtime(_) => OSERR,
         }
     }
@@ -70,6 +74,7 @@ impl ServeError {
                 Some("mend it and look with `stockade policy check FILE` before the next start")
             }
             Self::Gate(_) => Some("mend it and look with `stockade config check` before the next start"),
+            Self::Record(error) => error.remedy(),
             Self::Runtime(source) => remedy_of_io(source),
             Self::Register(RegisterError::Io { source, .. })
             | Self::Breakers(KeptError::Io { source, .. }) => remedy_of_io(source),

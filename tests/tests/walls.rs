@@ -25,7 +25,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("stockade-gate", &["stockade-policies", "stockade-protocol"]),
     ("stockade-audit", &[]),
     ("stockade-worker", &["stockade-protocol", "stockade-wire"]),
-    ("stockade-supervisor", &["stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"]),
+    (
+        "stockade-supervisor",
+        &["stockade-audit", "stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"],
+    ),
     // What it measures it starts as a process or asks over the socket, as any client would; the filters that it measures
     // the floor with are the shipped policies' own.
     (

@@ -338,6 +338,28 @@ check_no_ready_without_a_launcher() {
     serves
 }
 
+has_recorded() {
+    stockade audit query --key /etc/credstore/stockade-audit.key --outcome exited --json | grep -F -e "$1" >/dev/null
+}
+
+check_requests_are_recorded_with_the_units_credential() {
+    fresh
+    # Without a key the unit starts all the same, and nothing is recorded.
+    systemctl start stockade.service
+    ask ann run -- true
+    [[ ! -e /var/lib/stockade/audit ]]
+    mkdir -p -m 0700 /etc/credstore
+    (umask 077 && head -c 32 /dev/urandom >/etc/credstore/stockade-audit.key)
+    systemctl restart stockade.service
+    ask ann run -- sh -c 'exit 3' || [[ $? == 3 ]]
+    within 10 told 'requests are recorded'
+    within 10 has_recorded '"code":3'
+    stockade audit verify --key /etc/credstore/stockade-audit.key
+    [[ $(stat -c '%U %a' /var/lib/stockade/audit) == 'stockade 700' ]]
+    rm /etc/credstore/stockade-audit.key
+    systemctl stop stockade.service
+}
+
 check_watchdog_restarts_a_daemon_that_hangs() {
     fresh
     drop_in watchdog '[Service]' WatchdogSec=3

@@ -88,7 +88,8 @@ struct Step {
     upto: u64,
 }
 
-/// A form's candidate while a piece is taken: where it began, and up to where it is one in this piece.
+/// A form's candidate while a piece is taken, once it's further than its beginning: where it began, and up to where it is one in this
+/// piece.
 #[derive(Clone, Copy)]
 struct Followed {
     start: u64,
@@ -211,8 +212,10 @@ impl Redactor {
             self.forms.finder.at(&piece[place..], &mut numbers);
             self.finder.at(&piece[place..], &mut numbers);
             // Of what has come several beginnings of one form can be: it is one candidate.
-            numbers.sort_unstable();
-            numbers.dedup();
+            if numbers.len() > 1 {
+                numbers.sort_unstable();
+                numbers.dedup();
+            }
             for number in numbers.drain(..) {
                 let going = if number < self.forms.len() {
                     self.pattern(number).start(before).map(Going::Form)
@@ -258,7 +261,7 @@ impl Redactor {
             Some(going) => candidate.going = going,
             None => self.spans.extend(candidate.end.map(|end| Span { start, end, number: candidate.number })),
         }
-        if candidate.number < self.forms.len() && !candidate.is_crowded {
+        if candidate.number < self.forms.len() && !candidate.is_crowded && step.upto > found {
             followed.push(Followed { start, upto: step.upto });
         }
         step.going.is_some()

@@ -168,6 +168,17 @@ tables! {
         "require-signed" require_signed: Switch = Switch::Off, Reload, Anybodys;
     }
 
+    /// The record of requests: who asked for what, what was decided, and what came of it.
+    [audit] Auditing {
+        /// The file of the record's master key: 32 bytes that nobody else may read. Empty: the unit's credential
+        /// audit.key, if it has one. Without either nothing is recorded.
+        "key" key: Place = Place::default(), Restart, Anybodys;
+        /// A second place for the record's signed heads: a file that the daemon may add to and nobody changes.
+        "copy" copy: Place = Place::default(), Restart, Anybodys;
+        /// Whether requests are refused while they can't be recorded. Without it they run, and the log says so.
+        "required" required: Switch = Switch::On, Restart, Anybodys;
+    }
+
     /// How much clients may take of the daemon.
     [connections] Connections {
         /// Connections at once.

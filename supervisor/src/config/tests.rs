@@ -31,6 +31,9 @@ const SAMPLES: &[(&str, &[&str])] = &[
     ("connections.memory-per-user", &["\"4MiB\"", "\"2GiB\""]),
     ("telemetry.metrics", &["\"127.0.0.1:9747\"", "\"unix:/run/m\"", "\"\""]),
     ("tools.require-signed", &["true", "false"]),
+    ("audit.key", &["\"/a/b\"", "\"\""]),
+    ("audit.copy", &["\"/a/b\"", "\"\""]),
+    ("audit.required", &["false", "true"]),
     ("telemetry.traces", &["\"http://127.0.0.1:4318\"", "\"\""]),
     ("log.level", &["\"debug\"", "\"error\"", "\"trace\"", "\"warn\""]),
 ];
@@ -41,7 +44,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[rums]\n", "f:1:2: unknown key `rums` in the configuration; did you mean `runs`?"),
     (
         "slots = 1",
-        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, tools, connections, telemetry, log",
+        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, tools, audit, connections, telemetry, log",
     ),
     ("\n[runs]\nslotz = 1", "f:3:1: unknown key `slotz` in [runs]; did you mean `slots`?"),
     ("[metrics]\n", "f:1:2: unknown key `metrics` in the configuration; there are: "),

@@ -13,6 +13,7 @@
 
 mod breakers;
 mod delivery;
+pub(crate) mod recording;
 mod reports;
 mod requests;
 mod start;

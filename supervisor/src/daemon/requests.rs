@@ -22,12 +22,12 @@ use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
 use crate::aside::Foreign;
 use crate::descriptors;
-use crate::dispatcher::event::Request;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
 use crate::gate::{Call, Sought, Wanted};
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
+use crate::record;
 use crate::runs::{Input, Run, Waiting};
 use crate::traces::Parent;
 
@@ -79,10 +79,14 @@ impl State {
         match message {
             ClientMessage::Exec(request) => {
                 let descriptors = take_descriptors(&request, take)?;
-                if let Err(denied) = self.exec(connection, *request, home, descriptors) {
+                let id = ExecId::generate();
+                let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
+                if let Err(denied) = self.exec(connection, id, *request, home, descriptors, asked.clone()) {
                     let (request_id, denied) = *denied;
-                    self.dispatcher.count_denied();
-                    self.answer(connection, &ServerMessage::Denied { request_id, exec_id: None, denied });
+                    if let (Some(record), Some(asked)) = (&self.record, asked) {
+                        record.refused(self.principal(connection), asked, &denied);
+                    }
+                    self.refuse(connection, request_id, denied);
                 }
             }
             ClientMessage::StdinData { exec_id, bytes } => {
@@ -124,9 +128,11 @@ impl State {
     fn exec(
         &mut self,
         connection: ConnectionId,
+        id: ExecId,
         mut request: ExecRequest,
         home: &Path,
         descriptors: Descriptors,
+        asked: Option<stockade_audit::Request>,
     ) -> Result<(), Box<(u64, Denied)>> {
         let request_id = request.request_id;
         let refuse = |denied| Box::new((request_id, denied));
@@ -134,7 +140,6 @@ impl State {
         let Some(outbox) = self.connections.get(&connection) else { return Ok(()) };
         let owner = outbox.owner.clone();
         let caller = Caller { owner, home: home.to_owned(), user_mode: self.settings.is_user_mode() };
-        let id = ExecId::generate();
         let detach = request.detach;
         let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
@@ -160,24 +165,8 @@ impl State {
             refuse(denied)
         })?;
         run.parent = parent;
-        let event = Event::Request(Request {
-            now: run.asked_at,
-            run: id,
-            connection,
-            request_id,
-            owner: run.owner,
-            detach,
-            relayed: run.ring_bytes.is_some(),
-            wall_ms: run.waiting.as_ref().and_then(|waiting| waiting.spec.limits.wall_ms),
-            bytes,
-        });
-        let owner = run.owner;
-        self.runs.insert(id, run);
-        self.handle(event);
-        if self.dispatcher.phase(id, owner).is_none() {
-            let tool = self.runs.remove(&id).and_then(|run| run.tool);
-            self.gate.never_began(id, tool.as_ref(), self.uptime());
-        }
+        let asked = asked.map(|asked| stockade_audit::Request { policy: Some(run.policy.clone()), ..asked });
+        self.decide(run, (connection, request_id, detach, bytes), asked);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::paths::Scope;
 use crate::peer::Viewer;
+use crate::record::Record;
 use crate::runs::{Exited, Run};
 use crate::spare::Table;
 use crate::specs::Specs;
@@ -102,6 +103,7 @@ impl Daemon {
                 links: Links::default(),
                 specs: Specs::new(policies),
                 gate: Gate::default(),
+                record: None,
                 table: Table::of_this_process(),
                 figures,
                 traces: None,
@@ -152,6 +154,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     /// How many descriptors we may have.
     pub(crate) table: Table,
+    /// Where requests are written down, if they are.
+    pub(crate) record: Option<Record>,
     /// What is counted.
     pub(crate) figures: Figures,
     /// Where spans go, if they go anywhere.
@@ -304,6 +308,7 @@ impl State {
 
     fn emit(&mut self, id: ExecId, seq: u64, what: Emission) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let mut ended = None;
         match what {
             Emission::Accepted { .. } => tracing::info!(parent: run.span(), "accepted"),
             Emission::Started => {
@@ -318,6 +323,7 @@ impl State {
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
                 tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
                 self.gate.ended(id, run.tool.as_ref(), &outcome, self.started.elapsed());
+                ended = Some(outcome.clone());
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
                 if let Some(called) = &run.tool {
@@ -330,6 +336,9 @@ impl State {
                 }
                 run.exited = Some(Exited { seq, outcome });
             }
+        }
+        if let (Some(outcome), Some(run)) = (ended, self.runs.get(&id)) {
+            self.record_end(run, &outcome);
         }
         self.ring_followers(id);
     }

@@ -38,6 +38,11 @@ label! { OUTCOMES, outcome, Outcome,
     Outcome::Lost { .. } => "lost",
 }
 
+/// What a reason is called.
+pub(crate) fn reason_word(value: DenyReason) -> &'static str {
+    REASONS[reason(&value)]
+}
+
 /// What an outcome is called.
 pub(crate) fn word(value: &Outcome) -> &'static str {
     OUTCOMES[outcome(value)]

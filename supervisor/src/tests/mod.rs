@@ -21,6 +21,7 @@ mod hostile;
 mod input;
 mod life;
 mod metrics;
+mod record;
 mod reload;
 mod said;
 mod service;

@@ -1,0 +1,159 @@
+//! Requests between the gate and the dispatcher: those whose intent isn't durable yet.
+
+use std::time::Instant;
+
+use stockade_audit::{Principal, Request};
+use stockade_protocol::ExecId;
+use stockade_protocol::client::ServerMessage;
+use stockade_protocol::denied::Denied;
+use stockade_protocol::outcome::Outcome;
+
+use super::state::State;
+use crate::dispatcher::event;
+use crate::dispatcher::{ConnectionId, Event};
+use crate::record::{self, WITHIN};
+use crate::runs::Run;
+
+/// A request that was let through, and has only to be recorded.
+#[derive(Debug)]
+pub(crate) struct Undecided {
+    pub(super) run: Run,
+    pub(super) connection: ConnectionId,
+    pub(super) request_id: u64,
+    pub(super) detach: bool,
+    pub(super) bytes: usize,
+    /// When it's given up.
+    pub(super) until: Instant,
+}
+
+impl Undecided {
+    /// Whose it is, and how many bytes it holds.
+    pub(crate) fn held(&self) -> (u32, usize) {
+        (self.run.owner, self.bytes)
+    }
+}
+
+impl State {
+    /// Has a request recorded, if there is a record, and then run.
+    pub(super) fn decide(
+        &mut self,
+        run: Run,
+        (connection, request_id, detach, bytes): (ConnectionId, u64, bool, usize),
+        request: Option<Request>,
+    ) {
+        let id = run.exec_id;
+        let undecided =
+            Undecided { run, connection, request_id, detach, bytes, until: Instant::now() + WITHIN };
+        let principal = self.principal(connection);
+        match (&mut self.record, request) {
+            (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
+                let denied = record::full();
+                record.refused(principal, request, &denied);
+                self.gate.never_began(id, undecided.run.tool.as_ref(), self.uptime());
+                self.refuse(connection, request_id, denied);
+            }
+            (Some(record), Some(request)) => {
+                record.undecided.insert(id, undecided);
+                record.intend(id, principal, request);
+            }
+            _ => self.dispatch(undecided),
+        }
+    }
+
+    /// Who asks by a connection, as it's written down.
+    pub(super) fn principal(&self, connection: ConnectionId) -> Principal {
+        self.connections.get(&connection).map_or_else(Principal::default, |outbox| Principal {
+            uid: outbox.owner.uid,
+            pid: Some(outbox.pid).filter(|pid| *pid != 0),
+            ..Principal::default()
+        })
+    }
+
+    /// An intent is durable, or why it isn't.
+    pub(crate) fn decided(&mut self, id: ExecId, recorded: Result<(), String>) {
+        let Some(record) = &mut self.record else { return };
+        let is_required = record.is_required;
+        let Some(undecided) = record.undecided.remove(&id) else {
+            // It was given up before.
+            if recorded.is_ok() {
+                record.not_started(self.settings.uid, None, id);
+            }
+            return;
+        };
+        match recorded {
+            Ok(()) if !undecided.detach && !self.connections.contains_key(&undecided.connection) => {
+                let Undecided { run, .. } = undecided;
+                self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+                self.record_not_started(&run);
+            }
+            Ok(()) => self.dispatch(undecided),
+            Err(why) if is_required => self.refuse_undecided(undecided, &why),
+            Err(why) => {
+                tracing::warn!(why, run = %id, "a run isn't recorded, and starts all the same: audit.required is off");
+                self.dispatch(undecided);
+            }
+        }
+    }
+
+    /// Refuses what has waited for the record for too long.
+    pub(crate) fn give_up_undecided(&mut self) {
+        let Some(record) = &mut self.record else { return };
+        let now = Instant::now();
+        let late: Vec<ExecId> =
+            record.undecided.iter().filter(|(_, waits)| waits.until <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.decided(id, Err(format!("the disk hasn't answered for {WITHIN:?}")));
+        }
+    }
+
+    fn refuse_undecided(&mut self, undecided: Undecided, why: &str) {
+        let Undecided { run, connection, request_id, .. } = undecided;
+        self.gate.never_began(run.exec_id, run.tool.as_ref(), self.uptime());
+        self.refuse(connection, request_id, record::unavailable(why));
+    }
+
+    /// Tells a client that nothing comes of its request.
+    pub(super) fn refuse(&mut self, connection: ConnectionId, request_id: u64, denied: Denied) {
+        self.dispatcher.count_denied();
+        self.answer(connection, &ServerMessage::Denied { request_id, exec_id: None, denied });
+    }
+
+    fn dispatch(&mut self, undecided: Undecided) {
+        let Undecided { run, connection, request_id, detach, bytes, .. } = undecided;
+        let (id, owner) = (run.exec_id, run.owner);
+        let event = Event::Request(event::Request {
+            now: self.now(),
+            run: id,
+            connection,
+            request_id,
+            owner,
+            detach,
+            relayed: run.ring_bytes.is_some(),
+            wall_ms: run.waiting.as_ref().and_then(|waiting| waiting.spec.limits.wall_ms),
+            bytes,
+        });
+        self.runs.insert(id, run);
+        self.handle(event);
+        if self.dispatcher.phase(id, owner).is_none()
+            && let Some(run) = self.runs.remove(&id)
+        {
+            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            self.record_not_started(&run);
+        }
+    }
+
+    fn record_not_started(&self, run: &Run) {
+        if let Some(record) = &self.record {
+            record.not_started(run.owner, run.tool.as_ref().map(|tool| tool.name.as_str()), run.exec_id);
+        }
+    }
+
+    /// Writes what came of a run.
+    pub(super) fn record_end(&self, run: &Run, outcome: &Outcome) {
+        if let Some(record) = &self.record {
+            let usage = run.started.then(|| run.final_usage());
+            let tool = run.tool.as_ref().map(|tool| tool.name.as_str());
+            record.ended(run.owner, tool, run.exec_id, outcome, usage.as_ref());
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What the daemon writes down of requests.
+//!
+//! ```text
+//! Exec ─gate, admission─> intent ──> the log's thread, one fdatasync for all that wait
+//!                            │                 │
+//!                 it waits in `undecided`      └──Told──> durable: to the dispatcher, as if it came now
+//!                                                         not:     refused, unless an operator has it otherwise
+//! ```
+//!
+//! Nothing of a run is told to a launcher before its intent is durable. Its outcome is written when it has one, and tried again for
+//! as long as it can't be; nobody waits for that. Whoever is refused is written down with the stage and the rule.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use stockade_audit::{
+    AuditError, Event, Given, Log, MasterKey, Outcome as Written, Principal, Refused, Request, Settings,
+    Unavailable, What,
+};
+use stockade_protocol::ExecId;
+use stockade_protocol::bounds::MAX_FRAME;
+use stockade_protocol::client::ExecRequest;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::outcome::{Outcome, Usage};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, sleep};
+
+use crate::admission::chain;
+use crate::config::Auditing;
+use crate::daemon::Daemon;
+use crate::daemon::recording::Undecided;
+use crate::dispatcher::Share;
+use crate::metrics;
+use crate::paths::Scope;
+
+/// The directory in the daemon's state.
+const DIRECTORY: &str = "audit";
+/// What the master key is called among a unit's credentials.
+const CREDENTIAL: &str = "audit.key";
+/// How long an intent may take to be durable: a disk that hangs answers nobody.
+pub(crate) const WITHIN: Duration = Duration::from_secs(10);
+/// How often what couldn't be written is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Requests that may wait to be recorded, together: a few batches of what one `fdatasync` takes.
+const UNDECIDED: usize = 1024;
+/// Bytes that they may hold, together.
+const UNDECIDED_BYTES: usize = 64 * 1024 * 1024;
+/// When to ask again while too many wait, in milliseconds.
+const FULL_MS: u64 = 100;
+/// The most outcomes that are kept while nothing can be written: beyond that they are lost, and the log says so.
+const MOST_OWED: usize = 65_536;
+
+/// The record, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    log: Log,
+    teller: mpsc::UnboundedSender<Told>,
+    /// Whether nothing runs that can't be written down.
+    pub(crate) is_required: bool,
+    /// Requests whose intent isn't durable yet.
+    pub(crate) undecided: HashMap<ExecId, Undecided>,
+    most: Most,
+    /// Outcomes that couldn't be written.
+    owed: VecDeque<Event>,
+}
+
+/// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
+#[derive(Debug)]
+struct Most {
+    count: Share,
+    bytes: Share,
+}
+
+impl Most {
+    fn of(scope: Scope) -> Self {
+        Self {
+            count: Share::new(UNDECIDED, 1, scope.is_machine()),
+            bytes: Share::new(UNDECIDED_BYTES, MAX_FRAME as usize, scope.is_machine()),
+        }
+    }
+
+    /// Whether an owner may have so many bytes more wait beside those that wait: owners, and what each request holds.
+    fn allow(&self, waiting: impl Iterator<Item = (u32, usize)>, owner: u32, bytes: usize) -> bool {
+        let (mut taken, mut own) = ((0, 0), (0, 0));
+        for (of, holds) in waiting {
+            taken = (taken.0 + 1, taken.1 + holds);
+            if of == owner {
+                own = (own.0 + 1, own.1 + holds);
+            }
+        }
+        self.count.allows(taken.0, own.0, 1) && self.bytes.allows(taken.1, own.1, bytes)
+    }
+}
+
+/// What the log's thread says.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Of a request.
+    Intent(ExecId, Result<(), Unavailable>),
+    /// Of an event that has to be written all the same.
+    Owed(Box<Event>),
+}
+
+/// A record, and what is told of it.
+pub(crate) type Opened = (Record, mpsc::UnboundedReceiver<Told>);
+
+/// Where the master key is, if there is any: the file that is named, or else the credential that systemd has passed.
+fn key_of(named: Option<&Path>) -> Option<PathBuf> {
+    let credential = || {
+        let directory = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
+        Some(directory.join(CREDENTIAL)).filter(|path| directory.is_absolute() && path.exists())
+    };
+    named.map(Path::to_owned).or_else(credential)
+}
+
+impl Record {
+    /// Opens the record of a daemon with this state, if there is a key for one; what is told of it comes by the receiver.
+    ///
+    /// # Errors
+    /// It can't be written, or isn't what it should be.
+    pub(crate) fn open(
+        configured: &Auditing,
+        state: &Path,
+        scope: Scope,
+    ) -> Result<Option<Opened>, AuditError> {
+        let Some(key) = key_of(configured.key.path()) else { return Ok(None) };
+        let directory = state.join(DIRECTORY);
+        let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
+        settings.copy = configured.copy.path().map(Path::to_owned);
+        settings.on_head = Some(Box::new(|head| tracing::info!(target: "stockade_audit", "{head}")));
+        let log = Log::open(settings)?;
+        tracing::info!(directory = %directory.display(), required = configured.required.is_on(), "requests are recorded");
+        let (teller, told) = mpsc::unbounded_channel();
+        let is_required = configured.required.is_on();
+        let most = Most::of(scope);
+        Ok(Some((
+            Self { log, teller, is_required, undecided: HashMap::new(), most, owed: VecDeque::new() },
+            told,
+        )))
+    }
+
+    /// Whether one more request of an owner's may wait to be recorded.
+    pub(crate) fn has_room_for(&self, owner: u32, bytes: usize) -> bool {
+        self.most.allow(self.undecided.values().map(Undecided::held), owner, bytes)
+    }
+
+    /// Writes an intent, and has the loop told when it's durable.
+    pub(crate) fn intend(&self, run: ExecId, principal: Principal, request: Request) {
+        let teller = self.teller.clone();
+        let told = move |told: Result<_, Unavailable>| {
+            // A loop that is over waits for nothing.
+            let _ = teller.send(Told::Intent(run, told.map(drop)));
+        };
+        self.log.append(Event { principal: Some(principal), what: What::Intent(request) }, Box::new(told));
+    }
+
+    /// Writes what has to be there sooner or later.
+    pub(crate) fn owe(&self, event: Event) {
+        let (teller, again) = (self.teller.clone(), Box::new(event.clone()));
+        let told = move |told: Result<_, Unavailable>| {
+            if told.is_err() {
+                let _ = teller.send(Told::Owed(again));
+            }
+        };
+        self.log.append(event, Box::new(told));
+    }
+
+    /// Writes what came of a run.
+    pub(crate) fn ended(
+        &self,
+        uid: u32,
+        tool: Option<&str>,
+        run: ExecId,
+        outcome: &Outcome,
+        usage: Option<&Usage>,
+    ) {
+        let code = match outcome {
+            Outcome::Exited { code } => Some(i32::from(*code)),
+            Outcome::Signaled { signal, .. } => Some(i32::from(*signal)),
+            _ => None,
+        };
+        self.came_of(
+            uid,
+            Written {
+                exec: run.to_string(),
+                tool: tool.map(ToOwned::to_owned),
+                outcome: metrics::word(outcome).to_owned(),
+                code,
+                milliseconds: usage.map(|usage| usage.wall_us / 1000),
+                memory: usage.map(|usage| usage.memory_peak),
+            },
+        );
+    }
+
+    /// Writes that an intent came to nothing: its run was refused after it, or nobody was there any more.
+    pub(crate) fn not_started(&self, uid: u32, tool: Option<&str>, run: ExecId) {
+        let (exec, tool) = (run.to_string(), tool.map(ToOwned::to_owned));
+        self.came_of(uid, Written { exec, tool, outcome: "not-started".to_owned(), ..Written::default() });
+    }
+
+    fn came_of(&self, uid: u32, outcome: Written) {
+        let principal = Some(Principal { uid, ..Principal::default() });
+        self.owe(Event { principal, what: What::Outcome(outcome) });
+    }
+
+    /// Writes a refusal. One of a program that was changed is for whoever watches over the machine, too.
+    pub(crate) fn refused(&self, principal: Principal, request: Request, denied: &Denied) {
+        if denied.reason == DenyReason::ToolChanged {
+            let mut event = Event::security("tool-changed", denied.message.clone());
+            if let What::Security(note) = &mut event.what {
+                note.about.clone_from(&request.tool);
+            }
+            self.owe(event);
+        }
+        let (stage, rule) = match &denied.decided {
+            Some(decided) => (decided.stage.clone(), decided.rule.clone()),
+            None => ("admission".to_owned(), String::new()),
+        };
+        let reason = metrics::reason_word(denied.reason).to_owned();
+        let what = What::Refused(Refused { request, stage, rule, reason });
+        self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
+    }
+
+    /// Whether anything waits for the disk.
+    fn waits(&self) -> bool {
+        !self.undecided.is_empty() || !self.owed.is_empty()
+    }
+
+    /// Keeps an event that couldn't be written.
+    fn keep(&mut self, event: &Event) {
+        if self.owed.len() < MOST_OWED {
+            self.owed.push_back(event.clone());
+        } else {
+            tracing::error!(event = event.name(), "an event is lost: nothing could be recorded for too long");
+        }
+    }
+
+    /// Tries to write what couldn't be written.
+    fn try_again(&mut self) {
+        for event in core::mem::take(&mut self.owed) {
+            self.owe(event);
+        }
+    }
+
+    /// Writes how the daemon does.
+    pub(crate) fn note(&self, name: &str, text: impl Into<String>) {
+        self.log.append(Event::operation(name, text), Box::new(|_| {}));
+    }
+}
+
+/// What somebody asks for, as it's written. `run`: which comes of it.
+pub(crate) fn request_of(request: &ExecRequest, run: ExecId) -> Request {
+    let given = match &request.tool {
+        Some(call) => Given::of([&*call.parameters.0]),
+        None => Given::of(request.argv.iter().map(|argument| &**argument)),
+    };
+    Request {
+        action: if request.tool.is_some() { "call" } else { "run" }.to_owned(),
+        exec: Some(run.to_string()),
+        tool: request.tool.as_ref().map(|call| call.name.clone()),
+        policy: Some(request.policy.clone()).filter(|policy| !policy.is_empty()),
+        given: Some(given),
+        ..Request::default()
+    }
+}
+
+/// Why a request isn't run.
+pub(crate) fn unavailable(why: &str) -> Denied {
+    tracing::error!(why, "a request can't be recorded, and isn't run");
+    Denied::new(DenyReason::AuditUnavailable, "the request can't be recorded just now, and so it isn't run")
+        .decided_by("record", "audit.required")
+        .remedy("ask again later; the daemon's log has the reason (a full disk?)")
+}
+
+/// Why a request can't even wait.
+pub(crate) fn full() -> Denied {
+    let text = "too many requests wait to be recorded";
+    Denied::new(DenyReason::Busy, text).retry_after(FULL_MS).remedy("ask again in a moment: the disk is slow")
+}
+
+/// Has requests recorded from now on.
+pub(crate) fn begin(daemon: &Rc<Daemon>, (record, told): Opened) -> JoinHandle<()> {
+    record.note("started", format!("stockade {} serves", env!("CARGO_PKG_VERSION")));
+    daemon.state.borrow_mut().record = Some(record);
+    spawn_local(hear(Rc::clone(daemon), told))
+}
+
+/// The end: what was handed over is written.
+pub(crate) fn end(daemon: &Daemon, hearing: &JoinHandle<()>) {
+    hearing.abort();
+    if let Some(mut record) = daemon.state.borrow_mut().record.take() {
+        for (run, undecided) in core::mem::take(&mut record.undecided) {
+            record.not_started(undecided.held().0, None, run);
+        }
+        record.try_again();
+        record.note("stopped", "the daemon has ended in good order");
+        record.log.close();
+    }
+}
+
+/// Carries out what the log's thread says, until it's aborted.
+async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
+    let mut looked = Instant::now();
+    loop {
+        let waits = daemon.state.borrow().record.as_ref().is_some_and(Record::waits);
+        tokio::select! {
+            said = told.recv() => {
+                let Some(said) = said else { return };
+                let mut state = daemon.state.borrow_mut();
+                match said {
+                    Told::Intent(run, result) => state.decided(run, result.map_err(|error| chain(&error))),
+                    Told::Owed(event) => state.record.iter_mut().for_each(|record| record.keep(&event)),
+                }
+            }
+            () = sleep(AGAIN), if waits => {}
+        }
+        if waits && looked.elapsed() >= AGAIN {
+            looked = Instant::now();
+            let mut state = daemon.state.borrow_mut();
+            state.give_up_undecided();
+            state.record.iter_mut().for_each(Record::try_again);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_whose_requests_wait_leaves_room_for_others_and_nobody_has_more_than_there_is() {
+        let waiting = |count: usize, bytes: usize| std::iter::repeat_n((1, bytes), count);
+        for most in [Most::of(Scope::Machine), Most::of(Scope::User)] {
+            let his = UNDECIDED - most.count.kept;
+            assert!(most.allow(waiting(his - 1, 1), 1, 1) && !most.allow(waiting(his, 1), 1, 1));
+            assert!(!most.allow(waiting(UNDECIDED, 1), 2, 1));
+            assert!(!most.allow(waiting(2, UNDECIDED_BYTES / 2), 2, 1));
+        }
+        let most = Most::of(Scope::Machine);
+        assert!(most.allow(waiting(UNDECIDED - 1, 1), 2, 1), "the last quarter is for who has none");
+        assert!(most.allow(waiting(1, UNDECIDED_BYTES * 3 / 4), 2, MAX_FRAME as usize));
+    }
+}

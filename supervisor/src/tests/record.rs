@@ -1,0 +1,140 @@
+//! What is written down of requests, and when.
+
+use std::ops::ControlFlow;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use stockade_audit::{Check, Entry, Filter, Keys, MasterKey, Reader, verify};
+use stockade_protocol::client::{ExecRequest, ToolCall};
+use stockade_protocol::denied::DenyReason;
+use stockade_protocol::outcome::Outcome;
+
+use super::stage::{Changes, Stage};
+use crate::paths::Scope;
+use crate::serve::Order;
+
+fn with_a_key(directory: &Path) {
+    let key = directory.join("audit.key");
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key).unwrap();
+    std::io::Write::write_all(&mut file, &[7; 32]).unwrap();
+    let drop_ins = directory.join("configuration/stockade.d");
+    std::fs::create_dir_all(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("audit.toml"), format!("[audit]\nkey = \"{}\"\n", key.display())).unwrap();
+}
+
+/// All that is in the record of a daemon that has ended.
+fn entries(directory: &Path) -> Vec<Entry> {
+    let log = directory.join("state/audit");
+    let master = || MasterKey::read(&directory.join("audit.key")).unwrap();
+    let report = verify(&log, &Check { master: Some(master()), ..Check::default() }).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let keys = Keys::read(&log, &master(), None).unwrap();
+    let mut all = Vec::new();
+    let mut keep = |entry| {
+        all.push(entry);
+        ControlFlow::Continue(())
+    };
+    assert_eq!(
+        Reader::new(&log, &keys).read(&Filter::default(), &mut keep).unwrap(),
+        ControlFlow::Continue(())
+    );
+    all
+}
+
+fn end(stage: Stage) -> tempfile::TempDir {
+    stage.order(Order::Stop);
+    stage.order(Order::Stop);
+    stage.join_but_keep()
+}
+
+#[test]
+fn a_request_is_written_before_it_runs_and_with_what_came_of_it_and_a_refusal_with_why() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_key)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(ExecRequest { argv: vec!["/bin/echo".into(), "secret".into()], ..stage.request() });
+    let (launch, _) = launcher.launch();
+    launcher.started_with(&launch, &[]);
+    launcher.ended(run, Outcome::Exited { code: 3 });
+    client.read_to_end(run, 2);
+    let unknown = ExecRequest { policy: "nosuch".into(), ..stage.request() };
+    assert_eq!(client.denied(unknown, &[]).reason, DenyReason::UnknownPolicy);
+    let tool = Some(ToolCall { name: "none".into(), parameters: "{}".into() });
+    let call = ExecRequest { tool, argv: Vec::new(), policy: String::new(), ..stage.request() };
+    assert_eq!(client.denied(call, &[]).reason, DenyReason::UnknownTool);
+    drop((client, launcher));
+    let left = end(stage);
+    let all = entries(left.path());
+    let names: Vec<_> = all.iter().map(|entry| entry.event.name()).collect();
+    let told: Vec<_> = names.iter().filter(|name| !name.starts_with("audit-")).copied().collect();
+    assert_eq!(told, ["started", "intent", "outcome", "refused", "refused", "stopped"]);
+    let uid = rustix::process::geteuid().as_raw();
+    let of = |name: &'static str| all.iter().filter(move |entry| entry.event.name() == name);
+    let intent = of("intent").next().unwrap();
+    assert_eq!(intent.event.exec(), Some(run.to_string().as_str()));
+    assert_eq!(intent.event.principal.as_ref().unwrap().uid, uid);
+    assert!(
+        intent.json().contains("\"policy\":\"default\"") && intent.json().contains("secret"),
+        "{}",
+        intent.json()
+    );
+    let outcome = of("outcome").next().unwrap();
+    assert!(outcome.json().contains("\"outcome\":\"exited\",\"code\":3"), "{}", outcome.json());
+    assert_eq!(outcome.event.exec(), intent.event.exec());
+    let refused: Vec<_> = of("refused").map(Entry::json).collect();
+    assert!(refused[0].contains("unknown-policy") && refused[1].contains("unknown-tool"), "{refused:?}");
+    // It's sealed: whoever may read the disk reads nothing of it.
+    for file in std::fs::read_dir(left.path().join("state/audit")).unwrap().flatten() {
+        assert!(!std::fs::read(file.path()).unwrap().windows(6).any(|bytes| bytes == b"secret"), "{file:?}");
+    }
+}
+
+#[test]
+fn of_clients_that_leave_at_once_each_intent_has_an_outcome() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_key)), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let gone = 20;
+    for _ in 0..gone {
+        let mut client = stage.client();
+        client.ask(stage.request());
+        drop(client);
+    }
+    // Each either was begun, and is cancelled, or never was.
+    let mut client = stage.client();
+    let last = client.exec(stage.request());
+    while launcher.launch().0.exec_id != last {}
+    // The end of the played launcher is that of the runs that it has.
+    launcher.ended(last, Outcome::Exited { code: 0 });
+    client.read_to_end(last, 2);
+    drop((client, launcher));
+    let left = end(stage);
+    let all = entries(left.path());
+    let count = |name: &str| all.iter().filter(|entry| entry.event.name() == name).count();
+    // Of some that left not even the request was read.
+    assert!(count("intent") > 0 && count("intent") <= gone + 1);
+    assert_eq!(count("intent"), count("outcome"));
+}
+
+#[test]
+fn without_a_key_nothing_is_written() {
+    let stage = Stage::new(Changes::default());
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.launch().0.exec_id, run);
+    drop((client, launcher));
+    assert!(!end(stage).path().join("state/audit").exists());
+}
+
+#[test]
+fn a_key_that_others_may_read_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    with_a_key(directory.path());
+    let key = directory.path().join("audit.key");
+    let configured = crate::config::Auditing { key: key.clone().into(), ..Default::default() };
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap_err();
+    assert!(refused.to_string().contains("audit.key"), "{refused}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap().is_some());
+}

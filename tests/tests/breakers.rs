@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 
-use std::process::Command;
-
 use serde_json::Value;
 use stockade_tests::{Daemon, Ended, Ground, Person, not_tested};
 
@@ -43,29 +41,28 @@ fn state(daemon: &Daemon, ground: &Ground) -> Option<String> {
     Some(line["state"].as_str().unwrap().to_owned())
 }
 
-fn reset(command: Command) -> Ended {
-    Ended::of(command)
-}
-
 #[test]
 fn who_operates_the_daemon_closes_a_breaker_and_its_tool_is_called_again() {
-    let me = Person::me();
-    let daemon = Daemon::start_at(ground(me), &[]);
-    let ground = &daemon.ground;
-    assert_eq!(state(&daemon, ground), None);
-    fail(&daemon, ground);
-    let listed = Ended::of(daemon.ask(ground, &["breaker", "list"]));
-    listed.expect_code(0);
-    assert!(listed.text().contains("failing  open"), "{}", listed.story());
-    let told = Ended::of(daemon.ask(ground, &["status"]));
-    assert!(told.text().contains("1; 1 breakers open, 0 half-open"), "{}", told.story());
-    let unknown = reset(daemon.ask(ground, &["breaker", "reset", "fialing"]));
-    unknown.expect_code(1).expect_errors(&["no tool is named `fialing`", "failing"]);
-    let closed = reset(daemon.ask(ground, &["breaker", "reset", "failing"]));
-    closed.expect_code(0);
-    assert!(closed.text().contains("is forgotten"), "{}", closed.story());
-    assert_eq!(state(&daemon, ground), None);
-    fail(&daemon, ground);
+    let (me, user) = (Person::me(), Person::user());
+    let people = if me == user { vec![user] } else { vec![me, user] };
+    for person in people {
+        let daemon = Daemon::start_at(ground(person), &[]);
+        let ground = &daemon.ground;
+        assert_eq!(state(&daemon, ground), None);
+        fail(&daemon, ground);
+        let listed = Ended::of(daemon.ask(ground, &["breaker", "list"]));
+        listed.expect_code(0);
+        assert!(listed.text().contains("failing  open"), "{}", listed.story());
+        let told = Ended::of(daemon.ask(ground, &["status"]));
+        assert!(told.text().contains("1; 1 breakers open, 0 half-open"), "{}", told.story());
+        let unknown = Ended::of(daemon.ask(ground, &["breaker", "reset", "fialing"]));
+        unknown.expect_code(1).expect_errors(&["no tool is named `fialing`", "failing"]);
+        let closed = Ended::of(daemon.ask(ground, &["breaker", "reset", "failing"]));
+        closed.expect_code(0);
+        assert!(closed.text().contains("is forgotten"), "{}", closed.story());
+        assert_eq!(state(&daemon, ground), None);
+        fail(&daemon, ground);
+    }
 }
 
 #[test]
@@ -82,10 +79,10 @@ fn a_user_of_the_machines_daemon_sees_a_breaker_and_may_not_close_it_and_its_own
         let operator = Ground::new(operator);
         fail(&daemon, &user);
         assert_eq!(state(&daemon, &user).as_deref(), Some("open"));
-        let denied = reset(daemon.ask(&user, &["breaker", "reset", "failing"]));
+        let denied = Ended::of(daemon.ask(&user, &["breaker", "reset", "failing"]));
         denied.expect_code(1).expect_errors(&["only root and the user that the daemon runs as", "access"]);
         assert_eq!(state(&daemon, &user).as_deref(), Some("open"));
-        reset(daemon.ask(&operator, &["breaker", "reset", "failing"])).expect_code(0);
+        Ended::of(daemon.ask(&operator, &["breaker", "reset", "failing"])).expect_code(0);
         assert_eq!(state(&daemon, &user), None);
     }
 }

@@ -13,8 +13,8 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    attach, audit, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve, status,
-    tool,
+    attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve,
+    status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -46,6 +46,7 @@ enum Subcommand {
     Policy(policy::Arguments),
     Config(config::Arguments),
     Tool(tool::Arguments),
+    Breaker(breaker::Arguments),
     Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
@@ -103,6 +104,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Config(arguments) => config::config(arguments),
         Subcommand::Tool(arguments) => tool::tool(arguments),
+        Subcommand::Breaker(arguments) => breaker::breaker(arguments),
         Subcommand::Audit(arguments) => audit::audit(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),
@@ -140,6 +142,7 @@ mod tests {
                         || DOCUMENT.contains(&format!("`stockade policy {name}"))
                         || DOCUMENT.contains(&format!("`stockade config {name}"))
                         || DOCUMENT.contains(&format!("`stockade tool {name}"))
+                        || DOCUMENT.contains(&format!("`stockade breaker {name}"))
                         || DOCUMENT.contains(&format!("`stockade audit {name}")),
                     "{name}"
                 );

@@ -9,6 +9,7 @@
 
 mod attach;
 mod audit;
+mod breaker;
 mod canary;
 mod cli;
 mod color;

@@ -38,11 +38,11 @@ pub(crate) struct Arguments {
 /// A file or a variable, what it is, and the pages that name it; the main page names all.
 type Row = (&'static str, &'static str, &'static [&'static str]);
 
-const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "tool", "serve"];
+const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "tool", "breaker", "serve"];
 const DECIDING: &[&str] = &["run", "policy", "tool", "doctor", "serve"];
 const CONFIGURED: &[&str] = &["config", "serve"];
 const PAINTED: &[&str] =
-    &["run", "attach", "logs", "ps", "status", "policy", "config", "tool", "doctor", "serve"];
+    &["run", "attach", "logs", "ps", "status", "policy", "config", "tool", "breaker", "doctor", "serve"];
 
 const FILES: &[Row] = &[
     ("/run/stockade/stockade.sock", "The socket of the machine's daemon.", CLIENTS),
@@ -70,7 +70,7 @@ const FILES: &[Row] = &[
     (
         "/etc/stockade/limits.toml",
         "How often what may be asked of root's daemon, and when a tool is taken for broken.",
-        &["serve", "config"],
+        &["serve", "config", "breaker"],
     ),
     (
         "/etc/stockade/tools/",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-use stockade_protocol::client::{Count, StatusReport};
+use stockade_protocol::client::{Count, LimitPressure, LimiterReport, StatusReport};
 use stockade_supervisor::words::{duration, size};
 
 use crate::error::CliError;
@@ -51,7 +51,7 @@ fn shown(report: &StatusReport) -> String {
     let warmth = report.warmth;
     let policies: Vec<_> = report.policies.iter().map(|name| text(name)).collect();
     let plan = follow::plan(report.plan);
-    let rows = [
+    let mut rows = vec![
         ("state", state(report)),
         ("release", format!("{}, up {}", text(&report.version), duration(report.uptime_ms))),
         (
@@ -87,8 +87,32 @@ fn shown(report: &StatusReport) -> String {
         ("not reaped", report.unreaped.to_string()),
         ("metrics", if report.metrics.is_empty() { "off".to_owned() } else { text(&report.metrics) }),
         ("policies", policies.join(", ")),
+        ("tools", tools(report)),
+        ("limits", report.limiter.map_or_else(|| "none".to_owned(), limits)),
     ];
-    table::columns(&rows.map(|(name, value)| [name.to_owned(), value]), |_, _, cell| cell.to_owned())
+    for (at, often) in report.often_wrong.iter().enumerate() {
+        let name = if at == 0 { "often wrong" } else { "" };
+        rows.push((name, format!("{} {}: {} times", text(&often.tool), text(&often.rule), often.count)));
+    }
+    let rows: Vec<_> = rows.into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
+    table::columns(&rows, |_, _, cell| cell.to_owned())
+}
+
+/// How many tools there are, and how many of them aren't called now.
+fn tools(report: &StatusReport) -> String {
+    let StatusReport { tools, breakers_open: open, breakers_half_open: half_open, .. } = report;
+    format!("{tools}; {open} breakers open, {half_open} half-open")
+}
+
+fn limits(limiter: LimiterReport) -> String {
+    let pressure = match limiter.pressure {
+        LimitPressure::Calm => "the machine is calm",
+        LimitPressure::Between => "the machine is neither calm nor busy",
+        LimitPressure::High => "the machine is busy",
+        _ => "the machine isn't known",
+    };
+    let percent = f64::from(limiter.share) / 10_000.0;
+    format!("at {percent:.0} % of what they say, {pressure}; {} users and tools owe something", limiter.keys)
 }
 
 /// Whether it takes runs, and if not, why.
@@ -124,7 +148,7 @@ fn counted(counts: &[Count]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use stockade_protocol::client::ProcessReport;
+    use stockade_protocol::client::{OftenWrong, ProcessReport};
     use stockade_protocol::confinement::{Plan, Warmth};
     use stockade_protocol::outcome::MemoryMechanism;
 
@@ -160,6 +184,11 @@ mod tests {
             connection_bytes: 0,
             kernel: "6.18.0".into(),
             metrics: String::new(),
+            tools: 13,
+            limiter: None,
+            breakers_open: 2,
+            breakers_half_open: 1,
+            often_wrong: vec![],
         }
     }
 
@@ -174,6 +203,8 @@ mod tests {
             "denied       7: busy 7\n",
             "metrics      off",
             "system plan, memory by cgroup, Linux 6.18.0",
+            "tools        13; 2 breakers open, 1 half-open",
+            "limits       none",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -184,12 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn the_screen_says_how_the_gate_stands_a_line_a_mistake() {
+        let often = |rule: &str, count| OftenWrong { tool: "search".into(), rule: rule.into(), count };
+        let report = StatusReport {
+            limiter: Some(LimiterReport { share: 562_500, pressure: LimitPressure::High, keys: 7 }),
+            often_wrong: vec![often("/required", 9), often("/properties/a\x1b[2J/type", 5)],
+            ..report()
+        };
+        let text = shown(&report);
+        for part in [
+            "limits       at 56 % of what they say, the machine is busy; 7 users and tools owe something\n",
+            "often wrong  search /required: 9 times\n             search /properties/a",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains('\x1b') && !shown(&self::report()).contains("often wrong"));
+    }
+
+    #[test]
     fn json_has_every_field_and_counts_by_name() {
         let object = object(&report());
         assert_eq!(object["outcomes"], json!({ "exited": 8, "lost": 0 }));
         assert_eq!(object["denials"]["busy"], 7);
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
-        assert_eq!(object.as_object().unwrap().len(), 27);
+        assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
+        assert_eq!(object.as_object().unwrap().len(), 32);
     }
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
-use stockade_protocol::client::{ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome};
+use stockade_protocol::client::{
+    BreakerSummary, ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome,
+};
 use stockade_protocol::{Bytes, ExecId};
 
 use crate::connection::{ANSWER_WITHIN, Connection, MAX_WAITING};
@@ -23,7 +25,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// How long the handshake, and an answer to `List` or `Status`, may take.
+    /// How long the handshake, and an answer to `List`, `Status` or about breakers, may take.
     pub const ANSWER_WITHIN: Duration = ANSWER_WITHIN;
 
     /// Connects to the supervisor's socket and greets it.
@@ -219,6 +221,34 @@ impl Client {
             ServerMessage::Status(report) => Some(report.as_ref().clone()),
             _ => None,
         })
+    }
+
+    /// The circuit breakers of which there is something to say, by their tools' names. All others are closed.
+    ///
+    /// # Errors
+    /// [`ClientError::Silent`] when no answer comes in time.
+    pub fn breakers(&mut self) -> Result<Vec<BreakerSummary>, ClientError> {
+        self.connection.send(&ClientMessage::Breakers, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Breakers(breakers) => Some(core::mem::take(breakers)),
+            _ => None,
+        })
+    }
+
+    /// Closes a tool's circuit breaker; whether there was anything to forget. For root and the user that the daemon runs as.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not, or no such tool is known; [`ClientError::Silent`] when no answer comes
+    /// in time.
+    pub fn reset_breaker(&mut self, tool: &str) -> Result<bool, ClientError> {
+        self.connection.send(&ClientMessage::ResetBreaker { tool: tool.to_owned() }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::BreakerReset { tool: of, changed } if of == tool => Some(Ok(*changed)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
     }
 
     /// A run's events until its `Exited`, waiting for each. Events of other runs stay for later. A denial that

@@ -71,6 +71,7 @@ struct Requested {
 enum Question {
     List,
     Status,
+    Breakers,
 }
 
 /// What became of a message that can't be sent now.
@@ -118,6 +119,7 @@ impl Follows {
             }
             ClientMessage::List => self.questions.push_back(Question::List),
             ClientMessage::Status => self.questions.push_back(Question::Status),
+            ClientMessage::Breakers => self.questions.push_back(Question::Breakers),
             _ => {}
         }
     }
@@ -131,8 +133,15 @@ impl Follows {
             }
             // Only saves the supervisor memory, which it frees by itself in time.
             ClientMessage::Acknowledge { .. } => Kept::Yes,
-            ClientMessage::List | ClientMessage::Status if self.questions.len() >= MAX_LATER => Kept::No,
-            ClientMessage::Attach { .. } | ClientMessage::List | ClientMessage::Status => {
+            ClientMessage::List | ClientMessage::Status | ClientMessage::Breakers
+                if self.questions.len() >= MAX_LATER =>
+            {
+                Kept::No
+            }
+            ClientMessage::Attach { .. }
+            | ClientMessage::List
+            | ClientMessage::Status
+            | ClientMessage::Breakers => {
                 self.sent(message);
                 Kept::Yes
             }
@@ -160,6 +169,7 @@ impl Follows {
                     ServerMessage::Denied { request_id, .. } => drop(self.answered(*request_id)),
                     ServerMessage::Runs(_) => self.answer(Question::List),
                     ServerMessage::Status(_) => self.answer(Question::Status),
+                    ServerMessage::Breakers(_) => self.answer(Question::Breakers),
                     // Its close is meant, and nothing is owed any more.
                     ServerMessage::Error(_) => *self = Self::default(),
                     _ => {}
@@ -255,6 +265,7 @@ impl Follows {
         messages.extend(self.questions.iter().map(|question| match question {
             Question::List => ClientMessage::List,
             Question::Status => ClientMessage::Status,
+            Question::Breakers => ClientMessage::Breakers,
         }));
         messages.append(&mut self.later);
         messages
@@ -382,12 +393,14 @@ mod tests {
         follows.broke(&mut errors);
         assert_eq!(follows.keep(&ClientMessage::List), Kept::Yes);
         assert_eq!(follows.keep(&signal), Kept::Yes);
-        let again = [attach(2), cancel, ClientMessage::Status, ClientMessage::List];
+        assert_eq!(follows.keep(&ClientMessage::Breakers), Kept::Yes);
+        let again = [attach(2), cancel, ClientMessage::Status, ClientMessage::List, ClientMessage::Breakers];
         assert_eq!(follows.resume(&mut errors), [&again[..], &[signal]].concat());
         follows.broke(&mut errors);
         assert_eq!(follows.resume(&mut errors), again);
         assert!(errors.is_empty());
         follows.take(ServerMessage::Runs(vec![]), &mut VecDeque::new());
+        follows.take(ServerMessage::Breakers(vec![]), &mut VecDeque::new());
         of(&mut follows, [(3, exited(0))]);
         assert_eq!(follows.resume(&mut errors), [ClientMessage::Status]);
         assert!(!follows.any());

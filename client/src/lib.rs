@@ -75,7 +75,8 @@ pub use events::{Events, RunEvent};
 pub use outage::{Pause, RETURN_WITHIN};
 pub use request::Request;
 pub use stockade_protocol::client::{
-    ExecEvent, OutputMode, Overrides, RunState, RunSummary, StatusReport, StdinMode, Stream,
+    BreakerState, BreakerSummary, ExecEvent, OutputMode, Overrides, RunState, RunSummary, StatusReport,
+    StdinMode, Stream,
 };
 pub use stockade_protocol::confinement::{Confinement, StdioPath};
 pub use stockade_protocol::denied::{Denied, DenyReason};

@@ -7,6 +7,8 @@ pub const MAX_LAUNCH_MESSAGE: usize = 4 * 1024 * 1024;
 /// A launch message up to this many bytes travels in its datagram; a larger one in a sealed memfd beside it.
 /// Well below the default of `net.core.wmem_default` (212992).
 pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
+/// The most rules in a [`crate::client::StatusReport`] that callers of tools often break.
+pub const MAX_OFTEN_WRONG: usize = 8;
 /// The most specs that a launcher remembers for runs to come. A supervisor has it forget one before it tells another.
 pub const MAX_SPECS: usize = 128;
 /// The most workers that may be parked for one owner, spec and workspace.

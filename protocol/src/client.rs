@@ -107,6 +107,13 @@ pub enum ClientMessage {
     List,
     /// Asks how the daemon is.
     Status,
+    /// Asks how the circuit breakers of tools stand.
+    Breakers,
+    /// Closes a tool's circuit breaker. For root and the user that the daemon runs as.
+    ResetBreaker {
+        /// The tool's name.
+        tool: String,
+    },
 }
 
 /// Asks for one run.
@@ -223,7 +230,7 @@ pub enum ServerMessage {
     },
     /// A request was refused. Nothing ran.
     Denied {
-        /// The request's own id; for messages that name a run instead, 0.
+        /// The request's own id; for any message but an `Exec`, 0.
         request_id: u64,
         /// The run, where the message named one.
         exec_id: Option<ExecId>,
@@ -234,6 +241,15 @@ pub enum ServerMessage {
     Runs(Vec<RunSummary>),
     /// Answers a `Status`.
     Status(Box<StatusReport>),
+    /// Answers a `Breakers`: those of which there is something to say, by name. All others are closed.
+    Breakers(Vec<BreakerSummary>),
+    /// Answers a `ResetBreaker`: it is closed.
+    BreakerReset {
+        /// The tool's name.
+        tool: String,
+        /// Whether there was anything to forget: it wasn't closed, or ends of runs counted for it.
+        changed: bool,
+    },
 }
 
 /// Why the supervisor closes a connection.
@@ -362,6 +378,38 @@ pub enum RunState {
     },
 }
 
+/// One breaker in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerSummary {
+    /// The tool's name.
+    pub tool: String,
+    /// What it does with calls.
+    pub state: BreakerState,
+    /// How long it lets nothing pass yet, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// Failures that count.
+    pub failures: u32,
+    /// Ends of runs that count, failures among them.
+    pub outcomes: u32,
+    /// How often it has opened without having closed.
+    pub opened: u32,
+    /// Calls that go on to find out whether the tool works again.
+    pub probes: u32,
+}
+
+/// What a breaker does with calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// All pass.
+    Closed,
+    /// None passes.
+    Open,
+    /// A few pass, to find out whether the tool works again.
+    HalfOpen,
+}
+
 /// How the daemon is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -419,6 +467,51 @@ pub struct StatusReport {
     pub kernel: String,
     /// Where metrics are told, as `--metrics` names it; empty: nowhere.
     pub metrics: String,
+    /// Tools that are loaded.
+    pub tools: u32,
+    /// How the limiter stands; none: nobody has said how often.
+    pub limiter: Option<LimiterReport>,
+    /// Circuit breakers that are open.
+    pub breakers_open: u32,
+    /// Circuit breakers that are half-open.
+    pub breakers_half_open: u32,
+    /// What callers of tools often get wrong, the most frequent first: at most [`crate::bounds::MAX_OFTEN_WRONG`].
+    pub often_wrong: Vec<OftenWrong>,
+}
+
+/// How the limiter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimiterReport {
+    /// What limits are worth now, in millionths of what they say: less while the machine is busy.
+    pub share: u32,
+    /// How busy the machine is, for limits.
+    pub pressure: LimitPressure,
+    /// Users, and users with a tool or a policy, that still owe something to a limit.
+    pub keys: u64,
+}
+
+/// How busy the machine is, for limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LimitPressure {
+    /// Limits grow.
+    Calm,
+    /// Limits stay where they are.
+    Between,
+    /// Limits shrink.
+    High,
+}
+
+/// A rule of a tool that callers often break, by its place: never what they have sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OftenWrong {
+    /// The tool's name.
+    pub tool: String,
+    /// The rule: a JSON pointer into the schema of its parameters, or `command`.
+    pub rule: String,
+    /// How often, since it was first seen or had last been quiet for an hour.
+    pub count: u64,
 }
 
 /// How often something happened that has a name.

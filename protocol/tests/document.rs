@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 17] = [
+    let constants: [(&str, u64); 18] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -272,6 +272,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_OUTPUT_CHUNK", bounds::MAX_OUTPUT_CHUNK as u64),
         ("MAX_PARAMETERS", bounds::MAX_PARAMETERS as u64),
         ("MAX_STDIN_CHUNK", bounds::MAX_STDIN_CHUNK as u64),
+        ("MAX_OFTEN_WRONG", bounds::MAX_OFTEN_WRONG as u64),
         ("MAX_LAUNCH_INLINE", bounds::MAX_LAUNCH_INLINE as u64),
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
         ("MAX_SPECS", bounds::MAX_SPECS as u64),

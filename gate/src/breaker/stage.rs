@@ -34,6 +34,15 @@ pub enum State {
 }
 
 impl State {
+    /// What a stand means at a time, and how long nothing passes yet.
+    fn of(stand: Stand, now: Duration) -> (Self, Option<Duration>) {
+        match stand {
+            Stand::Closed => (Self::Closed, None),
+            Stand::Open { until } if now < until => (Self::Open, Some(until - now)),
+            Stand::Open { .. } | Stand::HalfOpen { .. } => (Self::HalfOpen, None),
+        }
+    }
+
     /// Its name in lists.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -82,15 +91,18 @@ impl Breakers {
         self.tools.iter().filter_map(|(name, tool)| self.shown(name, tool, time(at))).collect()
     }
 
+    /// How those stand of which something is known, by name; all others are closed. Nothing is copied.
+    pub fn states(&self, at: Moment) -> impl Iterator<Item = (&str, State)> {
+        self.tools.iter().map(move |(name, tool)| (name.as_str(), State::of(tool.stand, time(at)).0))
+    }
+
     fn shown(&self, name: &str, tool: &Tool, now: Duration) -> Option<Shown> {
         let mut tool = tool.clone();
         tool.forget(now, self.settings(name));
-        let (state, retry_after) = match tool.stand {
-            Stand::Closed if tool.window.len() == 0 => return None,
-            Stand::Closed => (State::Closed, None),
-            Stand::Open { until } if now < until => (State::Open, Some(until - now)),
-            Stand::Open { .. } | Stand::HalfOpen { .. } => (State::HalfOpen, None),
-        };
+        if tool.stand == Stand::Closed && tool.window.len() == 0 {
+            return None;
+        }
+        let (state, retry_after) = State::of(tool.stand, now);
         Some(Shown {
             tool: name.to_owned(),
             state,
@@ -170,7 +182,9 @@ fn refusal(tool: &str, found: &Tool, not_yet: NotYet, now: Duration) -> Refusal 
         Stand::Closed | Stand::Open { .. } => format!("tool `{tool}` has failed too often"),
     };
     Refusal::new(StageName::Breaker, Reason::BreakerOpen, format!("breaker of {tool}"), message)
-        .remedy("find out why it fails; it's tried again by itself")
+        .remedy(format!(
+            "find out why it fails; it's tried again by itself, and `stockade breaker reset {tool}` is for operators"
+        ))
         .retry_after(not_yet.until.saturating_sub(now))
 }
 

@@ -211,6 +211,23 @@ fn other_tools_and_plain_runs_pass() {
 }
 
 #[test]
+fn how_breakers_stand_is_told_alike_by_the_list_and_in_short() {
+    let mut breakers = opened(settings());
+    for (uptime, state, retry_after) in [
+        (Duration::ZERO, State::Open, Some(5 * SECOND)),
+        (5 * SECOND - NANOSECOND, State::Open, Some(NANOSECOND)),
+        (5 * SECOND, State::HalfOpen, None),
+    ] {
+        assert_eq!(breakers.states(at(uptime)).collect::<Vec<_>>(), [(TOOL, state)]);
+        let shown = breakers.list(at(uptime)).pop().unwrap();
+        assert_eq!((shown.state, shown.retry_after), (state, retry_after));
+    }
+    breakers.reset(TOOL);
+    assert!(breakers.states(at(SECOND)).all(|(_, state)| state == State::Closed));
+    assert_eq!(breakers.list(at(SECOND)), []);
+}
+
+#[test]
 fn nothing_is_kept_of_tools_that_end_well_long_ago_and_never_too_many() {
     let mut breakers = breakers(settings());
     for number in 0..super::MAX_TOOLS + 10 {

@@ -11,9 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
-    ClientMessage, Count, ExecEvent, ExecRequest, Hello, MAGIC, OutputMode, Overrides, ProcessReport,
-    ProtocolError, ProtocolErrorCode, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream,
-    ToolCall, VERSION, Welcome, Workspace, features,
+    BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
+    LimiterReport, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError, ProtocolErrorCode,
+    RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, ToolCall, VERSION, Welcome,
+    Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -244,6 +245,8 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::Acknowledge { exec_id: RUN, seq: 17 }),
         ("", ClientMessage::List),
         ("", ClientMessage::Status),
+        ("", ClientMessage::Breakers),
+        ("", ClientMessage::ResetBreaker { tool: "word-count".into() }),
     ]
 }
 
@@ -330,6 +333,8 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     messages.push(("run", ServerMessage::Denied { request_id: 0, exec_id: Some(RUN), denied: unknown }));
     messages.push(("", ServerMessage::Runs(vec![run_summary()])));
     messages.push(("", ServerMessage::Status(Box::new(status()))));
+    messages.push(("", ServerMessage::Breakers(vec![breaker_summary()])));
+    messages.push(("", ServerMessage::BreakerReset { tool: "word-count".into(), changed: true }));
     messages
 }
 
@@ -342,6 +347,18 @@ fn run_summary() -> RunSummary {
         state: RunState::Running,
         age_ms: 1_500,
         last_seq: 5,
+    }
+}
+
+fn breaker_summary() -> BreakerSummary {
+    BreakerSummary {
+        tool: "word-count".into(),
+        state: BreakerState::Open,
+        retry_after_ms: Some(12_500),
+        failures: 0,
+        outcomes: 0,
+        opened: 2,
+        probes: 0,
     }
 }
 
@@ -374,6 +391,11 @@ fn status() -> StatusReport {
         connection_bytes: 4_096,
         kernel: "6.18.0".into(),
         metrics: "127.0.0.1:9747".into(),
+        tools: 12,
+        limiter: Some(LimiterReport { share: 562_500, pressure: LimitPressure::High, keys: 40 }),
+        breakers_open: 1,
+        breakers_half_open: 0,
+        often_wrong: vec![OftenWrong { tool: "word-count".into(), rule: "/required".into(), count: 7 }],
     }
 }
 
@@ -608,6 +630,8 @@ fn parts() -> Vec<Example> {
         RunState::Running,
         RunState::Ended { outcome: Outcome::Exited { code: 0 } },
     ]));
+    parts.extend(part(&[BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen]));
+    parts.extend(part(&[LimitPressure::Calm, LimitPressure::Between, LimitPressure::High]));
     parts.extend(part(&deny_reasons()));
     parts.extend(part(&outcomes()));
     parts.extend(part(&[Clock::Wall, Clock::Cpu, Clock::Idle]));

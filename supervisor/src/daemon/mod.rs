@@ -6,10 +6,12 @@
 //! waits, and no borrow of the state lives across an await; sockets that don't take bytes are left to the tasks
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
-//! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask; `start`,
+//! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
+//! `breakers`, what they ask of those; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients.
 
+mod breakers;
 mod delivery;
 pub(crate) mod recording;
 mod reports;

@@ -117,6 +117,8 @@ impl State {
                 let report = self.status();
                 self.answer(connection, &ServerMessage::Status(Box::new(report)));
             }
+            ClientMessage::Breakers => self.list_breakers(connection),
+            ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             _ => return Err(unexpected("a message this version doesn't know")),
         }
@@ -411,9 +413,11 @@ impl State {
     }
 
     /// How the daemon is.
-    pub(crate) fn status(&self) -> StatusReport {
+    pub(crate) fn status(&mut self) -> StatusReport {
         let counts = self.dispatcher.counts();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let limiter = self.gate.limiter(self.started.elapsed(), number(counts.running));
+        let breaking = self.gate.breaking(self.uptime());
         let introduction = self.links.introduction();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -443,6 +447,11 @@ impl State {
             connection_bytes: self.ledger.taken() as u64,
             kernel: metrics::kernel(),
             metrics: self.figures.told_at.as_ref().map(ToString::to_string).unwrap_or_default(),
+            tools: number(self.gate.tools().tools().len()),
+            limiter,
+            breakers_open: number(breaking.open),
+            breakers_half_open: number(breaking.half_open),
+            often_wrong: self.gate.often_wrong(),
         }
     }
 }

@@ -282,7 +282,7 @@ impl State {
     /// Sends an answer to a client, if it is still there.
     pub(crate) fn answer(&mut self, connection: ConnectionId, message: &ServerMessage) {
         match message {
-            ServerMessage::Denied { denied, .. } => self.figures.denied(denied.reason),
+            ServerMessage::Denied { denied, .. } => self.figures.denied(denied),
             ServerMessage::Error(error) => self.figures.broken(error.code),
             _ => {}
         }
@@ -326,6 +326,10 @@ impl State {
                 ended = Some(outcome.clone());
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());
+                if let Some(called) = &run.tool {
+                    let is_loaded = self.gate.tools().find(&called.name).is_some();
+                    self.figures.gated.called(is_loaded.then_some(&called.name), &outcome);
+                }
                 if let Some(traces) = &self.traces {
                     let lost = traces.put(run.spans(&outcome));
                     self.figures.spans(lost, false);

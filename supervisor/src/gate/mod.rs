@@ -7,6 +7,7 @@ mod call;
 mod files;
 pub(crate) mod kept;
 mod pressure;
+mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

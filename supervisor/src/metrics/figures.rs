@@ -10,11 +10,12 @@ use prometheus::{
 };
 use stockade_protocol::client::{Count, ProtocolErrorCode};
 use stockade_protocol::confinement::Confinement;
-use stockade_protocol::denied::DenyReason;
+use stockade_protocol::denied::Denied;
 use stockade_protocol::launch::{MAKING, Made};
 use stockade_protocol::outcome::{Outcome, Usage};
 
 use super::endpoint::Endpoint;
+use super::gated::Gated;
 use super::kernel::features;
 use super::labels::{self, CODES, LAYERS, OTHER, OUTCOMES, REASONS, STAGES, stage_word};
 use super::table::{self, Kind, Metric};
@@ -23,8 +24,8 @@ use super::timing::Timing;
 /// Policies that have series of their own; those after them are counted together, as `other`.
 pub(super) const POLICIES: usize = 200;
 
-/// A policy's ended runs, by outcome.
-type Outcomes = Vec<IntCounter>;
+/// Ended runs of a policy or of a tool, by outcome.
+pub(super) type Outcomes = Vec<IntCounter>;
 
 /// Counters and histograms, and the registry of all that is told.
 pub(crate) struct Figures {
@@ -41,6 +42,8 @@ pub(crate) struct Figures {
     pub(super) gauges: HashMap<&'static str, GaugeVec>,
     /// What only grows and is known elsewhere, by name.
     pub(super) totals: HashMap<&'static str, Counter>,
+    /// What is counted of the gate.
+    pub(crate) gated: Gated,
     runs: IntCounterVec,
     policies: HashMap<String, Outcomes>,
     others: Outcomes,
@@ -128,6 +131,7 @@ impl Figures {
             connected: make.counter(&table::CONNECTED)?,
             sent: spans.get_metric_with_label_values(&["sent"])?,
             lost: spans.get_metric_with_label_values(&["lost"])?,
+            gated: Gated::new(&make)?,
             registry: make.0,
             told_at: None,
             features: features(),
@@ -154,8 +158,9 @@ impl Figures {
     }
 
     /// A message of a client was denied.
-    pub(crate) fn denied(&self, reason: DenyReason) {
-        self.denials[labels::reason(&reason)].inc();
+    pub(crate) fn denied(&self, denied: &Denied) {
+        self.denials[labels::reason(&denied.reason)].inc();
+        self.gated.denied(denied);
     }
 
     /// A client has connected.
@@ -259,8 +264,9 @@ impl Figures {
     }
 }
 
-fn outcomes_of(runs: &IntCounterVec, policy: &str) -> Result<Outcomes, Error> {
-    OUTCOMES.iter().map(|outcome| runs.get_metric_with_label_values(&[policy, outcome])).collect()
+/// A series for each outcome, of what has a name and an outcome.
+pub(super) fn outcomes_of(runs: &IntCounterVec, name: &str) -> Result<Outcomes, Error> {
+    OUTCOMES.iter().map(|outcome| runs.get_metric_with_label_values(&[name, outcome])).collect()
 }
 
 fn all(counters: &IntCounterVec, words: &[&str]) -> Result<Vec<IntCounter>, Error> {
@@ -268,7 +274,7 @@ fn all(counters: &IntCounterVec, words: &[&str]) -> Result<Vec<IntCounter>, Erro
 }
 
 /// Makes what the table says, and has it told.
-struct Make(Registry);
+pub(super) struct Make(Registry);
 
 impl Make {
     fn told<C: Collector + Clone + 'static>(&self, made: C) -> Result<C, Error> {
@@ -280,7 +286,7 @@ impl Make {
         self.told(IntCounter::new(metric.name, metric.help)?)
     }
 
-    fn counters(&self, metric: &Metric) -> Result<IntCounterVec, Error> {
+    pub(super) fn counters(&self, metric: &Metric) -> Result<IntCounterVec, Error> {
         self.told(IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?)
     }
 

@@ -6,6 +6,9 @@ use super::process::Process;
 use super::table::{self, Metric};
 use crate::daemon::State;
 
+/// A limiter's whole share, in the millionths that it's told in.
+const WHOLE: f64 = 1_000_000.0;
+
 /// Why new runs aren't taken; nothing: they are. That the socket is there needs no look: nobody is answered before.
 pub(crate) fn unready(state: &State) -> Vec<&'static str> {
     let mut reasons = Vec::new();
@@ -23,10 +26,27 @@ pub(super) fn look(state: &mut State) {
     let names: Vec<String> = state.specs.policies().names().into_iter().map(str::to_owned).collect();
     state.figures.know(names.iter().map(String::as_str));
     set(state, &table::POLICY_NAMES, names.len());
+    gate(state);
     runs(state);
     pool(state);
     daemon(state);
     process(state);
+}
+
+fn gate(state: &mut State) {
+    let State { gate, figures, .. } = state;
+    figures.gated.know(gate.tools().tools().map(|tool| tool.name.as_str()));
+    set(state, &table::TOOL_NAMES, state.gate.tools().tools().len());
+    let breaking = state.gate.breaking(state.uptime());
+    let states = [("closed", breaking.closed), ("open", breaking.open), ("half-open", breaking.half_open)];
+    for (word, count) in states {
+        put(state, &table::BREAKERS, &[word], count as f64);
+    }
+    let running = u32::try_from(state.dispatcher.counts().running).unwrap_or(u32::MAX);
+    let limiter = state.gate.limiter(state.uptime(), running);
+    let (share, keys) = limiter.map_or((1.0, 0), |limiter| (f64::from(limiter.share) / WHOLE, limiter.keys));
+    put(state, &table::LIMITER_SHARE, &[], share);
+    put(state, &table::LIMITER_KEYS, &[], keys as f64);
 }
 
 fn runs(state: &State) {

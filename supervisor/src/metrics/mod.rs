@@ -2,7 +2,7 @@
 //!
 //! Counting is always on, since `stockade status` tells some of it, too: counters and histograms of fixed size, made once and
 //! touched by the loop's one thread. What is known anyway (runs, slots, descriptors) is looked at when somebody asks. Labels
-//! come from lists of ours and from names of policies, the first 200 of them; a client can make no series.
+//! come from lists of ours and from names of policies and of tools, the first 200 of each; a client can make no series.
 //!
 //! ```text
 //!  the life of a run ──> figures (counters, histograms) ─┐
@@ -11,11 +11,12 @@
 //! ```
 //!
 //! What lives here, in reading order: `table`, every metric's name, labels and help; `labels`, the words of the bounded ones;
-//! `figures`, the counted; `timing`, a run's moments; `gauges`, what is looked at; `kernel` and `process`, what files of the kernel's say of it and of us;
+//! `figures`, the counted, and `gated`, what is counted of the gate; `timing`, a run's moments; `gauges`, what is looked at; `kernel` and `process`, what files of the kernel's say of it and of us;
 //! `endpoint`, where it is served; `http`, by which rules.
 
 mod endpoint;
 mod figures;
+mod gated;
 mod gauges;
 mod http;
 mod kernel;

@@ -72,6 +72,10 @@ metrics! {
         "Runs that an earlier daemon had accepted and this one has taken over.";
     DENIALS: Kind::Counter, "stockade_denials_total", ["reason"],
         "Messages of clients that were denied, by reason.";
+    GATE_REFUSALS: Kind::Counter, "stockade_gate_refusals_total", ["stage", "reason"],
+        "Those of stockade_denials_total that a stage of the gate has decided, by stage and reason.";
+    TOOL_CALLS: Kind::Counter, "stockade_tool_calls_total", ["tool", "outcome"],
+        "Those of stockade_runs_total that were calls of tools, by tool and outcome.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
         "Runs whose command never began, by the stage of set-up that failed.";
     RUN_START: Kind::Histogram(SHORT_SECONDS), "stockade_run_start_seconds", [],
@@ -121,6 +125,13 @@ metrics! {
     READY: Kind::Gauge, "stockade_ready", [], "Whether new runs are taken: what /readyz answers.";
     DRAINING: Kind::Gauge, "stockade_draining", [], "Whether the daemon is stopping.";
     POLICY_NAMES: Kind::Gauge, "stockade_policies", [], "Policies that are loaded.";
+    TOOL_NAMES: Kind::Gauge, "stockade_tools", [], "Tools that are loaded.";
+    BREAKERS: Kind::Gauge, "stockade_breakers", ["state"],
+        "Circuit breakers by how they stand: closed (of tools that are loaded), open, half-open.";
+    LIMITER_SHARE: Kind::Gauge, "stockade_limiter_share_ratio", [],
+        "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
+    LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],
+        "Users, and users with a tool or a policy, that still owe something to a limit.";
     RELOADS: Kind::Counter, "stockade_policy_reloads_total", ["result"],
         "Times the policies were read again: loaded, or refused and the old ones kept.";
     POSTURE: Kind::Gauge, "stockade_posture_info", ["plan", "memory", "kernel"],

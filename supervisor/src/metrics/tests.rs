@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use prometheus::{TEXT_FORMAT, TextEncoder};
 use serde_json::Value;
+use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::Outcome;
 
 use super::figures::{Figures, POLICIES};
+use super::gated::TOOLS;
 use super::table::{Kind, TABLE};
 use super::timing::Timing;
 
@@ -183,4 +185,41 @@ fn policies_beyond_the_bound_are_counted_together() {
     assert!(text.contains(&format!("{} 50\n", series("other"))));
     let total: u64 = figures.by_outcome().into_iter().map(|outcome| outcome.count).sum();
     assert_eq!(total, (POLICIES + 50) as u64);
+}
+
+#[test]
+fn tools_beyond_the_bound_and_those_that_arent_loaded_are_counted_together_and_without_a_name() {
+    let mut figures = Figures::new().unwrap();
+    let names: Vec<String> = (0..TOOLS + 50).map(|number| format!("tool-{number}")).collect();
+    figures.gated.know(names.iter().map(String::as_str));
+    let exited = Outcome::Exited { code: 0 };
+    for name in &names {
+        figures.gated.called(Some(name), &exited);
+    }
+    figures.gated.called(None, &exited);
+    let text = TextEncoder::new().encode_to_string(&figures.registry.gather()).unwrap();
+    let series = |tool: &str| format!("stockade_tool_calls_total{{outcome=\"exited\",tool=\"{tool}\"}}");
+    assert!(text.contains(&format!("{} 1\n", series("tool-0"))));
+    assert!(text.contains(&format!("{} 1\n", series(&format!("tool-{}", TOOLS - 1)))));
+    assert!(!text.contains(&series(&format!("tool-{TOOLS}"))));
+    assert!(text.contains(&format!("{} 51\n", series(""))));
+}
+
+#[test]
+fn a_refusal_counts_by_the_stage_that_decided_and_makes_no_series_of_a_stages_own_words() {
+    let figures = Figures::new().unwrap();
+    let often = || Denied::new(DenyReason::RateLimited, "too often");
+    for denied in [often().decided_by("rate", "limits.toml:3"), often().decided_by("x\"y", "z"), often()] {
+        figures.denied(&denied);
+    }
+    let text = TextEncoder::new().encode_to_string(&figures.registry.gather()).unwrap();
+    for line in [
+        "stockade_denials_total{reason=\"rate-limited\"} 3\n",
+        "stockade_gate_refusals_total{reason=\"rate-limited\",stage=\"rate\"} 1\n",
+        "stockade_gate_refusals_total{reason=\"rate-limited\",stage=\"other\"} 1\n",
+        "stockade_gate_refusals_total{reason=\"breaker-open\",stage=\"breaker\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("x\"y") && !text.contains("limits.toml"));
 }

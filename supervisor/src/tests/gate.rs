@@ -81,7 +81,7 @@ fn what_a_stage_refuses_is_told_with_stage_and_rule_and_reaches_no_launcher() {
     assert_eq!(heard, format!("{:?}", [(0, Ending::Failure), (1, Ending::Neither)]));
 }
 
-const TOOL: &str = r#"
+pub(super) const TOOL: &str = r#"
 name = "count"
 description = "Counts lines."
 version = "1.0.0"
@@ -101,17 +101,17 @@ memory = "64MiB"
 "#;
 
 /// Puts a tool's file where the daemon looks, before it starts or while it runs.
-fn put_tool(directory: &std::path::Path, name: &str, text: &str) {
+pub(super) fn put_tool(directory: &std::path::Path, name: &str, text: &str) {
     let tools = directory.join("configuration/tools");
     std::fs::create_dir_all(&tools).unwrap();
     std::fs::write(tools.join(name), text).unwrap();
 }
 
-fn with_a_tool(directory: &std::path::Path) {
+pub(super) fn with_a_tool(directory: &std::path::Path) {
     put_tool(directory, "count.toml", TOOL);
 }
 
-fn called(stage: &Stage, name: &str, parameters: &str) -> ExecRequest {
+pub(super) fn called(stage: &Stage, name: &str, parameters: &str) -> ExecRequest {
     let tool = Some(ToolCall { name: name.into(), parameters: parameters.into() });
     ExecRequest { tool, argv: Vec::new(), policy: String::new(), ..stage.request() }
 }
@@ -281,7 +281,7 @@ fn unsigned_tools_are_taken_until_the_configuration_says_otherwise_and_then_none
     assert_eq!(launcher.launch().0.argv[1].to_text(), "--lines", "an unsigned file was taken");
 }
 
-fn put_limits(directory: &std::path::Path, text: &str) {
+pub(super) fn put_limits(directory: &std::path::Path, text: &str) {
     let configuration = directory.join("configuration");
     std::fs::create_dir_all(&configuration).unwrap();
     std::fs::write(configuration.join("limits.toml"), text).unwrap();
@@ -350,7 +350,7 @@ fn limits_for_who_has_a_role_arent_taken_while_nobody_has_one() {
 }
 
 /// A tool's file whose breaker opens after two failures.
-fn breaking(directory: &std::path::Path) {
+pub(super) fn breaking(directory: &std::path::Path) {
     let text = format!("{TOOL}[breaker]\nfailures = 2\nwindow = \"1h\"\npause = \"1h\"\n");
     put_tool(directory, "count.toml", &text);
 }

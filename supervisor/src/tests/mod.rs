@@ -12,9 +12,11 @@
 
 mod accepted;
 mod adoption;
+mod breakers;
 mod dead;
 mod flow;
 mod gate;
+mod gated;
 mod hostile;
 mod input;
 mod life;

@@ -1,0 +1,82 @@
+//! What is counted of the gate: refusals by stage, and calls by tool.
+
+use std::collections::HashMap;
+
+use prometheus::{Error, IntCounter, IntCounterVec};
+use stockade_gate::StageName;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::outcome::Outcome;
+
+use super::figures::{Make, Outcomes, outcomes_of};
+use super::labels::{self, OTHER, REASONS};
+use super::table;
+
+/// Tools that have series of their own; calls of those after them are counted together, without a name.
+pub(super) const TOOLS: usize = 200;
+
+/// What stages refuse for. Each has its series from the start.
+const USUAL: [(StageName, DenyReason); 9] = [
+    (StageName::Access, DenyReason::NotPermitted),
+    (StageName::Access, DenyReason::LockedOut),
+    (StageName::Rate, DenyReason::RateLimited),
+    (StageName::Breaker, DenyReason::BreakerOpen),
+    (StageName::Validate, DenyReason::UnknownTool),
+    (StageName::Validate, DenyReason::ToolChanged),
+    (StageName::Validate, DenyReason::BadParameters),
+    (StageName::Approve, DenyReason::NotApproved),
+    (StageName::Record, DenyReason::AuditUnavailable),
+];
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    refusals: IntCounterVec,
+    calls: IntCounterVec,
+    tools: HashMap<String, Outcomes>,
+    /// Of tools that aren't loaded, or beyond the bound.
+    nameless: Outcomes,
+}
+
+impl Gated {
+    pub(super) fn new(make: &Make) -> Result<Self, Error> {
+        let refusals = make.counters(&table::GATE_REFUSALS)?;
+        for (stage, reason) in USUAL {
+            let words = [stage.name(), REASONS[labels::reason(&reason)]];
+            let _from_the_start: IntCounter = refusals.get_metric_with_label_values(&words)?;
+        }
+        let calls = make.counters(&table::TOOL_CALLS)?;
+        Ok(Self { refusals, nameless: outcomes_of(&calls, "")?, calls, tools: HashMap::new() })
+    }
+
+    /// Gives tools their series, as long as there are any.
+    pub(super) fn know<'a>(&mut self, tools: impl IntoIterator<Item = &'a str>) {
+        for tool in tools {
+            if self.tools.len() >= TOOLS {
+                return;
+            }
+            if !self.tools.contains_key(tool)
+                && let Ok(outcomes) = outcomes_of(&self.calls, tool)
+            {
+                self.tools.insert(tool.to_owned(), outcomes);
+            }
+        }
+    }
+
+    /// A call is over; `tool`: of which tool, if that is loaded.
+    pub(crate) fn called(&mut self, tool: Option<&String>, outcome: &Outcome) {
+        self.know(tool.map(String::as_str));
+        let outcomes = tool.and_then(|tool| self.tools.get(tool)).unwrap_or(&self.nameless);
+        outcomes[labels::outcome(outcome)].inc();
+    }
+
+    /// A message was denied, and counts here if it was the gate that decided. Both labels are words of ours.
+    pub(super) fn denied(&self, denied: &Denied) {
+        let Some(decided) = &denied.decided else { return };
+        let stage = StageName::ALL.into_iter().map(StageName::name).find(|name| *name == decided.stage);
+        let words = [stage.unwrap_or(OTHER), REASONS[labels::reason(&denied.reason)]];
+        match self.refusals.get_metric_with_label_values(&words) {
+            Ok(count) => count.inc(),
+            Err(error) => tracing::error!(%error, "a refusal can't be counted"),
+        }
+    }
+}

@@ -209,11 +209,8 @@ impl Record {
     /// Writes a refusal. One of a program that was changed is for whoever watches over the machine, too.
     pub(crate) fn refused(&self, principal: Principal, request: Request, denied: &Denied) {
         if denied.reason == DenyReason::ToolChanged {
-            let mut event = Event::security("tool-changed", denied.message.clone());
-            if let What::Security(note) = &mut event.what {
-                note.about.clone_from(&request.tool);
-            }
-            self.owe(event);
+            let about = request.tool.as_deref().unwrap_or_default();
+            self.watched(principal.clone(), "tool-changed", denied.message.clone(), about);
         }
         let (stage, rule) = match &denied.decided {
             Some(decided) => (decided.stage.clone(), decided.rule.clone()),
@@ -222,6 +219,20 @@ impl Record {
         let reason = metrics::reason_word(denied.reason).to_owned();
         let what = What::Refused(Refused { request, stage, rule, reason });
         self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
+    }
+
+    /// How the log does.
+    pub(crate) fn state(&self) -> stockade_audit::State {
+        self.log.state()
+    }
+
+    /// Writes something that somebody did who may, for whoever watches over the machine.
+    pub(crate) fn watched(&self, principal: Principal, name: &str, text: String, about: &str) {
+        let mut event = Event { principal: Some(principal), ..Event::security(name, text) };
+        if let What::Security(note) = &mut event.what {
+            note.about = Some(about.to_owned());
+        }
+        self.owe(event);
     }
 
     /// Whether anything waits for the disk.

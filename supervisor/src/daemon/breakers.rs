@@ -22,6 +22,10 @@ impl State {
         let answer = match reset {
             Ok(changed) => {
                 tracing::info!(tool, uid, changed, "a breaker was closed by hand");
+                if let Some(record) = self.record.as_ref().filter(|_| changed) {
+                    let text = "a breaker was closed by hand".to_owned();
+                    record.watched(self.principal(connection), "breaker-reset", text, &tool);
+                }
                 ServerMessage::BreakerReset { tool, changed }
             }
             Err(denied) => ServerMessage::Denied { request_id: 0, exec_id: None, denied },

@@ -5,6 +5,7 @@ use super::labels::{self, MECHANISMS, PLANS};
 use super::process::Process;
 use super::table::{self, Metric};
 use crate::daemon::State;
+use crate::record::Record;
 
 /// A limiter's whole share, in the millionths that it's told in.
 const WHOLE: f64 = 1_000_000.0;
@@ -27,6 +28,7 @@ pub(super) fn look(state: &mut State) {
     state.figures.know(names.iter().map(String::as_str));
     set(state, &table::POLICY_NAMES, names.len());
     gate(state);
+    audit(state);
     runs(state);
     pool(state);
     daemon(state);
@@ -47,6 +49,18 @@ fn gate(state: &mut State) {
     let (share, keys) = limiter.map_or((1.0, 0), |limiter| (f64::from(limiter.share) / WHOLE, limiter.keys));
     put(state, &table::LIMITER_SHARE, &[], share);
     put(state, &table::LIMITER_KEYS, &[], keys as f64);
+}
+
+fn audit(state: &State) {
+    let log = state.record.as_ref().map(Record::state);
+    set(state, &table::AUDIT_RECORDING, usize::from(log.is_some()));
+    let is_writable = log.as_ref().is_none_or(|log| log.unavailable.is_none());
+    set(state, &table::AUDIT_WRITABLE, usize::from(is_writable));
+    set(state, &table::AUDIT_WAITING, state.record.as_ref().map_or(0, |record| record.undecided.len()));
+    let (durable, syncs, refused) = log.map_or((0, 0, 0), |log| (log.durable, log.syncs, log.refused));
+    put(state, &table::AUDIT_LAST, &[], durable as f64);
+    total(state, &table::AUDIT_SYNCS, syncs as f64);
+    total(state, &table::AUDIT_REFUSED, refused as f64);
 }
 
 fn runs(state: &State) {

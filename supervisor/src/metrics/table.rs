@@ -132,6 +132,14 @@ metrics! {
         "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
     LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],
         "Users, and users with a tool or a policy, that still owe something to a limit.";
+    AUDIT_RECORDING: Kind::Gauge, "stockade_audit_recording", [], "Whether requests are recorded before they run.";
+    AUDIT_WRITABLE: Kind::Gauge, "stockade_audit_writable", [],
+        "Whether the record can be written, as far as the last try tells; without a record 1.";
+    AUDIT_WAITING: Kind::Gauge, "stockade_audit_waiting", [], "Requests that wait until they are recorded.";
+    AUDIT_LAST: Kind::Gauge, "stockade_audit_last_record", [], "The number of the newest record that is durable.";
+    AUDIT_SYNCS: Kind::Total, "stockade_audit_syncs_total", [],
+        "Times that all that waited was made durable at once.";
+    AUDIT_REFUSED: Kind::Total, "stockade_audit_refused_total", [], "Events that couldn't be written when they came.";
     RELOADS: Kind::Counter, "stockade_policy_reloads_total", ["result"],
         "Times the policies were read again: loaded, or refused and the old ones kept.";
     POSTURE: Kind::Gauge, "stockade_posture_info", ["plan", "memory", "kernel"],

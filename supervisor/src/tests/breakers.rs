@@ -42,7 +42,7 @@ fn list(client: &mut Client) -> Vec<BreakerSummary> {
     }
 }
 
-fn reset(client: &mut Client, tool: &str) -> Result<bool, Denied> {
+pub(super) fn reset(client: &mut Client, tool: &str) -> Result<bool, Denied> {
     client.say(&ClientMessage::ResetBreaker { tool: tool.into() });
     match client.next() {
         ServerMessage::BreakerReset { tool: of, changed } if of == tool => Ok(changed),

@@ -9,7 +9,9 @@ use stockade_protocol::client::{ExecRequest, ToolCall};
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::Outcome;
 
-use super::stage::{Changes, Stage};
+use super::metrics::scrape;
+use super::stage::{Changes, Stage, until};
+use super::{breakers, gate};
 use crate::paths::Scope;
 use crate::serve::Order;
 
@@ -87,6 +89,33 @@ fn a_request_is_written_before_it_runs_and_with_what_came_of_it_and_a_refusal_wi
     for file in std::fs::read_dir(left.path().join("state/audit")).unwrap().flatten() {
         assert!(!std::fs::read(file.path()).unwrap().windows(6).any(|bytes| bytes == b"secret"), "{file:?}");
     }
+}
+
+#[test]
+fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() {
+    let stage = breakers::stage(|directory| {
+        with_a_key(directory);
+        gate::breaking(directory);
+    });
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    breakers::fail(&stage, &mut launcher, &mut client);
+    // Two intents and two outcomes, and what the log and the daemon say at a start.
+    let mut told = scrape(&stage);
+    until("the outcomes are durable", || {
+        told = scrape(&stage);
+        told["stockade_audit_last_record"] >= 5.0
+    });
+    let metric = |name: &str| told[name];
+    assert_eq!((metric("stockade_audit_recording"), metric("stockade_audit_writable")), (1.0, 1.0));
+    assert_eq!((metric("stockade_audit_waiting"), metric("stockade_audit_refused_total")), (0.0, 0.0));
+    assert!(metric("stockade_audit_syncs_total") >= 2.0);
+    assert!(breakers::reset(&mut client, "count").unwrap());
+    drop((client, launcher));
+    let left = end(stage);
+    let all = entries(left.path());
+    let reset = all.iter().find(|entry| entry.event.name() == "breaker-reset").expect("it isn't recorded");
+    assert!(reset.json().contains("\"about\":\"count\""), "{}", reset.json());
+    assert_eq!(reset.event.principal.as_ref().unwrap().uid, rustix::process::geteuid().as_raw());
 }
 
 #[test]

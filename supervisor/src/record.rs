@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Nothing of a run is told to a launcher before its intent is durable. Its outcome is written when it has one, and tried again for
-//! as long as it can't be; nobody waits for that. Whoever is refused is written down with the stage and the rule.
+//! as long as it can't be; nobody waits for that. Whoever the gate or admission refuses is written down with the stage and the rule,
+//! and not with what he gave: that would have to be looked at for whoever asks too often. What is refused behind its intent, a full
+//! queue say, is an outcome of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -25,8 +27,8 @@ use stockade_protocol::client::ExecRequest;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::{Outcome, Usage};
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::chain;
 use crate::config::Auditing;
@@ -40,8 +42,8 @@ use crate::paths::Scope;
 const DIRECTORY: &str = "audit";
 /// What the master key is called among a unit's credentials.
 const CREDENTIAL: &str = "audit.key";
-/// How long an intent may take to be durable: a disk that hangs answers nobody.
-pub(crate) const WITHIN: Duration = Duration::from_secs(10);
+/// How long an intent may take to be durable: a disk that hangs answers nobody. Tests have less patience.
+pub(crate) const WITHIN: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// How often what couldn't be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Requests that may wait to be recorded, together: a few batches of what one `fdatasync` takes.
@@ -62,9 +64,14 @@ pub(crate) struct Record {
     pub(crate) is_required: bool,
     /// Requests whose intent isn't durable yet.
     pub(crate) undecided: HashMap<ExecId, Undecided>,
+    /// Those that were refused while theirs was on its way, with their owners and tools: if it arrives it came to nothing.
+    pub(crate) given_up: HashMap<ExecId, (u32, Option<String>)>,
     most: Most,
     /// Outcomes that couldn't be written.
     owed: VecDeque<Event>,
+    /// While this is there, tests have a disk that hangs: intents are told nothing of.
+    #[cfg(test)]
+    hangs: PathBuf,
 }
 
 /// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
@@ -102,6 +109,8 @@ pub(crate) enum Told {
     Intent(ExecId, Result<(), Unavailable>),
     /// Of an event that has to be written all the same.
     Owed(Box<Event>),
+    /// There is something to wait for, which was not so before.
+    Waits,
 }
 
 /// A record, and what is told of it.
@@ -111,7 +120,11 @@ pub(crate) type Opened = (Record, mpsc::UnboundedReceiver<Told>);
 fn key_of(named: Option<&Path>) -> Option<PathBuf> {
     let credential = || {
         let directory = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
-        Some(directory.join(CREDENTIAL)).filter(|path| directory.is_absolute() && path.exists())
+        // Only what isn't there is none: with one that can't be looked at the daemon mustn't go on as if there were none.
+        let is_none = |path: &PathBuf| {
+            path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        Some(directory.join(CREDENTIAL)).filter(|path| directory.is_absolute() && !is_none(path))
     };
     named.map(Path::to_owned).or_else(credential)
 }
@@ -126,7 +139,10 @@ impl Record {
         state: &Path,
         scope: Scope,
     ) -> Result<Option<Opened>, AuditError> {
-        let Some(key) = key_of(configured.key.path()) else { return Ok(None) };
+        let Some(key) = key_of(configured.key.path()) else {
+            tracing::info!("requests aren't recorded: there is no key (audit.key in the configuration)");
+            return Ok(None);
+        };
         let directory = state.join(DIRECTORY);
         let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
         settings.copy = configured.copy.path().map(Path::to_owned);
@@ -137,7 +153,17 @@ impl Record {
         let is_required = configured.required.is_on();
         let most = Most::of(scope);
         Ok(Some((
-            Self { log, teller, is_required, undecided: HashMap::new(), most, owed: VecDeque::new() },
+            Self {
+                log,
+                teller,
+                is_required,
+                undecided: HashMap::new(),
+                given_up: HashMap::new(),
+                most,
+                owed: VecDeque::new(),
+                #[cfg(test)]
+                hangs: state.join("hangs"),
+            },
             told,
         )))
     }
@@ -147,8 +173,23 @@ impl Record {
         self.most.allow(self.undecided.values().map(Undecided::held), owner, bytes)
     }
 
-    /// Writes an intent, and has the loop told when it's durable.
-    pub(crate) fn intend(&self, run: ExecId, principal: Principal, request: Request) {
+    /// Writes the intent of a request, which waits until it's durable.
+    pub(crate) fn intend(
+        &mut self,
+        run: ExecId,
+        undecided: Undecided,
+        principal: Principal,
+        request: Request,
+    ) {
+        self.undecided.insert(run, undecided);
+        if self.undecided.len() == 1 {
+            // A disk that hangs says nothing: from now on somebody has to look at the time.
+            let _ = self.teller.send(Told::Waits);
+        }
+        #[cfg(test)]
+        if self.hangs.exists() {
+            return;
+        }
         let teller = self.teller.clone();
         let told = move |told: Result<_, Unavailable>| {
             // A loop that is over waits for nothing.
@@ -262,19 +303,22 @@ impl Record {
     }
 }
 
-/// What somebody asks for, as it's written. `run`: which comes of it.
+/// What somebody asks for, as it's written, but for what he gives. `run`: which comes of it.
 pub(crate) fn request_of(request: &ExecRequest, run: ExecId) -> Request {
-    let given = match &request.tool {
-        Some(call) => Given::of([&*call.parameters.0]),
-        None => Given::of(request.argv.iter().map(|argument| &**argument)),
-    };
     Request {
         action: if request.tool.is_some() { "call" } else { "run" }.to_owned(),
         exec: Some(run.to_string()),
         tool: request.tool.as_ref().map(|call| call.name.clone()),
         policy: Some(request.policy.clone()).filter(|policy| !policy.is_empty()),
-        given: Some(given),
         ..Request::default()
+    }
+}
+
+/// What is given to a command or a tool, as it's written.
+pub(crate) fn given_of(request: &ExecRequest, parameters: Option<&[u8]>) -> Given {
+    match parameters {
+        Some(parameters) => Given::of([parameters]),
+        None => Given::of(request.argv.iter().map(|argument| &**argument)),
     }
 }
 
@@ -299,17 +343,16 @@ pub(crate) fn begin(daemon: &Rc<Daemon>, (record, told): Opened) -> JoinHandle<(
     spawn_local(hear(Rc::clone(daemon), told))
 }
 
-/// The end: what was handed over is written.
-pub(crate) fn end(daemon: &Daemon, hearing: &JoinHandle<()>) {
-    hearing.abort();
-    if let Some(mut record) = daemon.state.borrow_mut().record.take() {
-        for (run, undecided) in core::mem::take(&mut record.undecided) {
-            record.not_started(undecided.held().0, None, run);
-        }
-        record.try_again();
-        record.note("stopped", "the daemon has ended in good order");
-        record.log.close();
+/// The end: what was handed over is written, if the disk answers.
+pub(crate) async fn end(daemon: &Daemon, hearing: JoinHandle<()>) {
+    let Some(mut record) = daemon.state.borrow_mut().record.take() else { return };
+    record.try_again();
+    record.note("stopped", "the daemon has ended in good order");
+    let closing = spawn_blocking(move || record.log.close());
+    if timeout(WITHIN, closing).await.is_err() {
+        tracing::error!("the record can't be closed: the disk doesn't answer");
     }
+    hearing.abort();
 }
 
 /// Carries out what the log's thread says, until it's aborted.
@@ -323,7 +366,11 @@ async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
                 let mut state = daemon.state.borrow_mut();
                 match said {
                     Told::Intent(run, result) => state.decided(run, result.map_err(|error| chain(&error))),
-                    Told::Owed(event) => state.record.iter_mut().for_each(|record| record.keep(&event)),
+                    Told::Owed(event) => match &mut state.record {
+                        Some(record) => record.keep(&event),
+                        None => tracing::error!(event = event.name(), "an event is lost: it can't be recorded"),
+                    },
+                    Told::Waits => {}
                 }
             }
             () = sleep(AGAIN), if waits => {}

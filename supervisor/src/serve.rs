@@ -237,7 +237,7 @@ pub(crate) fn serve_with(
         drop(over);
         let _ended = keeping.await;
         if let Some(recording) = recording {
-            record::end(&daemon, &recording);
+            record::end(&daemon, recording).await;
         }
         if let Some((traces, sending)) = traces {
             traces::last(&traces, sending).await;
@@ -357,6 +357,7 @@ async fn run(
     }
     // Nobody new; those who are here get their last events.
     accepting.abort();
+    daemon.state.borrow_mut().refuse_all_undecided();
     if daemon.state.borrow().limits.keep_runs {
         // What isn't sent to clients by then the next supervisor sends; what launchers are told nobody else knows.
         let _late = timeout(LAST_ANSWERS_WITHIN, last_events(&daemon)).await;

@@ -10,7 +10,7 @@ use stockade_protocol::outcome::Outcome;
 
 use super::state::State;
 use crate::dispatcher::event;
-use crate::dispatcher::{ConnectionId, Event};
+use crate::dispatcher::{ConnectionId, Event, draining};
 use crate::record::{self, WITHIN};
 use crate::runs::Run;
 
@@ -52,10 +52,7 @@ impl State {
                 self.gate.never_began(id, undecided.run.tool.as_ref(), self.uptime());
                 self.refuse(connection, request_id, denied);
             }
-            (Some(record), Some(request)) => {
-                record.undecided.insert(id, undecided);
-                record.intend(id, principal, request);
-            }
+            (Some(record), Some(request)) => record.intend(id, undecided, principal, request),
             _ => self.dispatch(undecided),
         }
     }
@@ -74,18 +71,22 @@ impl State {
         let Some(record) = &mut self.record else { return };
         let is_required = record.is_required;
         let Some(undecided) = record.undecided.remove(&id) else {
-            // It was given up before.
-            if recorded.is_ok() {
-                record.not_started(self.settings.uid, None, id);
+            if let Some((owner, tool)) = record.given_up.remove(&id)
+                && recorded.is_ok()
+            {
+                record.not_started(owner, tool.as_deref(), id);
             }
             return;
         };
-        match recorded {
-            Ok(()) if !undecided.detach && !self.connections.contains_key(&undecided.connection) => {
-                let Undecided { run, .. } = undecided;
-                self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+        if !undecided.detach && !self.connections.contains_key(&undecided.connection) {
+            let Undecided { run, .. } = undecided;
+            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            if recorded.is_ok() {
                 self.record_not_started(&run);
             }
+            return;
+        }
+        match recorded {
             Ok(()) => self.dispatch(undecided),
             Err(why) if is_required => self.refuse_undecided(undecided, &why),
             Err(why) => {
@@ -101,8 +102,25 @@ impl State {
         let now = Instant::now();
         let late: Vec<ExecId> =
             record.undecided.iter().filter(|(_, waits)| waits.until <= now).map(|(id, _)| *id).collect();
+        for id in &late {
+            if let Some(waits) = record.undecided.get(id).filter(|_| record.is_required) {
+                let tool = waits.run.tool.as_ref().map(|tool| tool.name.clone());
+                record.given_up.insert(*id, (waits.run.owner, tool));
+            }
+        }
         for id in late {
             self.decided(id, Err(format!("the disk hasn't answered for {WITHIN:?}")));
+        }
+    }
+
+    /// Refuses all that waits for the record: the daemon ends.
+    pub(crate) fn refuse_all_undecided(&mut self) {
+        let all = self.record.as_mut().map(|record| core::mem::take(&mut record.undecided));
+        for (id, undecided) in all.into_iter().flatten() {
+            let Undecided { run, connection, request_id, .. } = undecided;
+            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            self.record_not_started(&run);
+            self.refuse(connection, request_id, draining());
         }
     }
 
@@ -134,6 +152,14 @@ impl State {
         });
         self.runs.insert(id, run);
         self.handle(event);
+        if !self.connections.contains_key(&connection) {
+            // Its client left while it waited, and nobody else tells the dispatcher, or its tool that there is no more input.
+            let streaming = self.runs.get(&id).filter(|run| run.streams_input);
+            if let Some(feed) = streaming.and_then(|run| run.feed.as_ref()) {
+                feed.end();
+            }
+            self.handle(Event::Disconnected { now: self.now(), connection });
+        }
         if self.dispatcher.phase(id, owner).is_none()
             && let Some(run) = self.runs.remove(&id)
         {

@@ -146,6 +146,7 @@ impl State {
         let call = request.tool.take().map(|call| Call::of(call, &request, self.gate.tools()));
         self.pass_gate(connection, id, &request, call.as_ref().map(Result::as_ref)).map_err(refuse)?;
         let call = call.transpose().map_err(refuse)?;
+        let given = asked.as_ref().map(|_| record::given_of(&request, call.as_ref().map(Call::parameters)));
         let tool = call.as_ref().map(Call::called);
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
@@ -165,7 +166,8 @@ impl State {
             refuse(denied)
         })?;
         run.parent = parent;
-        let asked = asked.map(|asked| stockade_audit::Request { policy: Some(run.policy.clone()), ..asked });
+        let (policy, given) = (Some(run.policy.clone()), given);
+        let asked = asked.map(|asked| stockade_audit::Request { policy, given, ..asked });
         self.decide(run, (connection, request_id, detach, bytes), asked);
         Ok(())
     }

@@ -88,6 +88,11 @@ pub struct Counts {
     pub draining: bool,
 }
 
+/// Why nothing new is taken by a daemon that ends.
+pub(crate) fn draining() -> Denied {
+    Denied::new(DenyReason::Draining, "the daemon is stopping").remedy("try again once it is back")
+}
+
 impl Dispatcher {
     /// With no runs, and no launcher yet.
     #[must_use]
@@ -256,10 +261,7 @@ impl Dispatcher {
 
     fn refusal(&self, request: &Request) -> Option<Denied> {
         if self.drain.is_some() {
-            return Some(
-                Denied::new(DenyReason::Draining, "the daemon is stopping")
-                    .remedy("try again once it is back"),
-            );
+            return Some(draining());
         }
         if let Launcher::Unavailable(reason) = &self.launcher {
             let message = format!("no launcher can be started: {reason}");

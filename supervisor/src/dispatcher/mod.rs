@@ -45,6 +45,7 @@ mod tests;
 mod timers;
 
 pub use bounds::Bounds;
+pub(crate) use core::draining;
 pub use core::{Counts, Dispatcher};
 pub use event::{ConnectionId, Effect, Emission, Event, LauncherId};
 pub use run::Phase;

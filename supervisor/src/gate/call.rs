@@ -60,6 +60,11 @@ impl Call {
         &self.tool.policy
     }
 
+    /// What it's given, as it came.
+    pub(crate) fn parameters(&self) -> &[u8] {
+        self.parameters.text()
+    }
+
     /// What it's given.
     pub(crate) fn given(&self) -> Given<'_> {
         Given::Parameters(&self.parameters)

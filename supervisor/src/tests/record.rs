@@ -5,8 +5,9 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use stockade_audit::{Check, Entry, Filter, Keys, MasterKey, Reader, verify};
-use stockade_protocol::client::{ExecRequest, ToolCall};
+use stockade_protocol::client::{ExecRequest, ServerMessage, ToolCall};
 use stockade_protocol::denied::DenyReason;
+use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
 
 use super::metrics::scrape;
@@ -118,6 +119,67 @@ fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() 
     assert_eq!(reset.event.principal.as_ref().unwrap().uid, rustix::process::geteuid().as_raw());
 }
 
+/// A daemon whose disk hangs as long as there is that file.
+fn hanging(more: &'static str, changes: Changes) -> (Stage, std::path::PathBuf) {
+    let before = move |directory: &Path| {
+        with_a_key(directory);
+        let file = directory.join("configuration/stockade.d/audit.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, text + more).unwrap();
+    };
+    let stage = Stage::new(Changes { before: Some(Box::new(before)), ..changes });
+    let hangs = stage.directory.path().join("state/hangs");
+    std::fs::write(&hangs, "").unwrap();
+    (stage, hangs)
+}
+
+#[test]
+fn with_a_disk_that_hangs_a_request_is_refused_after_a_while_and_runs_once_it_answers() {
+    let (stage, hangs) = hanging("", Changes::default());
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let denied = client.denied(stage.request(), &[]);
+    assert_eq!(denied.reason, DenyReason::AuditUnavailable);
+    assert!(denied.remedy.is_some() && denied.decided.is_some(), "{denied:?}");
+    std::fs::remove_file(hangs).unwrap();
+    let run = client.exec(stage.request());
+    assert_eq!(launcher.launch().0.exec_id, run, "the one that was refused was begun");
+}
+
+#[test]
+fn a_stop_answers_those_that_wait_for_the_disk() {
+    let (stage, _hangs) = hanging("", Changes::default());
+    let _launcher = stage.launcher();
+    let mut client = stage.client();
+    client.ask(stage.request());
+    // Whatever comes behind it has been read, so it has, too.
+    client.status();
+    stage.order(Order::Stop);
+    match client.next() {
+        ServerMessage::Denied { denied, .. } => assert_eq!(denied.reason, DenyReason::Draining),
+        other => panic!("{other:?} instead of a refusal"),
+    }
+}
+
+#[test]
+fn of_clients_that_leave_while_the_disk_hangs_only_detached_runs_begin_and_are_forgotten_in_their_time() {
+    let retention = std::time::Duration::from_millis(200);
+    let (stage, _hangs) = hanging("required = false\n", Changes { retention, ..Changes::default() });
+    let mut launcher = stage.launcher();
+    for detach in [false, true] {
+        let mut client = stage.client();
+        client.ask(ExecRequest { detach, ..stage.request() });
+        client.status();
+    }
+    let (launch, _) = launcher.launch();
+    assert!(launch.note.detach, "nobody waits for it, and it was begun");
+    launcher.started_with(&launch, &[]);
+    launcher.ended(launch.exec_id, Outcome::Exited { code: 0 });
+    let mut client = stage.client();
+    until("it's forgotten", || client.runs().is_empty());
+    assert!(!launcher.hears_something() || !matches!(launcher.next(), ToLauncher::Launch(_)));
+}
+
 #[test]
 fn of_clients_that_leave_at_once_each_intent_has_an_outcome() {
     let stage = Stage::new(Changes { before: Some(Box::new(with_a_key)), ..Changes::default() });
@@ -131,7 +193,13 @@ fn of_clients_that_leave_at_once_each_intent_has_an_outcome() {
     // Each either was begun, and is cancelled, or never was.
     let mut client = stage.client();
     let last = client.exec(stage.request());
-    while launcher.launch().0.exec_id != last {}
+    loop {
+        match launcher.next() {
+            ToLauncher::Launch(launch) if launch.exec_id == last => break,
+            // Of one that was begun: told, and cancelled when its client had left.
+            _ => {}
+        }
+    }
     // The end of the played launcher is that of the runs that it has.
     launcher.ended(last, Outcome::Exited { code: 0 });
     client.read_to_end(last, 2);

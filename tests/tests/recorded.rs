@@ -93,8 +93,7 @@ fn a_daemon_that_is_killed_leaves_an_intent_of_each_run_that_began() {
                 .collect();
             if round + 1 == KILLS {
                 // In one round at least something has run before, however busy the machine is.
-                let is_there =
-                    || stockade_tests::left::names(&ground.work()).iter().any(|name| is_mark(name));
+                let is_there = || stockade_tests::left::names(&ground.work()).iter().any(&is_mark);
                 assert!(wait_until(PATIENCE, is_there), "nothing ever ran: {}", daemon.log());
             }
             std::thread::sleep(Duration::from_millis(3 * round as u64));

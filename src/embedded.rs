@@ -26,7 +26,7 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
 
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::follow::Follow;
 use crate::link::{Heard, Link};
 use crate::run::Arguments;
@@ -47,7 +47,10 @@ pub(crate) fn run(arguments: &Arguments, request: Request, follow: &mut Follow) 
     match launch(arguments, request)? {
         // The run is the end of this process, which gives everything back at once. To give it back piece by piece is to
         // write to pages that were shared with the worker, each of which is copied for that.
-        Ok((link, plan)) => ManuallyDrop::new(Run::new(link, follow, plan)?).serve(),
+        Ok((link, plan)) => {
+            let mut run = ManuallyDrop::new(Run::new(link, follow, plan));
+            Ok(run.serve().unwrap_or_else(|error| run.lose(&error)))
+        }
         Err(denied) => {
             follow.denied(&denied);
             Ok(follow.finish(exit::OURS))
@@ -225,12 +228,19 @@ struct End {
     trusted_files: Vec<Bytes>,
 }
 
+impl End {
+    fn lost(reason: String) -> Self {
+        Self { outcome: Outcome::Lost { reason }, usage: Usage::default(), trusted_files: vec![] }
+    }
+}
+
 /// One run that goes on.
 #[derive(Debug)]
 struct Run<'a> {
     link: Link,
     follow: &'a mut Follow,
-    signals: Signals,
+    /// `None`: not yet taken.
+    signals: Option<Signals>,
     plan: Plan,
     stdin: Option<Sink<OwnedFd>>,
     seq: u64,
@@ -249,14 +259,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(link: Link, follow: &'a mut Follow, mut plan: Plan) -> Result<Self, CliError> {
-        // After the launcher is started: a blocked signal would be inherited.
-        let signals = Signals::take().map_err(CliError::io("take the signals"))?;
+    fn new(link: Link, follow: &'a mut Follow, mut plan: Plan) -> Self {
         let stdin = plan.stdin.take().map(Sink::new);
         let mut run = Self {
             link,
             follow,
-            signals,
+            signals: None,
             plan,
             stdin,
             seq: 0,
@@ -270,10 +278,16 @@ impl<'a> Run<'a> {
             end: None,
         };
         run.event(&ExecEvent::Accepted { request_id: 1 });
-        Ok(run)
+        run
     }
 
+    /// Follows the run to its end.
+    ///
+    /// # Errors
+    /// Why it can't be followed any more; nothing may be said of it but that it's lost.
     fn serve(&mut self) -> Result<u8, CliError> {
+        // After the launcher is started: a blocked signal would be inherited.
+        self.signals = Some(Signals::take().map_err(CliError::io("take the signals"))?);
         loop {
             self.tell_broken()?;
             self.check_idle()?;
@@ -306,7 +320,7 @@ impl<'a> Run<'a> {
         let stdin_full = self.stdin.as_ref().filter(|sink| sink.pending());
         let stdin_room = self.stdin.as_ref().filter(|sink| !sink.pending());
         let wanted = [
-            Some((self.signals.as_fd(), PollFlags::IN)),
+            self.signals.as_ref().map(|signals| (signals.as_fd(), PollFlags::IN)),
             self.end.is_none().then(|| (self.link.as_fd(), PollFlags::IN)),
             pipe(0),
             pipe(1),
@@ -333,7 +347,7 @@ impl<'a> Run<'a> {
         if self.drain_runs() && self.moved.elapsed() >= DRAIN {
             self.plan.pipes = [None, None];
         }
-        if signal && let Some(wish) = self.signals.next() {
+        if signal && let Some(wish) = self.signals.as_mut().and_then(Signals::next) {
             return self.obey(wish);
         }
         Ok(None)
@@ -455,15 +469,13 @@ impl<'a> Run<'a> {
                 self.over(End { outcome, usage, trusted_files });
             }
             Some(_) => {}
-            None => {
-                let reason = "the launcher died".to_owned();
-                self.over(End {
-                    outcome: Outcome::Lost { reason },
-                    usage: Usage::default(),
-                    trusted_files: vec![],
-                });
-            }
+            None => self.over(End::lost("the launcher died".to_owned())),
         }
+    }
+
+    /// Gives up a run that can't be followed: what is left of it dies with us.
+    fn lose(&mut self, error: &CliError) -> u8 {
+        self.finish(End::lost(chain(error)))
     }
 
     fn over(&mut self, mut end: End) {

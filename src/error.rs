@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use stockade_client::{ClientError, ConnectError};
 use stockade_protocol::denied::Denied;
+use stockade_wire::channel::ChannelError;
 
 use crate::{escape, exit, words};
 
@@ -29,9 +30,12 @@ pub(crate) enum CliError {
     /// Refused, by a daemon or by admission here.
     #[error("{}", words::denied(.0))]
     Denied(Denied),
-    /// The launcher could not be started, or spoken with.
+    /// The launcher could not be started.
     #[error("cannot run without a daemon")]
     Embedded(#[source] Box<dyn Error + Send + Sync>),
+    /// It was started, and can't be spoken with any more.
+    #[error("cannot speak with the launcher")]
+    Launcher(#[source] ChannelError),
     /// A policy, or a set of them.
     #[error("policies")]
     Policies(#[source] Box<dyn Error + Send + Sync>),

@@ -87,7 +87,7 @@ impl Link {
     /// Takes one thing that it has said.
     ///
     /// # Errors
-    /// [`CliError::Embedded`]: it speaks another language.
+    /// [`CliError::Launcher`]: it speaks another language, or there is no memory for what it says.
     pub(crate) fn hear(&mut self) -> Result<Heard, CliError> {
         match self {
             Self::Inside(launcher) => Ok(launcher.take().map_or(Heard::Nothing, Heard::Said)),
@@ -95,7 +95,7 @@ impl Link {
                 Ok(Some((message, _))) => Ok(Heard::Said(message)),
                 Ok(None) => Ok(Heard::Gone),
                 Err(error) if error.would_block() => Ok(Heard::Nothing),
-                Err(error) => Err(CliError::Embedded(error.into())),
+                Err(error) => Err(CliError::Launcher(error)),
             },
         }
     }
@@ -103,14 +103,14 @@ impl Link {
     /// Says something to it.
     ///
     /// # Errors
-    /// [`CliError::Embedded`]; not that it's gone, which its channel's end tells.
+    /// [`CliError::Launcher`]; not that it's gone, which its channel's end tells.
     pub(crate) fn tell(&mut self, message: ToLauncher) -> Result<(), CliError> {
         match self {
             Self::Inside(launcher) => launcher.tell(message),
             Self::Apart(channel) => match channel.send(&message, &[]) {
                 // A launcher that died is told by its channel's end, with what became of the run.
                 Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-                other => other.map_err(|error| CliError::Embedded(error.into()))?,
+                other => other.map_err(CliError::Launcher)?,
             },
         }
         Ok(())

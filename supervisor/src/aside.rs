@@ -69,6 +69,11 @@ impl Aside {
         self.crew.is_behind(owner)
     }
 
+    /// Descriptors that wait to be closed, of those who aren't known.
+    pub(crate) fn closings_of_nobody(&self) -> usize {
+        self.crew.jobs().owners.get(&NOBODY).map_or(0, |own| own.closings)
+    }
+
     fn close(&self, owner: u32, descriptor: OwnedFd) {
         if !self.closes_at_once(&descriptor) {
             Crew::give(&self.crew, owner, Job::Close(descriptor));

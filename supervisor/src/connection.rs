@@ -23,7 +23,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::codec::CodecError;
 use stockade_wire::frames::FrameBuffer;
-use stockade_wire::socket;
+use stockade_wire::socket::{self, Received};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -62,6 +62,13 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
     close(&daemon.aside, owner, socket.into_inner());
 }
 
+/// Tells somebody for whom no descriptor is left, and closes the connection.
+pub(crate) fn turn_away(daemon: &Daemon, socket: OwnedFd) {
+    tracing::warn!("a connection is refused: no descriptor is left for it");
+    say_last(daemon, &socket, ProtocolErrorCode::TooMany, NO_DESCRIPTOR.to_owned());
+    close(&daemon.aside, None, socket);
+}
+
 /// Closes a connection's socket: aside if something is in it, since its descriptors are closed with it.
 fn close(aside: &Aside, owner: Option<u32>, socket: OwnedFd) {
     // From here on nothing comes in any more; and the client hears of the end, whoever else has the connection as a proof.
@@ -80,23 +87,23 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         Err(error) => {
             let text = crate::admission::chain(&error);
             tracing::warn!(reason = text, "a peer is refused");
-            say_last(daemon, socket, ProtocolErrorCode::NotPermitted, text);
+            say_last(daemon, socket.get_ref(), ProtocolErrorCode::NotPermitted, text);
             return None;
         }
     };
     let uid = peer.owner.uid;
-    if let Some(text) = too_many(daemon, uid, socket.get_ref()) {
-        say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
+    if let Some(text) = too_many(daemon, uid) {
+        say_last(daemon, socket.get_ref(), ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
     let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
     outbox.pid = peer.pid;
     if daemon.settings.has_to_prove() {
-        match Proof::of(socket.get_ref()) {
+        match Proof::of(socket.get_ref(), |socket| daemon.state.borrow().copy(socket)) {
             Ok(proof) => outbox.proof = proof,
             Err(error) => {
                 let text = format!("the connection can't be kept to show launchers who asks: {error}");
-                say_last(daemon, socket, ProtocolErrorCode::TooMany, text);
+                say_last(daemon, socket.get_ref(), ProtocolErrorCode::TooMany, text);
                 return Some(uid);
             }
         }
@@ -113,18 +120,15 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         tracing::info!(connection = id.0, code = ?error.code, reason = error.text, "the protocol was broken");
         daemon.state.borrow_mut().answer(id, &ServerMessage::Error(error));
         let _late = timeout(LAST_FRAME_WITHIN, write_out(daemon, socket, id)).await;
-        discard(&daemon.aside, Some(uid), socket);
+        discard(daemon, Some(uid), socket.get_ref());
     }
     daemon.state.borrow_mut().disconnect(id);
     tracing::debug!(connection = id.0, "disconnected");
     Some(uid)
 }
 
-fn too_many(daemon: &Daemon, uid: u32, socket: &OwnedFd) -> Option<String> {
+fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
     let state = daemon.state.borrow();
-    if state.is_too_full_for(socket) {
-        return Some(NO_DESCRIPTOR.to_owned());
-    }
     let limits = &state.limits;
     let own = state.connections.values().filter(|outbox| outbox.owner.uid == uid).count();
     if state.connections.len() >= limits.connections {
@@ -135,7 +139,7 @@ fn too_many(daemon: &Daemon, uid: u32, socket: &OwnedFd) -> Option<String> {
 }
 
 /// Sends an error to somebody who won't be a client.
-fn say_last(daemon: &Daemon, socket: &Watched, code: ProtocolErrorCode, text: String) {
+fn say_last(daemon: &Daemon, socket: &OwnedFd, code: ProtocolErrorCode, text: String) {
     daemon.state.borrow().figures.broken(code);
     let mut frame = Vec::new();
     let message = ServerMessage::Error(ProtocolError { code, text });
@@ -143,22 +147,30 @@ fn say_last(daemon: &Daemon, socket: &Watched, code: ProtocolErrorCode, text: St
         return;
     }
     // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
-    let _sent = socket::send(socket.get_ref(), &frame, &[]);
-    discard(&daemon.aside, None, socket);
+    let _sent = socket::send(socket, &frame, &[]);
+    discard(daemon, None, socket);
 }
 
 /// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer
-/// instead of letting it read our last frame to its end.
-fn discard(aside: &Aside, owner: Option<u32>, socket: &Watched) {
+/// instead of letting it read our last frame to its end. What brings descriptors that there is no room for stays.
+fn discard(daemon: &Daemon, owner: Option<u32>, socket: &OwnedFd) {
     let mut buffer = [0; 4096];
     let mut left = DISCARDED;
     while left > 0
-        && let Ok(received) = socket::receive(socket.get_ref(), &mut buffer)
+        && let Ok(Some(received)) = receive(daemon, socket, &mut buffer)
         && received.length > 0
     {
         left = left.saturating_sub(received.length);
-        received.descriptors.into_iter().for_each(|descriptor| drop(aside.hold(owner, descriptor)));
+        received.descriptors.into_iter().for_each(|descriptor| drop(daemon.aside.hold(owner, descriptor)));
     }
+}
+
+/// Receives what a client has sent. `None`: it brings descriptors, and there may be no room for them.
+fn receive(daemon: &Daemon, socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    if daemon.state.borrow().table.is_tight() && socket::brings_descriptors(socket, buffer)? {
+        return Ok(None);
+    }
+    socket::receive(socket, buffer).map(Some)
 }
 
 /// What is told to who would take the last descriptors.
@@ -333,16 +345,18 @@ impl Connection<'_> {
 
     async fn read_once(&mut self, frames: &mut Incoming) -> Result<(), End> {
         // One buffer for all connections: it is borrowed for the length of a system call and a copy.
-        let mut receive = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
+        let mut take = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
             let mut buffer = self.daemon.received.borrow_mut();
-            let received = socket::receive(socket, &mut buffer)?;
+            let Some(received) = receive(self.daemon, socket, &mut buffer)? else {
+                return Ok(Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)));
+            };
             let state = self.daemon.state.borrow();
             let is_full = received.descriptors.iter().any(|descriptor| state.is_too_full_for(descriptor));
             let pushed = frames.push(&buffer, received);
             Ok(if is_full { Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)) } else { pushed })
         };
         if self.unsure {
-            match receive(self.socket.get_ref()) {
+            match take(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsure = false,
                 Err(_broken) => return Err(End::Gone),
                 // More may wait, and no edge will tell: a client whose socket is full writes nothing new.
@@ -351,7 +365,7 @@ impl Connection<'_> {
         }
         loop {
             let mut guard = self.socket.readable().await.map_err(|_error| End::Gone)?;
-            match guard.try_io(|socket| receive(socket.get_ref())) {
+            match guard.try_io(|socket| take(socket.get_ref())) {
                 Err(_would_block) => {}
                 Ok(Err(_broken)) => return Err(End::Gone),
                 Ok(Ok(pushed)) => return pushed,
@@ -395,7 +409,7 @@ impl Incoming {
         Some(self.aside.hold(Some(self.owner), descriptor))
     }
 
-    fn push(&mut self, bytes: &[u8], received: socket::Received) -> Result<(), End> {
+    fn push(&mut self, bytes: &[u8], received: Received) -> Result<(), End> {
         let memory = self.entry.allows(self.buffer.held_with(received.length));
         // Before anything else: in the buffer they can't be closed by a return.
         let pushed = self.buffer.push(&bytes[..received.length], received.descriptors);
@@ -468,7 +482,7 @@ async fn write_out(daemon: &Rc<Daemon>, socket: &Watched, id: ConnectionId) {
 /// blocked, so it counts only if another attempt agrees.
 async fn wait_writable(daemon: &Rc<Daemon>, socket: &Watched, id: ConnectionId) -> io::Result<()> {
     loop {
-        let Ok(mut guard) = socket.writable().await else {
+        let Ok(mut guard) = socket.writable(|socket| daemon.state.borrow().copy(socket)).await else {
             // No descriptor is left to be told by: look again in a moment.
             sleep(ROOM_PAUSE).await;
             return Ok(());

@@ -224,7 +224,9 @@ async fn converse(daemon: &Rc<Daemon>, id: LauncherId, socket: &Socket, judged: 
     tokio::select! {
         reason = &mut launcher => reason,
         reason = read_relay(daemon, &relay) => {
-            // They end together. What the launcher has said of its runs' ends is true all the same.
+            // They end together. What the launcher has said of its runs' ends is true all the same; but no run is given to it
+            // that nobody would relay.
+            daemon.state.borrow_mut().launcher_leaves(id);
             let _late = timeout(LAST_WORDS_WITHIN, launcher).await;
             reason
         }
@@ -428,7 +430,7 @@ fn blocked(result: io::Result<()>) -> io::Result<bool> {
 async fn wait_writable(socket: Option<&Socket>, bell: &tokio::sync::Notify) {
     let Some(socket) = socket else { return };
     let writable = async {
-        match socket.writable().await {
+        match socket.writable(OwnedFd::try_clone).await {
             // Before the next attempt: an edge that comes in between sets it again.
             Ok(mut guard) => guard.clear_ready(),
             // No descriptor is left: the pause it is.

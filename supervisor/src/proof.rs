@@ -21,16 +21,19 @@ pub(crate) enum Proof {
 }
 
 impl Proof {
-    /// Of a connection to launchers that don't believe us.
+    /// Of a connection to launchers that don't believe us, given how it is copied.
     ///
     /// # Errors
-    /// Those of getpeername(2) and dup(2).
-    pub(crate) fn of(connection: &OwnedFd) -> io::Result<Self> {
+    /// Those of getpeername(2) and of the copy.
+    pub(crate) fn of(
+        connection: &OwnedFd,
+        copy: impl FnOnce(&OwnedFd) -> io::Result<OwnedFd>,
+    ) -> io::Result<Self> {
         let client: UnixAddr = getpeername(connection.as_raw_fd())?;
         if client.path().is_some() || client.as_abstract().is_some() {
             return Ok(Self::Nothing);
         }
-        Ok(Self::Connection(Rc::new(connection.try_clone()?)))
+        Ok(Self::Connection(Rc::new(copy(connection)?)))
     }
 
     /// What is shown along with a run.

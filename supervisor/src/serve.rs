@@ -37,7 +37,7 @@ use crate::paths::Surroundings;
 use crate::record::{self, Record};
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
-use crate::spare::PER_RUN;
+use crate::spare::{PER_RUN, SPARE};
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, policies};
@@ -56,8 +56,10 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 const LAST_ORDERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Open files of the daemon itself: its own sockets and files, and connections of some clients.
-const DESCRIPTORS: u64 = 128;
+/// Connections that were refused for want of descriptors and aren't closed yet.
+const TURNED_AWAY: usize = 8;
+/// Open files of the daemon itself: its own sockets and files, what is kept from clients, and connections of some of them.
+const DESCRIPTORS: u64 = 80 + SPARE;
 
 /// How to serve.
 #[derive(Default)]
@@ -437,11 +439,21 @@ async fn accept_all(daemon: Rc<Daemon>, listener: Listener) {
     daemon.adopted.notified().await;
     loop {
         match listener.accept().await {
+            Ok(socket) if daemon.state.borrow().is_too_full_for(&socket) => {
+                connection::turn_away(&daemon, socket);
+                // Those whose close hangs take what is spared, so that the others wait at the door.
+                while daemon.aside.closings_of_nobody() > TURNED_AWAY
+                    && daemon.state.borrow().table.is_tight()
+                {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
             Ok(socket) => {
                 spawn_local(connection::serve(Rc::clone(&daemon), socket));
             }
             Err(error) => {
                 tracing::error!(%error, "a connection can't be accepted");
+                daemon.state.borrow().table.is_full();
                 sleep(ACCEPT_PAUSE).await;
             }
         }

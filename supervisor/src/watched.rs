@@ -66,15 +66,18 @@ impl Watched {
         self.socket.readable().await
     }
 
-    /// Waits until there may be room.
+    /// Waits until there may be room, given how the socket is copied.
     ///
     /// # Errors
     /// The loop is at its end, or no descriptor is left.
-    pub(crate) async fn writable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    pub(crate) async fn writable(
+        &self,
+        copy: impl FnOnce(&OwnedFd) -> io::Result<OwnedFd>,
+    ) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
         let room = match self.room.get() {
             Some(room) => room,
             None => {
-                let again = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+                let again = watch(copy(self.socket.get_ref())?, Interest::WRITABLE)?;
                 self.room.get_or_init(|| again)
             }
         };
@@ -124,7 +127,7 @@ mod tests {
                 peer.read_exact(&mut buffer).unwrap();
                 let again = async {
                     while let Err(_would_block) =
-                        watched.writable().await.unwrap().try_io(|_room| write(&watched))
+                        watched.writable(OwnedFd::try_clone).await.unwrap().try_io(|_room| write(&watched))
                     {
                     }
                 };
@@ -139,7 +142,7 @@ mod tests {
             let (watched, mut peer) = pair();
             write(&watched).unwrap();
             assert!(watched.room.get().is_none());
-            drop(watched.writable().await.unwrap());
+            drop(watched.writable(OwnedFd::try_clone).await.unwrap());
             assert!(watched.room.get().is_some());
             peer.write_all(b"x").unwrap();
             watched.readable().await.unwrap().retain_ready();

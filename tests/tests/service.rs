@@ -406,7 +406,7 @@ fn limit_of_64_open_files_ends_as_configuration_and_fewer_slots_help() {
         };
         refused(limited(64, "256"), 78, &["the limit on open files is 64", "LimitNOFILE=", "--slots"]);
         assert!(!place.socket.exists());
-        let _served = Served::by(limited(160, "8"));
+        let _served = Served::by(limited(420, "8"));
         assert!(wait_until(PATIENCE, || UnixStream::connect(&place.socket).is_ok()));
         place.run(&["echo", "few"]).expect_code(0).expect_text("few");
     }

@@ -12,7 +12,7 @@ use stockade_protocol::bounds::MAX_DESCRIPTORS;
 
 /// The most descriptors that the kernel lets one message carry (`SCM_MAX_FD`). There is room for all of them: those
 /// without room the kernel closes then and there, and the close of what a stranger sends may wait for ever.
-const KERNEL_DESCRIPTORS: usize = 253;
+pub const KERNEL_DESCRIPTORS: usize = 253;
 
 /// What one `recvmsg` brought.
 #[derive(Debug)]
@@ -74,6 +74,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     Ok(Received { length: answer.bytes, descriptors, truncated })
 }
 
+/// Whether [`receive`] with this buffer might bring descriptors. Nothing is taken from the socket.
+///
+/// # Errors
+/// Those of `recvmsg(2)`, `WouldBlock` included.
+pub fn brings_descriptors(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<bool> {
+    // They stay in the socket, so none of them is closed for want of room here.
+    let peek = retry(|| {
+        let mut none = RecvAncillaryBuffer::new(&mut []);
+        let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC;
+        rustix::net::recvmsg(&socket, &mut [io::IoSliceMut::new(buffer)], &mut none, flags)
+    })?;
+    Ok(peek.flags.contains(ReturnFlags::CTRUNC))
+}
+
 /// Bytes of the datagram that waits on a `SOCK_SEQPACKET` socket; 0 if the other end has closed.
 ///
 /// # Errors
@@ -100,5 +114,30 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
             Err(rustix::io::Errno::INTR) => {}
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_look_tells_what_a_receive_would_bring_and_takes_nothing() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 16];
+        let look = |buffer: &mut [u8]| brings_descriptors(&theirs, buffer);
+        assert_eq!(look(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send(&ours, b"none", &[]).unwrap();
+        assert!(!look(&mut buffer).unwrap());
+        // Behind what brings none, and within the same receive.
+        send(&ours, b"one", &[ours.as_fd()]).unwrap();
+        assert!(look(&mut buffer).unwrap() && look(&mut buffer).unwrap());
+        let received = receive(&theirs, &mut buffer).unwrap();
+        assert_eq!((&buffer[..received.length], received.descriptors.len()), (&b"noneone"[..], 1));
+        drop((ours, received));
+        assert!(!look(&mut buffer).unwrap());
     }
 }

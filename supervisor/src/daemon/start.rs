@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::ToLauncher;
@@ -71,10 +72,16 @@ impl State {
     /// Has a run held that has to wait. We keep it, too: a launcher may die.
     pub(super) fn hold(&mut self, id: ExecId) {
         let held = self.pipe_input(id).and_then(|()| {
-            let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
-            let Some(waiting) = &run.waiting else { return Ok(()) };
+            let Some(waiting) = self.runs.get(&id).and_then(|run| run.waiting.as_ref()) else {
+                return Ok(());
+            };
             let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
-            self.links.hand(launch, spec, copies(waiting)?, When::Told).map_err(io::Error::other)?;
+            let copies = copies(waiting)?;
+            if copies.iter().any(|copy| self.is_too_full_for(copy)) {
+                return Err(Errno::MFILE.into());
+            }
+            self.links.hand(launch, spec, copies, When::Told).map_err(io::Error::other)?;
+            let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
             run.launcher = self.links.current();
             run.is_held = true;
             Ok(())

@@ -2,10 +2,12 @@
 
 use core::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use stockade_policies::PolicySet;
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
@@ -188,6 +190,15 @@ impl State {
         let going = self.dispatcher.counts().running;
         let free = self.limits.bounds.slots.total.saturating_sub(going);
         self.table.is_too_full_for(descriptor.as_fd(), free)
+    }
+
+    /// A client's descriptor again, if there is room for it.
+    ///
+    /// # Errors
+    /// `EMFILE`: there isn't, or none beside what launchers will want.
+    pub(crate) fn copy(&self, descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+        let copy = descriptor.try_clone()?;
+        if self.is_too_full_for(&copy) { Err(Errno::MFILE.into()) } else { Ok(copy) }
     }
 
     /// The moment that a number of milliseconds since the start stands for; one that no clock reaches is a day

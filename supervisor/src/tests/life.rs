@@ -58,6 +58,38 @@ fn a_launcher_that_talks_nonsense_is_replaced() {
 }
 
 #[test]
+fn a_run_that_comes_when_the_relay_has_gone_waits_for_the_next_launcher() {
+    let stage = Stage::new(Changes { slots: 1000, ..Changes::default() });
+    let launcher = stage.launcher();
+    let mut client = stage.client();
+    launcher.relay.send(&0_u64, &[]).unwrap();
+    // The launcher itself is there for a moment more; how soon the daemon hears of its relay isn't said.
+    let mut early = Vec::new();
+    let mut waits = loop {
+        let mut other = stage.client();
+        other.ask(stage.request());
+        let mut queued = 0;
+        until("it's known", || {
+            let status = client.status();
+            queued = status.queued;
+            (queued + status.running) as usize > early.len()
+        });
+        if queued > 0 {
+            break other;
+        }
+        early.push(other);
+    };
+    assert!(early.len() < 20, "it goes on getting runs: {}", early.len());
+    let mut next = stage.launcher();
+    next.play(b"x");
+    assert_eq!(outcome_of(&mut waits), Outcome::Exited { code: 0 });
+    for mut other in early {
+        assert!(matches!(outcome_of(&mut other), Outcome::Lost { .. }));
+    }
+    drop(launcher);
+}
+
+#[test]
 fn a_drain_lets_runs_end_refuses_new_ones_and_ends_the_launcher() {
     let stage = Stage::new(Changes { slots: 1, ..Changes::default() });
     let mut launcher = stage.launcher();

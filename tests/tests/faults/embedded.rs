@@ -12,7 +12,7 @@ use crate::campaign::{Tally, draw};
 use crate::chance::Chance;
 use crate::injector::{Counts, Deed, Fault, Injector};
 use crate::roles::Role;
-use crate::runs::Kind;
+use crate::runs::{Kind, says};
 use syscalls::Sysno;
 
 /// A limit against hanging: a set-up that gets no answer is given up after 15 s.
@@ -69,7 +69,8 @@ impl Stage {
             ended.code.map_or_else(|| format!("signal {:?}", ended.signal), |code| format!("status {code}"));
         *tally.outcomes.entry(end).or_default() += 1;
         let whole = &self.known[&kind].0;
-        let is_whole = ended.stdout == *whole && marks == "start\nend\n";
+        let says_all = says(&ended.stdout, whole, fired.as_ref().map(|_| fault.deed));
+        let is_whole = says_all && marks == "start\nend\n";
         let may_be = match ended.code {
             // Also where its output has nowhere to go, which is said.
             Some(7) => is_whole || (writes(&fault) && fired.is_some() && !ended.errors().is_empty()),
@@ -93,7 +94,7 @@ impl Stage {
             Some(_) => false,
         };
         let mut wrong = Vec::new();
-        if !may_be || !whole.starts_with(&ended.stdout) {
+        if !may_be || !(says_all || whole.starts_with(&ended.stdout)) {
             wrong.push(format!("its marks are {marks:?}; {}", ended.story()));
         }
         if !wait_until(PATIENCE, || left::with_word(&word).is_empty()) {
@@ -106,6 +107,21 @@ impl Stage {
 fn writes(fault: &Fault) -> bool {
     let writing = [Sysno::write, Sysno::writev, Sysno::pwritev2];
     fault.role == Role::Supervisor && writing.contains(&fault.call)
+}
+
+/// Has the same call fail at each of its moments, in every kind of run. How often it was made.
+pub(crate) fn fail_each(mode: Mode, role: Role, call: Sysno, errno: i32) -> (u32, Vec<String>) {
+    let mut stage = Stage::new(mode);
+    let (mut tally, mut wrong) = (Tally::default(), Vec::new());
+    for kind in KINDS {
+        for nth in 1..=stage.known[&kind].1.get(&(role, call)).copied().unwrap_or(0) + 1 {
+            let fault = Fault { role, call, nth, deed: Deed::Fail(errno) };
+            wrong.extend(
+                stage.inject(kind, fault, &mut tally).into_iter().map(|what| format!("{fault}: {what}")),
+            );
+        }
+    }
+    (tally.injected, wrong)
 }
 
 /// Has so many faults happen in a mode.

@@ -7,6 +7,7 @@ use stockade_tests::{Mode, left, wait_until};
 use syscalls::Sysno;
 
 use crate::campaign::{Stage, Tally};
+use crate::embedded;
 use crate::injector::{Deed, Fault};
 use crate::roles::Role;
 use crate::runs::Kind;
@@ -76,6 +77,21 @@ fn what_was_once_found_does_no_harm_at_any_moment() {
             assert!(wrong.is_empty(), "{mode:?}: {wrong:#?}\n{}", stage.log());
             assert!(tally.injected > 10, "nothing was tried: {tally:?}");
         }
+    }
+}
+
+/// The run's end was heard of no more: it was said not to have begun, and its output was there.
+#[test]
+fn an_embedded_run_that_cannot_be_heard_is_told_to_be_lost() {
+    for mode in Mode::here().into_iter().filter(|mode| !mode.has_daemon()) {
+        let mut injected = 0;
+        for (call, errno) in [(Sysno::recvmsg, libc::ENOMEM), (Sysno::signalfd4, libc::EMFILE)] {
+            let (made, wrong) = embedded::fail_each(mode, Role::Supervisor, call, errno);
+            assert!(wrong.is_empty(), "{mode:?}: {wrong:#?}");
+            injected += made;
+        }
+        assert!(injected > 0, "{mode:?}: nothing was tried");
+        println!("{mode:?}: {injected} faults");
     }
 }
 

@@ -352,16 +352,25 @@ fn read_all(mut reader: std::fs::File, story: &mut Story) {
     }
 }
 
-/// Whether a run has said what it would have. What its owner isn't let to open isn't mounted for it, and that is told.
+/// Whether a run has said what it would have. What its owner can't open isn't granted, which `Confinement` lists: it sees less.
 pub(crate) fn says(said: &[u8], whole: &[u8], fired: Option<Deed>) -> bool {
-    let mounts = |line: &str| line.strip_prefix("mounts ").and_then(|count| count.parse::<u32>().ok());
-    let as_few =
-        |said: &str, whole: &str| mounts(said).zip(mounts(whole)).is_some_and(|(few, all)| few < all);
-    let is_same = |(said, whole): (&str, &str)| {
-        said == whole || fired == Some(Deed::Fail(libc::EACCES)) && as_few(said, whole)
-    };
+    if said == whole {
+        return true;
+    }
     let [said, whole] = [said, whole].map(String::from_utf8_lossy);
-    said.lines().count() == whole.lines().count() && said.lines().zip(whole.lines()).all(is_same)
+    let counted =
+        |line: &str, what: &str| line.strip_prefix(what).and_then(|count| count.parse::<u32>().ok());
+    let is_less = |line: &str, what: &str| {
+        let all = whole.lines().find_map(|line| counted(line, what));
+        counted(line, what).zip(all).is_some_and(|(few, all)| few < all)
+    };
+    let is_known = |line: &str| whole.lines().any(|known| known == line);
+    let may_be = |line: &str| {
+        is_known(line)
+            || ["mounts ", "interfaces "].iter().any(|what| is_less(line, what))
+            || line.ends_with("Permission denied")
+    };
+    fired == Some(Deed::Fail(libc::EACCES)) && said.lines().all(may_be)
 }
 
 /// What a run says that was given nothing to read.

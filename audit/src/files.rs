@@ -107,6 +107,12 @@ impl Directory {
         Ok(numbers)
     }
 
+    /// Bytes of all segments but one; those that can't be looked at aside.
+    pub(crate) fn bytes_beside(&self, number: u64) -> u64 {
+        let others = self.segments().unwrap_or_default().into_iter().filter(|other| *other != number);
+        others.filter_map(|other| fs::metadata(self.segment(other)).ok()).map(|found| found.len()).sum()
+    }
+
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.0.join(segment_name(number))
     }

@@ -129,12 +129,10 @@ impl fmt::Display for Head {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head() -> Head {
-        let signing = Signing::of(&Secret::of([3; 32]));
-        signing.head(Head {
+impl Head {
+    /// One that nobody has signed.
+    pub(crate) fn example() -> Self {
+        Self {
             log: [1; 16],
             segment: 2,
             sequence: 3,
@@ -143,7 +141,16 @@ mod tests {
             mac: [6; 32],
             public: [0; 32],
             signature: [0; 64],
-        })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Signing::of(&Secret::of([3; 32])).head(Head::example())
     }
 
     #[test]

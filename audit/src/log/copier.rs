@@ -144,16 +144,7 @@ mod tests {
     fn a_head_that_is_tried_again_has_a_line_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("heads");
-        let head = Head {
-            log: [1; 16],
-            segment: 2,
-            sequence: 3,
-            time: 4,
-            chain: [5; 32],
-            mac: [6; 32],
-            public: [7; 32],
-            signature: [8; 64],
-        };
+        let head = Head::example();
         copy(&path, &head, false).unwrap();
         let whole = std::fs::metadata(&path).unwrap().len();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(whole - 10).unwrap();

@@ -138,6 +138,8 @@ pub struct State {
     pub head: Option<Head>,
     /// The newest record that is durable.
     pub durable: u64,
+    /// Bytes of all segments.
+    pub bytes: u64,
     /// How often something was made durable: `durable` by it is what one `fdatasync` is shared by.
     pub syncs: u64,
     /// Why the newest head isn't at the second place, if it isn't.
@@ -221,6 +223,7 @@ impl Log {
             unavailable: None,
             head: None,
             durable: survey.start.first - 1,
+            bytes: 0,
             syncs: 0,
             copy: None,
             refused: 0,

@@ -34,6 +34,8 @@ pub(super) struct Writer {
     floods: Floods,
     /// `None`: nothing can be written.
     writing: Option<Writing>,
+    /// Bytes of the segments before it.
+    before: u64,
     /// The last record that a head was signed for.
     signed: u64,
     /// When the next head may be signed.
@@ -67,6 +69,7 @@ impl Writer {
             copies,
             floods,
             writing: None,
+            before: 0,
             signed: 0,
             sign_at: now,
             again_at: now,
@@ -90,7 +93,16 @@ impl Writer {
         self.shared.state().durable = writing.line.next - 1;
         self.writing = Some(writing);
         self.refusing = None;
+        self.measure();
         Ok(())
+    }
+
+    /// Looks how large the segments are, after others have come or gone.
+    fn measure(&mut self) {
+        if let Some(writing) = &self.writing {
+            self.before = self.directory.bytes_beside(writing.number);
+            self.shared.state().bytes = self.before + writing.bytes;
+        }
     }
 
     /// The thread.
@@ -188,6 +200,7 @@ impl Writer {
                 writing.bytes += bytes.len() as u64;
                 let mut state = self.shared.state();
                 (state.durable, state.syncs) = (writing.line.next - 1, state.syncs + 1);
+                state.bytes = self.before + writing.bytes;
                 Ok(())
             }
             Err(error) => {
@@ -270,7 +283,10 @@ impl Writer {
             newest: writing.line.newest,
         };
         match Writing::begin(&self.directory, &self.keys, &writing.behind, &start, &[]) {
-            Ok(next) => self.writing = Some(next),
+            Ok(next) => {
+                self.writing = Some(next);
+                self.measure();
+            }
             Err(error) => self.fail(&super::chain(&error)),
         }
     }
@@ -309,6 +325,7 @@ impl Writer {
         let told = self.erasing.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         if !told.is_empty() {
             let _ = self.write_own(told);
+            self.measure();
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stockade_audit::{
     AuditError, Check, Event, Flood, Head, Log, MasterKey, Principal, Refused, Tampering, Unavailable,
@@ -202,6 +202,29 @@ fn a_tail_cut_at_any_byte_is_sealed_and_said_and_loses_no_whole_record() {
         // The first record is our own, and one of them came after.
         assert_eq!(kept, whole, "{length}");
         fs::remove_dir_all(&place).unwrap();
+    }
+}
+
+/// However many segments there are, and whoever has begun them.
+#[test]
+fn the_state_has_the_size_that_the_files_have() {
+    let ground = Ground::new();
+    let size = || segments(&ground.log()).iter().map(|path| fs::metadata(path).unwrap().len()).sum::<u64>();
+    for earlier in [0, 1] {
+        let log = Log::open(ground.settings()).unwrap();
+        fill(&log, 40);
+        let many = segments(&ground.log()).len();
+        assert!(many > 2 + earlier, "{many} segments");
+        // What was told to be durable is written; the next segment may be begun behind it.
+        let is_so = || {
+            let before = size();
+            log.state().bytes == before && size() == before
+        };
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(Instant::now() < end, "{:?}, and the files have {}", log.state(), size());
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct Undecided {
     pub(super) request_id: u64,
     pub(super) detach: bool,
     pub(super) bytes: usize,
-    /// When it's given up.
-    pub(super) until: Instant,
+    /// Since when it waits.
+    pub(super) since: Instant,
 }
 
 impl Undecided {
@@ -42,8 +42,7 @@ impl State {
         request: Option<Request>,
     ) {
         let id = run.exec_id;
-        let undecided =
-            Undecided { run, connection, request_id, detach, bytes, until: Instant::now() + WITHIN };
+        let undecided = Undecided { run, connection, request_id, detach, bytes, since: Instant::now() };
         let principal = self.principal(connection);
         match (&mut self.record, request) {
             (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
@@ -78,6 +77,9 @@ impl State {
             }
             return;
         };
+        if recorded.is_ok() {
+            self.figures.gated.recorded(undecided.since.elapsed());
+        }
         if !undecided.detach && !self.connections.contains_key(&undecided.connection) {
             let Undecided { run, .. } = undecided;
             self.gate.never_began(id, run.tool.as_ref(), self.uptime());
@@ -100,8 +102,12 @@ impl State {
     pub(crate) fn give_up_undecided(&mut self) {
         let Some(record) = &mut self.record else { return };
         let now = Instant::now();
-        let late: Vec<ExecId> =
-            record.undecided.iter().filter(|(_, waits)| waits.until <= now).map(|(id, _)| *id).collect();
+        let late: Vec<ExecId> = record
+            .undecided
+            .iter()
+            .filter(|(_, waits)| now.duration_since(waits.since) >= WITHIN)
+            .map(|(id, _)| *id)
+            .collect();
         for id in &late {
             if let Some(waits) = record.undecided.get(id).filter(|_| record.is_required) {
                 let tool = waits.run.tool.as_ref().map(|tool| tool.name.clone());

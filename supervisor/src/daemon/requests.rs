@@ -7,6 +7,7 @@
 use core::cell::OnceCell;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
@@ -199,7 +200,10 @@ impl State {
             },
             runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
         };
-        self.gate.judge(&wanted, self.started.elapsed())
+        let began = Instant::now();
+        let judged = self.gate.judge(&wanted, began.duration_since(self.started));
+        self.figures.gated.judged(judged.is_ok(), began.elapsed());
+        judged
     }
 
     fn make_run(

@@ -298,11 +298,11 @@ impl Make {
         self.told(GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels)?)
     }
 
-    fn histogram(&self, metric: &Metric) -> Result<Histogram, Error> {
+    pub(super) fn histogram(&self, metric: &Metric) -> Result<Histogram, Error> {
         self.told(Histogram::with_opts(buckets(metric))?)
     }
 
-    fn histograms(&self, metric: &Metric) -> Result<HistogramVec, Error> {
+    pub(super) fn histograms(&self, metric: &Metric) -> Result<HistogramVec, Error> {
         self.told(HistogramVec::new(buckets(metric), metric.labels)?)
     }
 }

@@ -1,8 +1,9 @@
-//! What is counted of the gate: refusals by stage, and calls by tool.
+//! What is counted of the gate: refusals by stage, calls by tool, and what deciding and recording take.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use prometheus::{Error, IntCounter, IntCounterVec};
+use prometheus::{Error, Histogram, IntCounter, IntCounterVec};
 use stockade_gate::StageName;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::Outcome;
@@ -31,6 +32,9 @@ const USUAL: [(StageName, DenyReason); 9] = [
 #[derive(Debug)]
 pub(crate) struct Gated {
     refusals: IntCounterVec,
+    passed: Histogram,
+    refused: Histogram,
+    lag: Histogram,
     calls: IntCounterVec,
     tools: HashMap<String, Outcomes>,
     /// Of tools that aren't loaded, or beyond the bound.
@@ -45,7 +49,16 @@ impl Gated {
             let _from_the_start: IntCounter = refusals.get_metric_with_label_values(&words)?;
         }
         let calls = make.counters(&table::TOOL_CALLS)?;
-        Ok(Self { refusals, nameless: outcomes_of(&calls, "")?, calls, tools: HashMap::new() })
+        let times = make.histograms(&table::GATE_TIME)?;
+        Ok(Self {
+            refusals,
+            passed: times.get_metric_with_label_values(&["passed"])?,
+            refused: times.get_metric_with_label_values(&["refused"])?,
+            lag: make.histogram(&table::AUDIT_LAG)?,
+            nameless: outcomes_of(&calls, "")?,
+            calls,
+            tools: HashMap::new(),
+        })
     }
 
     /// Gives tools their series, as long as there are any.
@@ -60,6 +73,16 @@ impl Gated {
                 self.tools.insert(tool.to_owned(), outcomes);
             }
         }
+    }
+
+    /// The row has let a request pass, or refused it.
+    pub(crate) fn judged(&self, passed: bool, took: Duration) {
+        if passed { &self.passed } else { &self.refused }.observe(took.as_secs_f64());
+    }
+
+    /// A request has become durable.
+    pub(crate) fn recorded(&self, took: Duration) {
+        self.lag.observe(took.as_secs_f64());
     }
 
     /// A call is over; `tool`: of which tool, if that is loaded.

@@ -57,8 +57,10 @@ fn audit(state: &State) {
     let is_writable = log.as_ref().is_none_or(|log| log.unavailable.is_none());
     set(state, &table::AUDIT_WRITABLE, usize::from(is_writable));
     set(state, &table::AUDIT_WAITING, state.record.as_ref().map_or(0, |record| record.undecided.len()));
-    let (durable, syncs, refused) = log.map_or((0, 0, 0), |log| (log.durable, log.syncs, log.refused));
+    let (durable, bytes, syncs, refused) =
+        log.map_or((0, 0, 0, 0), |log| (log.durable, log.bytes, log.syncs, log.refused));
     put(state, &table::AUDIT_LAST, &[], durable as f64);
+    put(state, &table::AUDIT_BYTES, &[], bytes as f64);
     total(state, &table::AUDIT_SYNCS, syncs as f64);
     total(state, &table::AUDIT_REFUSED, refused as f64);
 }

@@ -37,6 +37,23 @@ const STAGE_SECONDS: &[f64] = &[
     0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
     0.1, 1.0, 10.0,
 ];
+/// What the gate takes to decide.
+const GATE_SECONDS: &[f64] = &[
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.0001,
+    0.000_25,
+    0.0005,
+    0.001,
+    0.005,
+    0.025,
+    0.1,
+    1.0,
+];
 const MIB: f64 = 1_048_576.0;
 /// Of memory.
 const BYTES: &[f64] = &[
@@ -74,6 +91,8 @@ metrics! {
         "Messages of clients that were denied, by reason.";
     GATE_REFUSALS: Kind::Counter, "stockade_gate_refusals_total", ["stage", "reason"],
         "Those of stockade_denials_total that a stage of the gate has decided, by stage and reason.";
+    GATE_TIME: Kind::Histogram(GATE_SECONDS), "stockade_gate_seconds", ["verdict"],
+        "What the gate's row takes to let a request pass or to refuse it; nothing where no stage has anything to look at.";
     TOOL_CALLS: Kind::Counter, "stockade_tool_calls_total", ["tool", "outcome"],
         "Those of stockade_runs_total that were calls of tools, by tool and outcome.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
@@ -132,6 +151,9 @@ metrics! {
         "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
     LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],
         "Users, and users with a tool or a policy, that still owe something to a limit.";
+    AUDIT_LAG: Kind::Histogram(SHORT_SECONDS), "stockade_audit_lag_seconds", [],
+        "From the moment that a request is handed to the record until that is durable; those that weren't recorded aside.";
+    AUDIT_BYTES: Kind::Gauge, "stockade_audit_bytes", [], "Size of the record's segments together.";
     AUDIT_RECORDING: Kind::Gauge, "stockade_audit_recording", [], "Whether requests are recorded before they run.";
     AUDIT_WRITABLE: Kind::Gauge, "stockade_audit_writable", [],
         "Whether the record can be written, as far as the last try tells; without a record 1.";

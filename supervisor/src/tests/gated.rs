@@ -51,6 +51,9 @@ fn metrics_count_refusals_by_stage_and_calls_by_tool_and_tell_how_breakers_and_l
         (after[&breakers("closed")], after[&breakers("open")], after[&breakers("half-open")]),
         (0.0, 1.0, 0.0)
     );
+    let judged = |verdict: &str| after[&format!("stockade_gate_seconds_count{{verdict=\"{verdict}\"}}")];
+    // Of a tool that there isn't another than the row says so.
+    assert_eq!((judged("passed"), judged("refused")), (4.0, 2.0));
     assert!(!after.keys().any(|series| series.contains("no-such-tool")));
     // The same series: nobody has made one.
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());

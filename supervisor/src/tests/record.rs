@@ -110,6 +110,8 @@ fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() 
     assert_eq!((metric("stockade_audit_recording"), metric("stockade_audit_writable")), (1.0, 1.0));
     assert_eq!((metric("stockade_audit_waiting"), metric("stockade_audit_refused_total")), (0.0, 0.0));
     assert!(metric("stockade_audit_syncs_total") >= 2.0);
+    assert_eq!(metric("stockade_audit_lag_seconds_count"), 2.0, "one for each intent");
+    assert!(metric("stockade_audit_bytes") > 100.0);
     assert!(breakers::reset(&mut client, "count").unwrap());
     drop((client, launcher));
     let left = end(stage);

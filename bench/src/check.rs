@@ -183,7 +183,7 @@ mod tests {
         let here = Provenance::of("/bin/true".as_ref());
         let place = place(&here);
         let mut judged = judge(Plan::System, &place, &here);
-        judged.verdicts.retain(|(bound, _)| bound.axis == "start");
+        judged.verdicts.retain(|(bound, _)| bound.axis == "start" && bound.variant == "ready");
         assert_eq!(status(std::slice::from_ref(&judged), false), ExitCode::SUCCESS);
         assert_eq!(status(std::slice::from_ref(&judged), true), ExitCode::FAILURE);
         judged.verdicts[0].1 = Verdict::Measured { value: 1.0, limit: 2.0, met: true };

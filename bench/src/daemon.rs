@@ -3,16 +3,21 @@
 //! How it is started is a row of a table ([`StartUp`]): a variant that is the same call under another configuration
 //! is a row more, nothing else.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use stockade_client::Client;
+use tempfile::TempDir;
 
 use crate::error::BenchError;
-use crate::ground::Ground;
+use crate::ground::{Ground, write};
 use crate::process;
 use crate::spawn;
 
@@ -30,31 +35,67 @@ const REAPED: Duration = Duration::from_millis(1);
 pub(crate) struct StartUp {
     /// For directories and messages.
     pub(crate) name: &'static str,
-    /// Added to `stockade serve`.
+    /// Added to `stockade serve`; in each [`PLACE`] stands for the daemon's own directory.
     pub(crate) arguments: &'static [&'static str],
     /// Added to its environment.
     pub(crate) environment: &'static [(&'static str, &'static str)],
+    /// Whether it records requests, and where.
+    pub(crate) record: Record,
 }
+
+/// See [`StartUp::arguments`].
+const PLACE: &str = "{place}";
+/// What passes a daemon its socket as a service manager does, by the name of `sd_listen_fds(3)`: it comes as standard input.
+const ACTIVATE: &str = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
+
+/// Where a daemon's state is, and whether it has a key for the record in there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// No key; with the rest of what it has.
+    None,
+    /// Recorded, on the disk that temporary directories are on.
+    OnDisk,
+    /// Recorded, on a tmpfs.
+    InMemory,
+}
+
+/// A tmpfs that every Linux has.
+const MEMORY: &str = "/dev/shm";
 
 /// Flags that leave nothing parked but keep templates.
 const NOTHING_PARKED: &[&str] = &["--parked", "0"];
 /// As it comes.
-pub(crate) const DEFAULT: StartUp = StartUp { name: "default", arguments: &[], environment: &[] };
+pub(crate) const DEFAULT: StartUp =
+    StartUp { name: "default", arguments: &[], environment: &[], record: Record::None };
 /// Templates, and no parked workers.
 pub(crate) const TEMPLATE: StartUp =
-    StartUp { name: "template", arguments: NOTHING_PARKED, environment: &[] };
+    StartUp { name: "template", arguments: NOTHING_PARKED, environment: &[], record: Record::None };
 /// The same, for who ends the template of each run before the next: see [`Daemon::end_templates`].
-pub(crate) const COLD: StartUp = StartUp { name: "cold", arguments: NOTHING_PARKED, environment: &[] };
+pub(crate) const COLD: StartUp =
+    StartUp { name: "cold", arguments: NOTHING_PARKED, environment: &[], record: Record::None };
 /// As many parked workers as a daemon keeps; few runs at once, since what many at once leave in the kernel's memory isn't
 /// a parked worker's.
-pub(crate) const ALL_PARKED: StartUp =
-    StartUp { name: "all-parked", arguments: &["--parked", "64", "--slots", "2"], environment: &[] };
+pub(crate) const ALL_PARKED: StartUp = StartUp {
+    name: "all-parked",
+    arguments: &["--parked", "64", "--slots", "2"],
+    environment: &[],
+    record: Record::None,
+};
 /// Slots for a thousand runs of one owner, who in root's daemon may hold three quarters of them.
 pub(crate) const MANY_SLOTS: StartUp =
-    StartUp { name: "many-slots", arguments: &["--slots", "1400"], environment: &[] };
+    StartUp { name: "many-slots", arguments: &["--slots", "1400"], environment: &[], record: Record::None };
 /// So few slots that every client waits.
 pub(crate) const FEW_SLOTS: StartUp =
-    StartUp { name: "few-slots", arguments: &["--slots", "8"], environment: &[] };
+    StartUp { name: "few-slots", arguments: &["--slots", "8"], environment: &[], record: Record::None };
+
+/// It tells metrics, at [`Daemon::scrape`].
+pub(crate) const MEASURED: StartUp =
+    StartUp { name: "measured", arguments: &["--metrics", "unix:{place}/metrics.sock"], ..DEFAULT };
+/// Requests are durable before they run.
+pub(crate) const RECORDED: StartUp = StartUp { name: "recorded", record: Record::InMemory, ..DEFAULT };
+/// The same on a disk.
+pub(crate) const RECORDED_ON_DISK: StartUp =
+    StartUp { name: "recorded-on-disk", record: Record::OnDisk, ..DEFAULT };
 
 /// A running daemon; dropping it stops it.
 #[derive(Debug)]
@@ -66,6 +107,8 @@ pub(crate) struct Daemon {
     pub(crate) ready: Duration,
     log: PathBuf,
     stopped: bool,
+    /// Gone when it has ended.
+    _state: Option<TempDir>,
 }
 
 impl Daemon {
@@ -76,20 +119,9 @@ impl Daemon {
 
     /// Starts one with these policies.
     pub(crate) fn start_with(ground: &Ground, how: StartUp, policies: &Path) -> Result<Self, BenchError> {
-        let place = ground.directory(&format!("daemon-{}", how.name))?;
-        let socket = place.join("run/stockade.sock");
-        let log = place.join("log");
-        let file = File::create(&log).map_err(BenchError::io("make the daemon's log"))?;
-        let mut command = spawn::command(&ground.stockade);
-        command.arg("serve").arg("--socket").arg(&socket).arg("--state-directory").arg(place.join("state"));
-        command.arg("--policies").arg(policies).args(how.arguments);
-        // A person's own policies and settings have no part in this.
-        command.env("XDG_CONFIG_HOME", &place);
-        command.envs(how.environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let command = spawn::command(&ground.stockade);
         let began = Instant::now();
-        let child = command.spawn().map_err(BenchError::io("start the daemon"))?;
-        let mut daemon = Self { child, socket, ready: Duration::ZERO, log, stopped: false };
+        let mut daemon = Self::spawn(command, Stdio::null(), ground, how, policies)?;
         while accepts(&daemon.socket).is_err() {
             let over = daemon.child.try_wait().map_err(BenchError::io("look after the daemon"))?.is_some();
             if over || began.elapsed() > PATIENCE {
@@ -99,6 +131,69 @@ impl Daemon {
         }
         daemon.ready = began.elapsed();
         Ok(daemon)
+    }
+
+    /// Has one started by a client's connection, as a service manager does; from before that until the client was answered.
+    pub(crate) fn activate(ground: &Ground, how: StartUp) -> Result<(Self, Duration), BenchError> {
+        let socket = ground.directory(&format!("daemon-{}/run", how.name))?.join("stockade.sock");
+        let _none = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(BenchError::io("make a socket"))?;
+        let mut command = spawn::command("/bin/sh");
+        command.args(["-c", ACTIVATE, "sh"]).arg(&ground.stockade);
+        let began = Instant::now();
+        let daemon = Self::spawn(command, OwnedFd::from(listener).into(), ground, how, &ground.policies)?;
+        drop(daemon.connect()?);
+        Ok((daemon, began.elapsed()))
+    }
+
+    /// Starts `stockade serve` by this command, which has none of its words yet.
+    fn spawn(
+        mut command: Command,
+        stdin: Stdio,
+        ground: &Ground,
+        how: StartUp,
+        policies: &Path,
+    ) -> Result<Self, BenchError> {
+        let place = ground.directory(&format!("daemon-{}", how.name))?;
+        let socket = place.join("run/stockade.sock");
+        let log = place.join("log");
+        let file = File::create(&log).map_err(BenchError::io("make the daemon's log"))?;
+        let state = match how.record {
+            Record::InMemory => Some(in_memory()?),
+            Record::None | Record::OnDisk => None,
+        };
+        let directory =
+            state.as_ref().map_or_else(|| place.join("state"), |state| state.path().join("state"));
+        command.arg("serve").arg("--socket").arg(&socket).arg("--state-directory").arg(directory);
+        if how.record != Record::None {
+            command.arg("--config").arg(configured(&place)?);
+        }
+        let shown = place.display().to_string();
+        command.arg("--policies").arg(policies);
+        command.args(how.arguments.iter().map(|argument| argument.replace(PLACE, &shown)));
+        // A person's own policies and settings have no part in this.
+        command.env("XDG_CONFIG_HOME", &place);
+        command.envs(how.environment.iter().copied());
+        command.stdin(stdin).stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().map_err(BenchError::io("start the daemon"))?;
+        Ok(Self { child, socket, ready: Duration::ZERO, log, stopped: false, _state: state })
+    }
+
+    /// Asks for its metrics: how much was told.
+    pub(crate) fn scrape(&self) -> Result<usize, BenchError> {
+        let failed = || BenchError::io("ask for metrics");
+        let socket =
+            self.socket.parent().and_then(Path::parent).unwrap_or(Path::new("/")).join("metrics.sock");
+        let mut stream = UnixStream::connect(socket).map_err(failed())?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            .map_err(failed())?;
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page).map_err(failed())?;
+        match page.starts_with(b"HTTP/1.1 200") {
+            true => Ok(page.len()),
+            false => Err(BenchError::Wrong("metrics aren't told".into())),
+        }
     }
 
     /// A connection to it.
@@ -160,9 +255,29 @@ impl Daemon {
     }
 }
 
+fn in_memory() -> Result<TempDir, BenchError> {
+    let failed = BenchError::io(format!("make a directory in {MEMORY}"));
+    tempfile::Builder::new().prefix("stockade-bench-").tempdir_in(MEMORY).map_err(failed)
+}
+
+/// A configuration with a key for the record.
+fn configured(place: &Path) -> Result<PathBuf, BenchError> {
+    let directory = place.join("config");
+    std::fs::create_dir_all(&directory).map_err(BenchError::io("make the daemon's configuration"))?;
+    let key = directory.join("audit.key");
+    let mut bytes = [0; 32];
+    let random = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    random.map_err(BenchError::io("make a key"))?;
+    let mut file = OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&key);
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(BenchError::io("write the key"))?;
+    write(&directory.join("stockade.toml"), &format!("[audit]\nkey = \"{}\"\n", key.display()))?;
+    Ok(directory)
+}
+
 /// Whether a socket accepts, without saying anything over it.
 fn accepts(path: &Path) -> std::io::Result<()> {
-    std::os::unix::net::UnixStream::connect(path).map(drop)
+    UnixStream::connect(path).map(drop)
 }
 
 impl Drop for Daemon {

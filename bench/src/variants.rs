@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 53] = [
+pub(crate) const ALL: [Named; 59] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -72,6 +72,18 @@ pub(crate) const ALL: [Named; 53] = [
     named("ready", "from before the daemon's process is made until its socket accepts"),
     named("first-run", "from there until its first run of `/bin/true` has ended"),
     named(COPIED, "output copied, and nothing looked for"),
+    named(
+        "activated",
+        "from a client's connect to a socket that a service manager holds until the daemon it starts answers",
+    ),
+    named(
+        "unrecorded",
+        "as warm, 8 in flight, the median of a burst; beside the next two in the same rounds",
+    ),
+    named("recorded", "the same, each request durable on a tmpfs before it runs"),
+    named("recorded-on-disk", "the same on the disk of temporary directories"),
+    named("unscraped", "as warm, the p99 of a burst; beside the next in the same rounds"),
+    named("scraped", "as warm, the same while metrics are asked for every 100 ms"),
     named("redacted", "the same with 200 patterns and four values looked for"),
     named("redacted-patterns", "the same with 200 patterns only"),
     named("redacted-values", "the same with four values only"),

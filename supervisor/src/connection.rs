@@ -64,7 +64,6 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
 
 /// Tells somebody for whom no descriptor is left, and closes the connection.
 pub(crate) fn turn_away(daemon: &Daemon, socket: OwnedFd) {
-    tracing::warn!("a connection is refused: no descriptor is left for it");
     say_last(daemon, &socket, ProtocolErrorCode::TooMany, NO_DESCRIPTOR.to_owned());
     close(&daemon.aside, None, socket);
 }

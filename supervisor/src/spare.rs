@@ -41,7 +41,7 @@ impl Table {
         let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or(0);
         let is_full = number >= self.most.saturating_sub(kept);
         if is_full {
-            self.is_tight.set(true);
+            self.is_full();
         }
         is_full
     }
@@ -59,7 +59,12 @@ impl Table {
 
     /// No descriptor was left.
     pub(crate) fn is_full(&self) {
-        self.is_tight.set(true);
+        if !self.is_tight.replace(true) {
+            tracing::warn!(
+                limit = self.most,
+                "no descriptor is left for clients: they are refused until others have gone"
+            );
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The daemon's start: until its socket accepts, and until its first run has ended.
+//! The daemon's start: until its socket accepts, until its first run has ended, and until the client whose connection has started
+//! it is answered.
 
 use std::time::{Duration, Instant};
 
 use super::Axis;
-use crate::daemon::{DEFAULT, Daemon};
+use crate::daemon::{DEFAULT, Daemon, StartUp};
 use crate::error::BenchError;
 use crate::ours;
 use crate::results::{Better, Results};
@@ -14,7 +15,7 @@ use crate::spawn::millis;
 pub(crate) const AXIS: Axis = Axis {
     name: "start",
     rounds: 100,
-    round: Duration::from_millis(40),
+    round: Duration::from_millis(55),
     besides: Duration::from_secs(1),
     measure,
 };
@@ -31,6 +32,9 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     if session.only.wants("first-run") {
         entrants.add("first-run", Ok(Variant::new("first-run", || first_run(session))));
     }
+    if session.only.wants("activated") {
+        entrants.add("activated", Ok(Variant::new("activated", || activated(session))));
+    }
     interleave(&mut results, &mut shuffle, case, entrants);
     Ok(results)
 }
@@ -40,6 +44,12 @@ fn ready(session: &Session) -> Result<f64, BenchError> {
     let ready = millis(daemon.ready);
     daemon.stop()?;
     Ok(ready)
+}
+
+fn activated(session: &Session) -> Result<f64, BenchError> {
+    let (daemon, took) = Daemon::activate(&session.ground, StartUp { name: "activated", ..DEFAULT })?;
+    daemon.stop()?;
+    Ok(millis(took))
 }
 
 fn first_run(session: &Session) -> Result<f64, BenchError> {

@@ -14,19 +14,21 @@ use std::time::{Duration, Instant};
 use stockade_client::{Client, Request};
 
 use super::Axis;
-use crate::daemon::{DEFAULT, Daemon, FEW_SLOTS};
-use crate::error::BenchError;
+use crate::daemon::{DEFAULT, Daemon, FEW_SLOTS, MEASURED, RECORDED, RECORDED_ON_DISK};
+use crate::error::{BenchError, chain};
 use crate::ours;
 use crate::results::{Better, Results};
 use crate::rounds::{Case, Entrants, Variant, interleave};
-use crate::session::Session;
+use crate::session::{Session, times};
+use crate::shuffle::Shuffle;
 use crate::spawn::{self, millis, timed};
+use crate::stats;
 use crate::variants::BARE;
 
 pub(crate) const AXIS: Axis = Axis {
     name: "throughput",
     rounds: 7,
-    round: Duration::from_millis(20_700),
+    round: Duration::from_millis(29_000),
     besides: Duration::from_secs(21),
     measure,
 };
@@ -46,6 +48,17 @@ const IN_FLIGHT: [(u32, &str, &[&str]); 4] = [
     (8, "8 in flight", &["warm", "strict", "moderate", "minimal", PIPELINED]),
     (64, "64 in flight", &["warm", PIPELINED]),
 ];
+/// The same where two medians are compared.
+const COUNTED_RECORDED: Duration = Duration::from_millis(100);
+/// Rounds of that, and of scrapes, to one of the others: they are short.
+const SHORT_OF: u32 = 3;
+/// Between two scrapes: far more often than anybody's, so that each burst has some.
+const SCRAPE_EVERY: Duration = Duration::from_millis(100);
+/// A daemon that tells metrics, and is asked for them or not.
+const SCRAPED: &str = "scraped";
+const UNSCRAPED: &str = "unscraped";
+/// Without a record, beside those that have one.
+const UNRECORDED: &str = "unrecorded";
 /// Over one connection.
 const PIPELINED: &str = "pipelined";
 /// The variants that show whether 64 in flight are served at the rate of 8.
@@ -125,6 +138,8 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     let (mut results, mut shuffle) = session.begin(&AXIS);
     results.about("counted of a burst", format!("{} ms after {} ms", COUNTED.as_millis(), RAMP.as_millis()));
     let daemon = Daemon::start(&session.ground, DEFAULT)?;
+    recorded(session, &daemon, rounds, &mut results, &mut shuffle);
+    scraped(session, rounds, &mut results, &mut shuffle)?;
     for (in_flight, name, who) in IN_FLIGHT {
         let pauses = Pauses::default();
         let entrants = entrants(session, &daemon, &pauses, in_flight, who);
@@ -173,6 +188,96 @@ fn entrants<'a>(
         entrants.add(PIPELINED, prepare());
     }
     entrants
+}
+
+/// What metrics that are asked for add to the slowest runs.
+fn scraped(
+    session: &Session,
+    rounds: u32,
+    results: &mut Results,
+    shuffle: &mut Shuffle,
+) -> Result<(), BenchError> {
+    let daemon = Daemon::start(&session.ground, MEASURED)?;
+    let mut entrants = Entrants::default();
+    entrants.add(UNSCRAPED, slowest(session, &daemon, UNSCRAPED, None));
+    if session.only.wants(SCRAPED) {
+        let variant = slowest(session, &daemon, SCRAPED, Some(SCRAPE_EVERY));
+        entrants.add(SCRAPED, variant.map(|variant| variant.against(UNSCRAPED)));
+    }
+    interleave(results, shuffle, times("p99 of a burst, 1 in flight", rounds * SHORT_OF), entrants);
+    Ok(())
+}
+
+/// The p99 of a run's time, of those of a burst with one in flight.
+fn slowest<'a>(
+    session: &'a Session,
+    daemon: &'a Daemon,
+    name: &'static str,
+    scrape: Option<Duration>,
+) -> Result<Variant<'a>, BenchError> {
+    let (mut client, request) = (daemon.connect()?, true_under(session, "default")?);
+    let sample = move || {
+        let window = Window::open(COUNTED);
+        let mut took = Vec::new();
+        std::thread::scope(|scope| {
+            let scraping = scope.spawn(|| -> Result<(), BenchError> {
+                while let Some(pause) = scrape.filter(|_| !window.is_over()) {
+                    daemon.scrape()?;
+                    spawn::moment(pause);
+                }
+                Ok(())
+            });
+            while !window.is_over() {
+                let one = ours::timed(&mut client, &request)?;
+                if window.counts(Instant::now()) {
+                    took.push(one);
+                }
+            }
+            scraping
+                .join()
+                .unwrap_or_else(|_| Err(BenchError::Wrong("a thread of the benchmark died".into())))
+        })?;
+        stats::quantile(took, 0.99).ok_or_else(no_run)
+    };
+    Ok(Variant::new(name, sample))
+}
+
+/// What the record adds: its daemons beside one without it, in the same rounds, a median of all runs of a burst each.
+fn recorded(session: &Session, daemon: &Daemon, rounds: u32, results: &mut Results, shuffle: &mut Shuffle) {
+    let mut entrants = Entrants::default();
+    let start = |how| Daemon::start(&session.ground, how);
+    let daemons = [(RECORDED.name, start(RECORDED)), (RECORDED_ON_DISK.name, start(RECORDED_ON_DISK))];
+    entrants.add(UNRECORDED, medians(session, daemon, UNRECORDED));
+    for (name, daemon) in &daemons {
+        if session.only.wants(name) {
+            let variant = daemon.as_ref().map_err(|error| BenchError::Daemon(chain(error)));
+            let variant = variant.and_then(|daemon| medians(session, daemon, name));
+            entrants.add(name, variant.map(|variant| variant.against(UNRECORDED)));
+        }
+    }
+    interleave(results, shuffle, times("8 in flight, recorded", rounds * SHORT_OF), entrants);
+}
+
+/// The median time of a run, of those of a burst with 8 in flight.
+fn medians<'a>(session: &'a Session, daemon: &Daemon, name: &'static str) -> Result<Variant<'a>, BenchError> {
+    let clients = (0..8).map(|_| Ok((daemon.connect()?, true_under(session, "default")?)));
+    let mut clients = clients.collect::<Result<Vec<(Client, Request)>, BenchError>>()?;
+    let sample = move || {
+        let window = Window::open(COUNTED_RECORDED);
+        let work = |(client, request): &mut (Client, Request)| -> Result<Vec<f64>, BenchError> {
+            let mut took = Vec::new();
+            while !window.is_over() {
+                took.push(ours::timed(client, request)?);
+            }
+            Ok(took)
+        };
+        stats::median(all(clients.iter_mut(), work)?.into_iter().flatten()).ok_or_else(no_run)
+    };
+    Ok(Variant::new(name, sample))
+}
+
+fn no_run() -> BenchError {
+    BenchError::Wrong("no run has ended".into())
 }
 
 /// Whether the rate collapses: both in the same rounds.

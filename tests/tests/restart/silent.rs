@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use stockade_tests::{Daemon, Ended, Ground, Mode, wait_until};
+use stockade_tests::{Daemon, Ended, Ground, Mode, left, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -26,6 +26,10 @@ fn a_launcher_without_a_free_descriptor_rests_and_its_runs_are_known_when_it_has
     let said = || Ended::of(daemon.ask(&ground, &["logs", &id])).text().contains("here");
     assert!(wait_until(SOON, said) && listed());
     let elder = daemon.launchers()[0];
+    // It is watched, too, from a while after its start on.
+    let is_watched = || left::tree(elder).iter().any(|process| process.command.contains("monitor"));
+    assert!(wait_until(SOON, is_watched));
+    std::thread::sleep(Duration::from_millis(500));
     let pid = Pid::from_raw(elder.cast_signed());
     let before = getrlimit(Resource::Nofile);
     prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();

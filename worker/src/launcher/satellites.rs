@@ -56,14 +56,17 @@ impl Launcher {
     pub(super) fn watch(&mut self, number: u64) {
         let started = self.start_monitor();
         let Some(run) = self.runs.get_mut(&number) else { return };
-        match (started, self.monitor.as_mut()) {
-            (Ok(()), Some(monitor)) => {
-                let (command, descriptors) = run.watch_order();
-                monitor.send(&command, descriptors, &self.poller);
+        match started.and_then(|()| run.watch_order()) {
+            Ok((command, descriptors)) => {
+                if let Some(monitor) = &mut self.monitor {
+                    monitor.send(&command, descriptors, &self.poller);
+                }
             }
             // Its tool has begun.
-            _ => run
-                .condemn(Outcome::Lost { reason: "the process that watches it can't be started".to_owned() }),
+            Err(error) => {
+                let reason = format!("the process that watches it can't be started, or told of it: {error}");
+                run.condemn(Outcome::Lost { reason });
+            }
         }
     }
 

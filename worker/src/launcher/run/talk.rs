@@ -129,10 +129,12 @@ impl Run {
     }
 
     /// What the monitor is asked, with its descriptors.
-    pub(crate) fn watch_order(&mut self) -> (MonitorCommand, Vec<OwnedFd>) {
-        let mut descriptors = Vec::new();
-        let pidfd = self.init.as_ref().and_then(|(_, fd)| fd.try_clone().ok());
-        descriptors.extend(pidfd);
+    ///
+    /// # Errors
+    /// Those of dup(2): no descriptor is left.
+    pub(crate) fn watch_order(&mut self) -> io::Result<(MonitorCommand, Vec<OwnedFd>)> {
+        let pidfd = self.init.as_ref().map(|(_, fd)| fd.try_clone()).transpose()?;
+        let mut descriptors = Vec::from_iter(pidfd);
         let tree = match (&self.init, self.prepare.plan) {
             (Some((pid, _)), Plan::Minimal) => Tree::Descendants { pid: pid.as_raw_nonzero().get() },
             _ => Tree::Namespace,
@@ -148,7 +150,7 @@ impl Run {
             cpu_ms: self.limits.cpu_ms,
             tree,
         };
-        (command, descriptors)
+        Ok((command, descriptors))
     }
 
     /// Tells the worker what to run. One that is gone shows at its channel's end.

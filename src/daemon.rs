@@ -20,6 +20,7 @@ use rustix::event::PollFlags;
 use stockade_client::{Client, ClientError, ConnectError, Pause, Request};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
+use stockade_protocol::outcome::Outcome;
 
 use crate::error::CliError;
 use crate::follow::Follow;
@@ -46,6 +47,8 @@ pub(crate) struct Session<'a> {
     exec_id: Option<ExecId>,
     started: bool,
     told_broken: bool,
+    /// It wrote on until its limit on output, before it heard that nobody reads.
+    outran: bool,
     /// The pause that was told of, until it's told that it's over.
     told_pause: Option<Pause>,
     /// The signal that came last, as far as it's known which.
@@ -67,6 +70,7 @@ impl<'a> Session<'a> {
             exec_id: None,
             started: false,
             told_broken: false,
+            outran: false,
             told_pause: None,
             asked: None,
             cancel: false,
@@ -112,7 +116,7 @@ impl<'a> Session<'a> {
             self.tell_broken()?;
             if self.done && !self.follow.pending() {
                 let status = self.follow.status().unwrap_or(crate::exit::OURS);
-                return Ok(self.follow.finish(status));
+                return Ok(self.follow.finish(if self.outran { 128 + SIGPIPE } else { status }));
             }
             if let Some(status) = self.wait()? {
                 return Ok(status);
@@ -175,8 +179,10 @@ impl<'a> Session<'a> {
                     return Ok(());
                 }
                 self.follow.event(exec_id, seq, &event);
-                if matches!(event, ExecEvent::Exited { .. }) {
+                if let ExecEvent::Exited { outcome, .. } = &event {
                     self.done = true;
+                    let is_told = self.told_broken && !self.follow.is_json();
+                    self.outran = is_told && matches!(outcome, Outcome::OutputExceeded { .. });
                     // The end is ours now; that the daemon hears of it no more is its loss, not the run's.
                     let _ = self.client.acknowledge(exec_id, seq);
                 }

@@ -473,9 +473,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gives up a run that can't be followed: what is left of it dies with us.
+    /// Gives up a run that can't be followed: what is left of it dies with its launcher's channel, or with us. An end that was
+    /// heard stays one, though not all of the output may be there.
     fn lose(&mut self, error: &CliError) -> u8 {
-        self.finish(End::lost(chain(error)))
+        self.link.close();
+        let why = chain(error);
+        match self.end.take() {
+            None => self.finish(End::lost(why)),
+            Some(end) => {
+                self.follow.note(&format!("the end of the output may be missing: {why}"));
+                self.finish(end).max(exit::OURS)
+            }
+        }
     }
 
     fn over(&mut self, mut end: End) {

@@ -100,6 +100,14 @@ impl Link {
         }
     }
 
+    /// Takes its channel away, by which it ends, and with it the run.
+    pub(crate) fn close(&self) {
+        if let Self::Apart(channel) = self {
+            // Of a channel that is gone it has ended already.
+            let _ = rustix::net::shutdown(channel, rustix::net::Shutdown::Both);
+        }
+    }
+
     /// Says something to it.
     ///
     /// # Errors

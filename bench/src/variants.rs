@@ -83,7 +83,7 @@ pub(crate) const ALL: [Named; 59] = [
     named("recorded", "the same, each request durable on a tmpfs before it runs"),
     named("recorded-on-disk", "the same on the disk of temporary directories"),
     named("unscraped", "as warm, the p99 of a burst; beside the next in the same rounds"),
-    named("scraped", "as warm, the same while metrics are asked for every 100 ms"),
+    named("scraped", "as warm, the same while metrics are asked for once a second"),
     named("redacted", "the same with 200 patterns and four values looked for"),
     named("redacted-patterns", "the same with 200 patterns only"),
     named("redacted-values", "the same with four values only"),

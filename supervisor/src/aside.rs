@@ -65,13 +65,8 @@ impl Aside {
     }
 
     /// Whether [`Aside::caught_up`] would wait.
-    pub(crate) fn is_behind(&self, owner: u32) -> bool {
-        self.crew.is_behind(owner)
-    }
-
-    /// Descriptors that wait to be closed, of those who aren't known.
-    pub(crate) fn closings_of_nobody(&self) -> usize {
-        self.crew.jobs().owners.get(&NOBODY).map_or(0, |own| own.closings)
+    pub(crate) fn is_behind(&self, owner: Option<u32>) -> bool {
+        self.crew.is_behind(owner.unwrap_or(NOBODY))
     }
 
     fn close(&self, owner: u32, descriptor: OwnedFd) {

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::Shutdown;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
@@ -64,8 +66,9 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, socket: OwnedFd) {
 
 /// Tells somebody for whom no descriptor is left, and closes the connection.
 pub(crate) fn turn_away(daemon: &Daemon, socket: OwnedFd) {
-    say_last(daemon, &socket, ProtocolErrorCode::TooMany, NO_DESCRIPTOR.to_owned());
-    close(&daemon.aside, None, socket);
+    let owner = getsockopt(&socket, PeerCredentials).ok().map(|peer| peer.uid());
+    refuse(daemon, owner, &socket, ProtocolErrorCode::TooMany, NO_DESCRIPTOR.to_owned());
+    close(&daemon.aside, owner, socket);
 }
 
 /// Closes a connection's socket: aside if something is in it, since its descriptors are closed with it.
@@ -86,13 +89,13 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
         Err(error) => {
             let text = crate::admission::chain(&error);
             tracing::warn!(reason = text, "a peer is refused");
-            say_last(daemon, socket.get_ref(), ProtocolErrorCode::NotPermitted, text);
+            refuse(daemon, None, socket.get_ref(), ProtocolErrorCode::NotPermitted, text);
             return None;
         }
     };
     let uid = peer.owner.uid;
     if let Some(text) = too_many(daemon, uid) {
-        say_last(daemon, socket.get_ref(), ProtocolErrorCode::TooMany, text);
+        refuse(daemon, Some(uid), socket.get_ref(), ProtocolErrorCode::TooMany, text);
         return Some(uid);
     }
     let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
@@ -102,7 +105,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
             Ok(proof) => outbox.proof = proof,
             Err(error) => {
                 let text = format!("the connection can't be kept to show launchers who asks: {error}");
-                say_last(daemon, socket.get_ref(), ProtocolErrorCode::TooMany, text);
+                refuse(daemon, Some(uid), socket.get_ref(), ProtocolErrorCode::TooMany, text);
                 return Some(uid);
             }
         }
@@ -112,7 +115,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     tracing::debug!(connection = id.0, pid = peer.pid, uid, "connected");
     let mut connection = Connection { daemon, socket, id, uid, room, unsure: false };
     let end = tokio::select! {
-        end = connection.read() => end,
+        end = connection.serve() => end,
         () = write(daemon, socket, id, &bell) => End::Gone,
     };
     if let End::Broken(error) = end {
@@ -138,7 +141,7 @@ fn too_many(daemon: &Daemon, uid: u32) -> Option<String> {
 }
 
 /// Sends an error to somebody who won't be a client.
-fn say_last(daemon: &Daemon, socket: &OwnedFd, code: ProtocolErrorCode, text: String) {
+fn refuse(daemon: &Daemon, owner: Option<u32>, socket: &OwnedFd, code: ProtocolErrorCode, text: String) {
     daemon.state.borrow().figures.broken(code);
     let mut frame = Vec::new();
     let message = ServerMessage::Error(ProtocolError { code, text });
@@ -147,7 +150,7 @@ fn say_last(daemon: &Daemon, socket: &OwnedFd, code: ProtocolErrorCode, text: St
     }
     // One frame fits a fresh socket's buffer; if it doesn't, the peer only loses the explanation.
     let _sent = socket::send(socket, &frame, &[]);
-    discard(daemon, None, socket);
+    discard(daemon, owner, socket);
 }
 
 /// Takes what the peer has sent and nobody will read: a socket that is closed over unread bytes resets the peer
@@ -156,20 +159,37 @@ fn discard(daemon: &Daemon, owner: Option<u32>, socket: &OwnedFd) {
     let mut buffer = [0; 4096];
     let mut left = DISCARDED;
     while left > 0
-        && let Ok(Some(received)) = receive(daemon, socket, &mut buffer)
+        && let Ok(Some((received, _))) = receive(daemon, owner, socket, &mut buffer)
         && received.length > 0
     {
-        left = left.saturating_sub(received.length);
+        // However little comes at a time.
+        left = left.saturating_sub(buffer.len());
         received.descriptors.into_iter().for_each(|descriptor| drop(daemon.aside.hold(owner, descriptor)));
     }
 }
 
-/// Receives what a client has sent. `None`: it brings descriptors, and there may be no room for them.
-fn receive(daemon: &Daemon, socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    if daemon.state.borrow().table.is_tight() && socket::brings_descriptors(socket, buffer)? {
-        return Ok(None);
+/// Receives what a client has sent, and says whether it was too much. `None`: it may bring descriptors, and there is no room for
+/// them, or too many of this owner's wait to be closed.
+fn receive(
+    daemon: &Daemon,
+    owner: Option<u32>,
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+) -> io::Result<Option<(Received, bool)>> {
+    let is_behind = daemon.aside.is_behind(owner);
+    let mut length = buffer.len();
+    if is_behind || daemon.state.borrow().table.is_tight() {
+        match socket::without_descriptors(socket, buffer)? {
+            Some(bytes) => length = bytes,
+            None if is_behind || !daemon.state.borrow().has_room_for_a_message() => return Ok(None),
+            None => {}
+        }
     }
-    socket::receive(socket, buffer).map(Some)
+    let received = socket::receive(socket, &mut buffer[..length])?;
+    let state = daemon.state.borrow();
+    // All of them: each that is too much has to be seen.
+    let full = received.descriptors.iter().filter(|descriptor| state.is_too_full_for(descriptor)).count();
+    Ok(Some((received, full > 0)))
 }
 
 /// What is told to who would take the last descriptors.
@@ -202,7 +222,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn read(&mut self) -> End {
+    async fn serve(&mut self) -> End {
         match self.read_all().await {
             Ok(never) => never,
             Err(end) => end,
@@ -316,7 +336,7 @@ impl Connection<'_> {
 
     /// Waits until not too much of what this owner has passed waits to be closed.
     async fn wait_for_closings(&mut self) -> Result<(), End> {
-        if !self.daemon.aside.is_behind(self.uid) {
+        if !self.daemon.aside.is_behind(Some(self.uid)) {
             return Ok(());
         }
         let (daemon, uid, within) = (self.daemon, self.uid, self.daemon.settings.frame_within);
@@ -333,7 +353,7 @@ impl Connection<'_> {
 
     /// Reads once, by a deadline if there is one.
     async fn fill(&mut self, frames: &mut Incoming, until: Option<Instant>, what: &str) -> Result<(), End> {
-        let read = self.read_once(frames);
+        let read = self.read(frames);
         match until {
             None => read.await,
             Some(until) => timeout_at(until, read).await.unwrap_or_else(|_elapsed| {
@@ -342,17 +362,37 @@ impl Connection<'_> {
         }
     }
 
-    async fn read_once(&mut self, frames: &mut Incoming) -> Result<(), End> {
+    /// Reads once, as soon as there is room for what may come.
+    async fn read(&mut self, frames: &mut Incoming) -> Result<(), End> {
+        let mut since = None;
+        while !self.read_once(frames).await? {
+            let since = since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.daemon.settings.frame_within {
+                self.wait_for_closings().await?;
+                return Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR));
+            }
+            tokio::select! {
+                () = sleep(ROOM_PAUSE) => self.unsure = true,
+                () = self.hang_up() => return Err(End::Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: what comes may bring descriptors, and there is no room for them now.
+    async fn read_once(&mut self, frames: &mut Incoming) -> Result<bool, End> {
         // One buffer for all connections: it is borrowed for the length of a system call and a copy.
-        let mut take = |socket: &OwnedFd| -> io::Result<Result<(), End>> {
+        let mut take = |socket: &OwnedFd| -> io::Result<Result<bool, End>> {
             let mut buffer = self.daemon.received.borrow_mut();
-            let Some(received) = receive(self.daemon, socket, &mut buffer)? else {
-                return Ok(Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)));
+            let Some((received, is_full)) = receive(self.daemon, Some(self.uid), socket, &mut buffer)? else {
+                return Ok(Ok(false));
             };
-            let state = self.daemon.state.borrow();
-            let is_full = received.descriptors.iter().any(|descriptor| state.is_too_full_for(descriptor));
             let pushed = frames.push(&buffer, received);
-            Ok(if is_full { Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)) } else { pushed })
+            Ok(if is_full {
+                Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR))
+            } else {
+                pushed.map(|()| true)
+            })
         };
         if self.unsure {
             match take(self.socket.get_ref()) {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_audit::AuditError;
 use stockade_policies::{PolicyError, Trust};
@@ -56,8 +57,6 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 const LAST_ORDERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when no descriptor is left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections that were refused for want of descriptors and aren't closed yet.
-const TURNED_AWAY: usize = 8;
 /// Open files of the daemon itself: its own sockets and files, what is kept from clients, and connections of some of them.
 const DESCRIPTORS: u64 = 80 + SPARE;
 
@@ -441,10 +440,8 @@ async fn accept_all(daemon: Rc<Daemon>, listener: Listener) {
         match listener.accept().await {
             Ok(socket) if daemon.state.borrow().is_too_full_for(&socket) => {
                 connection::turn_away(&daemon, socket);
-                // Those whose close hangs take what is spared, so that the others wait at the door.
-                while daemon.aside.closings_of_nobody() > TURNED_AWAY
-                    && daemon.state.borrow().table.is_tight()
-                {
+                // Those whose close hangs take what is kept: before the last of it the others wait at the door.
+                while !daemon.state.borrow().table.has_room_to_refuse() {
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -453,7 +450,9 @@ async fn accept_all(daemon: Rc<Daemon>, listener: Listener) {
             }
             Err(error) => {
                 tracing::error!(%error, "a connection can't be accepted");
-                daemon.state.borrow().table.is_full();
+                if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(&error) {
+                    daemon.state.borrow().table.is_full();
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -74,18 +74,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     Ok(Received { length: answer.bytes, descriptors, truncated })
 }
 
-/// Whether [`receive`] with this buffer might bring descriptors. Nothing is taken from the socket.
+/// Of a stream socket, how many bytes [`receive`] with this buffer would bring, and surely no descriptor, if it's given a buffer of
+/// that length; `None`: it might bring some. Nothing is taken from the socket, and 0 is its end. What comes meanwhile changes
+/// nothing of that: it stands behind.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`, `WouldBlock` included.
-pub fn brings_descriptors(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<bool> {
+pub fn without_descriptors(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     // They stay in the socket, so none of them is closed for want of room here.
     let peek = retry(|| {
         let mut none = RecvAncillaryBuffer::new(&mut []);
         let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC;
         rustix::net::recvmsg(&socket, &mut [io::IoSliceMut::new(buffer)], &mut none, flags)
     })?;
-    Ok(peek.flags.contains(ReturnFlags::CTRUNC))
+    Ok(if peek.flags.contains(ReturnFlags::CTRUNC) { None } else { Some(peek.bytes) })
 }
 
 /// Bytes of the datagram that waits on a `SOCK_SEQPACKET` socket; 0 if the other end has closed.
@@ -128,16 +130,19 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut buffer = [0; 16];
-        let look = |buffer: &mut [u8]| brings_descriptors(&theirs, buffer);
+        let look = |buffer: &mut [u8]| without_descriptors(&theirs, buffer);
         assert_eq!(look(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         send(&ours, b"none", &[]).unwrap();
-        assert!(!look(&mut buffer).unwrap());
-        // Behind what brings none, and within the same receive.
+        let none = look(&mut buffer).unwrap();
+        assert_eq!(none, Some(4));
+        // Behind what brings none, and within the same receive, but for one of the length that was told.
         send(&ours, b"one", &[ours.as_fd()]).unwrap();
-        assert!(look(&mut buffer).unwrap() && look(&mut buffer).unwrap());
+        assert_eq!((look(&mut buffer).unwrap(), look(&mut buffer).unwrap()), (None, None));
+        let received = receive(&theirs, &mut buffer[..4]).unwrap();
+        assert_eq!((received.length, received.descriptors.len()), (4, 0));
         let received = receive(&theirs, &mut buffer).unwrap();
-        assert_eq!((&buffer[..received.length], received.descriptors.len()), (&b"noneone"[..], 1));
+        assert_eq!((&buffer[..received.length], received.descriptors.len()), (&b"one"[..], 1));
         drop((ours, received));
-        assert!(!look(&mut buffer).unwrap());
+        assert_eq!(look(&mut buffer).unwrap(), Some(0));
     }
 }

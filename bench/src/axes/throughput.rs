@@ -52,8 +52,8 @@ const IN_FLIGHT: [(u32, &str, &[&str]); 4] = [
 const COUNTED_RECORDED: Duration = Duration::from_millis(100);
 /// Rounds of that, and of scrapes, to one of the others: they are short.
 const SHORT_OF: u32 = 3;
-/// Between two scrapes: far more often than anybody's, so that each burst has some.
-const SCRAPE_EVERY: Duration = Duration::from_millis(100);
+/// Between two scrapes: more often than anybody's, and one in each burst.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 /// A daemon that tells metrics, and is asked for them or not.
 const SCRAPED: &str = "scraped";
 const UNSCRAPED: &str = "unscraped";
@@ -221,6 +221,8 @@ fn slowest<'a>(
         let mut took = Vec::new();
         std::thread::scope(|scope| {
             let scraping = scope.spawn(|| -> Result<(), BenchError> {
+                // Within what counts.
+                spawn::moment(RAMP);
                 while let Some(pause) = scrape.filter(|_| !window.is_over()) {
                     daemon.scrape()?;
                     spawn::moment(pause);

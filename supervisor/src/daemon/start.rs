@@ -71,16 +71,12 @@ impl State {
 
     /// Has a run held that has to wait. We keep it, too: a launcher may die.
     pub(super) fn hold(&mut self, id: ExecId) {
-        let held = self.pipe_input(id).and_then(|()| {
+        let held = self.has_room_to_hold().and_then(|()| self.pipe_input(id)).and_then(|()| {
             let Some(waiting) = self.runs.get(&id).and_then(|run| run.waiting.as_ref()) else {
                 return Ok(());
             };
             let (launch, spec) = (waiting.launch.clone(), Arc::clone(&waiting.spec));
-            let copies = copies(waiting)?;
-            if copies.iter().any(|copy| self.is_too_full_for(copy)) {
-                return Err(Errno::MFILE.into());
-            }
-            self.links.hand(launch, spec, copies, When::Told).map_err(io::Error::other)?;
+            self.links.hand(launch, spec, copies(waiting)?, When::Told).map_err(io::Error::other)?;
             let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
             run.launcher = self.links.current();
             run.is_held = true;
@@ -97,6 +93,12 @@ impl State {
             }
         }
         self.told_of_taken();
+    }
+
+    /// Whether a run that waits may take more descriptors than it came with.
+    fn has_room_to_hold(&self) -> io::Result<()> {
+        let next = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0)?;
+        if self.is_too_full_for(next) { Err(Errno::MFILE.into()) } else { Ok(()) }
     }
 
     /// Launchers' channels may have taken runs: whatever becomes of us they happen, so their clients may be told.

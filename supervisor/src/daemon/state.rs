@@ -185,11 +185,18 @@ impl State {
         self.started.elapsed()
     }
 
+    fn free_slots(&self) -> usize {
+        self.limits.bounds.slots.total.saturating_sub(self.dispatcher.counts().running)
+    }
+
     /// Whether a client's descriptor takes room that launchers will want.
     pub(crate) fn is_too_full_for(&self, descriptor: impl AsFd) -> bool {
-        let going = self.dispatcher.counts().running;
-        let free = self.limits.bounds.slots.total.saturating_sub(going);
-        self.table.is_too_full_for(descriptor.as_fd(), free)
+        self.table.is_too_full_for(descriptor.as_fd(), self.free_slots())
+    }
+
+    /// Whether there is room for whatever one message brings.
+    pub(crate) fn has_room_for_a_message(&self) -> bool {
+        self.table.has_room_for_a_message(self.free_slots())
     }
 
     /// A client's descriptor again, if there is room for it.

@@ -59,7 +59,7 @@ fn a_launcher_that_talks_nonsense_is_replaced() {
 
 #[test]
 fn a_run_that_comes_when_the_relay_has_gone_waits_for_the_next_launcher() {
-    let stage = Stage::new(Changes { slots: 1000, ..Changes::default() });
+    let stage = Stage::new(Changes::default());
     let launcher = stage.launcher();
     let mut client = stage.client();
     launcher.relay.send(&0_u64, &[]).unwrap();
@@ -72,7 +72,7 @@ fn a_run_that_comes_when_the_relay_has_gone_waits_for_the_next_launcher() {
         until("it's known", || {
             let status = client.status();
             queued = status.queued;
-            (queued + status.running) as usize > early.len()
+            queued > 0 || status.running as usize > early.len()
         });
         if queued > 0 {
             break other;

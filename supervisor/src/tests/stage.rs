@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_gate::Row;
 use stockade_policies::Trust;
 use stockade_protocol::bounds::MAX_SPECS;
@@ -127,6 +128,7 @@ impl Default for Changes {
 impl Stage {
     #[allow(clippy::needless_pass_by_value, reason = "tests make them on the spot")]
     pub(super) fn new(changes: Changes) -> Self {
+        raise_descriptor_limit();
         let directory = tempfile::tempdir().unwrap();
         if let Some(before) = changes.before {
             before(directory.path());
@@ -338,6 +340,12 @@ impl Drop for Stage {
             panic!("the daemon panicked");
         }
     }
+}
+
+/// As a daemon does at its start: the daemons of all tests are in one process, and share its table.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 fn wait_readable(fd: impl AsFd, within: Duration) -> bool {

@@ -200,6 +200,67 @@ fn a_full_table_of_descriptors_answers_each_and_recovers() {
     }
 }
 
+/// A client passes descriptors whose close waits, as many in a message as the kernel lets one carry, over and over, behind frames
+/// that are none, too: neither the launcher nor anybody else notices.
+#[test]
+fn descriptors_whose_close_hangs_take_nothing_that_others_need() {
+    const LIMIT: usize = 1000;
+    const HANG: &str = "import array, struct, sys, threading, time\n\
+                        from socket import *\n\
+                        there = socket(); there.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)\n\
+                        there.bind(('127.0.0.1', 0)); there.listen(4000)\n\
+                        def hanging():\n\
+                        \x20   one = socket(); one.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)\n\
+                        \x20   one.connect(there.getsockname())\n\
+                        \x20   one.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack('ii', 1, 100))\n\
+                        \x20   one.setblocking(False)\n\
+                        \x20   try:\n\
+                        \x20       while True: one.send(b'x' * 4096)\n\
+                        \x20   except BlockingIOError: return one\n\
+                        kept = []\n\
+                        def send(to, what, beside):\n\
+                        \x20   ancillary = [(SOL_SOCKET, SCM_RIGHTS, array.array('i', [one.fileno() for one in beside]))]\n\
+                        \x20   try: to.sendmsg([what], ancillary if beside else [])\n\
+                        \x20   except OSError: return\n\
+                        \x20   for one in beside: threading.Thread(target=one.close, daemon=True).start()\n\
+                        clients = []\n\
+                        for round in range(4):\n\
+                        \x20   sets = [[hanging() for _ in range(253)] for _ in range(2)]; kept.append(sets)\n\
+                        \x20   client = socket(AF_UNIX); client.settimeout(1); client.connect(sys.argv[1]); clients.append(client)\n\
+                        \x20   if round % 2: send(client, b'\\xff' * 100000, [])\n\
+                        \x20   for these in sets: send(client, b'\\xff' * 8, these)\n\
+                        open('sent', 'w').close()\n\
+                        time.sleep(100)";
+    for mode in Mode::daemons_here() {
+        let (daemon, ground) = with_so_many_descriptors(mode, LIMIT);
+        let mut command = daemon.ask(&ground, &["run", "--detach"]);
+        command.args(["--", "sh", "-c", "while [ ! -e go ]; do sleep 0.1; done; echo done"]);
+        let ended = format!("exec_id={}", Ended::of(command).expect_code(0).text());
+        let ended = |line: &str| line.contains(&ended) && line.contains("ended outcome=\"exited\"");
+        let mut hanging = ground.command("sh");
+        hanging.args(["-c", "ulimit -n 4000; exec python3 -c \"$0\" \"$1\"", HANG]).arg(&daemon.socket);
+        let null = std::process::Stdio::null;
+        let mut hanging = hanging.stdin(null()).stdout(null()).stderr(null()).spawn().unwrap();
+        assert!(wait_until(PATIENCE, || ground.work().join("sent").exists()));
+        let open = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+        assert!(wait_until(PATIENCE, || open() > 253), "nothing hangs: {}", open());
+        if mode.server() != mode.client() {
+            // Whose descriptors wait to be closed waits with them; nobody else does.
+            let other = Ground::new(mode.server());
+            Ended::of(daemon.ask(&other, &["status"])).expect_code(0);
+            echo(&daemon, &other).expect_code(0).expect_text("fine");
+        }
+        assert!(open() < LIMIT - 48, "{mode:?}: {} of {LIMIT}\n{}", open(), daemon.log());
+        std::fs::write(ground.work().join("go"), "").unwrap();
+        assert!(wait_until(PATIENCE, || daemon.log().lines().any(ended)), "{mode:?}: {}", daemon.log());
+        assert!(!daemon.log().contains("the launcher is gone"), "{mode:?}: {}", daemon.log());
+        hanging.kill().unwrap();
+        hanging.wait().unwrap();
+        let again = wait_until(PATIENCE, || echo(&daemon, &ground).code == Some(0));
+        assert!(again, "{mode:?}: it doesn't recover: {}", daemon.log());
+    }
+}
+
 /// Descriptors that are on their way in sockets are counted per user, and nobody may send more while they are too many: with a
 /// daemon of few, an owner's others keep its run from starting. It waits for them.
 #[test]
@@ -235,9 +296,13 @@ fn a_run_waits_while_too_many_descriptors_of_its_owner_are_on_their_way() {
 
 /// A daemon that may have few open files, which has had a run, and where its client works.
 fn with_few_descriptors(mode: Mode) -> (Daemon, Ground) {
+    with_so_many_descriptors(mode, 400)
+}
+
+fn with_so_many_descriptors(mode: Mode, limit: usize) -> (Daemon, Ground) {
     let server = Ground::new(mode.server());
     let mut few = server.command("sh");
-    few.args(["-c", "ulimit -n 400; exec \"$@\"", "sh"]).arg(&server.binaries.stockade);
+    few.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(&server.binaries.stockade);
     let daemon = Daemon::start_program(server, few, &["--parked", "0", "--slots", "4"]);
     let ground = Ground::new(mode.client());
     echo(&daemon, &ground).expect_code(0).expect_text("fine");

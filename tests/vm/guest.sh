@@ -348,6 +348,8 @@ check_requests_are_recorded_with_the_units_credential() {
     systemctl start stockade.service
     ask ann run -- true
     [[ ! -e /var/lib/stockade/audit ]]
+    local brought=no
+    [[ ! -e /etc/credstore ]] || brought=yes
     mkdir -p -m 0700 /etc/credstore
     (umask 077 && head -c 32 /dev/urandom >/etc/credstore/stockade-audit.key)
     systemctl restart stockade.service
@@ -357,6 +359,8 @@ check_requests_are_recorded_with_the_units_credential() {
     stockade audit verify --key /etc/credstore/stockade-audit.key
     [[ $(stat -c '%U %a' /var/lib/stockade/audit) == 'stockade 700' ]]
     rm /etc/credstore/stockade-audit.key
+    # Where systemd doesn't bring that folder it was ours.
+    [[ $brought == yes ]] || rmdir /etc/credstore
     systemctl stop stockade.service
 }
 

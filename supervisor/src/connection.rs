@@ -113,7 +113,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     let (bell, room) = (Rc::clone(&outbox.bell), Rc::clone(&outbox.room));
     let id = daemon.state.borrow_mut().connect(outbox);
     tracing::debug!(connection = id.0, pid = peer.pid, uid, "connected");
-    let mut connection = Connection { daemon, socket, id, uid, room, unsure: false };
+    let mut connection = Connection { daemon, socket, id, uid, room, unsure: false, lacks_room: false };
     let end = tokio::select! {
         end = connection.serve() => end,
         () = write(daemon, socket, id, &bell) => End::Gone,
@@ -211,6 +211,13 @@ fn broken(code: ProtocolErrorCode, text: impl Into<String>) -> End {
     End::Broken(ProtocolError { code, text: text.into() })
 }
 
+/// What is told to who has passed more than can be closed.
+fn unclosed(uid: u32) -> End {
+    let text =
+        format!("descriptors that user {uid} has passed can't be closed; does their filesystem answer?");
+    broken(ProtocolErrorCode::TooMany, text)
+}
+
 struct Connection<'a> {
     daemon: &'a Rc<Daemon>,
     socket: &'a Watched,
@@ -219,6 +226,8 @@ struct Connection<'a> {
     room: Rc<Notify>,
     /// Readiness was cleared while bytes may be waiting: read before waiting.
     unsure: bool,
+    /// What waits may bring descriptors, and there is no room for them.
+    lacks_room: bool,
 }
 
 impl Connection<'_> {
@@ -341,35 +350,40 @@ impl Connection<'_> {
         }
         let (daemon, uid, within) = (self.daemon, self.uid, self.daemon.settings.frame_within);
         tokio::select! {
-            caught_up = timeout(within, daemon.aside.caught_up(uid)) => caught_up.map_err(|_elapsed| {
-                let text = format!(
-                    "descriptors that user {uid} has passed can't be closed; does their filesystem answer?"
-                );
-                broken(ProtocolErrorCode::TooMany, text)
-            }),
+            caught_up = timeout(within, daemon.aside.caught_up(uid)) => caught_up.map_err(|_elapsed| unclosed(uid)),
             () = self.hang_up() => Err(End::Gone),
         }
     }
 
     /// Reads once, by a deadline if there is one.
     async fn fill(&mut self, frames: &mut Incoming, until: Option<Instant>, what: &str) -> Result<(), End> {
-        let read = self.read(frames);
-        match until {
-            None => read.await,
-            Some(until) => timeout_at(until, read).await.unwrap_or_else(|_elapsed| {
-                Err(broken(ProtocolErrorCode::Slow, format!("{what} took too long to arrive")))
-            }),
+        let Some(until) = until else { return self.read(frames).await };
+        match timeout_at(until, self.read(frames)).await {
+            Ok(read) => read,
+            // It's here, and we that don't take it.
+            Err(_elapsed) if self.lacks_room => Err(self.no_room()),
+            Err(_elapsed) => Err(broken(ProtocolErrorCode::Slow, format!("{what} took too long to arrive"))),
+        }
+    }
+
+    /// Why nothing is taken that may bring descriptors.
+    fn no_room(&self) -> End {
+        if self.daemon.aside.is_behind(Some(self.uid)) {
+            unclosed(self.uid)
+        } else {
+            broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR)
         }
     }
 
     /// Reads once, as soon as there is room for what may come.
     async fn read(&mut self, frames: &mut Incoming) -> Result<(), End> {
         let mut since = None;
+        self.lacks_room = false;
         while !self.read_once(frames).await? {
+            self.lacks_room = true;
             let since = since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.daemon.settings.frame_within {
-                self.wait_for_closings().await?;
-                return Err(broken(ProtocolErrorCode::TooMany, NO_DESCRIPTOR));
+                return Err(self.no_room());
             }
             tokio::select! {
                 () = sleep(ROOM_PAUSE) => self.unsure = true,

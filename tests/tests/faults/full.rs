@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::Duration;
 
-use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage};
+use stockade_protocol::client::{ClientMessage, ExecEvent, ServerMessage, StdinMode};
 use stockade_protocol::outcome::Outcome;
 use stockade_tests::wire::{Came, Wire, request, workspace};
 use stockade_tests::{Daemon, Ended, Ground, Mode, Person, left, not_tested, wait_until};
@@ -159,6 +159,10 @@ fn a_full_table_of_descriptors_answers_each_and_recovers() {
             let line = format!("echo start >>ran.{number}; sleep 0.2");
             let mut asked = request(&ground, "default", &["sh", "-c", &line]);
             asked.request_id = number as u64;
+            if number.is_multiple_of(2) {
+                // A pipe of the daemon's own, besides.
+                asked.stdin = StdinMode::Inline("words\n".into());
+            }
             asked
         };
         let workspace = workspace(&ground);

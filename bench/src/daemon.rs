@@ -41,6 +41,13 @@ pub(crate) struct StartUp {
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// Whether it records requests, and where.
     pub(crate) record: Record,
+    /// How many tools it has: [`tool_name`] of 0 and up, each `/bin/true`.
+    pub(crate) tools: usize,
+}
+
+/// A tool's name.
+pub(crate) fn tool_name(number: usize) -> String {
+    format!("tool-{number}")
 }
 
 /// See [`StartUp::arguments`].
@@ -66,31 +73,28 @@ const MEMORY: &str = "/dev/shm";
 const NOTHING_PARKED: &[&str] = &["--parked", "0"];
 /// As it comes.
 pub(crate) const DEFAULT: StartUp =
-    StartUp { name: "default", arguments: &[], environment: &[], record: Record::None };
+    StartUp { name: "default", arguments: &[], environment: &[], record: Record::None, tools: 0 };
 /// Templates, and no parked workers.
-pub(crate) const TEMPLATE: StartUp =
-    StartUp { name: "template", arguments: NOTHING_PARKED, environment: &[], record: Record::None };
+pub(crate) const TEMPLATE: StartUp = StartUp { name: "template", arguments: NOTHING_PARKED, ..DEFAULT };
 /// The same, for who ends the template of each run before the next: see [`Daemon::end_templates`].
-pub(crate) const COLD: StartUp =
-    StartUp { name: "cold", arguments: NOTHING_PARKED, environment: &[], record: Record::None };
+pub(crate) const COLD: StartUp = StartUp { name: "cold", arguments: NOTHING_PARKED, ..DEFAULT };
 /// As many parked workers as a daemon keeps; few runs at once, since what many at once leave in the kernel's memory isn't
 /// a parked worker's.
-pub(crate) const ALL_PARKED: StartUp = StartUp {
-    name: "all-parked",
-    arguments: &["--parked", "64", "--slots", "2"],
-    environment: &[],
-    record: Record::None,
-};
+pub(crate) const ALL_PARKED: StartUp =
+    StartUp { name: "all-parked", arguments: &["--parked", "64", "--slots", "2"], ..DEFAULT };
 /// Slots for a thousand runs of one owner, who in root's daemon may hold three quarters of them.
 pub(crate) const MANY_SLOTS: StartUp =
-    StartUp { name: "many-slots", arguments: &["--slots", "1400"], environment: &[], record: Record::None };
+    StartUp { name: "many-slots", arguments: &["--slots", "1400"], ..DEFAULT };
 /// So few slots that every client waits.
-pub(crate) const FEW_SLOTS: StartUp =
-    StartUp { name: "few-slots", arguments: &["--slots", "8"], environment: &[], record: Record::None };
+pub(crate) const FEW_SLOTS: StartUp = StartUp { name: "few-slots", arguments: &["--slots", "8"], ..DEFAULT };
 
-/// It tells metrics, at [`Daemon::scrape`].
-pub(crate) const MEASURED: StartUp =
-    StartUp { name: "measured", arguments: &["--metrics", "unix:{place}/metrics.sock"], ..DEFAULT };
+/// It tells metrics, at [`Daemon::scrape`], of as many tools as the bound on a scrape speaks of.
+pub(crate) const MEASURED: StartUp = StartUp {
+    name: "measured",
+    arguments: &["--metrics", "unix:{place}/metrics.sock"],
+    tools: 200,
+    ..DEFAULT
+};
 /// Requests are durable before they run.
 pub(crate) const RECORDED: StartUp = StartUp { name: "recorded", record: Record::InMemory, ..DEFAULT };
 /// The same on a disk.
@@ -165,8 +169,8 @@ impl Daemon {
         let directory =
             state.as_ref().map_or_else(|| place.join("state"), |state| state.path().join("state"));
         command.arg("serve").arg("--socket").arg(&socket).arg("--state-directory").arg(directory);
-        if how.record != Record::None {
-            command.arg("--config").arg(configured(&place)?);
+        if how.record != Record::None || how.tools > 0 {
+            command.arg("--config").arg(configured(&place, how)?);
         }
         let shown = place.display().to_string();
         command.arg("--policies").arg(policies);
@@ -260,10 +264,23 @@ fn in_memory() -> Result<TempDir, BenchError> {
     tempfile::Builder::new().prefix("stockade-bench-").tempdir_in(MEMORY).map_err(failed)
 }
 
-/// A configuration with a key for the record.
-fn configured(place: &Path) -> Result<PathBuf, BenchError> {
+/// A configuration with a key for the record, or with tools.
+fn configured(place: &Path, how: StartUp) -> Result<PathBuf, BenchError> {
     let directory = place.join("config");
-    std::fs::create_dir_all(&directory).map_err(BenchError::io("make the daemon's configuration"))?;
+    let tools = directory.join("tools");
+    std::fs::create_dir_all(&tools).map_err(BenchError::io("make the daemon's configuration"))?;
+    for number in 0..how.tools {
+        let name = tool_name(number);
+        let text = format!(
+            "name = \"{name}\"\ntitle = \"Nothing\"\ndescription = \"Does nothing.\"\nversion = \"1.0.0\"\n\
+             policy = \"default\"\n[command]\nprogram = \"/bin/true\"\narguments = []\n\
+             [parameters]\ntype = \"object\"\n"
+        );
+        write(&tools.join(format!("{name}.toml")), &text)?;
+    }
+    if how.record == Record::None {
+        return Ok(directory);
+    }
     let key = directory.join("audit.key");
     let mut bytes = [0; 32];
     let random = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));

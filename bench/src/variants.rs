@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 59] = [
+pub(crate) const ALL: [Named; 60] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -84,6 +84,7 @@ pub(crate) const ALL: [Named; 59] = [
     named("recorded-on-disk", "the same on the disk of temporary directories"),
     named("unscraped", "as warm, the p99 of a burst; beside the next in the same rounds"),
     named("scraped", "as warm, the same while metrics are asked for once a second"),
+    named("scrape", "metrics, asked for once, of a daemon with 200 tools that were each called"),
     named("redacted", "the same with 200 patterns and four values looked for"),
     named("redacted-patterns", "the same with 200 patterns only"),
     named("redacted-values", "the same with four values only"),

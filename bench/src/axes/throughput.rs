@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use stockade_client::{Client, Request};
 
 use super::Axis;
-use crate::daemon::{DEFAULT, Daemon, FEW_SLOTS, MEASURED, RECORDED, RECORDED_ON_DISK};
+use crate::daemon::{DEFAULT, Daemon, FEW_SLOTS, MEASURED, RECORDED, RECORDED_ON_DISK, tool_name};
 use crate::error::{BenchError, chain};
 use crate::ours;
 use crate::results::{Better, Results};
@@ -57,6 +57,10 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 /// A daemon that tells metrics, and is asked for them or not.
 const SCRAPED: &str = "scraped";
 const UNSCRAPED: &str = "unscraped";
+/// One scrape.
+const SCRAPE: &str = "scrape";
+/// Rounds of that, to one of the others.
+const SCRAPES: u32 = 20;
 /// Without a record, beside those that have one.
 const UNRECORDED: &str = "unrecorded";
 /// Over one connection.
@@ -205,7 +209,30 @@ fn scraped(
         entrants.add(SCRAPED, variant.map(|variant| variant.against(UNSCRAPED)));
     }
     interleave(results, shuffle, times("p99 of a burst, 1 in flight", rounds * SHORT_OF), entrants);
+    scrapes(session, &daemon, rounds, results, shuffle);
     Ok(())
+}
+
+/// How long a scrape takes where every tool has been called.
+fn scrapes(session: &Session, daemon: &Daemon, rounds: u32, results: &mut Results, shuffle: &mut Shuffle) {
+    let called = || -> Result<(), BenchError> {
+        let mut client = daemon.connect()?;
+        for number in 0..MEASURED.tools {
+            ours::timed(&mut client, &true_under(session, "default")?.tool(&tool_name(number), "{}"))?;
+        }
+        Ok(())
+    };
+    let sample = move || {
+        let began = Instant::now();
+        daemon.scrape()?;
+        Ok(millis(began.elapsed()))
+    };
+    let mut entrants = Entrants::default();
+    if session.only.wants(SCRAPE) {
+        entrants.add(SCRAPE, called().map(|()| Variant::new(SCRAPE, sample)));
+    }
+    let case = Case { name: "200 tools", unit: "ms", better: Better::Less, rounds: rounds * SCRAPES };
+    interleave(results, shuffle, case, entrants);
 }
 
 /// The p99 of a run's time, of those of a burst with one in flight.

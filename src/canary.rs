@@ -4,6 +4,16 @@
 //! They run twice: inside a run (this file's role, in a copy of our own binary within the run's workspace) and in
 //! the doctor itself. What fails without confinement, too, proves nothing about the confinement.
 
+macro_rules! canaries {
+    ($($name:literal $layer:ident $must:ident $levels:ident $what:literal $attempt:expr;)*) => {
+        &[$(Canary {
+            name: $name, layer: Layer::$layer, must: Must::$must, levels: $levels, what: $what, attempt: $attempt,
+        }),*]
+    };
+}
+
+pub(crate) mod deep;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -39,6 +49,14 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// The doctor's process id on the host.
     pub(crate) doctor: i32,
+}
+
+impl Place {
+    /// As the role takes it.
+    pub(crate) fn words(&self) -> [String; 4] {
+        let Self { work, outside, port, doctor } = self;
+        [work.display().to_string(), outside.display().to_string(), port.to_string(), doctor.to_string()]
+    }
 }
 
 /// What must become of it in a run.
@@ -83,14 +101,6 @@ const MOUNTS: &[Level] = &[Level::Strict, Level::Moderate];
 const MINIMAL: &[Level] = &[Level::Minimal];
 const STRICT: &[Level] = &[Level::Strict];
 
-macro_rules! canaries {
-    ($($name:literal $layer:ident $must:ident $levels:ident $what:literal $attempt:expr;)*) => {
-        &[$(Canary {
-            name: $name, layer: Layer::$layer, must: Must::$must, levels: $levels, what: $what, attempt: $attempt,
-        }),*]
-    };
-}
-
 /// All of them, by layer.
 pub(crate) const ALL: &[Canary] = canaries! {
     "signal-caller" Namespaces Fail MOUNTS "signal the process that asked for the run" signal_caller;
@@ -126,7 +136,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     };
     let place = Place { work: work.into(), outside: outside.into(), port, doctor };
     let mut report = String::new();
-    for canary in ALL {
+    for canary in ALL.iter().chain(deep::DEEP) {
         let errno = canary.attempt(&place).unwrap_or(0);
         report.push_str(&format!("{} {errno}\n", canary.name));
     }
@@ -232,6 +242,12 @@ fn variable(name: &str) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn names_are_no_two_canaries() {
+        let all = || ALL.iter().chain(deep::DEEP).map(|canary| canary.name);
+        assert_eq!(all().collect::<std::collections::BTreeSet<_>>().len(), all().count());
+    }
 
     #[test]
     fn every_layer_with_a_canary_that_must_fail_has_one_that_must_succeed() {

@@ -4,19 +4,23 @@
 //! what must fail failed in the run, and would have succeeded without it, and what must succeed did. What the
 //! machine can't be asked is said to be unknown, never assumed.
 
+mod deep;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use stockade_client::Request;
 use stockade_policies::{PolicySet, Source, Trust};
-use stockade_protocol::confinement::Layer;
+use stockade_protocol::confinement::{Confinement, Layer};
 use stockade_protocol::outcome::{Outcome, SetupStage};
 use stockade_protocol::spec::Level;
 use stockade_supervisor::words::{self, Sentence};
 
+use self::deep::Deep;
 use crate::canary::{self, ALL, Canary, Must, Place};
 use crate::color::Paint;
 use crate::error::{CliError, chain};
@@ -26,8 +30,9 @@ use crate::{escape, exit, follow, json, out, sources, table};
 const EXAMPLES: &str = "Examples:
   stockade doctor
   stockade doctor --json | jq '.levels[] | select(.available | not)'
+  stockade doctor --deep       every canary at every level, and in the daemon's runs
 
-Exit status: 0 if the policy `default` can run here, 1 if not.";
+Exit status: 0 if the policy `default` can run here, 1 if not, or if something that is promised doesn't hold.";
 
 /// Tries every layer on this machine and says which levels it can give.
 #[derive(Debug, clap::Args)]
@@ -36,6 +41,12 @@ pub(crate) struct Arguments {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    /// Every canary there is, each at every level and, where there is a daemon, in runs of its own
+    #[arg(long)]
+    deep: bool,
+    /// The daemon's socket, for --deep
+    #[arg(long, value_name = "PATH", requires = "deep")]
+    socket: Option<PathBuf>,
 }
 
 /// What a row says of a layer or a level.
@@ -68,26 +79,79 @@ struct Refusal {
 
 pub(crate) fn doctor(arguments: &Arguments) -> Result<u8, CliError> {
     let ground = Ground::new()?;
-    let result = examine(&ground);
+    let examined = examine(&ground)?;
+    let deep =
+        arguments.deep.then(|| Deep::of(&examined, &ground, arguments.socket.as_deref())).transpose()?;
     drop(ground);
-    let (layers, levels, default) = result?;
-    let status = if default.verdict == Verdict::Works { 0 } else { exit::FAILED };
+    let holds = deep.as_ref().is_none_or(Deep::holds);
+    let Examined { layers, levels, default, .. } = examined;
+    let status = if holds && default.verdict == Verdict::Works { 0 } else { exit::FAILED };
     if arguments.json {
         let row = |(name, verdict): &(String, Verdict)| told(name, verdict);
-        let value = json!({
+        let mut value = json!({
             "layers": layers.iter().map(row).collect::<Vec<_>>(),
             "levels": levels.iter().map(row).collect::<Vec<_>>(),
             "default": told("default", &default.verdict),
             "how": default.how,
         });
+        if let Some(deep) = deep {
+            value["canaries"] = deep.json();
+        }
         return out::print_with(&json::line(&value), status);
     }
-    out::print_with(shown(&layers, &levels, &default).as_bytes(), status)
+    let mut text = shown(&layers, &levels, &default);
+    if let Some(deep) = deep {
+        text.push('\n');
+        text.push_str(&deep.shown(Paint::to(&std::io::stdout())));
+    }
+    out::print_with(text.as_bytes(), status)
 }
 
 type Rows = Vec<(String, Verdict)>;
 
-fn examine(ground: &Ground) -> Result<(Rows, Rows, Default), CliError> {
+/// What was seen, and what is made of it.
+#[derive(Debug)]
+struct Examined {
+    layers: Rows,
+    levels: Rows,
+    default: Default,
+    seen: Vec<Seen>,
+    /// The same without confinement.
+    control: Results,
+    /// All canaries under the policy `default` as it is here.
+    here: Result<Ran, Refusal>,
+}
+
+/// A run of all canaries.
+#[derive(Debug, Clone)]
+struct Ran {
+    results: Results,
+    /// What held.
+    held: Option<Box<Confinement>>,
+}
+
+impl Ran {
+    /// What such a run has printed, a line a canary.
+    fn of(trial: Trial) -> Self {
+        let Trial::Ended { output, confinement: held, .. } = trial else {
+            return Self { results: Results::new(), held: None };
+        };
+        let text = String::from_utf8_lossy(&output);
+        let line = |line: &str| {
+            let (name, errno) = line.split_once(' ')?;
+            Some((name.to_owned(), errno.parse().ok()?))
+        };
+        Self { results: text.lines().filter_map(line).collect(), held }
+    }
+
+    fn how(&self) -> String {
+        self.held.as_ref().map_or_else(String::new, |held| {
+            format!("{}, memory by {}", follow::plan(held.plan), follow::mechanism(held.memory))
+        })
+    }
+}
+
+fn examine(ground: &Ground) -> Result<Examined, CliError> {
     let policies = policies()?;
     let mut control: Results = ALL
         .iter()
@@ -101,7 +165,7 @@ fn examine(ground: &Ground) -> Result<(Rows, Rows, Default), CliError> {
         (Level::Moderate, "doctor-moderate"),
         (Level::Minimal, "doctor-minimal"),
     ] {
-        seen.push(Seen { level, canaries: ground.canaries(&policies, policy)?.map(|(results, _)| results) });
+        seen.push(Seen { level, canaries: ground.canaries(&policies, policy)?.map(|ran| ran.results) });
     }
     let memory = memory(ground, &policies)?;
     let layers = LAYERS
@@ -117,15 +181,15 @@ fn examine(ground: &Ground) -> Result<(Rows, Rows, Default), CliError> {
     let levels =
         seen.iter().map(|seen| (follow::level(seen.level).to_owned(), of_level(seen, &control))).collect();
     // As a run here would find it: an operator may have put one of their own in its place.
-    let default = match sources::named("default") {
+    let here = match sources::named("default") {
         Ok(here) => ground.canaries(&here, "default")?,
         Err(error) => Err(Refusal { stage: None, why: chain(&error), remedy: None }),
     };
-    let default = match default {
-        Ok((_, how)) => Default { verdict: Verdict::Works, how },
+    let default = match here.clone() {
+        Ok(ran) => Default { verdict: Verdict::Works, how: ran.how() },
         Err(refusal) => Default { verdict: Verdict::Fails(refusal.why, refusal.remedy), how: String::new() },
     };
-    Ok((layers, levels, default))
+    Ok(Examined { layers, levels, default, seen, control, here })
 }
 
 /// Whether the policy `default` runs here, and how.
@@ -245,7 +309,7 @@ fn judge<'a>(canaries: impl Iterator<Item = &'a Canary>, results: &Results, cont
 
 /// A run that holds four times the memory it may have, and one that holds little.
 fn memory(ground: &Ground, policies: &PolicySet) -> Result<Verdict, CliError> {
-    let hog = |mebibytes: &str| ground.attempt(policies, "doctor-memory", &["hog", mebibytes]);
+    let hog = |size: &str| ground.attempt(policies, "doctor-memory", &["hog".to_owned(), size.to_owned()]);
     Ok(match (hog("256")?, hog("8")?) {
         (
             Trial::Ended { outcome: Outcome::MemoryExceeded { .. }, .. },
@@ -296,6 +360,8 @@ struct Ground {
     base: PathBuf,
     place: Place,
     _listener: TcpListener,
+    /// An abstract one, and one beside the workspace; where there can be none, their canaries are found to prove nothing.
+    _sockets: [Option<UnixListener>; 2],
 }
 
 impl Ground {
@@ -321,49 +387,40 @@ impl Ground {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let doctor = rustix::process::getpid().as_raw_nonzero().get();
+        let sockets = [
+            UnixListener::bind_addr(&canary::deep::listens_at(port)?).ok(),
+            UnixListener::bind(outside.join("socket")).ok(),
+        ];
         let place = Place { work, outside, port, doctor };
-        Ok(Self { base: base.to_owned(), place, _listener: listener })
+        Ok(Self { base: base.to_owned(), place, _listener: listener, _sockets: sockets })
     }
 
     /// Runs all canaries under a policy. The outer error is ours, the inner one the machine's.
-    fn canaries(
-        &self,
-        policies: &PolicySet,
-        policy: &str,
-    ) -> Result<Result<(Results, String), Refusal>, CliError> {
-        let Place { work, outside, port, doctor } = &self.place;
-        let (work, outside) = (work.display().to_string(), outside.display().to_string());
-        let trial =
-            self.attempt(policies, policy, &[&work, &outside, &port.to_string(), &doctor.to_string()])?;
-        if let Some(refusal) = refusal(&trial) {
-            return Ok(Err(refusal));
-        }
-        let Trial::Ended { output, confinement, .. } = trial else {
-            return Ok(Ok((Results::new(), String::new())));
-        };
-        let how = confinement.map_or_else(String::new, |held| {
-            format!("{}, memory by {}", follow::plan(held.plan), follow::mechanism(held.memory))
-        });
-        let text = String::from_utf8_lossy(&output);
-        let line = |line: &str| {
-            let (name, errno) = line.split_once(' ')?;
-            Some((name.to_owned(), errno.parse().ok()?))
-        };
-        Ok(Ok((text.lines().filter_map(line).collect(), how)))
+    fn canaries(&self, policies: &PolicySet, policy: &str) -> Result<Result<Ran, Refusal>, CliError> {
+        let trial = self.attempt(policies, policy, &self.place.words())?;
+        Ok(match refusal(&trial) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Ran::of(trial)),
+        })
     }
 
-    fn attempt(&self, policies: &PolicySet, policy: &str, words: &[&str]) -> Result<Trial, CliError> {
+    /// Asks for our own program as a canary, with these words.
+    fn request(&self, policy: &str, words: &[String]) -> Result<Request, CliError> {
         let program = self.place.work.join("stockade");
         let program = program.display().to_string();
-        let command = [program.as_str(), canary::ROLE].into_iter().chain(words.iter().copied());
+        let words = words.iter().map(String::as_str);
+        let command = [program.as_str(), canary::ROLE].into_iter().chain(words);
         let environment = std::env::vars_os().map(|(name, value)| (name.into(), value.into())).collect();
-        let request = Request::new(command)
+        Request::new(command)
             .policy(policy)
             .environment(environment)
             .variable(canary::VARIABLE, "1")
             .workspace(&self.place.work)
-            .map_err(CliError::io("open the doctor's workspace"))?;
-        match trial::attempt(policies, request) {
+            .map_err(CliError::io("open the doctor's workspace"))
+    }
+
+    fn attempt(&self, policies: &PolicySet, policy: &str, words: &[String]) -> Result<Trial, CliError> {
+        match trial::attempt(policies, self.request(policy, words)?) {
             Err(CliError::Embedded(error)) => {
                 let outcome = Outcome::Lost { reason: chain(error.as_ref()) };
                 Ok(Trial::Ended { outcome, confinement: None, output: Vec::new() })

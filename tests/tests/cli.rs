@@ -397,6 +397,54 @@ fn doctor_tries_every_layer_and_says_which_levels_there_are() {
 }
 
 #[test]
+fn deep_doctor_tries_each_canary_at_each_level_and_in_the_daemons_runs() {
+    for setting in Setting::each() {
+        let socket = setting.daemon.as_ref().map(|daemon| daemon.socket.display().to_string());
+        let mut words = vec!["doctor", "--deep", "--json"];
+        words.extend(socket.iter().flat_map(|socket| ["--socket", socket.as_str()]));
+        let ended = stockade(&setting.ground, &words);
+        let report = json(ended.expect_code(0));
+        let rows = report["canaries"].as_array().unwrap();
+        let places = match socket {
+            Some(_) => &["strict", "moderate", "minimal", "default", "daemon", "again"][..],
+            None => &["strict", "moderate", "minimal", "default"],
+        };
+        for row in rows {
+            assert_eq!(row["places"].as_object().unwrap().len(), places.len(), "{row}");
+            for place in places {
+                let cell = row["places"][place].as_str().unwrap();
+                let known = ["stopped", "works", "-", "unknown"];
+                assert!(known.contains(&cell), "{:?}: {row}", setting.mode);
+            }
+        }
+        // In each place some are stopped and some work: else nothing was tried.
+        for place in places {
+            let count = |cell: &str| rows.iter().filter(|row| row["places"][place] == cell).count();
+            assert!(count("stopped") >= 10 && count("works") >= 5, "{place}: {report:#}");
+        }
+    }
+}
+
+#[test]
+fn deep_doctor_says_what_there_was_no_run_for() {
+    for setting in Setting::each().filter(|setting| setting.daemon.is_none()) {
+        // Where namespaces are forbidden.
+        let _ = setting.ground.put_stockade();
+        let ended = setting.run("default").words(["./stockade", "doctor", "--deep"]).finish();
+        ended.expect_code(1);
+        assert!(
+            ended.text().contains("not tried") && ended.text().contains("strict: no run:"),
+            "{}",
+            ended.story()
+        );
+    }
+    stockade(&ground(), &["doctor", "--deep", "--socket", "/no/such.sock"])
+        .expect_code(1)
+        .expect_errors(&["/no/such.sock"]);
+    stockade(&ground(), &["doctor", "--socket", "/no/such.sock"]).expect_code(2);
+}
+
+#[test]
 fn doctor_where_namespaces_are_forbidden_names_the_layer_and_what_would_do_without() {
     for setting in Setting::each().filter(|setting| setting.daemon.is_none()) {
         // A run is such a place.

@@ -94,7 +94,16 @@ impl Spread {
 
     /// The value below which so many of a thousand are.
     fn quantile(&self, part: u16) -> u64 {
-        let quantile = |sketch: &DDSketch| sketch.quantile(f64::from(part) / 1_000.0).ok().flatten();
+        let count = self.count();
+        // The value at the least rank that has so many at or below it: of three values the 99th percentile is the greatest.
+        let rank = count.saturating_mul(part.into()).div_ceil(1_000).max(1);
+        if rank >= count {
+            return self.most;
+        }
+        // Sketches take a part of the way from the first rank to the last, and go down to the next: half a rank more is this one.
+        #[allow(clippy::cast_precision_loss, reason = "2^53 and below are exact")]
+        let part = (rank as f64 - 0.5) / (count as f64 - 1.0);
+        let quantile = |sketch: &DDSketch| sketch.quantile(part.min(1.0)).ok().flatten();
         let value = self.sketch.as_deref().and_then(quantile).unwrap_or(0.0).round();
         #[allow(
             clippy::cast_possible_truncation,
@@ -186,9 +195,8 @@ mod tests {
             let spread = of(&all);
             all.iter_mut().for_each(|value| *value = (*value).min(HIGHEST));
             all.sort_unstable();
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "of 400 values")]
-            let rank = (f64::from(percent) / 100.0 * (all.len() as f64 - 1.0)) as usize;
-            let (want, got) = (all[rank], spread.percentile(percent));
+            let rank = (all.len() * usize::from(percent)).div_ceil(100).max(1);
+            let (want, got) = (all[rank - 1], spread.percentile(percent));
             // A whole number is half a unit off at most, beside the sketch's own error.
             let error = want / 100 * u64::from(ERROR_PERCENT) + 1;
             prop_assert!(got.abs_diff(want) <= error, "{got} instead of {want}");

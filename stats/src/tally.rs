@@ -68,15 +68,20 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 impl Tally {
     /// Counts the end of a run. `now`: in seconds since the epoch; `used`: see [`Cell::end`].
     pub fn end(&mut self, now: u64, run: RunId, who: Who<'_>, ending: Ending, used: Option<(u64, u64)>) {
-        if self.counted.len() < MOST_COUNTED {
-            self.counted.insert(run);
-        }
+        self.remember(run);
         self.count(now, who, |cell| cell.end(ending, used));
     }
 
     /// Counts a denial.
     pub fn deny(&mut self, now: u64, who: Who<'_>, stage: Stage) {
         self.count(now, who, |cell| cell.deny(stage));
+    }
+
+    /// A run was counted before, and may be told of again.
+    pub fn remember(&mut self, run: RunId) {
+        if self.counted.len() < MOST_COUNTED {
+            self.counted.insert(run);
+        }
     }
 
     /// Nobody tells of a run any more.

@@ -99,6 +99,12 @@ impl Writer {
         self.is_busy.load(Ordering::Acquire)
     }
 
+    /// Whether one more question may wait.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.questions.load(Ordering::Acquire) < MOST_QUESTIONS
+    }
+
     /// Has this written.
     pub fn write(&self, tally: Tally) {
         self.is_busy.store(true, Ordering::Release);
@@ -113,7 +119,7 @@ impl Writer {
 
     /// Has a question answered, with all that was handed over before; whether it will be: too many may wait.
     pub fn ask(&self, question: Question, answer: impl FnOnce(Report) + Send + 'static) -> bool {
-        if self.questions.load(Ordering::Acquire) >= MOST_QUESTIONS {
+        if !self.has_room() {
             return false;
         }
         self.questions.fetch_add(1, Ordering::AcqRel);

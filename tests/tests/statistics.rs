@@ -139,7 +139,7 @@ fn a_run_that_has_ended_is_counted_once_whoever_takes_it_over() {
             let daemon = Daemon::start(mode.server(), &[]);
             let ground = Ground::new(mode.client());
             Ended::of(run(&daemon, &ground, &["--detach", "--", "true"])).expect_code(0);
-            let is_kept = || Ended::of(daemon.ask(&ground, &["ps", "--all"])).text().contains("exited");
+            let is_kept = || Ended::of(daemon.ask(&ground, &["ps", "--all"])).text().contains("exit 0");
             assert!(wait_until(SOON, is_kept));
             if is_written {
                 // Who is answered is told what is written.
@@ -199,11 +199,12 @@ fn whatever_the_file_is_the_daemon_serves_and_says_so() {
     let daemon = Daemon::start(mode.server(), &[]);
     let ground = Ground::new(mode.client());
     let path = file(&daemon);
-    let again = |what: &str| {
+    let again = |says: &str| {
         daemon.start_again(&[]);
         Ended::of(run(&daemon, &ground, &["--", "true"])).expect_code(0);
         let told = told(&daemon);
-        assert_eq!(runs(&told, "policy", "default"), 1, "{what}: {told:#}");
+        assert_eq!(runs(&told, "policy", "default"), 1, "{says}: {told:#}");
+        assert!(wait_until(SOON, || daemon.log().contains(says)), "{says}: {}", daemon.log());
         daemon.kill();
         told
     };
@@ -216,8 +217,7 @@ fn whatever_the_file_is_the_daemon_serves_and_says_so() {
     clear();
     std::fs::write(&path, "this was a database once").unwrap();
     daemon.ground.person.own(&path);
-    assert_eq!(again("damaged")["unwritten"], Value::Null);
-    assert!(daemon.log().contains("set aside"), "{}", daemon.log());
+    assert_eq!(again("the statistics were damaged and are set aside")["unwritten"], Value::Null);
     let aside = std::fs::read_to_string(path.with_file_name("statistics.db.damaged")).unwrap();
     assert_eq!(aside, "this was a database once");
     // The number of its version, where SQLite has it: a newer one's.
@@ -227,15 +227,14 @@ fn whatever_the_file_is_the_daemon_serves_and_says_so() {
     let mut newer = std::fs::read(&path).unwrap();
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     std::fs::write(&path, &newer).unwrap();
-    let told = again("newer");
+    let told = again("newer stockade");
     assert!(told["unwritten"].as_str().unwrap().contains("newer stockade (version 99"), "{told:#}");
     assert_eq!(std::fs::read(&path).unwrap(), newer);
     // What can't be written: root may write anything but this.
     clear();
     std::fs::create_dir(&path).unwrap();
-    let told = again("unwritable");
+    let told = again("Is a directory");
     assert!(told["unwritten"].is_string(), "{told:#}");
-    assert!(daemon.log().contains("statistics can't be written"), "{}", daemon.log());
     std::fs::remove_dir(&path).unwrap();
     daemon.start_again(&[]);
     assert_eq!(self::told(&daemon)["unwritten"], Value::Null);

@@ -140,8 +140,6 @@ fn busy() -> Denied {
 
 #[cfg(test)]
 mod tests {
-    use stockade_stats::Cell;
-
     use super::*;
 
     fn question(by: Option<StatisticsBy>, name: Option<&str>) -> StatisticsQuestion {

@@ -68,9 +68,9 @@ fn a_run_that_finds_no_room_and_one_that_no_policy_fits_are_denied_by_the_queue_
     unknown.policy = "nosuch".into();
     client.denied(unknown, &[]);
     let run = client.exec(stage.request());
+    assert_eq!(client.denied(stage.request(), &[]).reason, DenyReason::Busy);
     let (launch, _) = launcher.launch();
     launcher.started_with(&launch, &[]);
-    assert_eq!(client.denied(stage.request(), &[]).reason, DenyReason::Busy);
     launcher.ended(run, Outcome::Exited { code: 0 });
     client.read_to_end(run, 2);
     let report = ask(&mut client);

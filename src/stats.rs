@@ -306,7 +306,8 @@ mod tests {
         assert_eq!(words[1][1..6], ["12", "9", "2", "timed-out", "1"], "{text}");
         assert_eq!(words[1][6..14], ["rate", "5,", "queue", "2", "1.2", "ms", "900", "us"], "{text}");
         assert!(text.lines().nth(1).unwrap().ends_with("breaker open"), "{text}");
-        assert!(text.contains("150 ms  60 s  3 MiB  2 MiB  9 MiB"), "{text}");
+        let figures = ["150", "ms", "60", "s", "3", "MiB", "2", "MiB", "9", "MiB", "breaker", "open"];
+        assert_eq!(words[1][14..], figures, "{text}");
         assert!(text.contains("\n\nUSER") && text.contains("limited for 1.5 s"), "{text}");
         assert!(text.contains("\n(other)  0 ") && !text.contains('\x1b'), "{text}");
         assert!(

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The loop counts and hands over; it never waits for the disk. What is counted and not handed over yet is lost with a daemon that is
-//! killed: [`GATHER`] of it at most. While nothing happens nobody wakes.
+//! killed: `GATHER` of it at most. While nothing happens nobody wakes.
 //!
 //! A run is counted when it ends, and a daemon that takes over a run that has ended already is told of that end once more. So the
 //! ids of counted runs are written along with the counts, in one transaction, until launchers have forgotten them.

@@ -26,7 +26,7 @@ const EXAMPLES: &str = "Examples:
   stockade stats --user 1000
   sudo stockade stats --system        without a daemon: reads its file";
 
-/// Says what runs came to: how they ended, who refused, how long they took and how much memory.
+/// Says what runs came to, by tool, policy and user.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

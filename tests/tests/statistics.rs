@@ -203,14 +203,16 @@ fn whatever_the_file_is_the_daemon_serves_and_says_so() {
         daemon.start_again(&[]);
         Ended::of(run(&daemon, &ground, &["--", "true"])).expect_code(0);
         let told = told(&daemon);
-        assert_eq!(runs(&told, "policy", "default"), 1, "{says}: {told:#}");
+        // And the one before, if its daemon couldn't write it down and it's told of once more.
+        assert!((1..=2).contains(&runs(&told, "policy", "default")), "{says}: {told:#}");
         assert!(wait_until(SOON, || daemon.log().contains(says)), "{says}: {}", daemon.log());
         daemon.kill();
         told
     };
     let clear = || {
-        for name in ["statistics.db", "statistics.db-wal", "statistics.db-shm"] {
-            let _ = std::fs::remove_file(path.with_file_name(name));
+        // One that was killed while it made the file leaves a journal, which would make another file of ours.
+        for beside in ["", "-wal", "-journal"] {
+            let _ = std::fs::remove_file(path.with_file_name(format!("statistics.db{beside}")));
         }
     };
     daemon.kill();

@@ -26,5 +26,8 @@ pub(crate) use file::Store;
 
 /// Its name in the state directory.
 pub const FILE: &str = "statistics.db";
+/// What SQLite may leave beside it, by its end: the log; the journal of a daemon that was killed while it made the file; the log's index, of a
+/// reader.
+const BESIDE: [&str; 3] = ["-wal", "-journal", "-shm"];
 /// What a damaged one is called.
 pub const DAMAGED: &str = "statistics.db.damaged";

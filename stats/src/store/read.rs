@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::schema::{self, VERSION};
-use super::{FILE, StoreError, rows};
+use super::{BESIDE, FILE, StoreError, rows};
 use crate::report::{Question, Report, Sum};
 use crate::tally::{DAY, HOUR};
 
@@ -32,8 +32,8 @@ impl Reader {
             return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it isn't a plain file")));
         }
         let wrong = |source| StoreError::Sqlite { path: path.clone(), source };
-        // Without a log beside it nobody writes it, and nothing has to be made beside it.
-        let is_settled = !directory.join(format!("{FILE}-wal")).exists();
+        // Without a log or a journal beside it nobody writes it, and nothing has to be made beside it.
+        let is_settled = BESIDE[..2].iter().all(|beside| !directory.join(format!("{FILE}{beside}")).exists());
         let open = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = if is_settled {

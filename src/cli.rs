@@ -14,7 +14,7 @@ use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
     attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve,
-    status, tool,
+    stats, status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -42,6 +42,7 @@ enum Subcommand {
     Attach(attach::Arguments),
     Logs(logs::Arguments),
     Status(status::Arguments),
+    Stats(stats::Arguments),
     Doctor(doctor::Arguments),
     Policy(policy::Arguments),
     Config(config::Arguments),
@@ -100,6 +101,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Attach(arguments) => attach::attach(arguments),
         Subcommand::Logs(arguments) => logs::logs(arguments),
         Subcommand::Status(arguments) => status::status(arguments),
+        Subcommand::Stats(arguments) => stats::stats(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Config(arguments) => config::config(arguments),

@@ -56,6 +56,9 @@ pub(crate) enum CliError {
     /// The record.
     #[error(transparent)]
     Audit(#[from] stockade_audit::AuditError),
+    /// The statistics.
+    #[error(transparent)]
+    Statistics(#[from] stockade_supervisor::statistics::ReadError),
     /// The daemon could not serve.
     #[error(transparent)]
     Serve(#[from] stockade_supervisor::ServeError),
@@ -93,6 +96,7 @@ impl CliError {
             }
             Self::Serve(error) => error.remedy(),
             Self::Audit(error) => error.remedy(),
+            Self::Statistics(error) => error.remedy(),
             _ => None,
         }
     }

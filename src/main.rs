@@ -41,6 +41,7 @@ mod serve;
 mod signals;
 mod sink;
 mod sources;
+mod stats;
 mod status;
 mod table;
 mod tool;

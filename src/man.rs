@@ -38,11 +38,14 @@ pub(crate) struct Arguments {
 /// A file or a variable, what it is, and the pages that name it; the main page names all.
 type Row = (&'static str, &'static str, &'static [&'static str]);
 
-const CLIENTS: &[&str] = &["run", "attach", "logs", "ps", "kill", "status", "tool", "breaker", "serve"];
+const CLIENTS: &[&str] =
+    &["run", "attach", "logs", "ps", "kill", "status", "stats", "tool", "breaker", "serve"];
 const DECIDING: &[&str] = &["run", "policy", "tool", "doctor", "serve"];
 const CONFIGURED: &[&str] = &["config", "serve"];
-const PAINTED: &[&str] =
-    &["run", "attach", "logs", "ps", "status", "policy", "config", "tool", "breaker", "doctor", "serve"];
+const PAINTED: &[&str] = &[
+    "run", "attach", "logs", "ps", "status", "stats", "policy", "config", "tool", "breaker", "doctor",
+    "serve",
+];
 
 const FILES: &[Row] = &[
     ("/run/stockade/stockade.sock", "The socket of the machine's daemon.", CLIENTS),
@@ -90,6 +93,12 @@ const FILES: &[Row] = &[
         "The record of a user's daemon; in $XDG_STATE_HOME where that is set.",
         &["audit"],
     ),
+    ("/var/lib/stockade/statistics.db", "The statistics of root's daemon.", &["stats"]),
+    (
+        "~/.local/state/stockade/statistics.db",
+        "The statistics of a user's daemon; in $XDG_STATE_HOME where that is set.",
+        &["stats"],
+    ),
     ("/var/lib/stockade/", "The state of root's daemon.", &["serve"]),
     (
         "~/.local/state/stockade/",
@@ -110,7 +119,7 @@ const ENVIRONMENT: &[Row] = &[
     (
         "XDG_STATE_HOME",
         "Where a user's daemon keeps its state, below ~/.local/state otherwise.",
-        &["serve", "audit"],
+        &["serve", "audit", "stats"],
     ),
     (
         "HOME",

@@ -8,6 +8,7 @@ use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     BreakerSummary, ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome,
 };
+use stockade_protocol::statistics::{StatisticsQuestion, StatisticsReport};
 use stockade_protocol::{Bytes, ExecId};
 
 use crate::connection::{ANSWER_WITHIN, Connection, MAX_WAITING};
@@ -25,7 +26,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// How long the handshake, and an answer to `List`, `Status` or about breakers, may take.
+    /// How long the handshake, and an answer to `List`, `Status`, or about breakers or statistics, may take.
     pub const ANSWER_WITHIN: Duration = ANSWER_WITHIN;
 
     /// Connects to the supervisor's socket and greets it.
@@ -244,6 +245,22 @@ impl Client {
         self.connection.send(&ClientMessage::ResetBreaker { tool: tool.to_owned() }, &[])?;
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
             ServerMessage::BreakerReset { tool: of, changed } if of == tool => Some(Ok(*changed)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// What runs came to, over restarts.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not see that, too many ask, or nothing is counted; [`ClientError::Silent`] when no
+    /// answer comes in time.
+    pub fn statistics(&mut self, question: &StatisticsQuestion) -> Result<StatisticsReport, ClientError> {
+        self.connection.send(&ClientMessage::Statistics(question.clone()), &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Statistics(report) => Some(Ok(report.as_ref().clone())),
             ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
                 Some(Err(ClientError::Denied(denied.clone())))
             }

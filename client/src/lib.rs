@@ -81,4 +81,7 @@ pub use stockade_protocol::client::{
 pub use stockade_protocol::confinement::{Confinement, StdioPath};
 pub use stockade_protocol::denied::{Denied, DenyReason};
 pub use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
+pub use stockade_protocol::statistics::{
+    Spread, StatisticsBy, StatisticsQuestion, StatisticsReport, StatisticsRow,
+};
 pub use stockade_protocol::{Bytes, ExecId};

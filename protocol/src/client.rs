@@ -12,6 +12,7 @@ use crate::confinement::Confinement;
 use crate::denied::Denied;
 use crate::id::ExecId;
 use crate::outcome::{Outcome, Usage};
+use crate::statistics::{StatisticsQuestion, StatisticsReport};
 
 /// The first field of a `Hello`.
 pub const MAGIC: [u8; 8] = *b"STOCKADE";
@@ -114,6 +115,8 @@ pub enum ClientMessage {
         /// The tool's name.
         tool: String,
     },
+    /// Asks what runs came to, over restarts. A caller sees what he has asked for; root and the user that the daemon runs as see all.
+    Statistics(StatisticsQuestion),
 }
 
 /// Asks for one run.
@@ -250,6 +253,8 @@ pub enum ServerMessage {
         /// Whether there was anything to forget: it wasn't closed, or ends of runs counted for it.
         changed: bool,
     },
+    /// Answers a `Statistics`.
+    Statistics(Box<StatisticsReport>),
 }
 
 /// Why the supervisor closes a connection.

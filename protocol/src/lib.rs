@@ -6,7 +6,7 @@
 //! version are frozen: a change of a shape is a new version, and `tests/frozen.rs` holds the bytes.
 //!
 //! Reading order: [`id`], [`bytes`], [`bounds`], [`codec`], [`client`], [`outcome`], [`denied`],
-//! [`confinement`], [`spec`], [`launch`], [`ring`].
+//! [`confinement`], [`statistics`], [`spec`], [`launch`], [`ring`].
 #![forbid(unsafe_code)]
 
 pub mod bounds;
@@ -20,6 +20,7 @@ pub mod launch;
 pub mod outcome;
 pub mod ring;
 pub mod spec;
+pub mod statistics;
 
 pub use bytes::Bytes;
 pub use id::ExecId;

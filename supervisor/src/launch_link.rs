@@ -61,6 +61,7 @@ pub(crate) type Starter = Box<dyn FnMut() -> Result<(Channel, Option<Child>), La
 pub(crate) async fn keep(daemon: Rc<Daemon>, mut starter: Starter, register: Register) {
     let mut adopted = adopt_all(&daemon, &register).await;
     take_charge(&daemon);
+    daemon.state.borrow_mut().count_adopted();
     daemon.adopted.notify_one();
     let mut young = 0_u32;
     loop {

@@ -68,6 +68,7 @@ mod specs;
 #[cfg(test)]
 mod starting;
 mod state_file;
+pub mod statistics;
 pub mod sysexits;
 mod systemd;
 #[cfg(test)]

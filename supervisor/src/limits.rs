@@ -18,6 +18,11 @@ const LITTLE_CONNECTION_MEMORY: usize = 4 * 1024 * 1024;
 /// How long runs may go on when the daemon is told to stop.
 pub(crate) const GRACE_SECONDS: u32 = 10;
 
+/// Hours whose statistics are kept each by itself: a week.
+pub(crate) const KEEP_HOURS: u32 = 7 * 24;
+/// Days whose statistics are kept.
+pub(crate) const KEEP_DAYS: u32 = 366;
+
 /// The limits in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {

@@ -39,6 +39,7 @@ use crate::record::{self, Record};
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
 use crate::spare::{PER_RUN, SPARE};
+use crate::statistics;
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
 use crate::{connection, paths, policies};
@@ -230,6 +231,7 @@ pub(crate) fn serve_with(
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
         let recording = recorded.map(|opened| record::begin(&daemon, opened));
+        let counting = statistics::begin(&daemon, &reload.running.values.statistics, state);
         let (over, is_over) = oneshot::channel();
         let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned(), is_over));
         let telling = door.map(|door| tell(&daemon, door));
@@ -237,6 +239,7 @@ pub(crate) fn serve_with(
         run(Rc::clone(&daemon), outside, (starter, register), (reload, log)).await;
         drop(over);
         let _ended = keeping.await;
+        statistics::end(&daemon, counting).await;
         if let Some(recording) = recording {
             record::end(&daemon, recording).await;
         }

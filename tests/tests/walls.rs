@@ -17,17 +17,25 @@ const UNSAFE_FILE_OF_TESTS: &str = "tests/src/seccomp.rs";
 const CODEC_FILE: &str = "protocol/src/codec.rs";
 
 /// Which of our crates each links, through others too. Arrows point one way.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("stockade-protocol", &[]),
     ("stockade-wire", &["stockade-protocol"]),
     ("stockade-client", &["stockade-protocol", "stockade-wire"]),
     ("stockade-policies", &["stockade-protocol"]),
     ("stockade-gate", &["stockade-policies", "stockade-protocol"]),
     ("stockade-audit", &[]),
+    ("stockade-stats", &[]),
     ("stockade-worker", &["stockade-protocol", "stockade-wire"]),
     (
         "stockade-supervisor",
-        &["stockade-audit", "stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"],
+        &[
+            "stockade-audit",
+            "stockade-gate",
+            "stockade-policies",
+            "stockade-protocol",
+            "stockade-stats",
+            "stockade-wire",
+        ],
     ),
     // What it measures it starts as a process or asks over the socket, as any client would; the filters that it measures
     // the floor with are the shipped policies' own.
@@ -43,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "stockade-gate",
             "stockade-policies",
             "stockade-protocol",
+            "stockade-stats",
             "stockade-supervisor",
             "stockade-wire",
             "stockade-worker",

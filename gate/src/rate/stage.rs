@@ -1,6 +1,7 @@
 //! The stage.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use crate::asked::{Action, Asked, Load};
 use crate::rate::cells::{Cells, Full, Key, MAX_KEYS};
@@ -73,6 +74,20 @@ impl Limiter {
     pub fn status(&self) -> Status {
         let keys = self.each.len() + self.total.len();
         Status { share: self.pace.share(), pressure: self.pace.pressure(), keys }
+    }
+
+    /// How long the limit on all that a principal without a role asks for lets nothing of it pass; `None`: something passes. One
+    /// that never lets anything pass has no end: [`Duration::MAX`]. Nothing is charged.
+    pub fn waits(&mut self, uid: u32, uptime: Duration, load: &Load) -> Option<Duration> {
+        let now = self.pace.observe(uptime, load);
+        let holding = self.limits.holding(What::Nothing, &BTreeSet::new());
+        match holding.total.limit.charge(holding.percent)? {
+            Err(Never) => Some(Duration::MAX),
+            Ok(charge) => {
+                let when = charge.when(self.total.owed(Key { uid, what: 0 }), now);
+                (when > now).then(|| self.pace.until(when))
+            }
+        }
     }
 
     fn pass(&mut self, what: What<'_>, asked: &Asked<'_>) -> Result<(), Refusal> {

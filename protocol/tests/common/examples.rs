@@ -31,6 +31,9 @@ use stockade_protocol::spec::{
     Access, BpfInstruction, IoPriority, Level, Limits, Mount, MountKind, NetworkMode, NetworkSpec, Ports,
     RunAs, SandboxSpec, SeccompSpec,
 };
+use stockade_protocol::statistics::{
+    Spread, StatisticsBy, StatisticsQuestion, StatisticsReport, StatisticsRow,
+};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::annotate::{Annotator, annotate};
@@ -247,6 +250,7 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::Status),
         ("", ClientMessage::Breakers),
         ("", ClientMessage::ResetBreaker { tool: "word-count".into() }),
+        ("", ClientMessage::Statistics(statistics_question())),
     ]
 }
 
@@ -335,7 +339,35 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     messages.push(("", ServerMessage::Status(Box::new(status()))));
     messages.push(("", ServerMessage::Breakers(vec![breaker_summary()])));
     messages.push(("", ServerMessage::BreakerReset { tool: "word-count".into(), changed: true }));
+    messages.push(("", ServerMessage::Statistics(Box::new(statistics_report()))));
     messages
+}
+
+fn statistics_question() -> StatisticsQuestion {
+    let name = Some("word-count".into());
+    StatisticsQuestion { by: Some(StatisticsBy::Tool), name, since_s: 1_789_992_000 }
+}
+
+fn statistics_report() -> StatisticsReport {
+    let count = |name: &str, count| Count { name: name.into(), count };
+    let row = StatisticsRow {
+        by: StatisticsBy::Tool,
+        name: "word-count".into(),
+        runs: 1_000,
+        outcomes: vec![count("ok", 990), count("timed-out", 10)],
+        denials: vec![count("rate", 7)],
+        wall_us: Some(Spread { count: 1_000, mean: 1_500, p50: 1_200, p99: 9_000, max: 60_000 }),
+        memory: Some(Spread { count: 1_000, mean: 3 << 20, p50: 3 << 20, p99: 9 << 20, max: 11 << 20 }),
+        breaker: Some(BreakerState::Open),
+        limited_ms: None,
+    };
+    StatisticsReport {
+        from_s: Some(1_789_992_000),
+        to_s: 1_790_078_400,
+        rows: vec![row],
+        left_out: 0,
+        unwritten: Some("no space left on device".into()),
+    }
 }
 
 fn run_summary() -> RunSummary {
@@ -632,6 +664,7 @@ fn parts() -> Vec<Example> {
     ]));
     parts.extend(part(&[BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen]));
     parts.extend(part(&[LimitPressure::Calm, LimitPressure::Between, LimitPressure::High]));
+    parts.extend(part(&[StatisticsBy::Tool, StatisticsBy::Policy, StatisticsBy::Principal]));
     parts.extend(part(&deny_reasons()));
     parts.extend(part(&outcomes()));
     parts.extend(part(&[Clock::Wall, Clock::Cpu, Clock::Idle]));

@@ -179,6 +179,16 @@ tables! {
         "required" required: Switch = Switch::On, Restart, Anybodys;
     }
 
+    /// What runs came to, by tool, policy and user, kept over restarts.
+    [statistics] Counting {
+        /// Whether anything is counted.
+        "enabled" enabled: Switch = Switch::On, Restart, Anybodys;
+        /// How many hours are kept each by itself. Older ones are put together to days.
+        "keep-hours" keep_hours: Count<24, 2160> = Count::nearest(limits::KEEP_HOURS), Restart, Anybodys;
+        /// How many days are kept.
+        "keep-days" keep_days: Count<1, 366> = Count::nearest(limits::KEEP_DAYS), Restart, Anybodys;
+    }
+
     /// How much clients may take of the daemon.
     [connections] Connections {
         /// Connections at once.

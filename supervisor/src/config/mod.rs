@@ -22,8 +22,8 @@ mod values;
 
 pub use files::{DROP_INS, FILE, Sources, file};
 pub use keys::{
-    Auditing, Configuration, Connections, Key, Logging, Runs, Serving, Table, Tooling, When, Whose, keys,
-    tables,
+    Auditing, Configuration, Connections, Counting, Key, Logging, Runs, Serving, Table, Tooling, When, Whose,
+    keys, tables,
 };
 pub use layers::{Change, ConfigurationError, Configured, Mistakes, Origin, Text};
 pub use text::default_text;

@@ -34,6 +34,9 @@ const SAMPLES: &[(&str, &[&str])] = &[
     ("audit.key", &["\"/a/b\"", "\"\""]),
     ("audit.copy", &["\"/a/b\"", "\"\""]),
     ("audit.required", &["false", "true"]),
+    ("statistics.enabled", &["false", "true"]),
+    ("statistics.keep-hours", &["24", "2160"]),
+    ("statistics.keep-days", &["1", "30"]),
     ("telemetry.traces", &["\"http://127.0.0.1:4318\"", "\"\""]),
     ("log.level", &["\"debug\"", "\"error\"", "\"trace\"", "\"warn\""]),
 ];
@@ -44,7 +47,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[rums]\n", "f:1:2: unknown key `rums` in the configuration; did you mean `runs`?"),
     (
         "slots = 1",
-        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, tools, audit, connections, telemetry, log",
+        "f:1:1: unknown key `slots` in the configuration; there are: daemon, runs, tools, audit, statistics, connections, telemetry, log",
     ),
     ("\n[runs]\nslotz = 1", "f:3:1: unknown key `slotz` in [runs]; did you mean `slots`?"),
     ("[metrics]\n", "f:1:2: unknown key `metrics` in the configuration; there are: "),

@@ -12,6 +12,7 @@
 //! clients.
 
 mod breakers;
+pub(crate) mod counting;
 mod delivery;
 pub(crate) mod recording;
 mod reports;

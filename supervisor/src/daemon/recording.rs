@@ -7,12 +7,14 @@ use stockade_protocol::ExecId;
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::Outcome;
+use stockade_stats::Stage;
 
 use super::state::State;
 use crate::dispatcher::event;
 use crate::dispatcher::{ConnectionId, Event, draining};
 use crate::record::{self, WITHIN};
 use crate::runs::Run;
+use crate::statistics::stage;
 
 /// A request that was let through, and has only to be recorded.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl State {
             (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
                 let denied = record::full();
                 record.refused(principal, request, &denied);
+                self.count_refused_run(&undecided.run, stage(&denied));
                 self.gate.never_began(id, undecided.run.tool.as_ref(), self.uptime());
                 self.refuse(connection, request_id, denied);
             }
@@ -126,6 +129,7 @@ impl State {
             let Undecided { run, connection, request_id, .. } = undecided;
             self.gate.never_began(id, run.tool.as_ref(), self.uptime());
             self.record_not_started(&run);
+            self.count_refused_run(&run, Stage::Queue);
             self.refuse(connection, request_id, draining());
         }
     }
@@ -133,7 +137,9 @@ impl State {
     fn refuse_undecided(&mut self, undecided: Undecided, why: &str) {
         let Undecided { run, connection, request_id, .. } = undecided;
         self.gate.never_began(run.exec_id, run.tool.as_ref(), self.uptime());
-        self.refuse(connection, request_id, record::unavailable(why));
+        let denied = record::unavailable(why);
+        self.count_refused_run(&run, stage(&denied));
+        self.refuse(connection, request_id, denied);
     }
 
     /// Tells a client that nothing comes of its request.
@@ -171,6 +177,8 @@ impl State {
         {
             self.gate.never_began(id, run.tool.as_ref(), self.uptime());
             self.record_not_started(&run);
+            // The dispatcher has refused it, and told its client.
+            self.count_refused_run(&run, Stage::Queue);
         }
     }
 

@@ -19,6 +19,7 @@ use stockade_protocol::launch::{LaunchOutput, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
+use super::counting::Named;
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
 use crate::aside::Foreign;
@@ -82,10 +83,14 @@ impl State {
                 let descriptors = take_descriptors(&request, take)?;
                 let id = ExecId::generate();
                 let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
+                let named = self.statistics.as_ref().map(|_counts| Named::of(&request));
                 if let Err(denied) = self.exec(connection, id, *request, home, descriptors, asked.clone()) {
                     let (request_id, denied) = *denied;
                     if let (Some(record), Some(asked)) = (&self.record, asked) {
                         record.refused(self.principal(connection), asked, &denied);
+                    }
+                    if let Some(named) = named {
+                        self.count_refused(owner, &named, &denied);
                     }
                     self.refuse(connection, request_id, denied);
                 }
@@ -120,6 +125,7 @@ impl State {
             }
             ClientMessage::Breakers => self.list_breakers(connection),
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
+            ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             _ => return Err(unexpected("a message this version doesn't know")),
         }

@@ -31,6 +31,7 @@ use crate::record::Record;
 use crate::runs::{Exited, Run};
 use crate::spare::Table;
 use crate::specs::Specs;
+use crate::statistics::Statistics;
 use crate::traces::Traces;
 use crate::words;
 
@@ -106,6 +107,7 @@ impl Daemon {
                 specs: Specs::new(policies),
                 gate: Gate::default(),
                 record: None,
+                statistics: None,
                 table: Table::of_this_process(),
                 figures,
                 traces: None,
@@ -158,6 +160,8 @@ pub(crate) struct State {
     pub(crate) table: Table,
     /// Where requests are written down, if they are.
     pub(crate) record: Option<Record>,
+    /// What runs came to, over restarts, if that is counted.
+    pub(crate) statistics: Option<Statistics>,
     /// What is counted.
     pub(crate) figures: Figures,
     /// Where spans go, if they go anywhere.
@@ -348,6 +352,9 @@ impl State {
                     let is_loaded = self.gate.tools().find(&called.name).is_some();
                     self.figures.gated.called(is_loaded.then_some(&called.name), &outcome);
                 }
+                if let Some(statistics) = &mut self.statistics {
+                    statistics.ended(run, &outcome, self.gate.is_success(run.tool.as_ref(), &outcome));
+                }
                 if let Some(traces) = &self.traces {
                     let lost = traces.put(run.spans(&outcome));
                     self.figures.spans(lost, false);
@@ -401,6 +408,9 @@ impl State {
         self.links.release(run.launcher, id, run.ring.is_some());
         if let Some(feed) = &run.feed {
             feed.close();
+        }
+        if let Some(statistics) = &mut self.statistics {
+            statistics.forgotten(id);
         }
         tracing::debug!(parent: run.span(), "forgotten");
         if let Some(launcher) = run.launcher {

@@ -246,6 +246,12 @@ impl Gate {
         self.tell_end(run, called, ending, uptime);
     }
 
+    /// Whether an end by itself is one that the tool's file calls well; of a command: with status 0.
+    pub(crate) fn is_success(&self, called: Option<&CalledTool>, outcome: &Outcome) -> bool {
+        let known = called.and_then(|called| self.tools.find(&called.name));
+        ending(outcome, known.map(AsRef::as_ref)) == Ending::Success
+    }
+
     /// What has passed never became a run: admission, or the queue, has refused it.
     pub(crate) fn never_began(&mut self, run: ExecId, called: Option<&CalledTool>, uptime: Duration) {
         self.tell_end(run, called, Ending::Neither, uptime);

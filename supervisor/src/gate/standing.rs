@@ -70,6 +70,14 @@ impl Gate {
         Some(LimiterReport { share, pressure, keys: keys as u64 })
     }
 
+    /// How long the limit on all that a user asks for lets nothing of his pass, in milliseconds; `None`: something passes. `runs`: how
+    /// many go on.
+    pub(crate) fn limited(&mut self, uid: u32, uptime: Duration, runs: u32) -> Option<u64> {
+        let load = self.load(uptime, runs);
+        let waits = self.limiter.as_ref()?.borrow_mut().waits(uid, uptime, &load)?;
+        Some(milliseconds(waits))
+    }
+
     /// What callers of tools get wrong most often.
     pub(crate) fn often_wrong(&self) -> Vec<OftenWrong> {
         let validate = self.validate.borrow();

@@ -67,7 +67,7 @@ impl Timing {
     }
 
     /// Whether the launcher told of its end, and of what it used.
-    pub(super) fn has_end(&self) -> bool {
+    pub(crate) fn has_end(&self) -> bool {
         self.ended.is_some()
     }
 

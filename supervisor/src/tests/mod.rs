@@ -27,4 +27,5 @@ mod said;
 mod service;
 mod specs;
 mod stage;
+mod statistics;
 mod traces;

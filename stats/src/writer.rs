@@ -1,0 +1,282 @@
+//! The thread that has the file: writes what it's handed, and answers.
+//!
+//! ```text
+//!              ┌──────────── what can't be written waits here, is added to what comes, and is tried again
+//! Tally ──> pending ──> Store
+//!              └───────────┴──> answers: what is written and what isn't
+//! ```
+//!
+//! It sleeps until somebody has something for it; by itself it wakes only while something can't be written. Whoever hands over waits
+//! for nothing: one tally may be on its way, the next is kept back until the thread has taken it ([`Writer::is_busy`]), and so many
+//! questions ([`MOST_QUESTIONS`]).
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::report::{Question, Report, Sum};
+use crate::store::{Settings, Store, StoreError, set_aside};
+use crate::tally::{RunId, Tally};
+
+/// Questions that may wait to be answered.
+pub const MOST_QUESTIONS: usize = 16;
+/// How often what couldn't be written is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What there is to be logged.
+#[derive(Debug)]
+pub enum Said {
+    /// The file was damaged; it's there now, and another one was begun.
+    SetAside {
+        /// Where it is.
+        path: PathBuf,
+        /// What was wrong.
+        why: String,
+    },
+    /// It can't be written for now, or at all. Said once, until it can be written again.
+    Unwritten {
+        /// Why.
+        why: String,
+    },
+    /// It can be written again.
+    Written,
+    /// The oldest rows were dropped: the file is as large as it may be.
+    Dropped,
+}
+
+/// Who logs it: called on the thread.
+pub type Tell = Box<dyn Fn(Said) + Send>;
+
+/// Who gets an answer: called on the thread.
+type Answer = Box<dyn FnOnce(Report) + Send>;
+
+enum Order {
+    Write(Box<Tally>),
+    Retain(BTreeSet<RunId>),
+    Ask(Question, Answer),
+}
+
+/// The thread's other end. Dropped, the thread writes what it has and ends; [`Writer::close`] waits for that.
+#[derive(Debug)]
+pub struct Writer {
+    orders: Sender<Order>,
+    is_busy: Arc<AtomicBool>,
+    questions: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+/// A writer, and the runs that an earlier one has counted and that may be told of again.
+pub type Opened = (Writer, BTreeSet<RunId>);
+
+/// Opens the file, and starts the thread. A file that can't be used is no error: what is counted then waits in memory.
+///
+/// # Errors
+/// There can be no thread.
+pub fn open(settings: Settings, tell: Tell) -> io::Result<Opened> {
+    let mut desk =
+        Desk { settings, tell, store: None, pending: Tally::default(), unwritten: None, is_refused: false };
+    let counted = desk.opened().and_then(|store| store.counted()).unwrap_or_else(|error| {
+        desk.went_wrong(&error);
+        BTreeSet::new()
+    });
+    let (orders, received) = channel();
+    let (is_busy, questions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let told = (Arc::clone(&is_busy), Arc::clone(&questions));
+    let thread = Builder::new().name("statistics".to_owned()).spawn(move || desk.serve(&received, &told))?;
+    Ok((Writer { orders, is_busy, questions, thread }, counted))
+}
+
+impl Writer {
+    /// Whether the tally that was handed over last isn't taken yet: keep the next one back.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Acquire)
+    }
+
+    /// Whether one more question may wait.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.questions.load(Ordering::Acquire) < MOST_QUESTIONS
+    }
+
+    /// Has this written.
+    pub fn write(&self, tally: Tally) {
+        self.is_busy.store(true, Ordering::Release);
+        // A thread that is gone has died of a bug; the daemon goes on.
+        let _ = self.orders.send(Order::Write(Box::new(tally)));
+    }
+
+    /// Has all runs forgotten but these.
+    pub fn retain(&self, runs: BTreeSet<RunId>) {
+        let _ = self.orders.send(Order::Retain(runs));
+    }
+
+    /// Has a question answered, with all that was handed over before; whether it will be: too many may wait.
+    pub fn ask(&self, question: Question, answer: impl FnOnce(Report) + Send + 'static) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        self.questions.fetch_add(1, Ordering::AcqRel);
+        self.orders.send(Order::Ask(question, Box::new(answer))).is_ok()
+    }
+
+    /// Ends it, once everything is written that can be.
+    pub fn close(self) {
+        drop(self.orders);
+        let _ended = self.thread.join();
+    }
+}
+
+/// What the thread has.
+struct Desk {
+    settings: Settings,
+    tell: Tell,
+    store: Option<Store>,
+    pending: Tally,
+    /// Why the last write failed, if it did.
+    unwritten: Option<String>,
+    /// Whether there is no use in trying again: a newer stockade's file.
+    is_refused: bool,
+}
+
+impl Desk {
+    fn serve(mut self, orders: &Receiver<Order>, (is_busy, questions): &(Arc<AtomicBool>, Arc<AtomicUsize>)) {
+        loop {
+            let waits = !self.pending.is_empty() && !self.is_refused;
+            let order = if waits { orders.recv_timeout(AGAIN) } else { orders.recv().map_err(Into::into) };
+            match order {
+                Ok(Order::Write(tally)) => {
+                    self.pending.merge(&tally);
+                    is_busy.store(false, Ordering::Release);
+                    self.write();
+                }
+                Ok(Order::Retain(runs)) => self.retain(&runs),
+                Ok(Order::Ask(question, answer)) => {
+                    answer(self.answer(&question));
+                    questions.fetch_sub(1, Ordering::AcqRel);
+                }
+                Err(RecvTimeoutError::Timeout) => self.write(),
+                Err(RecvTimeoutError::Disconnected) => return self.write(),
+            }
+        }
+    }
+
+    /// The file, opened if it isn't yet.
+    fn opened(&mut self) -> Result<&mut Store, StoreError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => match Store::open(&self.settings) {
+                Err(error) if error.is_damage() => self.begin_another(&error)?,
+                other => other?,
+            },
+        };
+        Ok(self.store.insert(store))
+    }
+
+    fn begin_another(&mut self, error: &StoreError) -> Result<Store, StoreError> {
+        // Closed before it's moved: closing writes.
+        self.store = None;
+        let path = set_aside(self.settings.directory())?;
+        (self.tell)(Said::SetAside { path, why: chain(error) });
+        Store::open(&self.settings)
+    }
+
+    /// Writes what waits. What can't be written stays.
+    fn write(&mut self) {
+        if self.is_refused {
+            return;
+        }
+        let mut written = self.try_to_write();
+        if let Err(error) = &written {
+            if error.is_damage() {
+                written = self.begin_another(error).and_then(|store| {
+                    self.store = Some(store);
+                    self.try_to_write()
+                });
+            } else if error.is_full() && self.opened().and_then(Store::make_room).is_ok_and(|dropped| dropped)
+            {
+                (self.tell)(Said::Dropped);
+                written = self.try_to_write();
+            }
+        }
+        match written {
+            Ok(()) => {
+                self.pending = Tally::default();
+                if self.unwritten.take().is_some() {
+                    (self.tell)(Said::Written);
+                }
+                self.tend();
+            }
+            Err(error) => self.went_wrong(&error),
+        }
+    }
+
+    fn try_to_write(&mut self) -> Result<(), StoreError> {
+        let pending = core::mem::take(&mut self.pending);
+        let written = self.opened().and_then(|store| store.write(&pending));
+        self.pending = pending;
+        written
+    }
+
+    /// What is too old. It's written already, so that nothing is lost if this fails: the next write tries again.
+    fn tend(&mut self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Some(Err(error)) = self.store.as_mut().map(|store| store.tend(now)) {
+            self.went_wrong(&error);
+        }
+    }
+
+    fn retain(&mut self, runs: &BTreeSet<RunId>) {
+        if let Some(Err(error)) = self.store.as_ref().map(|store| store.retain(runs)) {
+            self.went_wrong(&error);
+        }
+    }
+
+    fn answer(&mut self, question: &Question) -> Report {
+        let mut sum = match self.store.as_ref().map(|store| store.sum(question)) {
+            None => Sum::default(),
+            Some(Ok(sum)) => sum,
+            Some(Err(error)) => {
+                if error.is_damage() {
+                    // Its other rows may be whole, and nobody could tell.
+                    self.store = self.begin_another(&error).ok();
+                } else {
+                    self.went_wrong(&error);
+                }
+                Sum::default()
+            }
+        };
+        sum.add_tally(&self.pending, question);
+        Report { unwritten: self.unwritten.clone(), ..sum.report() }
+    }
+
+    /// Says so, once.
+    fn went_wrong(&mut self, error: &StoreError) {
+        self.is_refused |= matches!(error, StoreError::Newer { .. });
+        let why = chain(error);
+        if self.unwritten.replace(why.clone()).is_none() {
+            (self.tell)(Said::Unwritten { why });
+        }
+    }
+}
+
+/// An error and its sources, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! What is counted for the statistics, and what clients are told of them.
+
+use std::collections::HashMap;
+
+use stockade_gate::StageName;
+use stockade_protocol::client::{BreakerState, ExecRequest, ServerMessage};
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::statistics::{StatisticsBy, StatisticsQuestion};
+use stockade_stats::{Kind, Question, Report, Stage, UNKNOWN, Who};
+
+use super::state::State;
+use crate::dispatcher::ConnectionId;
+use crate::runs::Run;
+use crate::statistics::report::{question_of, report_of};
+use crate::statistics::{self, stage, who_of};
+
+const ROOT: u32 = 0;
+/// When to ask again while too many ask, in milliseconds.
+const BUSY_MS: u64 = 500;
+
+/// Of what a request is, before it's taken apart.
+#[derive(Debug)]
+pub(super) struct Named {
+    tool: Option<String>,
+    policy: String,
+}
+
+impl Named {
+    pub(super) fn of(request: &ExecRequest) -> Self {
+        let tool = request.tool.as_ref().map(|call| call.name.clone());
+        Self { tool, policy: request.policy.clone() }
+    }
+}
+
+impl State {
+    /// Counts that a request was refused. What it names and nobody knows has one row together.
+    pub(super) fn count_refused(&mut self, uid: u32, named: &Named, denied: &Denied) {
+        let Some(statistics) = &mut self.statistics else { return };
+        let called = named.tool.as_deref().map(|name| (name, self.gate.tools().find(name)));
+        let tool = called.map(|(name, found)| if found.is_some() { name } else { UNKNOWN });
+        let policy = match called {
+            Some((_, found)) => found.map(|tool| tool.policy.as_str()),
+            None if self.specs.policies().contains(&named.policy) => Some(named.policy.as_str()),
+            None => Some(UNKNOWN),
+        };
+        statistics.denied(Who { tool, policy, uid }, stage(denied));
+    }
+
+    /// Counts that a run was refused after the gate had let it pass.
+    pub(super) fn count_refused_run(&mut self, run: &Run, by: Stage) {
+        if let Some(statistics) = &mut self.statistics {
+            statistics.denied(who_of(run), by);
+        }
+    }
+
+    /// Launchers have told of all their runs.
+    pub(crate) fn count_adopted(&mut self) {
+        if let Some(statistics) = &mut self.statistics {
+            statistics.adopted(self.runs.keys());
+        }
+    }
+
+    /// Answers a question about statistics, once the thread that has the file has.
+    pub(super) fn ask_statistics(
+        &mut self,
+        connection: ConnectionId,
+        uid: u32,
+        question: StatisticsQuestion,
+    ) {
+        let asked = seen_by(uid, self.settings.uid, question).and_then(|question| {
+            let (answer, told) = statistics::answer_to();
+            let Some(statistics) = &mut self.statistics else { return Err(none()) };
+            if statistics.ask(question, answer) { Ok(told) } else { Err(busy()) }
+        });
+        let told = match asked {
+            Ok(told) => told,
+            Err(denied) => {
+                self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: None, denied });
+                return;
+            }
+        };
+        let daemon = self.daemon.clone();
+        tokio::task::spawn_local(async move {
+            if let (Ok(report), Some(daemon)) = (told.await, daemon.upgrade()) {
+                daemon.state.borrow_mut().answer_statistics(connection, report);
+            }
+        });
+    }
+
+    fn answer_statistics(&mut self, connection: ConnectionId, report: Report) {
+        let mut report = report_of(report, statistics::now());
+        let uptime = self.uptime();
+        let breakers = self.gate.breakers(uptime).into_iter().map(|breaker| (breaker.tool, breaker.state));
+        let breakers: HashMap<String, BreakerState> = breakers.collect();
+        let runs = u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX);
+        for row in &mut report.rows {
+            match row.by {
+                StatisticsBy::Tool => row.breaker = breakers.get(&row.name).copied(),
+                StatisticsBy::Principal => {
+                    let uid = row.name.parse().ok();
+                    row.limited_ms = uid.and_then(|uid| self.gate.limited(uid, uptime, runs));
+                }
+                _ => {}
+            }
+        }
+        self.answer(connection, &ServerMessage::Statistics(Box::new(report)));
+    }
+}
+
+/// Who may see what: root and the user that the daemon runs as see all, anybody else what he has asked for himself. What a tool or a
+/// policy came to is of everybody who used it. `daemons`: as whom it runs.
+///
+/// # Errors
+/// He may not, or the question is none.
+fn seen_by(uid: u32, daemons: u32, question: StatisticsQuestion) -> Result<Question, Denied> {
+    let question = question_of(question)?;
+    if [ROOT, daemons].contains(&uid) {
+        return Ok(question);
+    }
+    let Question { kinds, name, since } = question;
+    let own = uid.to_string();
+    if kinds.iter().any(|kind| *kind != Kind::Principal) || name.is_some_and(|name| name != own) {
+        let text = "only root and the user that the daemon runs as may see what others have asked for";
+        return Err(Denied::new(DenyReason::NotPermitted, text)
+            .decided_by(StageName::Access.name(), "statistics")
+            .remedy("ask for your own with `stockade stats`, or ask an operator"));
+    }
+    Ok(Question { kinds: vec![Kind::Principal], name: Some(own), since })
+}
+
+fn none() -> Denied {
+    let denied = Denied::new(DenyReason::Unsupported, "this daemon counts nothing");
+    denied.remedy("an operator can set statistics.enabled, and its log says whether that failed")
+}
+
+fn busy() -> Denied {
+    let text = "too many questions about statistics wait for an answer";
+    Denied::new(DenyReason::Busy, text).retry_after(BUSY_MS).remedy("ask again in a moment")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(by: Option<StatisticsBy>, name: Option<&str>) -> StatisticsQuestion {
+        StatisticsQuestion { by, name: name.map(str::to_owned), since_s: 5 }
+    }
+
+    #[test]
+    fn root_and_the_daemons_user_see_all_and_others_their_own_row_only() {
+        use StatisticsBy::{Policy, Principal, Tool};
+        for operator in [0, 990] {
+            let all = seen_by(operator, 990, question(None, None)).unwrap();
+            assert_eq!(all, Question { kinds: vec![], name: None, since: 5 });
+            let one = seen_by(operator, 990, question(Some(Tool), Some("a"))).unwrap();
+            assert_eq!(one, Question { kinds: vec![Kind::Tool], name: Some("a".into()), since: 5 });
+        }
+        let own = Question { kinds: vec![Kind::Principal], name: Some("1000".into()), since: 5 };
+        for (by, name) in [(None, None), (Some(Principal), None), (Some(Principal), Some("1000"))] {
+            assert_eq!(seen_by(1_000, 990, question(by, name)).unwrap(), own);
+        }
+        for (by, name) in [
+            (Some(Tool), None),
+            (Some(Policy), Some("1000")),
+            (Some(Principal), Some("0")),
+            (Some(Tool), Some("1000")),
+        ] {
+            let denied = seen_by(1_000, 990, question(by, name)).unwrap_err();
+            assert_eq!(denied.reason, DenyReason::NotPermitted);
+            assert!(denied.remedy.is_some());
+        }
+        for uid in [0, 1_000] {
+            assert_eq!(
+                seen_by(uid, 990, question(None, Some("a"))).unwrap_err().reason,
+                DenyReason::BadRequest
+            );
+        }
+    }
+}

@@ -45,13 +45,15 @@ pub(super) struct Form {
 pub struct Forms {
     pub(super) forms: Vec<Form>,
     pub(super) finder: Finder,
+    /// Whether the operator has it that output is redacted where a policy doesn't say.
+    pub(super) by_default: bool,
 }
 
 impl Forms {
     /// None: only a run's own values are looked for.
     #[must_use]
     pub fn none() -> Self {
-        Self { forms: Vec::new(), finder: Finder::default() }
+        Self { forms: Vec::new(), finder: Finder::default(), by_default: false }
     }
 
     /// Those that are known everywhere.
@@ -82,10 +84,14 @@ impl Forms {
         let mut forms: Vec<Form> = Vec::new();
         let mut mistakes = Vec::new();
         let mut named = BTreeSet::new();
-        let mut tables = 0;
+        let (mut tables, mut by_default) = (0, false);
         for text in texts {
             let source = (text.file, text.text);
-            reader::document(source, ("the file", &["forms"]), &mut mistakes, |root, mistakes| {
+            reader::document(source, ("the file", &["by-default", "forms"]), &mut mistakes, |root, mistakes| {
+                match root.truth("by-default") {
+                    Ok(stated) => by_default |= stated.is_some_and(|stated| stated.value),
+                    Err(mistake) => mistakes.push(mistake),
+                }
                 for (name, section) in root.named(&FORMS, mistakes) {
                     if !named.insert(name.value.clone()) {
                         continue;
@@ -114,7 +120,13 @@ impl Forms {
                 finder.add(beginning, number);
             }
         }
-        Ok(Self { forms, finder })
+        Ok(Self { forms, finder, by_default })
+    }
+
+    /// Whether the operator has it that output is redacted where a policy doesn't say.
+    #[must_use]
+    pub fn by_default(&self) -> bool {
+        self.by_default
     }
 
     /// How many there are.

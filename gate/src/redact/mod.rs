@@ -19,11 +19,12 @@
 //! Each step of a pattern costs the same (a table), a pattern's length is bounded, and so are what is held and what is followed.
 //! `aho-corasick` isn't used: docs/limits.md has what was measured.
 //!
-//! Reading order: `pattern`, [`forms`], `values`, `finder`, `stream`.
+//! Reading order: `pattern`, [`forms`], `values`, `finder`, `sought`, `stream`.
 
 mod finder;
 pub mod forms;
 mod pattern;
+mod sought;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -31,5 +32,6 @@ mod values;
 
 pub use forms::Forms;
 pub use pattern::{MAX_SPAN, PatternError};
-pub use stream::{Counts, FLUSH_AFTER, HELD_OF_VALUE, Redactor, Sought};
+pub use sought::Sought;
+pub use stream::{Counts, FLUSH_AFTER, HELD_OF_VALUE, Redactor};
 pub use values::{MAX_FORM, MAX_VALUE, MIN_VALUE, Secret, TooShort};

@@ -5,9 +5,9 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::redact::finder::Finder;
 use crate::redact::forms::Forms;
 use crate::redact::pattern::{At, BEGINNING, Pattern};
+use crate::redact::sought::Sought;
 use crate::redact::values::Secret;
 
 /// Bytes are held back for so long at most, but for the beginnings of known values.
@@ -27,57 +27,6 @@ pub struct Counts {
     pub marks: BTreeMap<String, u64>,
     /// Of these so many stand for the rest of something whose beginning had gone out when it was flushed.
     pub late: u64,
-}
-
-/// All that is looked for in the output of a run: made once, for both its streams and whoever reads them.
-#[derive(Debug)]
-pub struct Sought {
-    forms: Arc<Forms>,
-    secrets: Vec<Secret>,
-    /// Values' forms: which secret's, and which of its forms. Their numbers come behind those of `forms`.
-    values: Vec<(usize, usize)>,
-    /// Finds what all may begin with, and knows which value begins so.
-    finder: Finder,
-    reach: usize,
-}
-
-impl Sought {
-    /// For a run with these secrets.
-    #[must_use]
-    pub fn new(forms: Arc<Forms>, secrets: Vec<Secret>) -> Self {
-        let mut finder = forms.finder.beside();
-        let mut values = Vec::new();
-        for (which, secret) in secrets.iter().enumerate() {
-            for (form, bytes) in secret.forms.iter().enumerate() {
-                finder.add(&bytes[..bytes.len().min(BEGINNING)], forms.len() + values.len());
-                values.push((which, form));
-            }
-        }
-        let lengths = secrets.iter().flat_map(|secret| secret.forms.iter().map(Vec::len));
-        let reach = forms.forms.iter().map(|form| form.pattern.longest).chain(lengths).max().unwrap_or(0);
-        Self { forms, secrets, values, finder, reach }
-    }
-
-    /// No secret is longer than so many bytes: what begins before a place has ended so far behind it.
-    #[must_use]
-    pub fn reach(&self) -> usize {
-        self.reach
-    }
-
-    /// Of which secret a number is, behind the forms' numbers; a form's is its own.
-    fn which(&self, number: usize) -> usize {
-        match number.checked_sub(self.forms.len()) {
-            None => number,
-            Some(value) => self.forms.len() + self.values[value].0,
-        }
-    }
-
-    fn name(&self, which: usize) -> &str {
-        match which.checked_sub(self.forms.len()) {
-            None => &self.forms.forms[which].name,
-            Some(secret) => &self.secrets[secret].name,
-        }
-    }
 }
 
 /// The redactor of one stream of one run. Its memory is bounded: the longest span, a piece, and what is followed.
@@ -239,6 +188,12 @@ impl Redactor {
             *marks.entry(self.sought.name(which).to_owned()).or_insert(0) += count;
         }
         Counts { marks, late: self.late }
+    }
+
+    /// Counts from here on: what was hidden so far nobody was shown.
+    pub fn recount(&mut self) {
+        self.marks.fill(0);
+        self.late = 0;
     }
 
     /// How many marks of forms there were, and how many of values.

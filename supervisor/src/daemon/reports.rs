@@ -149,7 +149,7 @@ impl State {
         let is_without = |run: &&mut Run| run.started && run.ring_bytes.is_some() && run.ring.is_none();
         let Some(run) = self.runs.get_mut(&id).filter(is_without) else { return };
         run.wrote.eof = true;
-        let next_seq = run.wrote.next_seq;
+        let next_seq = run.wrote.next_seq + run.ends();
         self.handle(Event::Wrote { now, run: id, next_seq, kept: 0, eof: true, held: false });
     }
 
@@ -182,6 +182,7 @@ impl State {
         run.taken = run.taken.max(acknowledged);
         run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };
         let kept = run.ring_bytes.map_or(0, |capacity| head.min(capacity));
+        let next_seq = next_seq + run.ends();
         let held = !run.followers.is_empty() && run.taken < head;
         self.handle(Event::Wrote { now, run: exec_id, next_seq, kept, eof, held });
         self.settle_acknowledgement(exec_id);
@@ -193,7 +194,7 @@ impl State {
     fn adopt(&mut self, launcher: LauncherId, adopted: Adopted) {
         let now = self.now();
         let (detach, wall_ms, held) = (adopted.note.detach, adopted.note.wall_ms, adopted.held);
-        let run = Run::adopted(adopted, launcher, now);
+        let run = Run::adopted(adopted, launcher, now, || self.gate.forms());
         tracing::info!(parent: run.span(), age_ms = run.age_before, "adopted");
         let event = dispatcher::event::Adopted {
             now,

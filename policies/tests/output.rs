@@ -38,7 +38,10 @@ fn a_user_takes_no_redaction_away_from_an_operators_policy() {
     let again = "extends = \"parent\"\n[output]\nredact = true\n";
     for middle in [None, Some(SILENT), Some(again)] {
         let error = redacts(sources(middle), "child").unwrap_err();
-        assert!(error.starts_with("child.toml:3:") && error.contains("only by an operator's policy"), "{error}");
+        assert!(
+            error.starts_with("child.toml:3:") && error.contains("only by an operator's policy"),
+            "{error}"
+        );
     }
     let silent = vec![source("parent", ON, Trust::Operator), source("child", SILENT, Trust::User)];
     assert_eq!(redacts(silent, "child"), Ok(Some(true)));
@@ -71,6 +74,22 @@ fn the_table_is_read_back_as_it_is_written() {
     let once = written(text);
     assert!(once.contains("\n[output]\nredact = true\nsecrets = [\"PIN\"]\n"), "{once}");
     assert_eq!(written(&once), once);
-    let error = redacts(vec![source("it", "[output]\nredact = \"yes\"\n", Trust::Operator)], "it").unwrap_err();
+    let error =
+        redacts(vec![source("it", "[output]\nredact = \"yes\"\n", Trust::Operator)], "it").unwrap_err();
     assert!(error.contains("[output] redact") && error.contains("true or false"), "{error}");
+}
+
+#[test]
+fn a_refusal_names_the_policys_file_and_not_where_it_lies() {
+    let workspace = common::request().subject.workspace;
+    let text = format!("extends = \"default\"\n[filesystem]\ndeny = [\"{}\"]\n", workspace.display());
+    let mut source = source("it", &text, Trust::Operator);
+    source.file = "/etc/stockade/policies/it.toml".into();
+    let set = PolicySet::from_sources(vec![source]).unwrap();
+    let denied = stockade_policies::resolve(set.get("it").unwrap(), &common::request()).unwrap_err().denied();
+    assert!(
+        denied.message.starts_with("it.toml:3:") && !denied.message.contains("/etc/"),
+        "{}",
+        denied.message
+    );
 }

@@ -1,7 +1,7 @@
 //! What is hidden in output: the operator's file, and what is looked for in one run's.
 //!
 //! The forms that are shipped are made once, when somebody first wants them: their tables take a while, and most daemons and
-//! command lines redact nothing. A daemon of whose policies one redacts makes them before it serves ([`prepare`]).
+//! command lines redact nothing. A daemon of whose policies one redacts makes them before it serves (`prepare`).
 
 use core::cell::OnceCell;
 use std::io::ErrorKind;

@@ -25,9 +25,11 @@ use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
+use stockade_supervisor::redaction::Redacting;
 
 use crate::error::{CliError, chain};
 use crate::follow::Follow;
+use crate::hiding::{self, Hiding};
 use crate::link::{Heard, Link};
 use crate::run::Arguments;
 use crate::signals::{Signals, Wish};
@@ -70,6 +72,8 @@ pub(crate) struct Plan {
     output_limit: Option<u64>,
     idle: Option<Duration>,
     relayed: bool,
+    /// What is hidden in the output.
+    pub(crate) redacting: Option<Redacting>,
 }
 
 /// A launcher that has its run, and what is left for us; or a refusal.
@@ -83,26 +87,29 @@ fn launch(arguments: &Arguments, request: Request) -> Result<Launched, CliError>
     };
     let (mut exec, descriptors) = request.into_parts();
     exec.policy = name;
+    let by_default = hiding::by_default(&policies, &exec.policy)?;
     let demanded = demanded(arguments, &exec.environment);
     // Kept to the end, as the run is.
     let policies = &*ManuallyDrop::new(policies);
     if arguments.json || arguments.verbose {
-        return admit_and_start(policies, exec, descriptors, &demanded);
+        return admit_and_start(policies, exec, descriptors, &demanded, by_default);
     }
     // Nobody is told what holds.
-    admit_and_start(Once(policies), exec, descriptors, &demanded)
+    admit_and_start(Once(policies), exec, descriptors, &demanded, by_default)
 }
 
-/// Judges a request and starts it. `demanded` are variables that must arrive.
+/// Judges a request and starts it. `demanded` are variables that must arrive; `by_default`: whether output is redacted where the
+/// policy doesn't say.
 pub(crate) fn admit_and_start(
     policies: impl Confining,
     exec: ExecRequest,
     beside: Vec<OwnedFd>,
     demanded: &[(Bytes, Bytes)],
+    by_default: bool,
 ) -> Result<Launched, CliError> {
     let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
     let caller = caller().map_err(CliError::io("tell who we are"))?;
-    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed) {
+    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed, by_default) {
         Ok(admitted) => admitted,
         Err(denied) => return Ok(Err(denied)),
     };
@@ -187,6 +194,7 @@ fn start(
         output_limit: spec.limits.output,
         idle: spec.limits.idle_ms.map(Duration::from_millis),
         relayed,
+        redacting: hiding::redacting(launch.note.redaction.take())?,
     };
     let pipe = || {
         std::io::pipe()
@@ -244,6 +252,8 @@ struct Run<'a> {
     plan: Plan,
     stdin: Option<Sink<OwnedFd>>,
     seq: u64,
+    /// Of an output in which secrets are hidden.
+    hiding: Option<Box<Hiding>>,
     started: bool,
     /// Bytes of output so far, never over the limit.
     out: u64,
@@ -261,6 +271,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(link: Link, follow: &'a mut Follow, mut plan: Plan) -> Self {
         let stdin = plan.stdin.take().map(Sink::new);
+        let hiding = plan.redacting.take().map(|redacting| Box::new(Hiding::new(&redacting)));
         let mut run = Self {
             link,
             follow,
@@ -268,6 +279,7 @@ impl<'a> Run<'a> {
             plan,
             stdin,
             seq: 0,
+            hiding,
             started: false,
             out: 0,
             sent: 0,
@@ -334,6 +346,7 @@ impl<'a> Run<'a> {
         let [signal, _, out, err, input, input_out, ..] = ready;
         self.link.turn()?;
         self.flush();
+        self.let_go();
         if out {
             self.read(Stream::Stdout)?;
         }
@@ -356,7 +369,9 @@ impl<'a> Run<'a> {
     fn deadline(&self) -> Option<Instant> {
         let idle = self.plan.idle.filter(|_| self.idle_runs());
         let drain = if self.drain_runs() { Some(DRAIN) } else { None };
-        idle.into_iter().chain(drain).map(|wait| self.moved + wait).chain(self.link.deadline()).min()
+        let held = self.hiding.as_ref().and_then(|hiding| hiding.deadline());
+        let own = idle.into_iter().chain(drain).map(|wait| self.moved + wait);
+        own.chain(self.link.deadline()).chain(held).min()
     }
 
     fn flush(&mut self) {
@@ -375,14 +390,14 @@ impl<'a> Run<'a> {
         let left = self.plan.output_limit.map_or(u64::MAX, |limit| limit - self.out);
         let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let discard = self.exceeded || most == 0;
-        let read = if discard || self.follow.is_json() {
+        let read = if discard || self.hiding.is_some() || self.follow.is_json() {
             let mut buffer = vec![0; if discard { CHUNK } else { most }];
             let read = rustix::io::read(&pipe, &mut buffer);
             if let Ok(length @ 1..) = read
                 && !discard
             {
                 buffer.truncate(length);
-                self.event(&ExecEvent::Output { stream, bytes: Bytes(buffer) });
+                self.show(stream, buffer);
             }
             read
         } else {
@@ -390,7 +405,10 @@ impl<'a> Run<'a> {
             sink.feed(&pipe, most)
         };
         match read {
-            Ok(0) => return Ok(()),
+            Ok(0) => {
+                self.end_stream(stream);
+                return Ok(());
+            }
             Ok(_) if discard && !self.exceeded => {
                 self.exceeded = true;
                 self.link.tell(ToLauncher::OutputExceeded { exec_id: self.plan.exec_id })?;
@@ -402,6 +420,34 @@ impl<'a> Run<'a> {
         self.moved = Instant::now();
         self.plan.pipes[at] = Some(pipe);
         Ok(())
+    }
+
+    /// Gives what the command has written to where its output goes, as far as it may be seen.
+    fn show(&mut self, stream: Stream, bytes: Vec<u8>) {
+        let bytes = match &mut self.hiding {
+            Some(hiding) => hiding.feed(stream, &bytes),
+            None => bytes,
+        };
+        self.put(stream, bytes);
+    }
+
+    fn put(&mut self, stream: Stream, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.event(&ExecEvent::Output { stream, bytes: Bytes(bytes) });
+        }
+    }
+
+    /// Lets go what was held for long enough.
+    fn let_go(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let shown = self.hiding.as_mut().and_then(|hiding| hiding.flush(stream));
+            self.put(stream, shown.unwrap_or_default());
+        }
+    }
+
+    fn end_stream(&mut self, stream: Stream) {
+        let shown = self.hiding.as_mut().map(|hiding| hiding.finish(stream));
+        self.put(stream, shown.unwrap_or_default());
     }
 
     /// Moves our standard input to the command's.
@@ -509,7 +555,9 @@ impl<'a> Run<'a> {
             // It had ended by itself before all that it wrote was read.
             outcome = Outcome::OutputExceeded { limit };
         }
-        self.event(&ExecEvent::Exited { outcome, usage, trusted_files });
+        [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| self.end_stream(stream));
+        let redactions = self.hiding.as_ref().map(|hiding| hiding.told());
+        self.event(&ExecEvent::Exited { outcome, usage, trusted_files, redactions });
         let status = self.follow.status().unwrap_or(exit::OURS);
         self.follow.finish(status)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_protocol::ExecId;
-use stockade_protocol::client::{ExecEvent, Stream};
+use stockade_protocol::client::{ExecEvent, Redactions, Stream};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
@@ -77,8 +77,11 @@ impl Follow {
             ExecEvent::LimitWarning { limit, value, bound } if self.verbose => {
                 self.note(&format!("near a limit: {limit} is {value} of {bound}"));
             }
-            ExecEvent::Exited { outcome, usage, trusted_files } => {
+            ExecEvent::Exited { outcome, usage, trusted_files, redactions } => {
                 let names: Vec<_> = trusted_files.iter().map(|path| escape::line(path)).collect();
+                if let Some(redactions) = redactions.as_ref().filter(|_| self.verbose) {
+                    self.note(&hidden(redactions));
+                }
                 self.exited(outcome, usage, &names);
             }
             _ => {}
@@ -185,6 +188,22 @@ pub(crate) fn waiting(within: Duration) -> String {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is said of an output in which secrets are hidden.
+fn hidden(redactions: &Redactions) -> String {
+    if redactions.marks.is_empty() {
+        return "output is redacted; there was nothing to hide".to_owned();
+    }
+    let names = redactions.marks.iter().map(|mark| match mark.count {
+        1 => escape::line(mark.name.as_bytes()),
+        count => format!("{} ({count} times)", escape::line(mark.name.as_bytes())),
+    });
+    let late = match redactions.late {
+        0 => String::new(),
+        late => format!("; of {late} the beginning was seen"),
+    };
+    format!("output is redacted; hidden: {}{late}", names.collect::<Vec<_>>().join(", "))
 }
 
 fn used(usage: &Usage) -> String {

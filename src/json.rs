@@ -120,6 +120,7 @@ mod tests {
             outcome: Outcome::Exited { code: 7 },
             usage: Usage::default(),
             trusted_files: vec![],
+            redactions: None,
         };
         let value = parsed(&event(ID, 4, &exited));
         assert_eq!(value["event"]["exited"]["outcome"]["exited"]["code"], 7);

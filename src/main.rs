@@ -24,6 +24,7 @@ mod escape;
 mod exit;
 mod file_page;
 mod follow;
+mod hiding;
 mod journal;
 mod json;
 mod kill;

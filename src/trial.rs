@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use stockade_client::Request;
 use stockade_policies::PolicySet;
+use stockade_protocol::client::Stream;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::denied::Denied;
 use stockade_protocol::launch::FromLauncher;
 use stockade_protocol::outcome::Outcome;
+use stockade_supervisor::redaction::Redacting;
 
 use crate::embedded;
 use crate::error::CliError;
+use crate::hiding::{self, Hiding};
 use crate::link::{Heard, Link};
 use crate::wait::wait;
 
@@ -37,15 +40,33 @@ pub(crate) enum Trial {
     },
 }
 
+impl Trial {
+    /// With the secrets in its output named and not shown.
+    fn hidden(self, redacting: &Redacting) -> Self {
+        let Self::Ended { outcome, confinement, output } = self else { return self };
+        let mut hiding = Hiding::new(redacting);
+        let mut shown = hiding.feed(Stream::Stdout, &output);
+        shown.extend(hiding.finish(Stream::Stdout));
+        Self::Ended { outcome, confinement, output: shown }
+    }
+}
+
 /// Tries a request. Its output mode must be events, its input none.
 ///
 /// # Errors
 /// Where there is no launcher, or no word from it.
 pub(crate) fn attempt(policies: &PolicySet, request: Request) -> Result<Trial, CliError> {
     let (exec, descriptors) = request.into_parts();
-    match embedded::admit_and_start(policies, exec, descriptors, &[])? {
+    let by_default = hiding::by_default(policies, &exec.policy)?;
+    match embedded::admit_and_start(policies, exec, descriptors, &[], by_default)? {
         // The launcher leaves when its channel closes.
-        Ok((mut link, mut plan)) => follow(&mut link, &mut plan.pipes),
+        Ok((mut link, mut plan)) => {
+            let trial = follow(&mut link, &mut plan.pipes)?;
+            Ok(match plan.redacting {
+                Some(redacting) => trial.hidden(&redacting),
+                None => trial,
+            })
+        }
         Err(denied) => Ok(Trial::Denied(denied)),
     }
 }

@@ -313,7 +313,12 @@ mod tests {
 
     fn exited(bytes_in: u64) -> ExecEvent {
         let usage = Usage { bytes_in, ..Usage::default() };
-        ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, usage, trusted_files: vec![] }
+        ExecEvent::Exited {
+            outcome: Outcome::Exited { code: 0 },
+            usage,
+            trusted_files: vec![],
+            redactions: None,
+        }
     }
 
     fn lost(events: u64) -> ExecEvent {

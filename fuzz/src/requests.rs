@@ -27,8 +27,8 @@ fn tried(data: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let caller = caller(data)?;
     let passed = passed(data)?;
     let request = request(data)?;
-    let admitted = admit(request.clone(), RUN, &caller, &*POLICIES, &passed);
-    let once = admit(request.clone(), RUN, &caller, Once(&POLICIES), &passed);
+    let admitted = admit(request.clone(), RUN, &caller, &*POLICIES, &passed, false);
+    let once = admit(request.clone(), RUN, &caller, Once(&POLICIES), &passed, false);
     match (admitted, once) {
         (Ok(admitted), Ok(once)) => {
             assert_eq!(admitted.launch, once.launch, "for one run, and for many");

@@ -42,6 +42,7 @@ pub(crate) struct Document {
     pub(crate) network: Network,
     pub(crate) environment: Environment,
     pub(crate) limits: Limits,
+    pub(crate) output: Output,
     pub(crate) syscalls: Syscalls,
     pub(crate) run_as: RunAs,
 }
@@ -92,6 +93,14 @@ pub(crate) struct Limits {
 }
 
 #[derive(Debug, Clone, Default)]
+pub(crate) struct Output {
+    /// Whether secrets in it are named and not shown.
+    pub(crate) redact: Opt<bool>,
+    /// Variables whose values are secrets, beside those whose names say so.
+    pub(crate) secrets: List<NamePattern>,
+}
+
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Syscalls {
     pub(crate) profile: Opt<String>,
     pub(crate) allow: List<String>,
@@ -125,6 +134,7 @@ fn document(root: Table<'_>, name: &str, start: &Position) -> Result<Document, P
         "network",
         "environment",
         "limits",
+        "output",
         "syscalls",
         "run-as",
     ];
@@ -138,6 +148,7 @@ fn document(root: Table<'_>, name: &str, start: &Position) -> Result<Document, P
         network: network(&policy)?,
         environment: environment(&policy)?,
         limits: limits(&policy)?,
+        output: output(&policy)?,
         syscalls: syscalls(&policy)?,
         run_as: run_as(&policy)?,
     })
@@ -319,6 +330,17 @@ fn bound_size(text: &str, lowest: Size) -> Result<Bound<Size>, String> {
 
 fn at_least(size: Size, lowest: Size) -> Result<Size, String> {
     if size < lowest { Err(format!("`{size}` is under {lowest}, which starts no program")) } else { Ok(size) }
+}
+
+fn output(policy: &Section<'_>) -> Result<Output, PolicyError> {
+    let Some(section) = policy.section("output", "[output]", &["redact", "secrets"])? else {
+        return Ok(Output::default());
+    };
+    let expected = "a variable's name, or its beginning and `*`, as in \"DATABASE_*\"";
+    Ok(Output {
+        redact: section.truth("redact")?,
+        secrets: section.list("secrets", expected, NamePattern::parse, NamePattern::built)?,
+    })
 }
 
 fn syscalls(policy: &Section<'_>) -> Result<Syscalls, PolicyError> {

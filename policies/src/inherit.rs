@@ -4,13 +4,13 @@
 //! |---|---|
 //! | texts, numbers, sizes, times, truths, port lists | the child's, where it states one |
 //! | lists that allow (`read`, `write`, `execute`, `dev`, `environment.allow`, `syscalls.allow`) | the parent's and the child's together; a child's empty list allows nothing |
-//! | lists that take away (`deny`, `protect`, `syscalls.deny`) | the parent's and the child's together, always: none is ever lost |
+//! | lists that take away (`deny`, `protect`, `syscalls.deny`, `output.secrets`) | the parent's and the child's together, always: none is ever lost |
 //! | `environment.default`, `environment.set` | name by name |
 //! | `description` | the child's own only |
 
 use std::collections::BTreeMap;
 
-use crate::document::{Document, Environment, Filesystem, Limits, Network, RunAs, Syscalls};
+use crate::document::{Document, Environment, Filesystem, Limits, Network, Output, RunAs, Syscalls};
 use crate::position::Located;
 
 type List<T> = Option<Vec<Located<T>>>;
@@ -25,6 +25,7 @@ pub(crate) fn inherit(child: Document, parent: Document) -> Document {
         network: network(child.network, parent.network),
         environment: environment(child.environment, parent.environment),
         limits: limits(child.limits, parent.limits),
+        output: output(child.output, parent.output),
         syscalls: syscalls(child.syscalls, parent.syscalls),
         run_as: run_as(child.run_as, parent.run_as),
     }
@@ -104,6 +105,10 @@ fn limits(child: Limits, parent: Limits) -> Limits {
         nice: child.nice.or(parent.nice),
         io_priority: child.io_priority.or(parent.io_priority),
     }
+}
+
+fn output(child: Output, parent: Output) -> Output {
+    Output { redact: child.redact.or(parent.redact), secrets: taken(child.secrets, parent.secrets) }
 }
 
 fn syscalls(child: Syscalls, parent: Syscalls) -> Syscalls {

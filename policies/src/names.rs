@@ -19,6 +19,13 @@ pub(crate) const HARMLESS_NODES: [&str; 6] = ["null", "zero", "full", "random", 
 const SECRET_ENDS: [&str; 9] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "KEY", "CREDENTIALS", "CREDENTIAL", "AUTH"];
 
+/// Whether a variable's name ends as those of secrets do.
+pub(crate) fn ends_like_a_secret(name: &[u8]) -> bool {
+    SECRET_ENDS.iter().any(|end| {
+        name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
+    })
+}
+
 /// Whether this can be a policy's name: it is also a file's stem and stands in messages.
 pub(crate) fn policy_name(text: &str) -> Result<String, String> {
     let mut bytes = text.bytes();
@@ -102,10 +109,12 @@ impl NamePattern {
         if !self.prefix {
             return self.text.as_bytes() == name;
         }
-        let looks_secret = SECRET_ENDS.iter().any(|end| {
-            name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
-        });
-        name.starts_with(self.text.as_bytes()) && !looks_secret
+        name.starts_with(self.text.as_bytes()) && !ends_like_a_secret(name)
+    }
+
+    /// Whether it's of these names, whatever they end with: where what matches is hidden, and not let through.
+    pub(crate) fn covers(&self, name: &[u8]) -> bool {
+        if self.prefix { name.starts_with(self.text.as_bytes()) } else { self.matches(name) }
     }
 }
 

@@ -180,6 +180,12 @@ impl Policy {
         &self.network
     }
 
+    /// Whether it has secrets in output named and not shown; `None`: it doesn't say.
+    #[must_use]
+    pub fn redacts(&self) -> Option<bool> {
+        self.document.output.redact.as_ref().map(|redact| redact.value)
+    }
+
     /// Names of the policies it extends, the parent first.
     #[must_use]
     pub fn ancestors(&self) -> &[String] {

@@ -337,6 +337,7 @@ impl Files {
             }
             last = parent;
         }
+        check_output(&chain)?;
         Ok(Chain {
             file: file.file.clone(),
             trusted: chain.iter().all(|(_, file)| file.trust != Trust::User),
@@ -358,6 +359,22 @@ impl Files {
             PolicyError::at(&extends.at, Problem::UnknownParent { parent: extends.value.clone(), names })
         })
     }
+}
+
+/// What hides secrets in output a user's policy can't take away from an operator's that it extends. `chain`: the child first.
+fn check_output(chain: &[(String, &File)]) -> Result<(), PolicyError> {
+    let mut is_operators = false;
+    for (_, file) in chain.iter().rev() {
+        match &file.document.output.redact {
+            Some(stated) if file.trust != Trust::User => is_operators = stated.value,
+            Some(stated) if is_operators && !stated.value => {
+                let what = "what an operator's policy redacts may be shown".into();
+                return Err(PolicyError::at(&stated.at, Problem::NotTrusted { what, reason: String::new() }));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Chain {

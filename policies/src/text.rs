@@ -32,6 +32,12 @@ pub(crate) fn whole(policy: &Policy) -> String {
         }
     }
     limits(&mut text, policy);
+    let output = &policy.document.output;
+    text.section("output");
+    if let Some(redact) = &output.redact {
+        text.entry("redact", redact.value);
+    }
+    text.list("secrets", output.secrets.as_deref());
     let syscalls = &policy.document.syscalls;
     text.section("syscalls");
     if let Some(profile) = &syscalls.profile {

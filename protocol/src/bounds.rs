@@ -9,6 +9,16 @@ pub const MAX_LAUNCH_MESSAGE: usize = 4 * 1024 * 1024;
 pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 /// The most rules in a [`crate::client::StatusReport`] that callers of tools often break.
 pub const MAX_OFTEN_WRONG: usize = 8;
+/// The most names in [`crate::client::Redactions`].
+pub const MAX_MARKS: usize = 512;
+/// The most secrets of one run that are looked for in its output.
+pub const MAX_SECRETS: usize = 64;
+/// The most bytes of one record of a run whose output is redacted: with what is held back of records before it, and with
+/// [`MAX_OUTPUT_CHUNK`] beyond them, they are one event.
+pub const MARKED_RECORD: usize = 32 * 1024;
+/// A stream that has been silent for so long behind its last record is [marked](crate::launch::LaunchOutput::Marked) as
+/// silent, in milliseconds.
+pub const MARK_AFTER_MS: u64 = 50;
 /// The most specs that a launcher remembers for runs to come. A supervisor has it forget one before it tells another.
 pub const MAX_SPECS: usize = 128;
 /// The most workers that may be parked for one owner, spec and workspace.

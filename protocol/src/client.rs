@@ -333,7 +333,18 @@ pub enum ExecEvent {
         /// Files that came into being during the run and that other programs will trust later (hooks, start-up
         /// and editor files, tool configuration).
         trusted_files: Vec<Bytes>,
+        /// What of its output was hidden; none: its output wasn't redacted.
+        redactions: Option<Redactions>,
     },
+}
+
+/// What of a run's output was hidden from whoever is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redactions {
+    /// Marks in place of secrets, by the names that stand in them. At most [`crate::bounds::MAX_MARKS`].
+    pub marks: Vec<Count>,
+    /// Of these so many stand for the rest of something whose beginning was out before it could be known.
+    pub late: u64,
 }
 
 /// A stream of output.

@@ -187,6 +187,23 @@ pub struct RunNote {
     pub fed: bool,
     /// The tool that was called, if one was.
     pub tool: Option<CalledTool>,
+    /// What is hidden in its output, if that is redacted.
+    pub redaction: Option<Redaction>,
+}
+
+/// What is hidden in a run's output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redaction {
+    /// Values of the run's own secrets, by the names that are shown in their place. At most [`crate::bounds::MAX_SECRETS`].
+    pub secrets: Vec<(String, Bytes)>,
+}
+
+impl core::fmt::Debug for Redaction {
+    /// Without the values.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let names = self.secrets.iter().map(|(name, _)| name);
+        f.debug_struct("Redaction").field("secrets", &names.collect::<Vec<_>>()).finish()
+    }
 }
 
 /// A tool that was called.
@@ -209,6 +226,23 @@ pub enum LaunchOutput {
         /// Capacity of the ring, in bytes.
         ring_bytes: u64,
     },
+    /// As `Relayed`, in records of at most [`MARKED_RECORD`](crate::bounds::MARKED_RECORD) bytes, and a record without bytes
+    /// says that its stream has been silent for [`MARK_AFTER_MS`](crate::bounds::MARK_AFTER_MS) behind its last record.
+    Marked {
+        /// Capacity of the ring, in bytes.
+        ring_bytes: u64,
+    },
+}
+
+impl LaunchOutput {
+    /// Capacity of its ring, where there is one.
+    #[must_use]
+    pub fn ring_bytes(self) -> Option<u64> {
+        match self {
+            Self::Passed => None,
+            Self::Relayed { ring_bytes } | Self::Marked { ring_bytes } => Some(ring_bytes),
+        }
+    }
 }
 
 /// For whom a run is: what the kernel said of the peer.

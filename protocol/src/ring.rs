@@ -3,6 +3,8 @@
 //! Offsets count bytes since the run's start; a record at offset `o` stands at `o % capacity`, wrapping byte by
 //! byte. A record is a header of [`HEADER`] bytes and its payload. Its sequence number is the event's: the first
 //! record of a run has [`FIRST_SEQ`], so whoever reads a ring later numbers events alike.
+//!
+//! A record without payload stands in rings of [marked](crate::launch::LaunchOutput::Marked) output only: its stream was silent.
 
 use crate::client::Stream;
 

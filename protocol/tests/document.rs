@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 18] = [
+    let constants: [(&str, u64); 22] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -273,6 +273,10 @@ fn page_limits_equal_the_constants() {
         ("MAX_PARAMETERS", bounds::MAX_PARAMETERS as u64),
         ("MAX_STDIN_CHUNK", bounds::MAX_STDIN_CHUNK as u64),
         ("MAX_OFTEN_WRONG", bounds::MAX_OFTEN_WRONG as u64),
+        ("MAX_MARKS", bounds::MAX_MARKS as u64),
+        ("MAX_SECRETS", bounds::MAX_SECRETS as u64),
+        ("MARKED_RECORD", bounds::MARKED_RECORD as u64),
+        ("MARK_AFTER_MS", bounds::MARK_AFTER_MS),
         ("MAX_LAUNCH_INLINE", bounds::MAX_LAUNCH_INLINE as u64),
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
         ("MAX_SPECS", bounds::MAX_SPECS as u64),
@@ -284,8 +288,9 @@ fn page_limits_equal_the_constants() {
         let row = format!("| `{name}` | {value} |");
         let words = format!("{value} (`{name}`)");
         let within = format!("{value} bytes (`{name}`)");
+        let time = format!("{value} milliseconds (`{name}`)");
         assert!(
-            [row, words, within].iter().any(|form| PAGE.contains(form)),
+            [row, words, within, time].iter().any(|form| PAGE.contains(form)),
             "{name} = {value} isn't on the page"
         );
     }

@@ -8,19 +8,23 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use stockade_gate::redact::{MAX_VALUE, MIN_VALUE};
 use stockade_policies::{Confines, PolicySet, Subject, Surroundings};
 use stockade_protocol::bounds::{
     MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH, MAX_POLICY_NAME,
-    MAX_STDIN_CHUNK, RING_BYTES,
+    MAX_SECRETS, MAX_STDIN_CHUNK, RING_BYTES,
 };
 use stockade_protocol::client::{ExecRequest, OutputMode, StdinMode, Workspace};
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{Launch, LaunchOutput, Owner, RunNote, SpecNumber};
+use stockade_protocol::launch::{Launch, LaunchOutput, Owner, Redaction, RunNote, SpecNumber};
 use stockade_protocol::spec::{Limits, SandboxSpec};
 use stockade_protocol::{Bytes, ExecId};
 
 use crate::descriptors::Kind;
 use crate::runs::shown_command;
+
+/// The longest name of a secret in a mark, in bytes.
+const MAX_MARK: usize = 64;
 
 /// For whom a request is judged.
 #[derive(Debug, Clone)]
@@ -124,7 +128,7 @@ pub(crate) fn confines_of(set: &PolicySet, policy: &str, subject: &Subject) -> R
     Confines::of(policy_named(set, policy)?, subject).map_err(|error| error.denied())
 }
 
-/// Judges a request.
+/// Judges a request. `by_default`: whether output is redacted where its policy doesn't say.
 ///
 /// # Errors
 /// The refusal, with its remedy where there is one.
@@ -134,6 +138,7 @@ pub fn admit(
     caller: &Caller,
     mut policies: impl Confining,
     passed: &Passed,
+    by_default: bool,
 ) -> Result<Admitted, Denied> {
     if request.tool.is_some() {
         return Err(bad("a call of a tool has no command until somebody has made one of it"));
@@ -156,7 +161,8 @@ pub fn admit(
         confines.surroundings(cwd.as_deref(), &request.environment).map_err(|error| error.denied())?;
     let spec = Arc::clone(&confines.spec);
     let stdin = stdin_of(request.stdin, passed.stdin, &spec.limits)?;
-    let output = output_of(request.output, passed.output, &spec.limits)?;
+    let redaction = redaction_of(&confines, &environment, by_default)?;
+    let output = output_of(request.output, passed.output, &spec.limits, redaction.is_some())?;
     let note = RunNote {
         request_id: request.request_id,
         policy: spec.policy.clone(),
@@ -165,6 +171,7 @@ pub fn admit(
         wall_ms: spec.limits.wall_ms,
         fed: false,
         tool: None,
+        redaction,
     };
     let launch = Launch {
         exec_id,
@@ -364,8 +371,46 @@ fn stdin_of(mode: StdinMode, kind: Option<Kind>, limits: &Limits) -> Result<Stdi
     }
 }
 
-fn output_of(mode: OutputMode, kinds: Option<[Kind; 2]>, limits: &Limits) -> Result<LaunchOutput, Denied> {
-    let relayed = LaunchOutput::Relayed { ring_bytes: RING_BYTES };
+/// What is hidden in its output; `None`: nothing.
+fn redaction_of(
+    confines: &Confines,
+    environment: &[(Bytes, Bytes)],
+    by_default: bool,
+) -> Result<Option<Redaction>, Denied> {
+    if !confines.redacts().unwrap_or(by_default) {
+        return Ok(None);
+    }
+    let secrets = confines.secrets(environment).filter(|(_, value)| value.len() >= MIN_VALUE);
+    let secrets: Vec<(String, Bytes)> = secrets
+        .map(|(name, value)| (mark_of(name), Bytes(value[..value.len().min(MAX_VALUE)].to_vec())))
+        .collect();
+    if secrets.len() > MAX_SECRETS {
+        let message = format!(
+            "{} of the run's variables are secrets; {MAX_SECRETS} can be hidden in its output",
+            secrets.len()
+        );
+        return Err(Denied::new(DenyReason::Policy, message).remedy("let fewer of them through to the run"));
+    }
+    Ok(Some(Redaction { secrets }))
+}
+
+/// A variable's name as it stands in a mark: nothing that a terminal would obey or a reader take for the mark's end.
+fn mark_of(name: &[u8]) -> String {
+    let shown = name.iter().take(MAX_MARK).map(|byte| char::from(*byte));
+    shown
+        .map(|letter| if letter.is_ascii_alphanumeric() || "_-.".contains(letter) { letter } else { '_' })
+        .collect()
+}
+
+fn output_of(
+    mode: OutputMode,
+    kinds: Option<[Kind; 2]>,
+    limits: &Limits,
+    is_redacted: bool,
+) -> Result<LaunchOutput, Denied> {
+    let ring_bytes = RING_BYTES;
+    let relayed =
+        if is_redacted { LaunchOutput::Marked { ring_bytes } } else { LaunchOutput::Relayed { ring_bytes } };
     match mode {
         OutputMode::Stream => Ok(relayed),
         OutputMode::Descriptor => {
@@ -376,7 +421,8 @@ fn output_of(mode: OutputMode, kinds: Option<[Kind; 2]>, limits: &Limits) -> Res
                     check_stdio(kind, what)?;
                 }
             }
-            let ruled = limits.output.is_some() || limits.idle_ms.is_some();
+            // What is redacted never goes past us.
+            let ruled = is_redacted || limits.output.is_some() || limits.idle_ms.is_some();
             Ok(if !ruled && kinds.iter().all(|kind| kind.can_be_passed()) {
                 LaunchOutput::Passed
             } else {

@@ -3,6 +3,8 @@
 //! [`push`] encodes any message. Output comes in bulk and goes another way: [`Frames`] takes a run's records where they
 //! are read, so that a payload goes from the ring to where it's sent from, and nothing is allocated for it.
 
+use std::time::Duration;
+
 use stockade_protocol::ExecId;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::ServerMessage;
@@ -12,6 +14,7 @@ use stockade_wire::output::Head;
 
 use crate::outgoing::{Outgoing, Spare};
 use crate::output::Taker;
+use crate::redacted::Piece;
 
 /// Appends a message.
 ///
@@ -26,6 +29,11 @@ pub(crate) fn push(message: &ServerMessage, out: &mut Vec<u8>) -> Result<(), Cod
 pub(crate) struct Workshop {
     /// One message, or the head of one.
     frame: Vec<u8>,
+    /// Records that are redacted.
+    pub(crate) piece: Piece,
+    /// How long that has taken since somebody last asked, and the marks that clients were given, of forms and of values.
+    pub(crate) spent: Duration,
+    pub(crate) marks: [u64; 2],
     pub(crate) spare: Spare,
 }
 
@@ -66,7 +74,7 @@ impl Taker for Frames<'_> {
         let Record { seq, stream, length } = *record;
         let length = length as usize;
         let head = Head { exec_id: self.exec_id, seq, stream, length };
-        let Workshop { frame: bytes, spare } = &mut *self.workshop;
+        let Workshop { frame: bytes, spare, .. } = &mut *self.workshop;
         if let Err(error) = head.encode(bytes) {
             self.failure = Some(error);
             return None;

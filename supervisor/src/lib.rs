@@ -58,6 +58,8 @@ mod peer;
 pub mod policies;
 mod proof;
 mod record;
+mod redacted;
+pub mod redaction;
 mod register;
 mod reload;
 mod runs;

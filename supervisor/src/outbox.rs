@@ -9,7 +9,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use stockade_gate::redact::Sought;
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::Owner;
 use tokio::sync::Notify;
@@ -18,6 +20,7 @@ use crate::ledger::Entry;
 use crate::outgoing::{Outgoing, Spare};
 use crate::output::{BATCH, Place};
 use crate::proof::Proof;
+use crate::redacted::{READER, Reader};
 
 /// Below so many waiting bytes another batch of events is put behind them.
 pub(crate) const LOW: usize = 64 * 1024;
@@ -43,6 +46,8 @@ pub(crate) struct Outbox {
     put: u64,
     marks: VecDeque<(u64, Mark)>,
     pub(crate) following: HashMap<ExecId, Following>,
+    /// How many of them have a reader.
+    readers: usize,
     /// Runs that have something for this connection.
     ready: VecDeque<ExecId>,
     /// Rung when there is something to send.
@@ -76,6 +81,8 @@ pub(crate) struct Following {
     queued: bool,
     /// Whether `Exited` is in the buffer.
     pub(crate) complete: bool,
+    /// Of a run whose output is redacted, once it has read any.
+    pub(crate) reader: Option<Box<Reader>>,
 }
 
 impl Outbox {
@@ -87,6 +94,7 @@ impl Outbox {
             put: 0,
             marks: VecDeque::new(),
             following: HashMap::new(),
+            readers: 0,
             ready: VecDeque::new(),
             bell: Rc::default(),
             room: Rc::default(),
@@ -132,7 +140,7 @@ impl Outbox {
 
     /// Bytes that this takes.
     fn held(&self) -> usize {
-        self.outgoing.held() + self.following.len() * FOLLOWING
+        self.outgoing.held() + self.following.len() * FOLLOWING + self.readers * READER
     }
 
     fn count(&self) {
@@ -181,9 +189,27 @@ impl Outbox {
 
     /// Follows a run from a place.
     pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
-        self.following.insert(run, Following { place, taken, queued: false, complete: false });
+        self.following.insert(run, Following { place, taken, queued: false, complete: false, reader: None });
         self.count();
         self.make_ready(run);
+    }
+
+    /// Follows a run no more.
+    pub(crate) fn unfollow(&mut self, run: ExecId) {
+        let gone = self.following.remove(&run);
+        self.readers -= usize::from(gone.is_some_and(|following| following.reader.is_some()));
+        self.count();
+    }
+
+    /// The reader of a run whose output is redacted; it's put back.
+    pub(crate) fn take_reader(
+        &mut self,
+        run: ExecId,
+        sought: impl FnOnce() -> Arc<Sought>,
+    ) -> Option<Box<Reader>> {
+        let reader = self.following.get_mut(&run)?.reader.take();
+        self.readers += usize::from(reader.is_none());
+        Some(reader.unwrap_or_else(|| Box::new(Reader::new(sought()))))
     }
 
     /// A run has something for this connection.

@@ -15,6 +15,7 @@ use crate::daemon::Daemon;
 use crate::gate::{Faults, Files};
 use crate::limits::Limits;
 use crate::policies;
+use crate::redaction;
 
 /// Sets what is logged.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
@@ -103,5 +104,6 @@ fn read(sources: &Sources, usual: &[(PathBuf, Trust)]) -> Result<Read, Bad> {
         Files::load(sources.directory.as_deref(), scope, uid, &configured.values.tools).map_err(Bad::Gate)?;
     let directories = policies::directories(usual, &configured.values, scope);
     let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
+    redaction::prepare(&policies);
     Ok(Read { configured, policies, gate })
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stockade_gate::redact::Forms;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::{Adopted, CalledTool, Launch};
 use stockade_protocol::outcome::{Outcome, Usage};
@@ -22,6 +23,8 @@ use crate::dispatcher::{ConnectionId, LauncherId};
 use crate::feed::{Feed, Source};
 use crate::metrics::Timing;
 use crate::output::{Ring, Wrote};
+use crate::redacted::ENDS;
+use crate::redaction::Redacting;
 use crate::traces::{self, Parent};
 
 /// The most bytes of a command in a list.
@@ -83,6 +86,8 @@ pub(crate) struct Run {
     pub(crate) trusted_files: Vec<Bytes>,
     pub(crate) exited: Option<Exited>,
     pub(crate) followers: Vec<ConnectionId>,
+    /// What is hidden in its output, if that is redacted.
+    pub(crate) redacting: Option<Box<Redacting>>,
     /// Whether it was adopted and its client has yet to come back: its output waits for that.
     pub(crate) is_unclaimed: bool,
 }
@@ -141,8 +146,13 @@ pub(crate) struct Exited {
 }
 
 impl Run {
-    /// One that another supervisor has launched. `now`: in milliseconds since our start.
-    pub(crate) fn adopted(adopted: Adopted, launcher: LauncherId, now: u64) -> Self {
+    /// One that another supervisor has launched. `now`: in milliseconds since our start; `forms`: what is looked for in its output.
+    pub(crate) fn adopted(
+        adopted: Adopted,
+        launcher: LauncherId,
+        now: u64,
+        forms: impl FnOnce() -> Arc<Forms>,
+    ) -> Self {
         let Adopted { exec_id, owner_uid, ring_bytes, held, age_ms, input_bytes, output_released, note } =
             adopted;
         let mut wrote = Wrote::default();
@@ -181,6 +191,7 @@ impl Run {
             trusted_files: Vec::new(),
             exited: None,
             followers: Vec::new(),
+            redacting: note.redaction.map(|hidden| Box::new(Redacting::new(hidden, Some(forms())))),
             is_unclaimed: true,
         }
     }
@@ -202,7 +213,17 @@ impl Run {
     pub(crate) fn end_of_output(&self) -> u64 {
         match &self.exited {
             Some(exited) => exited.seq,
-            None => self.wrote.next_seq,
+            None => self.wrote.next_seq + self.ends(),
+        }
+    }
+
+    /// Events behind the last record: where output is redacted, what is held at the end of each stream.
+    pub(crate) fn ends(&self) -> u64 {
+        match &self.exited {
+            _ if self.redacting.is_none() => 0,
+            Some(exited) => exited.seq.saturating_sub(self.wrote.next_seq),
+            None if self.wrote.eof && self.wrote.next_seq > FIRST_SEQ => ENDS,
+            None => 0,
         }
     }
 
@@ -210,7 +231,10 @@ impl Run {
     /// more.
     pub(crate) fn to_acknowledge(&self) -> Option<u64> {
         let part = self.ring_bytes? / ACKNOWLEDGED_PART;
-        (!self.wrote.eof && self.taken.saturating_sub(self.acknowledged) >= part).then_some(self.taken)
+        // Whoever reads on, after us, too, needs what stands before it: what may have begun there.
+        let kept = if self.redacting.is_some() { part } else { 0 };
+        let taken = self.taken.saturating_sub(kept);
+        (!self.wrote.eof && taken.saturating_sub(self.acknowledged) >= part).then_some(taken)
     }
 
     /// Whether no report of the relay will change anything any more.

@@ -42,7 +42,7 @@ use crate::spare::{PER_RUN, SPARE};
 use crate::statistics;
 use crate::systemd::{self, Systemd};
 use crate::traces::{self, Collector, Traces};
-use crate::{connection, paths, policies};
+use crate::{connection, paths, policies, redaction};
 
 /// How long the opening frame may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -192,6 +192,7 @@ pub(crate) fn serve_with(
     let _lock = StateLock::take(state, surroundings.uid)?;
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
+    redaction::prepare(&policies);
     let mut gate = match given.gate {
         Some(gate) => gate,
         None => {

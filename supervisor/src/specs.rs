@@ -180,7 +180,7 @@ mod tests {
         policies: impl Confining,
     ) -> Result<(Launch, Arc<SandboxSpec>, StdinPlan), Denied> {
         let id = ExecId::from_bytes([7; 16]);
-        admit(request.clone(), id, caller, policies, &Passed::default())
+        admit(request.clone(), id, caller, policies, &Passed::default(), false)
             .map(|Admitted { launch, spec, stdin }| (launch, spec, stdin))
     }
 

@@ -231,7 +231,7 @@ fn idmap(because: &Because<'_>) -> Sentence {
 }
 
 fn identity(because: &Because<'_>) -> Sentence {
-    if because.subject.starts_with('/') {
+    if because.subject.contains('/') {
         return because.sentence("cannot tell which host uids other launchers' runs have").remedy(
             "the directory must be root's and writable by nobody else, and the file there root's, of mode 0600; \
              removed while no launcher runs, it's made again",
@@ -353,6 +353,11 @@ mod tests {
         let sentence = failure(SetupStage::Identity, Errno::EPERM, "/run/stockade/uids");
         assert!(sentence.text.contains("/run/stockade/uids: Operation not permitted"), "{sentence}");
         assert!(sentence.remedy.is_some_and(|remedy| remedy.contains("0600")));
+        let elsewhere = failure(SetupStage::Identity, Errno::EPERM, "\u{2026}/uids");
+        assert!(
+            elsewhere.remedy.is_some_and(|remedy| remedy.contains("0600")),
+            "told by a daemon, without its place"
+        );
         let sentence = failure(SetupStage::Identity, Errno::EAGAIN, "no free uid in the run-as range");
         assert!(sentence.remedy.is_some_and(|remedy| remedy.contains("run-as.range")));
     }

@@ -17,6 +17,7 @@
 //! It must never block on anybody, never write over what wasn't acknowledged, and never outlive the launcher: when
 //! the control channel closes, it ends. Its memory is bounded by [`MAX_RUNS`].
 
+pub mod quiet;
 pub mod run;
 
 use std::collections::{HashMap, VecDeque};
@@ -65,6 +66,8 @@ pub enum RelayCommand {
         output_limit: Option<u64>,
         /// The longest silence, in milliseconds, counted from now.
         idle_ms: Option<u64>,
+        /// Whether records are short and silence is marked: see `LaunchOutput::Marked`.
+        is_marked: bool,
     },
     /// The tool has ended: its idle clock stops. Its pipes are still read to their end.
     Ended {
@@ -157,6 +160,11 @@ struct Relay {
     reports: VecDeque<RelayReport>,
     /// A time before which no idle clock runs out. Output only moves deadlines away, so it's looked at again then.
     next_idle: Option<Instant>,
+    /// Slots with a stream whose silence isn't marked yet; each at most once ([`Slot::awaits`]).
+    awaiting: Vec<usize>,
+    /// When they are looked at: [`quiet::GRID`].
+    next_mark: Option<Instant>,
+    began: Instant,
     now: Instant,
     datagram: Vec<u8>,
     buffer: RecordBuffer,
@@ -166,6 +174,7 @@ struct Relay {
 struct Slot {
     run: Run,
     dirty: bool,
+    awaits: bool,
 }
 
 /// Acknowledgements that came before their run: bounded, the oldest go first.
@@ -221,6 +230,9 @@ impl Relay {
             dirty: VecDeque::new(),
             reports: VecDeque::new(),
             next_idle: None,
+            awaiting: Vec::new(),
+            next_mark: None,
+            began: Instant::now(),
             now: Instant::now(),
             datagram: vec![0; MAX_LAUNCH_INLINE + 1],
             buffer: RecordBuffer::default(),
@@ -231,13 +243,15 @@ impl Relay {
     fn serve(mut self) -> Result<(), RelayError> {
         let mut ready = Vec::new();
         while !self.closed {
-            let timeout = self.next_idle.map(|next| next.saturating_duration_since(Instant::now()));
+            let timeout = earlier(self.next_idle, self.next_mark)
+                .map(|next| next.saturating_duration_since(Instant::now()));
             self.poller.wait(&mut ready, timeout).map_err(RelayError::Poll)?;
             self.now = Instant::now();
             for event in &ready {
                 self.handle(*event)?;
             }
             self.check_idle();
+            self.mark_silence();
             self.send_reports()?;
             self.send_positions();
         }
@@ -300,9 +314,11 @@ impl Relay {
                     self.replace_supervisor(socket);
                 }
             }
-            RelayCommand::Add { exec_id, ring_bytes, output_limit, idle_ms } => {
+            RelayCommand::Add { exec_id, ring_bytes, output_limit, idle_ms, is_marked } => {
                 let idle = idle_ms.map(Duration::from_millis);
-                if let Err(errno) = self.add(exec_id, descriptors, ring_bytes, output_limit, idle) {
+                if let Err(errno) =
+                    self.add(exec_id, descriptors, (ring_bytes, is_marked), output_limit, idle)
+                {
                     self.reports.push_back(RelayReport::Failed { exec_id, errno });
                 }
             }
@@ -324,7 +340,7 @@ impl Relay {
         &mut self,
         exec_id: ExecId,
         descriptors: Vec<OwnedFd>,
-        ring_bytes: u64,
+        (ring_bytes, is_marked): (u64, bool),
         limit: Option<u64>,
         idle: Option<Duration>,
     ) -> Result<(), i32> {
@@ -340,6 +356,7 @@ impl Relay {
         let mut ring = RingWriter::new(memfd, ring_bytes).map_err(errno)?;
         ring.acknowledge(self.early.take(exec_id));
         let run = Run::new(exec_id, [stdout, stderr], ring, limit, idle, self.now).map_err(errno)?;
+        let run = if is_marked { run.marked() } else { run };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
@@ -349,7 +366,7 @@ impl Relay {
             return Err(errno(error));
         }
         self.next_idle = earlier(self.next_idle, run.idle_deadline());
-        self.slots[index] = Some(Slot { run, dirty: false });
+        self.slots[index] = Some(Slot { run, dirty: false, awaits: false });
         self.names.insert(exec_id, index);
         Ok(())
     }
@@ -360,6 +377,7 @@ impl Relay {
             // batch finds an empty slot, or another run's pipe that has nothing to read.
             self.slots[index] = None;
             self.dirty.retain(|dirty| *dirty != index);
+            self.awaiting.retain(|awaiting| *awaiting != index);
             self.free.push(index);
         }
     }
@@ -378,6 +396,7 @@ impl Relay {
                 let _ = self.poller.remove(pipe);
             }
         }
+        self.await_silence(index);
         self.report_turn(index, exec_id, turn);
     }
 
@@ -419,6 +438,32 @@ impl Relay {
                 self.reports.push_back(RelayReport::Idle { exec_id: slot.run.exec_id, limit_ms });
             }
             self.next_idle = earlier(self.next_idle, slot.run.idle_deadline());
+        }
+    }
+
+    /// Has a run looked at again when a stream of it may have been silent for long enough.
+    fn await_silence(&mut self, index: usize) {
+        let Some(Some(slot)) = self.slots.get_mut(index) else { return };
+        let Some(deadline) = slot.run.silent_at() else { return };
+        self.next_mark = earlier(self.next_mark, Some(quiet::on_grid(self.began, deadline)));
+        if !core::mem::replace(&mut slot.awaits, true) {
+            self.awaiting.push(index);
+        }
+    }
+
+    /// Looks at those runs alone that have spoken of late.
+    fn mark_silence(&mut self) {
+        if self.next_mark.is_none_or(|next| next > self.now) {
+            return;
+        }
+        self.next_mark = None;
+        for index in core::mem::take(&mut self.awaiting) {
+            let Some(Some(slot)) = self.slots.get_mut(index) else { continue };
+            slot.awaits = false;
+            if slot.run.mark_silence(&mut self.buffer, self.now) {
+                self.mark_dirty(index);
+            }
+            self.await_silence(index);
         }
     }
 
@@ -510,7 +555,10 @@ impl Relay {
         match self.named(exec_id).map(|slot| slot.run.acknowledge(offset, now)) {
             Some(true) => self.resume(exec_id),
             Some(false) => {}
-            None => self.early.keep(exec_id, offset),
+            None => return self.early.keep(exec_id, offset),
+        }
+        if let Some(&index) = self.names.get(&exec_id) {
+            self.await_silence(index);
         }
     }
 

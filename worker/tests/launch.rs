@@ -162,6 +162,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             wall_ms: None,
             fed: false,
             tool: None,
+            redaction: None,
         },
         proved: false,
     };

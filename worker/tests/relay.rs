@@ -20,6 +20,7 @@ use stockade_wire::channel::Channel;
 use stockade_wire::socket::seqpacket_pair;
 use stockade_worker::relay::run::{GROWN_PIPE, MIN_PAYLOAD};
 use stockade_worker::relay::{self, RelayCommand, RelayError, RelayReport};
+use stockade_worker::ring::{MIN_RING, RecordBuffer, RingWriter};
 
 const SOON: Duration = Duration::from_secs(20);
 const RING: u64 = 256 * 1024;
@@ -94,7 +95,8 @@ impl Relay {
         assert_eq!(rustix::io::write(&out_write, output).unwrap(), output.len(), "more than a pipe holds");
         let ring = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&ring, capacity).unwrap();
-        let command = RelayCommand::Add { exec_id, ring_bytes: capacity, output_limit, idle_ms };
+        let command =
+            RelayCommand::Add { exec_id, ring_bytes: capacity, output_limit, idle_ms, is_marked: false };
         self.launcher.send(&command, &[out_read.as_fd(), err_read.as_fd(), ring.as_fd()]).unwrap();
         Run {
             exec_id,
@@ -457,7 +459,8 @@ fn an_acknowledgement_may_come_before_its_run() {
     let mut probe = relay.add(None, None);
     probe.close();
     relay.report();
-    let command = RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None };
+    let command =
+        RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None, is_marked: false };
     relay.launcher.send(&command, &[read.as_fd(), err_read.as_fd(), ring.as_fd()]).unwrap();
     drop(read);
     let mut tool = File::from(write);
@@ -540,7 +543,13 @@ fn a_supervisor_that_never_reads_stops_nobody() {
 fn a_run_that_cannot_be_added_is_told_and_the_relay_goes_on() {
     let relay = Relay::start();
     let exec_id = ExecId::generate();
-    let add = |ring_bytes| RelayCommand::Add { exec_id, ring_bytes, output_limit: None, idle_ms: None };
+    let add = |ring_bytes| RelayCommand::Add {
+        exec_id,
+        ring_bytes,
+        output_limit: None,
+        idle_ms: None,
+        is_marked: false,
+    };
     relay.launcher.send(&add(RING), &[]).unwrap();
     let errno = rustix::io::Errno::MFILE.raw_os_error();
     assert_eq!(relay.report(), RelayReport::Failed { exec_id, errno });
@@ -562,7 +571,8 @@ fn a_ring_that_cannot_be_written_is_told_and_its_tool_not_blocked() {
     let (err_read, err_write) = rustix::pipe::pipe().unwrap();
     let path = tempfile::NamedTempFile::new().unwrap();
     let read_only = File::open(path.path()).unwrap();
-    let command = RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None };
+    let command =
+        RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None, is_marked: false };
     relay.launcher.send(&command, &[read.as_fd(), err_read.as_fd(), read_only.as_fd()]).unwrap();
     drop(read);
     let mut tool = File::from(write);
@@ -625,4 +635,84 @@ fn relaying_a_flood_takes_about_the_processor_time_of_reading_it_from_a_plain_pi
     let rate = |time: Duration| BYTES as f64 / time.as_secs_f64() / 1e9;
     eprintln!("plain pipe {:.2} GB/s, relayed into the ring {:.2} GB/s", rate(bare), rate(relayed));
     assert!(relayed < bare * 10, "{relayed:?} against {bare:?}");
+}
+
+/// One whose silence is marked.
+fn marked(stage: &Relay) -> Run {
+    let exec_id = ExecId::generate();
+    let (out_read, out_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (err_read, err_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let ring = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&ring, RING).unwrap();
+    let command =
+        RelayCommand::Add { exec_id, ring_bytes: RING, output_limit: None, idle_ms: None, is_marked: true };
+    stage.launcher.send(&command, &[out_read.as_fd(), err_read.as_fd(), ring.as_fd()]).unwrap();
+    let (stdout, stderr) = (Some(out_write.into()), Some(err_write.into()));
+    let ring = ring.into();
+    Run { exec_id, stdout, stderr, ring, capacity: RING, read: 0, next_seq: FIRST_SEQ, eof: false }
+}
+
+/// The records that came by now, and after so long again.
+fn heard(stage: &Relay, run: &mut Run, within: Duration) -> Vec<(Stream, usize)> {
+    let mut records = Vec::new();
+    while let Some(news) = receive::<FromRelay>(&stage.supervisor, within) {
+        let FromRelay::Wrote { head, .. } = news else { continue };
+        records.extend(run.records(head).into_iter().map(|(stream, bytes)| (stream, bytes.len())));
+    }
+    records
+}
+
+#[test]
+fn silence_is_marked_once_behind_what_a_stream_said_where_that_is_asked_for() {
+    let stage = Relay::start();
+    let (mut run, mut plain) = (marked(&stage), stage.add(None, None));
+    let long = Duration::from_millis(400);
+    assert_eq!(heard(&stage, &mut run, long), [], "nobody has said anything");
+    rustix::io::write(run.stdout.as_ref().unwrap(), b"one").unwrap();
+    assert_eq!(heard(&stage, &mut run, long), [(Stream::Stdout, 3), (Stream::Stdout, 0)]);
+    rustix::io::write(run.stderr.as_ref().unwrap(), b"three").unwrap();
+    assert_eq!(heard(&stage, &mut run, long), [(Stream::Stderr, 5), (Stream::Stderr, 0)], "each by itself");
+    rustix::io::write(plain.stdout.as_ref().unwrap(), b"one").unwrap();
+    assert_eq!(heard(&stage, &mut plain, long), [(Stream::Stdout, 3)], "nobody has asked for it");
+    stage.stop();
+}
+
+/// Of a run with marks records are short, so that what is held of one goes out with the next.
+#[test]
+fn records_are_short_where_silence_is_marked() {
+    let stage = Relay::start();
+    let mut run = marked(&stage);
+    let pipe = run.stdout.take().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&pipe, 1 << 20).unwrap();
+    let many = vec![b'x'; 200_000];
+    rustix::io::write(&pipe, &many).unwrap();
+    let lengths: Vec<usize> =
+        heard(&stage, &mut run, Duration::from_millis(400)).into_iter().map(|(_, length)| length).collect();
+    assert_eq!(lengths.iter().sum::<usize>(), many.len());
+    let longest = lengths.iter().copied().max();
+    assert_eq!(longest, Some(stockade_protocol::bounds::MARKED_RECORD), "{lengths:?}");
+    assert_eq!(lengths.last(), Some(&0), "{lengths:?}");
+    stage.stop();
+}
+
+#[test]
+fn a_ring_without_room_has_its_mark_when_there_is_room_and_wakes_nobody_meanwhile() {
+    let (out_read, out_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (err_read, _err_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let memfd = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memfd, MIN_RING).unwrap();
+    let ring = RingWriter::new(memfd, MIN_RING).unwrap();
+    let (now, later) = (Instant::now(), Instant::now() + SOON);
+    let mut run = relay::run::Run::new(ExecId::generate(), [out_read, err_read], ring, None, None, now)
+        .unwrap()
+        .marked();
+    let mut buffer = RecordBuffer::default();
+    let all = vec![b'x'; usize::try_from(MIN_RING).unwrap() - HEADER];
+    assert_eq!(rustix::io::write(&out_write, &all).unwrap(), all.len());
+    assert!(run.turn(Stream::Stdout, &mut buffer, now).wrote && run.silent_at().is_some());
+    assert!(!run.mark_silence(&mut buffer, later) && run.silent_at().is_none(), "there is no room at all");
+    run.acknowledge(MIN_RING, later);
+    assert!(run.silent_at().is_some());
+    assert!(run.mark_silence(&mut buffer, later) && run.silent_at().is_none());
+    assert_eq!(run.ring().unwrap().position().next_seq, FIRST_SEQ + 2);
 }

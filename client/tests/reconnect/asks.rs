@@ -177,7 +177,12 @@ fn streamed_input_that_had_ended_is_in_doubt_only_if_less_reached_the_tool() {
         drop(first);
         let mut second = looped.returns_to(&door);
         let usage = Usage { bytes_in, ..Usage::default() };
-        let exited = ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, usage, trusted_files: vec![] };
+        let exited = ExecEvent::Exited {
+            outcome: Outcome::Exited { code: 0 },
+            usage,
+            trusted_files: vec![],
+            redactions: None,
+        };
         second.event(id(1), 2, exited.clone());
         if doubt {
             assert!(is_in_doubt(&looped.next().map(drop)));

@@ -109,7 +109,12 @@ pub(crate) fn id(last: u8) -> ExecId {
 }
 
 pub(crate) fn exited(code: u8) -> ExecEvent {
-    ExecEvent::Exited { outcome: Outcome::Exited { code }, usage: Usage::default(), trusted_files: vec![] }
+    ExecEvent::Exited {
+        outcome: Outcome::Exited { code },
+        usage: Usage::default(),
+        trusted_files: vec![],
+        redactions: None,
+    }
 }
 
 pub(crate) fn output(bytes: &str) -> ExecEvent {

@@ -21,6 +21,9 @@ const FORMS: Known<'_> = Known {
     keys: &["source", "pattern", "longest", "matches", "misses"],
 };
 
+/// What a file is called where something is wrong with it, and its keys.
+const ROOT: (&str, &[&str]) = ("the file", &["by-default", "forms"]);
+
 /// A file's text.
 #[derive(Debug, Clone, Copy)]
 struct Text<'a> {
@@ -45,13 +48,15 @@ pub(super) struct Form {
 pub struct Forms {
     pub(super) forms: Vec<Form>,
     pub(super) finder: Finder,
+    /// Whether the operator has it that output is redacted where a policy doesn't say.
+    pub(super) by_default: bool,
 }
 
 impl Forms {
     /// None: only a run's own values are looked for.
     #[must_use]
     pub fn none() -> Self {
-        Self { forms: Vec::new(), finder: Finder::default() }
+        Self { forms: Vec::new(), finder: Finder::default(), by_default: false }
     }
 
     /// Those that are known everywhere.
@@ -77,15 +82,37 @@ impl Forms {
         Self::read(&[Text { file, text, is_tried: true }, KNOWN])
     }
 
+    /// The same, of several files: earlier ones' forms take the place of later ones'.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn with_all(texts: &[(String, String)]) -> Result<Self, Vec<Mistake>> {
+        let own = texts.iter().map(|(file, text)| Text { file, text, is_tried: true });
+        Self::read(&own.chain([KNOWN]).collect::<Vec<_>>())
+    }
+
+    /// What a file says of policies that don't, and nothing else of it: the whole of it is read when something is looked for.
+    ///
+    /// # Errors
+    /// It isn't TOML, or it's said in another way.
+    pub fn default_of(file: &str, text: &str) -> Result<bool, Vec<Mistake>> {
+        let (mut mistakes, mut by_default) = (Vec::new(), false);
+        reader::document((file, text), ROOT, &mut mistakes, |root, mistakes| {
+            by_default = states_default(root, mistakes);
+        });
+        if mistakes.is_empty() { Ok(by_default) } else { Err(mistakes) }
+    }
+
     /// Earlier texts' forms take the place of later ones'.
     fn read(texts: &[Text<'_>]) -> Result<Self, Vec<Mistake>> {
         let mut forms: Vec<Form> = Vec::new();
         let mut mistakes = Vec::new();
         let mut named = BTreeSet::new();
-        let mut tables = 0;
+        let (mut tables, mut by_default) = (0, false);
         for text in texts {
             let source = (text.file, text.text);
-            reader::document(source, ("the file", &["forms"]), &mut mistakes, |root, mistakes| {
+            reader::document(source, ROOT, &mut mistakes, |root, mistakes| {
+                by_default |= states_default(root, mistakes);
                 for (name, section) in root.named(&FORMS, mistakes) {
                     if !named.insert(name.value.clone()) {
                         continue;
@@ -114,7 +141,13 @@ impl Forms {
                 finder.add(beginning, number);
             }
         }
-        Ok(Self { forms, finder })
+        Ok(Self { forms, finder, by_default })
+    }
+
+    /// Whether the operator has it that output is redacted where a policy doesn't say.
+    #[must_use]
+    pub fn by_default(&self) -> bool {
+        self.by_default
     }
 
     /// How many there are.
@@ -128,6 +161,15 @@ impl Forms {
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }
+}
+
+fn states_default(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> bool {
+    root.truth("by-default")
+        .unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        })
+        .is_some_and(|stated| stated.value)
 }
 
 fn form(name: &Located<String>, section: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Option<Pattern> {

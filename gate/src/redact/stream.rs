@@ -5,9 +5,9 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::redact::finder::Finder;
 use crate::redact::forms::Forms;
 use crate::redact::pattern::{At, BEGINNING, Pattern};
+use crate::redact::sought::Sought;
 use crate::redact::values::Secret;
 
 /// Bytes are held back for so long at most, but for the beginnings of known values.
@@ -32,12 +32,7 @@ pub struct Counts {
 /// The redactor of one stream of one run. Its memory is bounded: the longest span, a piece, and what is followed.
 #[derive(Debug, Clone)]
 pub struct Redactor {
-    forms: Arc<Forms>,
-    secrets: Vec<Secret>,
-    /// Values' forms: which secret's, and which of its forms. Their numbers come behind those of `forms`.
-    values: Vec<(usize, usize)>,
-    /// Finds what all may begin with, and knows which value begins so.
-    finder: Finder,
+    sought: Arc<Sought>,
     candidates: Vec<Candidate>,
     /// What is hidden and hasn't gone out.
     spans: Vec<Span>,
@@ -100,20 +95,15 @@ impl Redactor {
     /// For a run with these secrets.
     #[must_use]
     pub fn new(forms: Arc<Forms>, secrets: Vec<Secret>) -> Self {
-        let mut finder = forms.finder.beside();
-        let mut values = Vec::new();
-        for (which, secret) in secrets.iter().enumerate() {
-            for (form, bytes) in secret.forms.iter().enumerate() {
-                finder.add(&bytes[..bytes.len().min(BEGINNING)], forms.len() + values.len());
-                values.push((which, form));
-            }
-        }
-        let marks = vec![0; forms.len() + secrets.len()];
+        Self::of(Arc::new(Sought::new(forms, secrets)))
+    }
+
+    /// For a stream in which this is looked for.
+    #[must_use]
+    pub fn of(sought: Arc<Sought>) -> Self {
+        let marks = vec![0; sought.forms.len() + sought.secrets.len()];
         Self {
-            forms,
-            secrets,
-            values,
-            finder,
+            sought,
             candidates: Vec::new(),
             spans: Vec::new(),
             held: Vec::new(),
@@ -162,10 +152,17 @@ impl Redactor {
         self.since = None;
     }
 
-    /// Adds to `out` all that is left: nothing comes any more.
+    /// Adds to `out` all that is left: nothing comes any more. The beginning of a known value that would still be held is
+    /// hidden: the rest of it may have been cut off by a limit, or come another way.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         for candidate in std::mem::take(&mut self.candidates) {
-            self.end_span(&candidate);
+            match candidate.going {
+                Going::Value(had) if had >= HELD_OF_VALUE => {
+                    let (start, number) = (candidate.start, candidate.number);
+                    self.spans.push(Span { start, end: self.end, number });
+                }
+                _ => self.end_span(&candidate),
+            }
         }
         self.give(self.end, &[], out);
         (self.since, self.last) = (None, None);
@@ -186,44 +183,60 @@ impl Redactor {
     /// What was hidden so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let names = self.forms.forms.iter().map(|form| &form.name);
-        let names = names.chain(self.secrets.iter().map(|secret| &secret.name));
         let mut marks = BTreeMap::new();
-        for (name, count) in names.zip(&self.marks).filter(|(_, count)| **count > 0) {
-            *marks.entry(name.clone()).or_insert(0) += count;
+        for (which, count) in self.marks.iter().enumerate().filter(|(_, count)| **count > 0) {
+            *marks.entry(self.sought.name(which).to_owned()).or_insert(0) += count;
         }
         Counts { marks, late: self.late }
     }
 
+    /// Counts from here on: what was hidden so far nobody was shown.
+    pub fn recount(&mut self) {
+        self.marks.fill(0);
+        self.late = 0;
+    }
+
+    /// How many marks of forms there were, and how many of values.
+    #[must_use]
+    pub fn marks(&self) -> [u64; 2] {
+        let (forms, values) = self.marks.split_at(self.sought.forms.len());
+        [forms.iter().sum(), values.iter().sum()]
+    }
+
     fn pattern(&self, number: usize) -> &Pattern {
-        &self.forms.forms[number].pattern
+        &self.sought.forms.forms[number].pattern
+    }
+
+    fn is_form(&self, number: usize) -> bool {
+        number < self.sought.forms.len()
     }
 
     /// Goes on with every candidate, and finds those that begin here.
     fn take(&mut self, piece: &[u8]) {
+        let sought = Arc::clone(&self.sought);
         let base = self.end;
         let mut followed = Vec::new();
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.retain_mut(|candidate| self.go_on(candidate, piece, base, &mut followed));
         let (mut from, mut numbers) = (0, Vec::new());
-        while let Some(place) = self.finder.next(piece, from) {
+        while let Some(place) = sought.finder.next(piece, from) {
             let before = place.checked_sub(1).map_or(self.last, |before| Some(piece[before]));
             let start = base + length(&piece[..place]);
-            self.forms.finder.at(&piece[place..], &mut numbers);
-            self.finder.at(&piece[place..], &mut numbers);
+            sought.forms.finder.at(&piece[place..], &mut numbers);
+            sought.finder.at(&piece[place..], &mut numbers);
             // Of what has come several beginnings of one form can be: it is one candidate.
             if numbers.len() > 1 {
                 numbers.sort_unstable();
                 numbers.dedup();
             }
             for number in numbers.drain(..) {
-                let going = if number < self.forms.len() {
+                let going = if self.is_form(number) {
                     self.pattern(number).start(before).map(Going::Form)
                 } else {
                     Some(Going::Value(0))
                 };
                 let Some(going) = going else { continue };
-                let is_crowded = number < self.forms.len() && is_crowd(&mut followed, start);
+                let is_crowded = self.is_form(number) && is_crowd(&mut followed, start);
                 let mut candidate = Candidate { start, number, going, end: None, is_crowded };
                 if self.go_on(&mut candidate, &piece[place..], start, &mut followed) {
                     candidates.push(candidate);
@@ -261,7 +274,7 @@ impl Redactor {
             Some(going) => candidate.going = going,
             None => self.spans.extend(candidate.end.map(|end| Span { start, end, number: candidate.number })),
         }
-        if candidate.number < self.forms.len() && !candidate.is_crowded && step.upto > found {
+        if self.is_form(candidate.number) && !candidate.is_crowded && step.upto > found {
             followed.push(Followed { start, upto: step.upto });
         }
         step.going.is_some()
@@ -287,8 +300,8 @@ impl Redactor {
                 }
             }
             Going::Value(had) => {
-                let (secret, form) = self.values[candidate.number - self.forms.len()];
-                let missing = &self.secrets[secret].forms[form][had..];
+                let (secret, form) = self.sought.values[candidate.number - self.sought.forms.len()];
+                let missing = &self.sought.secrets[secret].forms[form][had..];
                 let common = missing.len().min(bytes.len());
                 let upto = base + length(&bytes[..common]);
                 if missing[..common] != bytes[..common] {
@@ -338,8 +351,8 @@ impl Redactor {
             let index = |place: u64| usize::try_from(place.saturating_sub(base)).unwrap_or(0).min(text.len());
             &text[index(from)..index(to).max(index(from))]
         };
-        let is_value = |number: usize| number >= self.forms.len();
-        self.spans.sort_by_key(|span| (span.start, Reverse(span.end), !is_value(span.number), span.number));
+        let forms = self.sought.forms.len();
+        self.spans.sort_by_key(|span| (span.start, Reverse(span.end), span.number < forms, span.number));
         let decided = self.spans.partition_point(|span| span.start < upto);
         for span in self.spans.drain(..decided) {
             if span.end <= self.out {
@@ -348,18 +361,11 @@ impl Redactor {
             // What overlaps a mark is of it.
             if span.start >= self.covered {
                 out.extend_from_slice(part(self.out, span.start));
-                let which = match span.number.checked_sub(self.forms.len()) {
-                    None => span.number,
-                    Some(value) => self.forms.len() + self.values[value].0,
-                };
+                let which = self.sought.which(span.number);
                 self.marks[which] += 1;
                 self.late += u64::from(span.start < self.out);
-                let name = match which.checked_sub(self.forms.len()) {
-                    None => &self.forms.forms[which].name,
-                    Some(secret) => &self.secrets[secret].name,
-                };
                 out.extend_from_slice(b"[redacted:");
-                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(self.sought.name(which).as_bytes());
                 out.push(b']');
             }
             (self.out, self.covered) = (span.end, span.end);

@@ -301,12 +301,15 @@ fn the_beginning_of_a_known_value_waits_for_what_comes_and_for_the_end() {
         assert_eq!(out, [b"> ", before, b"[redacted:API]!"].concat());
         let mut out = Vec::new();
         cut.finish(&mut out);
-        assert_eq!(out, VALUE[..held], "without the rest it isn't the value");
+        let hidden: &[u8] = if held > 0 { b"[redacted:API]" } else { b"" };
+        assert_eq!(out, hidden, "the rest may have been cut off");
     }
 }
 
 #[test]
 fn an_operators_forms_are_tried_when_they_are_read_and_take_the_place_of_known_ones() {
+    assert!(!Forms::with("redact.toml", "").unwrap().by_default());
+    assert!(Forms::with("redact.toml", "by-default = true\n").unwrap().by_default());
     let text = "[forms.acme]\npattern = 'acme-[a-z]{8}'\nmatches = [\"acme-<8:lower>\"]\n\
                 [forms.github-token]\npattern = 'ghp-[a-z]{4}'\n";
     let forms = Arc::new(Forms::with("redact.toml", text).unwrap());
@@ -418,4 +421,26 @@ fn so_many_candidates_are_followed_and_what_begins_beside_them_is_hidden() {
     text.extend_from_slice(" and a line. ".repeat(100).as_bytes());
     let (_, out) = followed(&text);
     assert!(String::from_utf8_lossy(&out).ends_with(&" and a line. ".repeat(50)));
+}
+
+/// What follows a place that is so far behind the beginning of an unknown text is right, whatever stood before.
+#[test]
+fn behind_the_reach_of_what_is_not_known_a_redactor_says_what_one_that_knows_says() {
+    let sought = Arc::new(super::Sought::new(Arc::clone(&SHIPPED), vec![Secret::new("API", VALUE).unwrap()]));
+    let reach = sought.reach();
+    assert!(reach >= MAX_SPAN && reach <= super::MAX_FORM.max(MAX_SPAN));
+    let text = long_text().repeat(reach / 4_096 + 3);
+    for cut in (4_000..4_200).step_by(7) {
+        let (mut knows, mut fresh) = (Redactor::of(Arc::clone(&sought)), Redactor::of(Arc::clone(&sought)));
+        let (mut expected, mut out, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+        let (gap, zone) = (&text[..cut], &text[cut..cut + reach]);
+        knows.feed(Duration::ZERO, gap, &mut unseen);
+        knows.feed(Duration::ZERO, zone, &mut unseen);
+        fresh.feed(Duration::ZERO, zone, &mut unseen);
+        for (redactor, out) in [(&mut knows, &mut expected), (&mut fresh, &mut out)] {
+            redactor.feed(Duration::ZERO, &text[cut + reach..], out);
+            redactor.finish(out);
+        }
+        assert!(expected == out, "behind a gap of {cut}");
+    }
 }

@@ -8,7 +8,9 @@ pub const MIN_VALUE: usize = 6;
 /// The shortest form of one.
 const MIN_FORM: usize = 6;
 /// Of a longer value so many bytes are looked for, which is plenty; what comes behind isn't hidden.
-pub(super) const MAX_VALUE: usize = 8_192;
+pub const MAX_VALUE: usize = 8_192;
+/// And of a longer form of one: percent-encoding makes three of one.
+pub const MAX_FORM: usize = 3 * MAX_VALUE;
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -59,7 +61,11 @@ impl Secret {
         }
         forms.insert(within_json(value));
         forms.retain(|form| form.len() >= MIN_FORM);
-        Ok(Self { name: name.to_owned(), forms: forms.into_iter().collect() })
+        let forms = forms.into_iter().map(|mut form| {
+            form.truncate(MAX_FORM);
+            form
+        });
+        Ok(Self { name: name.to_owned(), forms: forms.collect() })
     }
 }
 

@@ -122,6 +122,11 @@ impl ResolveError {
     pub fn denied(&self) -> Denied {
         let message = match self {
             Self::TooLarge { source } => format!("{self}: {source}"),
+            // The file by its name: in which directory of the host it lies is nothing for a client.
+            Self::Denied { at, .. } | Self::LongPath { at, .. } | Self::HostNetwork { at, .. } => {
+                let name = at.file.rsplit('/').next().unwrap_or_default();
+                self.to_string().replacen(&*at.file, name, 1)
+            }
             _ => self.to_string(),
         };
         let (reason, remedy) = match self {

@@ -29,7 +29,7 @@ pub(crate) use surroundings::{Origin, Variables, allowing};
 use visible::Seen;
 pub(crate) use visible::{Guard, Visible};
 
-use crate::names::User;
+use crate::names::{User, ends_like_a_secret};
 use crate::place::Roots;
 use crate::policy::Policy;
 
@@ -171,6 +171,24 @@ impl Confines {
         let environment =
             variables.map(|(name, variable)| (name.into(), Bytes(variable.value.into_owned()))).collect();
         Ok(Surroundings { environment, cwd })
+    }
+
+    /// Whether the policy has secrets in output named and not shown; `None`: it doesn't say.
+    #[must_use]
+    pub fn redacts(&self) -> Option<bool> {
+        self.policy.redacts()
+    }
+
+    /// Of a tool's environment, the variables whose values are secrets: those whose names end as those of secrets do, and
+    /// those that the policy lists.
+    pub fn secrets<'a>(
+        &'a self,
+        environment: &'a [(Bytes, Bytes)],
+    ) -> impl Iterator<Item = &'a (Bytes, Bytes)> {
+        let listed = self.policy.document.output.secrets.as_deref().unwrap_or_default();
+        environment.iter().filter(move |(name, _)| {
+            ends_like_a_secret(name) || listed.iter().any(|pattern| pattern.value.covers(name))
+        })
     }
 
     /// What can be seen, with the rules behind it: worked out again where somebody asks for them.

@@ -13,15 +13,15 @@ use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
     LimiterReport, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError, ProtocolErrorCode,
-    RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, ToolCall, VERSION, Welcome,
-    Workspace, features,
+    Redactions, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, ToolCall, VERSION,
+    Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{
     Adopted, CalledTool, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Made, Owner,
-    Program, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -302,6 +302,10 @@ fn events() -> Vec<ExecEvent> {
             outcome: Outcome::Exited { code: 0 },
             usage: usage(),
             trusted_files: bytes(&["/home/ada/project/.envrc"]),
+            redactions: Some(Redactions {
+                marks: vec![Count { name: "github-token".into(), count: 2 }],
+                late: 0,
+            }),
         },
     ]
 }
@@ -573,6 +577,7 @@ fn note() -> RunNote {
         wall_ms: Some(60_000),
         fed: false,
         tool: Some(CalledTool { name: "count-lines".into(), is_tightened: true }),
+        redaction: Some(Redaction { secrets: vec![("API_TOKEN".into(), "c0rrect-horse".into())] }),
     }
 }
 
@@ -680,7 +685,11 @@ fn parts() -> Vec<Example> {
     parts.extend(part(&[Ports::Any, Ports::Only(vec![443])]));
     parts.extend(part(&[IoPriority::Idle, IoPriority::BestEffort(6)]));
     parts.extend(part(&[RunAs::Caller, RunAs::Ephemeral { start: 2_000_000_000, count: 65_536 }]));
-    parts.extend(part(&[LaunchOutput::Passed, LaunchOutput::Relayed { ring_bytes: 1 << 20 }]));
+    parts.extend(part(&[
+        LaunchOutput::Passed,
+        LaunchOutput::Relayed { ring_bytes: 1 << 20 },
+        LaunchOutput::Marked { ring_bytes: 1 << 20 },
+    ]));
     parts
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::net::SendFlags;
 use stockade_protocol::ExecId;
@@ -9,6 +10,7 @@ use stockade_protocol::client::{ExecEvent, ServerMessage};
 use stockade_protocol::codec::CodecError;
 use stockade_protocol::ring::FIRST_SEQ;
 
+use super::hiding;
 use super::state::State;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::frames::{Frames, Workshop};
@@ -36,9 +38,13 @@ impl State {
     /// Sends what one connection can be sent now.
     pub(crate) fn send(&mut self, connection: ConnectionId, socket: impl AsFd) -> Sending {
         let mut turn = 0;
+        self.workshop.spent = Duration::ZERO;
         loop {
-            self.fill(connection);
+            let is_spent = self.fill(connection);
             let Some(outbox) = self.connections.get_mut(&connection) else { return Sending::Gone };
+            if outbox.waiting() == 0 && is_spent {
+                return Sending::More;
+            }
             if outbox.waiting() == 0 {
                 outbox.rest(&mut self.workshop.spare);
                 return Sending::Idle;
@@ -56,19 +62,24 @@ impl State {
                 }
                 Err(_) => return Sending::Gone,
             }
-            if turn >= TURN {
+            if turn >= TURN || is_spent {
                 return Sending::More;
             }
         }
     }
 
-    /// Moves events of the runs that a connection follows into its buffer, a batch a run in turn.
-    fn fill(&mut self, connection: ConnectionId) {
+    /// Moves events of the runs that a connection follows into its buffer, a batch a run in turn. Whether others are to have
+    /// their turn before it goes on.
+    fn fill(&mut self, connection: ConnectionId) -> bool {
         loop {
-            let Some(outbox) = self.connections.get_mut(&connection) else { return };
-            let Some(id) = outbox.next_ready() else { return };
+            let Some(outbox) = self.connections.get_mut(&connection) else { return false };
+            if self.workshop.spent >= hiding::SPENT {
+                return true;
+            }
+            let Some(id) = outbox.next_ready() else { return false };
             let Some(run) = self.runs.get_mut(&id) else { continue };
             let put = fill_from(id, run, outbox, &mut self.workshop);
+            self.figures.redacted(core::mem::take(&mut self.workshop.marks));
             match put {
                 Ok(true) => outbox.make_ready(id),
                 Ok(false) => {}
@@ -89,7 +100,7 @@ impl State {
                     self.settle_acknowledgement(run);
                 }
                 Some(Mark::Exited(run)) => {
-                    outbox.following.remove(&run);
+                    outbox.unfollow(run);
                     if let Some(run) = self.runs.get_mut(&run) {
                         run.followers.retain(|other| *other != connection);
                     }
@@ -139,7 +150,9 @@ fn fill_from(
     if following.complete || !run.has(place.seq) {
         return Ok(false);
     }
-    if run.exited.as_ref().is_some_and(|exited| exited.seq == place.seq) {
+    if run.exited.as_ref().is_some_and(|exited| exited.seq == place.seq)
+        && !hiding::has_more(run, following.reader.as_deref())
+    {
         return put_exited(id, run, outbox, workshop);
     }
     match place.seq {
@@ -152,6 +165,7 @@ fn fill_from(
             place.seq = FIRST_SEQ;
             put_started(id, run, outbox, workshop)?;
         }
+        _ if run.redacting.is_some() => return hiding::put(id, run, outbox, workshop),
         _ => return put_output(id, run, outbox, workshop),
     }
     if let Some(following) = outbox.following.get_mut(&id) {
@@ -160,7 +174,7 @@ fn fill_from(
     Ok(true)
 }
 
-fn put_event(
+pub(super) fn put_event(
     exec_id: ExecId,
     seq: u64,
     event: ExecEvent,
@@ -194,10 +208,13 @@ fn put_exited(
     workshop: &mut Workshop,
 ) -> Result<bool, CodecError> {
     let Some(exited) = &run.exited else { return Ok(false) };
+    let reader = outbox.following.get(&id).and_then(|following| following.reader.as_deref());
+    let redactions = hiding::hidden(run, reader);
     let event = ExecEvent::Exited {
         outcome: exited.outcome.clone(),
         usage: run.final_usage(),
         trusted_files: run.trusted_files.clone(),
+        redactions,
     };
     put_event(id, exited.seq, event, outbox, workshop)?;
     if let Some(following) = outbox.following.get_mut(&id) {

@@ -9,11 +9,12 @@
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
 //! `breakers`, what they ask of those; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
-//! clients.
+//! clients, and `hiding`, those of runs whose output is redacted.
 
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
+mod hiding;
 pub(crate) mod recording;
 mod reports;
 mod requests;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::confinement::{Confinement, StdioPath};
 use stockade_protocol::launch::{Adopted, FromLauncher, FromRelay, LAUNCH_VERSION};
-use stockade_protocol::outcome::Outcome;
+use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::state::State;
@@ -46,9 +46,36 @@ fn truncate(text: &mut String, bound: usize) {
     }
 }
 
+/// Where our own files lie is nothing for a client: of their paths he's told the last part, and the log has them whole. Paths that a
+/// request or its policy names he knows.
+fn hide_place(failure: &mut SetupFailure) {
+    let is_ours = !matches!(
+        failure.stage,
+        SetupStage::Open
+            | SetupStage::Mount
+            | SetupStage::Guard
+            | SetupStage::Idmap
+            | SetupStage::Landlock
+            | SetupStage::Verify
+            | SetupStage::Cwd
+            | SetupStage::Exec
+    );
+    let subject = &failure.subject.0;
+    if let Some(last) = subject.rsplit(|byte| *byte == b'/').next()
+        && is_ours
+        && subject.contains(&b'/')
+    {
+        tracing::warn!(stage = ?failure.stage, subject = %subject.escape_ascii(), "a file of ours is in the way of a run");
+        failure.subject = Bytes([b"\xe2\x80\xa6/", last].concat());
+    }
+}
+
 fn shortened_outcome(mut outcome: Outcome) -> Outcome {
     match &mut outcome {
-        Outcome::SetupFailed { failure } => failure.subject.0.truncate(TEXT),
+        Outcome::SetupFailed { failure } => {
+            hide_place(failure);
+            failure.subject.0.truncate(TEXT);
+        }
         Outcome::Lost { reason } => truncate(reason, TEXT),
         _ => {}
     }
@@ -149,7 +176,7 @@ impl State {
         let is_without = |run: &&mut Run| run.started && run.ring_bytes.is_some() && run.ring.is_none();
         let Some(run) = self.runs.get_mut(&id).filter(is_without) else { return };
         run.wrote.eof = true;
-        let next_seq = run.wrote.next_seq;
+        let next_seq = run.wrote.next_seq + run.ends();
         self.handle(Event::Wrote { now, run: id, next_seq, kept: 0, eof: true, held: false });
     }
 
@@ -182,6 +209,7 @@ impl State {
         run.taken = run.taken.max(acknowledged);
         run.wrote = Wrote { head, next_seq, oldest_offset, oldest_seq, eof };
         let kept = run.ring_bytes.map_or(0, |capacity| head.min(capacity));
+        let next_seq = next_seq + run.ends();
         let held = !run.followers.is_empty() && run.taken < head;
         self.handle(Event::Wrote { now, run: exec_id, next_seq, kept, eof, held });
         self.settle_acknowledgement(exec_id);
@@ -193,7 +221,7 @@ impl State {
     fn adopt(&mut self, launcher: LauncherId, adopted: Adopted) {
         let now = self.now();
         let (detach, wall_ms, held) = (adopted.note.detach, adopted.note.wall_ms, adopted.held);
-        let run = Run::adopted(adopted, launcher, now);
+        let run = Run::adopted(adopted, launcher, now, || self.gate.forms());
         tracing::info!(parent: run.span(), age_ms = run.age_before, "adopted");
         let event = dispatcher::event::Adopted {
             now,
@@ -228,5 +256,33 @@ impl State {
         }
         let now = self.now();
         self.handle(Event::LauncherDown { now, launcher, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(stage: SetupStage, subject: &str) -> String {
+        let failure = SetupFailure { stage, errno: 1, subject: subject.into() };
+        match shortened_outcome(Outcome::SetupFailed { failure }) {
+            Outcome::SetupFailed { failure } => failure.subject.to_text(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn where_our_own_files_lie_no_client_is_told() {
+        let group = "/sys/fs/cgroup/system.slice/stockade.service/run-7/memory.max";
+        assert_eq!(told(SetupStage::Cgroup, group), "\u{2026}/memory.max");
+        assert_eq!(told(SetupStage::Identity, "/run/stockade/uids"), "\u{2026}/uids");
+        assert_eq!(told(SetupStage::Template, "channel"), "channel");
+        for (stage, subject) in [
+            (SetupStage::Exec, "/usr/bin/python4:/bin/python4"),
+            (SetupStage::Open, "/home/ada/project"),
+            (SetupStage::Guard, "/home/ada/project/.git"),
+        ] {
+            assert_eq!(told(stage, subject), subject, "what was asked for is named");
+        }
     }
 }

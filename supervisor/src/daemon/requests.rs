@@ -30,6 +30,7 @@ use crate::gate::{Call, Sought, Wanted};
 use crate::metrics::{self, Process, Timing};
 use crate::output::Wrote;
 use crate::record;
+use crate::redaction::Redacting;
 use crate::runs::{Input, Run, Waiting};
 use crate::traces::Parent;
 
@@ -159,7 +160,9 @@ impl State {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request)
         });
-        let admitted = filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed));
+        let by_default = self.gate.redacts_by_default();
+        let admitted = filled
+            .and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, by_default));
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
@@ -227,9 +230,10 @@ impl State {
         let proof = self.connections.get(&origin).map_or(Ok(None), |outbox| outbox.proof.shown())?;
         launch.proved = proof.is_some();
         let (ring_bytes, output) = match launch.output {
-            LaunchOutput::Relayed { ring_bytes } => (Some(ring_bytes), Vec::new()),
-            _ => (None, descriptors.output),
+            LaunchOutput::Passed => (None, descriptors.output),
+            relayed => (relayed.ring_bytes(), Vec::new()),
         };
+        let hidden = launch.note.redaction.clone();
         Ok(Run {
             exec_id: id,
             owner: launch.owner.uid,
@@ -260,6 +264,7 @@ impl State {
             trusted_files: Vec::new(),
             exited: None,
             followers: Vec::new(),
+            redacting: hidden.map(|hidden| Box::new(Redacting::new(hidden, Some(self.gate.forms())))),
             is_unclaimed: false,
             waiting: Some(Box::new(Waiting {
                 launch,

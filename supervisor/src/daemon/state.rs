@@ -285,7 +285,7 @@ impl State {
             Effect::DropOutput { run } => {
                 if let Some(dropped) = self.runs.get_mut(&run) {
                     dropped.ring = None;
-                    self.links.drop_output(dropped.launcher, run, dropped.end_of_output());
+                    self.links.drop_output(dropped.launcher, run, dropped.end_of_output() - dropped.ends());
                 }
                 self.ring_followers(run);
             }
@@ -401,7 +401,7 @@ impl State {
         let Some(run) = self.runs.remove(&id) else { return };
         for connection in &run.followers {
             if let Some(outbox) = self.connections.get_mut(connection) {
-                outbox.following.remove(&id);
+                outbox.unfollow(id);
             }
         }
         // Without a ring the relay knows nothing of it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use stockade_gate::breaker;
 use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
+use stockade_gate::redact::Forms;
 use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::{Registry, Tool, ToolError, load};
 use stockade_policies::Mistake;
@@ -16,6 +17,7 @@ use crate::admission::chain;
 use crate::config::{Configuration, Tooling};
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
 use crate::policies;
+use crate::redaction;
 
 /// The directory of tools, in the configuration's.
 const TOOLS: &str = "tools";
@@ -29,6 +31,8 @@ pub(crate) struct Files {
     pub(crate) pinned: BTreeMap<String, Identity>,
     /// How often, and when a tool is taken for broken; `None`: nobody has said anything about either.
     pub(crate) limited: Option<Limited>,
+    /// What is looked for in output; `None`: what is shipped.
+    pub(crate) forms: Option<Arc<Forms>>,
 }
 
 /// All that is wrong with them.
@@ -96,10 +100,15 @@ impl Files {
             wrong.extend(errors);
             None
         });
+        let forms =
+            redaction::forms(&redaction::directories(directory, scope), uid).unwrap_or_else(|errors| {
+                wrong.extend(errors);
+                None
+            });
         if wrong.is_empty() {
             warn_of_names(limited.as_ref(), &tools);
             let pinned = pinned(&tools, uid);
-            Ok(Self { limited: with_tools(limited, &tools), pinned, tools: Arc::new(tools) })
+            Ok(Self { limited: with_tools(limited, &tools), pinned, tools: Arc::new(tools), forms })
         } else {
             Err(Faults(wrong))
         }

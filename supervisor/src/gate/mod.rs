@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use stockade_gate::breaker::{Breakers, Snapshot};
 use stockade_gate::rate::{Limited, Limiter, Limits};
+use stockade_gate::redact::Forms;
 use stockade_gate::tools::executable::Identity;
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
@@ -28,6 +29,8 @@ use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{CalledTool, Owner};
 use stockade_protocol::outcome::Outcome;
 use tokio::sync::Notify;
+
+use crate::redaction;
 
 pub(crate) use call::Call;
 pub(crate) use files::Files;
@@ -51,6 +54,8 @@ pub(crate) struct Gate {
     told_at: u64,
     /// Programs of tools as they were found, pinned ones or not, by the tools' names.
     pinned: BTreeMap<String, Identity>,
+    /// What is looked for in output; `None`: what is shipped.
+    forms: Option<Arc<Forms>>,
     /// What was last seen of the machine, and when.
     load: Option<(Duration, Load)>,
 }
@@ -129,6 +134,7 @@ impl Gate {
     pub(crate) fn take_up(&mut self, files: Files) {
         self.tools = files.tools;
         self.pinned = files.pinned;
+        self.forms = files.forms;
         self.validate.borrow_mut().replace(Arc::clone(&self.tools));
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
         if self.tools.tools().len() > 0 {
@@ -146,6 +152,16 @@ impl Gate {
             stages.push(Box::new(Rc::clone(limiter)));
         }
         self.row = Row::new(stages);
+    }
+
+    /// What is looked for in the output of runs that begin now.
+    pub(crate) fn forms(&self) -> Arc<Forms> {
+        self.forms.clone().unwrap_or_else(redaction::shipped)
+    }
+
+    /// Whether output is redacted where a policy doesn't say.
+    pub(crate) fn redacts_by_default(&self) -> bool {
+        self.forms.as_ref().is_some_and(|forms| forms.by_default())
     }
 
     /// The tools there are.

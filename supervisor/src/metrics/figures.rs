@@ -64,6 +64,7 @@ pub(crate) struct Figures {
     kill: Histogram,
     input: IntCounter,
     output: IntCounter,
+    redactions: [IntCounter; 2],
     adopted: IntCounter,
     launchers: IntCounter,
     loaded: IntCounter,
@@ -100,6 +101,7 @@ impl Figures {
         let reloads = make.counters(&table::RELOADS)?;
         let spans = make.counters(&table::SPANS)?;
         let layers = make.counters(&table::LAYERS)?;
+        let redactions = make.counters(&table::REDACTIONS)?;
         let both = |layer: &&str| {
             let of = |enforced| layers.get_metric_with_label_values(&[*layer, enforced]);
             Ok::<_, Error>([of("false")?, of("true")?])
@@ -124,6 +126,10 @@ impl Figures {
             kill: make.histogram(&table::KILL)?,
             input: relayed.get_metric_with_label_values(&["input"])?,
             output: relayed.get_metric_with_label_values(&["output"])?,
+            redactions: [
+                redactions.get_metric_with_label_values(&["form"])?,
+                redactions.get_metric_with_label_values(&["value"])?,
+            ],
             adopted: make.counter(&table::ADOPTED)?,
             launchers: make.counter(&table::LAUNCHER_STARTS)?,
             loaded: reloads.get_metric_with_label_values(&["loaded"])?,
@@ -161,6 +167,13 @@ impl Figures {
     pub(crate) fn denied(&self, denied: &Denied) {
         self.denials[labels::reason(&denied.reason)].inc();
         self.gated.denied(denied);
+    }
+
+    /// A client was given marks in place of secrets: so many of forms, and so many of values.
+    pub(crate) fn redacted(&self, marks: [u64; 2]) {
+        for (counter, count) in self.redactions.iter().zip(marks).filter(|(_, count)| *count > 0) {
+            counter.inc_by(count);
+        }
     }
 
     /// A client has connected.

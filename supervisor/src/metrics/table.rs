@@ -113,6 +113,8 @@ metrics! {
         "From the order to end a run until its end was told.";
     RELAYED: Kind::Counter, "stockade_relayed_bytes_total", ["stream"],
         "Bytes of input and output that passed through the daemon, counted at a run's end.";
+    REDACTIONS: Kind::Counter, "stockade_redactions_total", ["kind"],
+        "Marks that clients were given in place of secrets: of known forms and an operator's (form), of values that the run was given (value).";
     LAYERS: Kind::Counter, "stockade_run_layers_total", ["layer", "enforced"],
         "Runs that started, by layer and by whether it was enforced, as read back from the kernel.";
     RUNNING: Kind::Gauge, "stockade_runs_running", [], "Runs that hold a slot.";

@@ -7,21 +7,23 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecEvent, RunState, Stream};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::launch::{
-    Adopted, FromLauncher, FromRelay, LAUNCH_VERSION, Program, RunNote, ToLauncher, ToRelay, Token,
+    Adopted, FromLauncher, FromRelay, LAUNCH_VERSION, Program, Redaction, RunNote, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::Level;
+use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 use stockade_wire::{program, socket};
 
 use super::metrics::scrape;
+use super::redacted::{self, VALUE};
 use super::stage::{Changes, Stage, until};
 use crate::output::tests::Writer;
+use crate::runs::ACKNOWLEDGED_PART;
 
 const DOOR: &str = "launcher-0123456789abcdef.sock";
 const LAUNCHER: Token = Token([0x11; 32]);
@@ -133,6 +135,7 @@ fn adopted(exec_id: ExecId) -> Adopted {
             wall_ms: None,
             fed: false,
             tool: None,
+            redaction: None,
         },
     }
 }
@@ -472,4 +475,77 @@ fn beside_as_many_older_launchers_as_there_may_be_one_serves_that_no_run_outlive
     let register = std::fs::read_to_string(stage.directory.path().join("state/launchers.json")).unwrap();
     assert_eq!(register.matches("\"door\"").count(), LAUNCHERS, "{register}");
     drop(elders);
+}
+
+/// A launcher with one run whose output is redacted, and whose ring of so many bytes was written with this.
+fn with_secrets(door: &OwnedFd, capacity: u64, payloads: &[Vec<u8>], acknowledged: u64) -> (Elder, Writer) {
+    let channel = answer(door);
+    let mut adopted = adopted(run(1));
+    adopted.ring_bytes = Some(capacity);
+    let secrets = vec![("API_TOKEN".to_owned(), Bytes(VALUE.to_vec()))];
+    adopted.note.redaction = Some(Redaction { secrets });
+    channel.send(&FromLauncher::Adopted(Box::new(adopted)), &[]).unwrap();
+    let mut writer = Writer::new(capacity);
+    for payload in payloads {
+        writer.write(Stream::Stdout, payload);
+    }
+    writer.wrote.eof = true;
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    channel.send(&ended(run(1), Outcome::Exited { code: 0 }), &[]).unwrap();
+    let elder = Elder::introduce(channel, program::of_this_process());
+    elder.wrote(run(1), &writer, acknowledged);
+    elder.told();
+    (elder, writer)
+}
+
+/// What a client was given by the supervisor before is said again by this one, from wherever it goes on.
+#[test]
+fn a_secret_that_came_in_part_before_a_restart_is_hidden_after_it() {
+    let payloads: Vec<Vec<u8>> = VALUE.chunks(3).map(<[u8]>::to_vec).chain([b" done\n".to_vec()]).collect();
+    let last = FIRST_SEQ + payloads.len() as u64 - 1;
+    for after in 2..=last {
+        let (stage, door) = stage();
+        let _elder = with_secrets(&door, RING, &payloads, 0);
+        let seen = redacted::read(&mut stage.client(), run(1), after);
+        // The mark goes out with the last piece of what it stands for.
+        let expected: &[u8] = match last - after {
+            0 => b"",
+            1 => b" done\n",
+            _ => b"[redacted:API_TOKEN] done\n",
+        };
+        assert_eq!(String::from_utf8_lossy(&seen.all()), String::from_utf8_lossy(expected), "after {after}");
+        assert_eq!(seen.lost, 0);
+    }
+}
+
+/// A ring that was written over while nobody was there: the state isn't known, and nothing is guessed.
+#[test]
+fn a_ring_that_was_written_over_shows_no_piece_of_a_secret_after_a_restart() {
+    let text = VALUE.repeat(9_000);
+    let payloads: Vec<Vec<u8>> =
+        text.chunks(1_000).map(<[u8]>::to_vec).chain([b" done\n".to_vec()]).collect();
+    let (stage, door) = stage();
+    let (_elder, writer) = with_secrets(&door, RING, &payloads, 0);
+    let oldest = writer.wrote.oldest_seq;
+    assert!(oldest > FIRST_SEQ);
+    for after in [2, oldest, oldest + 5] {
+        let seen = redacted::read(&mut stage.client(), run(1), after);
+        assert!(!redacted::shows_a_piece(&seen.all()), "after {after}");
+        assert!(seen.lost > 0 && seen.all().ends_with(b"] done\n"), "after {after}");
+    }
+}
+
+/// What a supervisor acknowledges stays so far behind that the next one loses nothing of what a client hasn't got.
+#[test]
+fn what_a_client_has_not_got_is_whole_after_a_restart_of_a_run_with_a_full_ring() {
+    let text = VALUE.repeat(90_000);
+    let payloads: Vec<Vec<u8>> = text.chunks(10_000).map(<[u8]>::to_vec).collect();
+    let capacity = 1 << 20;
+    let (stage, door) = stage();
+    let (_elder, writer) = with_secrets(&door, capacity, &payloads, 0);
+    // As much as it stays behind.
+    let behind = writer.wrote.oldest_seq + capacity / ACKNOWLEDGED_PART / 10_000;
+    let seen = redacted::read(&mut stage.client(), run(1), behind);
+    assert_eq!(seen.lost, 0);
+    assert!(!redacted::shows_a_piece(&seen.all()));
 }

@@ -22,6 +22,7 @@ mod input;
 mod life;
 mod metrics;
 mod record;
+mod redacted;
 mod reload;
 mod said;
 mod service;

@@ -457,7 +457,7 @@ impl Launcher {
 
     pub(super) fn started(&mut self, launch: &Launch) {
         let mut descriptors = Vec::new();
-        if let LaunchOutput::Relayed { ring_bytes } = launch.output {
+        if let Some(ring_bytes) = launch.output.ring_bytes() {
             let writer = self.rings.entry(launch.exec_id).or_insert_with(|| Writer::new(ring_bytes));
             descriptors.push(writer.memfd());
         }
@@ -523,7 +523,7 @@ impl Launcher {
         let (launch, _descriptors) = self.launch();
         let exec_id = launch.exec_id;
         self.started(&launch);
-        if matches!(launch.output, LaunchOutput::Relayed { .. }) {
+        if launch.output != LaunchOutput::Passed {
             if !payload.is_empty() {
                 self.write(exec_id, payload);
             }

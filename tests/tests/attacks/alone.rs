@@ -149,6 +149,7 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             wall_ms: None,
             fed: false,
             tool: None,
+            redaction: None,
         },
         proved: false,
     }

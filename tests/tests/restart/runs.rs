@@ -60,6 +60,47 @@ fn a_run_outlives_a_killed_daemon_and_no_byte_of_it_is_lost_or_doubled() {
     }
 }
 
+/// The first half of a secret comes before its daemon is killed, the rest after the next has come.
+#[test]
+fn a_secret_is_hidden_though_the_daemon_is_killed_in_the_middle_of_it() {
+    const VALUE: &str = "c0rrect-horse-battery";
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        for (name, rest) in [("hides", "[output]\nredact = true\n"), ("shows", "")] {
+            let text = format!("extends = \"default\"\n[environment]\nallow = [\"API_TOKEN\"]\n{rest}");
+            std::fs::write(server.policies().join(format!("{name}.toml")), text).unwrap();
+        }
+        server.person.own_all(&server.policies());
+        let (daemon, ground) = (Daemon::start_at(server, &[]), Ground::new(mode.client()));
+        for (policy, expected) in [("hides", "[redacted:API_TOKEN]"), ("shows", VALUE)] {
+            let line = "printf 'it is '; sleep 0.2; printf %s ${API_TOKEN:0:9}; until [ -e go ]; do sleep 0.01; done; \
+                        printf %s ${API_TOKEN:9}; echo .";
+            let mut asked = ExecRequest { policy: policy.into(), detach: true, ..bash(&ground, line) };
+            asked.environment.push(("API_TOKEN".into(), VALUE.into()));
+            let mut run = Follower::of(&daemon, &ground, asked);
+            run.follow(|run| run.output.starts_with(b"it is "));
+            // Long enough for a silence behind its first half.
+            wait_until(Duration::from_millis(500), || false);
+            daemon.kill();
+            run.follow(|_| false);
+            daemon.start_again(&[]);
+            run.come_back(&daemon);
+            go(&ground);
+            let (outcome, usage) = run.follow_to_the_end().clone();
+            assert_eq!(outcome, Outcome::Exited { code: 0 });
+            assert_eq!(String::from_utf8_lossy(&run.output), format!("it is {expected}.\n"), "{mode:?}");
+            assert_eq!(usage.bytes_out, 8 + VALUE.len() as u64, "what it wrote, not what was shown");
+            let text = core::mem::take(&mut run.output);
+            run.end = None;
+            run.come_back_from_the_start(&daemon);
+            run.follow_to_the_end();
+            assert_eq!(run.output, text, "{mode:?}: once more");
+            run.acknowledge();
+            std::fs::remove_file(ground.work().join("go")).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_has_ended_while_no_daemon_was_there_is_told_with_its_true_end() {
     for (daemon, ground) in each() {

@@ -40,6 +40,8 @@ pub(super) struct Stdio {
     pub(super) paths: [StdioPath; 3],
     /// Bytes of the ring, where output is relayed.
     pub(super) ring_bytes: Option<u64>,
+    /// Whether silence is marked there.
+    pub(super) is_marked: bool,
     /// Whose our pipes among them are, where they were given to a run already.
     pub(super) given_to: Option<u32>,
 }
@@ -60,12 +62,13 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
     } else {
         None
     };
+    let is_marked = matches!(launch.output, LaunchOutput::Marked { .. });
     let (stdout, stderr, ring_bytes) = match launch.output {
         LaunchOutput::Passed => {
             paths[1..].fill(StdioPath::Passed);
             (Some(next()?), Some(next()?), None)
         }
-        LaunchOutput::Relayed { ring_bytes } => {
+        LaunchOutput::Relayed { ring_bytes } | LaunchOutput::Marked { ring_bytes } => {
             paths[1..].fill(StdioPath::Relayed);
             (None, None, Some(ring_bytes))
         }
@@ -81,7 +84,8 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
     let prepare =
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
     let command = Command { argv, environment, cwd };
-    let stdio = Stdio { passed: Standard([stdin, stdout, stderr]), paths, ring_bytes, given_to: None };
+    let stdio =
+        Stdio { passed: Standard([stdin, stdout, stderr]), paths, ring_bytes, is_marked, given_to: None };
     Ok(Order { exec_id, prepare, workspace, command, stdio, in_vain: 0 })
 }
 

@@ -99,6 +99,7 @@ mod tests {
             wall_ms: None,
             fed: false,
             tool: None,
+            redaction: None,
         };
         Launch {
             exec_id: stockade_protocol::ExecId::generate(),

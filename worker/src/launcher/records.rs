@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use stockade_protocol::ExecId;
-use stockade_protocol::launch::{Adopted, FromLauncher, Launch, LaunchOutput, RunNote};
+use stockade_protocol::launch::{Adopted, FromLauncher, Launch, RunNote};
 use stockade_wire::channel::{ChannelError, Packed};
 
 /// The most records of ended runs. Twice what a supervisor keeps: beyond it the oldest go, as they do there.
@@ -69,15 +69,11 @@ impl Records {
     }
 
     fn add(&mut self, launch: &Launch, input: Option<OwnedFd>, held: bool) {
-        let ring_bytes = match launch.output {
-            LaunchOutput::Relayed { ring_bytes } => Some(ring_bytes),
-            _ => None,
-        };
         let record = Record {
             held,
             launched: Instant::now(),
             owner_uid: launch.owner.uid,
-            ring_bytes,
+            ring_bytes: launch.output.ring_bytes(),
             note: launch.note.clone(),
             input,
             input_bytes: None,

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use stockade_protocol::ExecId;
-use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
+use stockade_protocol::bounds::{MARKED_RECORD, MAX_OUTPUT_CHUNK};
 use stockade_protocol::client::Stream;
 use stockade_protocol::ring::HEADER;
 
+use super::quiet::{Quiet, STREAMS};
 use crate::ring::{RecordBuffer, RingWriter};
 
 /// Bytes one pipe may bring before the others have their turn.
@@ -96,6 +97,8 @@ pub struct Run {
     bytes: u64,
     limit: Option<u64>,
     idle: Option<IdleClock>,
+    /// Where silence is marked.
+    quiet: Option<Quiet>,
     stalled: bool,
     discarding: bool,
 }
@@ -130,7 +133,46 @@ impl Run {
         let pipes = pipes.map(Some);
         let ring = Some(ring);
         let (grown, bytes, stalled, discarding) = ([false; 2], 0, false, false);
-        Ok(Self { exec_id, pipes, grown, ring, bytes, limit, idle, stalled, discarding })
+        let quiet = None;
+        Ok(Self { exec_id, pipes, grown, ring, bytes, limit, idle, quiet, stalled, discarding })
+    }
+
+    /// The same, with short records and marks of silence.
+    #[must_use]
+    pub fn marked(mut self) -> Self {
+        self.quiet = Some(Quiet::default());
+        self
+    }
+
+    /// When a stream may have been silent for long enough; `None`: there is nothing to be marked.
+    #[must_use]
+    pub fn silent_at(&self) -> Option<Instant> {
+        // Behind the end of both there is nothing that anybody would wait for.
+        self.quiet.as_ref().filter(|_| !self.is_drained()).and_then(Quiet::deadline)
+    }
+
+    /// Marks the silence of streams that is due. Whether the ring has new records.
+    pub fn mark_silence(&mut self, buffer: &mut RecordBuffer, now: Instant) -> bool {
+        let mut wrote = false;
+        for stream in STREAMS {
+            let Some(quiet) = self.quiet.as_mut().filter(|quiet| quiet.is_due(stream, now)) else { continue };
+            match self.ring.as_mut().filter(|_| !self.discarding).map(|ring| ring.append(stream, buffer, 0)) {
+                Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                    quiet.wait();
+                    continue;
+                }
+                // Where the ring can't be written, the next output tells.
+                Some(Err(_)) | None => {}
+                Some(Ok(())) => wrote = true,
+            }
+            quiet.settle(stream);
+        }
+        wrote
+    }
+
+    /// The most bytes of one record.
+    fn longest(&self) -> usize {
+        if self.quiet.is_some() { MARKED_RECORD } else { MAX_OUTPUT_CHUNK }
     }
 
     /// A stream's pipe, until it has ended.
@@ -192,6 +234,9 @@ impl Run {
                 break;
             }
         }
+        if let Some(quiet) = self.quiet.as_mut().filter(|_| turn.wrote) {
+            quiet.spoke(stream, now);
+        }
         turn
     }
 
@@ -210,7 +255,7 @@ impl Run {
         if read > 0 {
             self.take(stream, buffer, read, turn);
         }
-        if read == MAX_OUTPUT_CHUNK {
+        if read == self.longest() {
             self.grow(stream);
         }
         Some(read)
@@ -269,7 +314,7 @@ impl Run {
             // One byte over the limit is enough to know that it was passed, and none of it is kept.
             _ if self.discarding || left == 0 => MAX_OUTPUT_CHUNK,
             Some(ring) if ring.room() < MIN_PAYLOAD => 0,
-            Some(ring) => ring.room().min(MAX_OUTPUT_CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX)),
+            Some(ring) => ring.room().min(self.longest()).min(usize::try_from(left).unwrap_or(usize::MAX)),
             None => MAX_OUTPUT_CHUNK.min(usize::try_from(left).unwrap_or(usize::MAX)),
         }
     }
@@ -325,6 +370,9 @@ impl Run {
     pub fn acknowledge(&mut self, offset: u64, now: Instant) -> bool {
         let Some(ring) = &mut self.ring else { return false };
         ring.acknowledge(offset);
+        if let Some(quiet) = &mut self.quiet {
+            quiet.go_on();
+        }
         let enough = usize::try_from(ring.capacity() / 4).unwrap_or(usize::MAX) - HEADER;
         let resumes = self.stalled && ring.room() >= enough.max(MIN_PAYLOAD);
         if resumes {

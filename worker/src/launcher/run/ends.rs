@@ -67,7 +67,11 @@ impl Run {
     }
 
     /// What the relay is asked and given. `None`: the tool has ended without output, or its output is lost.
-    pub(super) fn hand_over_output(&mut self, ring_bytes: u64) -> Option<(RelayCommand, Relayed)> {
+    pub(super) fn hand_over_output(
+        &mut self,
+        ring_bytes: u64,
+        is_marked: bool,
+    ) -> Option<(RelayCommand, Relayed)> {
         let is_over = self.is_over();
         let outlet = self.ends.outlet.take_if(|outlet| !(is_over && outlet.is_quiet()))?;
         match outlet.hand_over(ring_bytes) {
@@ -75,7 +79,7 @@ impl Run {
                 self.ends.with_relay = true;
                 let (exec_id, output_limit, idle_ms) =
                     (self.exec_id, self.limits.output, self.limits.idle_ms);
-                Some((RelayCommand::Add { exec_id, ring_bytes, output_limit, idle_ms }, relayed))
+                Some((RelayCommand::Add { exec_id, ring_bytes, output_limit, idle_ms, is_marked }, relayed))
             }
             Err(error) => {
                 self.lose_output(error.raw_os_error().unwrap_or(libc::EIO));

@@ -181,12 +181,12 @@ impl Run {
         let mut confinement =
             self.confinement.take().unwrap_or_else(|| Box::new(verify::empty(&self.prepare)));
         self.ends.unsent = Standard::default();
-        let mut ring_bytes = None;
+        let mut ring = None;
         if let Some(Assigned { command, stdio, .. }) = &self.assigned {
             verify::complete(&mut confinement, command, stdio.paths);
-            ring_bytes = stdio.ring_bytes;
+            ring = stdio.ring_bytes.map(|bytes| (bytes, stdio.is_marked));
         }
-        let relayed = ring_bytes.and_then(|ring_bytes| self.hand_over_output(ring_bytes));
+        let relayed = ring.and_then(|(bytes, is_marked)| self.hand_over_output(bytes, is_marked));
         Some((FromLauncher::Started { exec_id: self.exec_id, confinement }, relayed))
     }
 

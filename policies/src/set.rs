@@ -274,6 +274,7 @@ struct Chain {
     names: Vec<String>,
     file: Said,
     trusted: bool,
+    shipped: bool,
     documents: Vec<Arc<Document>>,
 }
 
@@ -340,6 +341,7 @@ impl Files {
         Ok(Chain {
             file: file.file.clone(),
             trusted: chain.iter().all(|(_, file)| file.trust != Trust::User),
+            shipped: chain.iter().all(|(_, file)| file.trust == Trust::Shipped),
             documents: chain.iter().map(|(_, file)| Arc::clone(&file.document)).collect(),
             names: chain.into_iter().map(|(name, _)| name).collect(),
         })
@@ -363,10 +365,10 @@ impl Files {
 impl Chain {
     /// The policy with what it has of its ancestors.
     fn joined(self) -> Parts {
-        let Self { mut names, file, trusted, documents } = self;
+        let Self { mut names, file, trusted, shipped, documents } = self;
         let name = names.remove(0);
         let documents = documents.into_iter().rev().map(Arc::unwrap_or_clone);
         let document = documents.reduce(|parent, child| inherit(child, parent)).unwrap_or_default();
-        Parts { name, file, ancestors: names, trusted, document }
+        Parts { name, file, ancestors: names, trusted, shipped, document }
     }
 }

@@ -1,10 +1,15 @@
 //! The engine: rules of one directory, its roles, and what they say to a question.
 //!
-//! Rules are kept by the action that they are about, so that a question is put to those only that could say something to it.
+//! Rules are kept by the action that they are about, and by whom and which thing their scope names: a question is put to those only
+//! that could say something to it. What a scope says in any other way than `in Role::"…"`, `== User::"…"` or `== Tool::"…"` is asked
+//! about always.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cedar_policy::{ActionConstraint, AuthorizationError, Authorizer, EntityUid, Policy, PolicySet};
+use cedar_policy::{
+    ActionConstraint, AuthorizationError, Authorizer, EntityUid, Policy, PolicySet, PrincipalConstraint,
+    ResourceConstraint,
+};
 use stockade_policies::Mistake;
 
 use super::question::{self, action_uid};
@@ -50,11 +55,23 @@ pub struct Named {
     pub invariants: usize,
 }
 
+/// What rules' scopes say: a role or a user, and a thing; nothing where it's anybody or anything.
+type Scope = (Option<EntityUid>, Option<EntityUid>);
+
 /// Rules about one action.
 #[derive(Debug, Default)]
 struct About {
-    policies: PolicySet,
+    by_scope: HashMap<Scope, PolicySet>,
     reads: Reads,
+}
+
+impl About {
+    /// The rules that could say something: those of all, of one of these principals, of this thing, and of both.
+    fn of<'a>(&'a self, whom: &'a [EntityUid], what: &'a EntityUid) -> impl Iterator<Item = &'a PolicySet> {
+        let whom = core::iter::once(None).chain(whom.iter().cloned().map(Some));
+        let scopes = whom.flat_map(move |whom| [(whom.clone(), None), (whom, Some(what.clone()))]);
+        scopes.filter_map(|scope| self.by_scope.get(&scope))
+    }
 }
 
 /// Rules and roles of one directory.
@@ -129,25 +146,23 @@ impl Engine {
         let nothing = About::default();
         let about = self.about.get(&asked.action).unwrap_or(&nothing);
         let question = question::of(asked, roles.iter(), about.reads)?;
-        let response = self.authorizer.is_authorized(&question.request, &about.policies, &question.entities);
-        let sorted = |mut numbers: Vec<usize>| {
-            numbers.sort_unstable();
-            numbers
-        };
-        let because = sorted(response.diagnostics().reason().filter_map(rules::number).collect());
-        let mut is_known = true;
-        let broken = response.diagnostics().errors().filter_map(|error| {
-            let number = match error {
-                AuthorizationError::PolicyEvaluationError(error) => rules::number(error.policy_id()),
-            };
-            is_known &= number.is_some();
-            number
-        });
-        let broken = sorted(broken.collect());
-        if !is_known {
-            return Err(Unjudgeable::Broken("a rule that isn't known couldn't be evaluated".into()));
+        let (mut permits, mut forbids, mut broken) = (Vec::new(), Vec::new(), Vec::new());
+        for policies in about.of(&question.whom, &question.what) {
+            let response = self.authorizer.is_authorized(&question.request, policies, &question.entities);
+            let is_allowed = response.decision() == cedar_policy::Decision::Allow;
+            // What Cedar names as its reason are the permits, unless something forbids.
+            let because = if is_allowed { &mut permits } else { &mut forbids };
+            because.extend(response.diagnostics().reason().filter_map(rules::number));
+            for error in response.diagnostics().errors() {
+                let AuthorizationError::PolicyEvaluationError(error) = error;
+                let unknown = || Unjudgeable::Broken("a rule that isn't known couldn't be evaluated".into());
+                broken.push(rules::number(error.policy_id()).ok_or_else(unknown)?);
+            }
         }
-        let is_allowed = response.decision() == cedar_policy::Decision::Allow;
+        let is_allowed = forbids.is_empty() && !permits.is_empty();
+        let mut because = if forbids.is_empty() { permits } else { forbids };
+        because.sort_unstable();
+        broken.sort_unstable();
         let decision = self.weigh(is_allowed, &because, &broken);
         Ok(Explained { decision, because, broken, roles })
     }
@@ -178,12 +193,28 @@ fn of_action(action: Action, all: &[Read]) -> About {
             continue;
         }
         about.reads = about.reads.and(read.found.reads);
+        let policies = about.by_scope.entry(scope(&read.policy)).or_default();
         // Numbers are given once; should one be there all the same, nothing may be left out quietly.
-        if about.policies.add(read.policy.clone()).is_err() {
+        if policies.add(read.policy.clone()).is_err() {
             return About::default();
         }
     }
     about
+}
+
+/// Whom and what a rule is about at the most: who or what else asks, it says nothing.
+fn scope(policy: &Policy) -> Scope {
+    let is = |uid: &EntityUid, kind: &str| uid.type_name().to_string() == kind;
+    let whom = match policy.principal_constraint() {
+        PrincipalConstraint::In(role) | PrincipalConstraint::IsIn(_, role) if is(&role, "Role") => Some(role),
+        PrincipalConstraint::Eq(user) if is(&user, "User") => Some(user),
+        _ => None,
+    };
+    let what = match policy.resource_constraint() {
+        ResourceConstraint::Eq(thing) => Some(thing),
+        _ => None,
+    };
+    (whom, what)
 }
 
 fn is_about(policy: &Policy, action: Action) -> bool {

@@ -81,6 +81,10 @@ pub(super) fn action_uid(action: Action) -> Option<&'static EntityUid> {
 pub(super) struct Question {
     pub(super) request: Request,
     pub(super) entities: Entities,
+    /// Who asks: himself, and his roles.
+    pub(super) whom: Vec<EntityUid>,
+    /// What is asked for.
+    pub(super) what: EntityUid,
 }
 
 type Pairs = HashMap<String, RestrictedExpression>;
@@ -115,7 +119,7 @@ pub(super) fn of<'r>(
 ) -> Result<Question, Unjudgeable> {
     let names = NAMES.as_ref().ok_or_else(|| broken("their names can't be read"))?;
     let action = action_uid(asked.action).ok_or_else(|| broken("the action has no name"))?;
-    let principal = user(names, asked, roles, reads)?;
+    let principal = user(names, asked, roles.clone(), reads)?;
     let resource = resource(names, asked)?;
     let request = Request::new(
         principal.uid(),
@@ -124,8 +128,11 @@ pub(super) fn of<'r>(
         Context::from_pairs(context(asked, reads)?).map_err(broken)?,
         None,
     );
+    let of_role = |role: &String| EntityUid::from_type_name_and_id(names.role.clone(), EntityId::new(role));
+    let whom = core::iter::once(principal.uid()).chain(roles.map(of_role)).collect();
+    let what = resource.uid();
     let entities = Entities::from_entities([principal, resource], None).map_err(broken)?;
-    Ok(Question { request: request.map_err(broken)?, entities })
+    Ok(Question { request: request.map_err(broken)?, entities, whom, what })
 }
 
 fn user<'r>(

@@ -269,6 +269,35 @@ fn what_is_too_much_for_rules_that_read_it_is_refused_and_costs_others_nothing()
     assert_eq!(refused(&mut stage(other, "", ""), &call).reason, Reason::BadParameters);
 }
 
+/// Scopes of every kind, by which rules are found, say what they say.
+#[test]
+fn rules_are_found_by_whatever_their_scope_says() {
+    let roles_text = "[roles.own]\nusers = [\"alice\"]\n[roles.another]\n";
+    let principal = somebody(ALICE, None);
+    let asked = run(&principal, "own", false);
+    let table = [
+        ("principal", true, "resource", true),
+        ("principal is User", true, "resource is Policy", true),
+        ("principal == User::\"1000\"", true, "resource == Policy::\"own\"", true),
+        ("principal == User::\"1001\"", false, "resource == Policy::\"other\"", false),
+        ("principal in Role::\"own\"", true, "resource in Policy::\"own\"", true),
+        ("principal in Role::\"another\"", false, "resource in Policy::\"other\"", false),
+        ("principal is User in Role::\"own\"", true, "resource is Policy in Policy::\"own\"", true),
+        ("principal is User in Role::\"another\"", false, "resource is Policy in Policy::\"other\"", false),
+        ("principal in User::\"1000\"", true, "resource == Policy::\"own\"", true),
+    ];
+    for (who, is_he, _, _) in table {
+        for (_, _, what, is_it) in table {
+            let rule = format!("({who}, action == Action::\"run\", {what});");
+            let engine = |text: &str| engine(text, "", roles(roles_text));
+            let permits = engine(&format!("permit {rule}"));
+            assert_eq!(is_permitted(&permits, &asked), is_he && is_it, "permit {rule}");
+            let forbids = engine(&format!("permit (principal, action, resource); forbid {rule}"));
+            assert_eq!(is_permitted(&forbids, &asked), !(is_he && is_it), "forbid {rule}");
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_with_a_file_is_told_with_place_and_remedy() {
     let permit = |rest: &str| format!("// a comment\n{rest}");

@@ -95,9 +95,10 @@ fn a_daemon_refuses_what_check_refuses_locks_out_and_an_operator_lets_in_again()
         );
         let daemon = Daemon::start_at(ground, &[]);
         let ground = &daemon.ground;
-        let ask = |words: &[&str]| {
-            let mut command = daemon.ask(ground, words);
-            command.current_dir(ground.work());
+        let ask = |words: &[&str]| Ended::of(daemon.ask(ground, words));
+        let run = |words: &[&str]| {
+            let mut command = ground.stockade();
+            command.current_dir(ground.work()).args(["run", "--socket"]).arg(&daemon.socket).args(words);
             Ended::of(command)
         };
         let check = |words: &[&str]| {
@@ -112,22 +113,22 @@ fn a_daemon_refuses_what_check_refuses_locks_out_and_an_operator_lets_in_again()
             let line: Value = serde_json::from_str(ended.text().lines().next().unwrap()).unwrap();
             line["permitted"].as_bool().unwrap()
         };
-        ask(&["run", "--", "/bin/true"]).expect_code(0);
+        run(&["--", "/bin/true"]).expect_code(0);
         assert!(!check(&["nosuch"]));
-        let refused = ask(&["run", "--", "/bin/uname"]);
+        let refused = run(&["--", "/bin/uname"]);
         refused.expect_code(125).expect_errors(&["uname tells too much", "no-uname (invariants.cedar:1)"]);
         for _ in 0..2 {
-            ask(&["run", "--policy", "nosuch", "--", "/bin/true"])
+            run(&["--policy", "nosuch", "--", "/bin/true"])
                 .expect_code(125)
                 .expect_errors(&["no rule permits"]);
         }
-        ask(&["run", "--", "/bin/true"]).expect_code(125).expect_errors(&["locked out"]);
+        run(&["--", "/bin/true"]).expect_code(125).expect_errors(&["locked out"]);
         let status = ask(&["status"]);
         assert!(status.text().contains(&format!("locked out   {uid}")), "{}", status.story());
         ask(&["access", "unlock", &uid]).expect_code(1).expect_errors(&["locked out"]);
         // What is forgotten at a restart is no more.
         daemon.kill_and_start_again(&[]);
-        ask(&["run", "--", "/bin/true"]).expect_code(0);
+        run(&["--", "/bin/true"]).expect_code(0);
         let unlocked = ask(&["access", "unlock", &uid]);
         assert_eq!(unlocked.text().contains("wasn't locked out"), person.is_root(), "{}", unlocked.story());
     }

@@ -28,7 +28,7 @@ const EXAMPLES: &str = "Examples:
 
 Exit status: 0; `check`: 0 permitted, 1 refused; 2 for a wrong command line.";
 
-/// Says who may do what and why, who has which role, and lets in again who was locked out.
+/// Says who may do what and why, and lets in again who was locked out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

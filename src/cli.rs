@@ -13,8 +13,8 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run, serve,
-    stats, status, tool,
+    access, attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run,
+    serve, stats, status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -48,6 +48,7 @@ enum Subcommand {
     Config(config::Arguments),
     Tool(tool::Arguments),
     Breaker(breaker::Arguments),
+    Access(access::Arguments),
     Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
@@ -107,6 +108,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Config(arguments) => config::config(arguments),
         Subcommand::Tool(arguments) => tool::tool(arguments),
         Subcommand::Breaker(arguments) => breaker::breaker(arguments),
+        Subcommand::Access(arguments) => access::access(arguments),
         Subcommand::Audit(arguments) => audit::audit(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),
@@ -145,6 +147,7 @@ mod tests {
                         || DOCUMENT.contains(&format!("`stockade config {name}"))
                         || DOCUMENT.contains(&format!("`stockade tool {name}"))
                         || DOCUMENT.contains(&format!("`stockade breaker {name}"))
+                        || DOCUMENT.contains(&format!("`stockade access {name}"))
                         || DOCUMENT.contains(&format!("`stockade audit {name}")),
                     "{name}"
                 );

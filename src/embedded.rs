@@ -27,6 +27,7 @@ use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, Stdi
 use stockade_supervisor::descriptors;
 use stockade_supervisor::redaction::Redacting;
 
+use crate::access::{self, Sought};
 use crate::error::{CliError, chain};
 use crate::follow::Follow;
 use crate::hiding::{self, Hiding};
@@ -42,11 +43,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Room in each output pipe, where the kernel grants it.
 const PIPE: usize = 256 * 1024;
 
-/// Runs the command; the status to exit with.
-pub(crate) fn run(arguments: &Arguments, request: Request, follow: &mut Follow) -> Result<u8, CliError> {
+/// Runs the command; the status to exit with. `is_permitted`: whether rules of access have been asked already, about the call.
+pub(crate) fn run(
+    arguments: &Arguments,
+    request: Request,
+    is_permitted: bool,
+    follow: &mut Follow,
+) -> Result<u8, CliError> {
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
-    match launch(arguments, request)? {
+    match launch(arguments, request, is_permitted)? {
         // The run is the end of this process, which gives everything back at once. To give it back piece by piece is to
         // write to pages that were shared with the worker, each of which is copied for that.
         Ok((link, plan)) => {
@@ -80,13 +86,21 @@ pub(crate) struct Plan {
 pub(crate) type Launched = Result<(Link, Plan), Denied>;
 
 /// Admits the request and starts it.
-fn launch(arguments: &Arguments, request: Request) -> Result<Launched, CliError> {
+fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result<Launched, CliError> {
     let (policies, name) = match arguments.policy_file() {
         Some(file) => sources::with_file(file)?,
         None => (sources::named(&arguments.policy)?, arguments.policy.clone()),
     };
     let (mut exec, descriptors) = request.into_parts();
     exec.policy = name;
+    // The machine's rules hold here, too.
+    if !is_permitted {
+        let (policy, words) = (exec.policy.as_str(), exec.argv.as_slice());
+        let is_file = arguments.policy_file().is_some();
+        if let Err(denied) = access::judge(Sought::Run { policies: &policies, policy, is_file, words })? {
+            return Ok(Err(denied));
+        }
+    }
     let by_default = hiding::by_default(&policies, &exec.policy)?;
     let demanded = demanded(arguments, &exec.environment);
     // Kept to the end, as the run is.

@@ -53,6 +53,9 @@ pub(crate) enum CliError {
     /// The daemon's configuration.
     #[error("configuration")]
     Configuration(#[from] stockade_supervisor::config::Mistakes),
+    /// The gate's files.
+    #[error(transparent)]
+    Gate(#[from] stockade_supervisor::Faults),
     /// The record.
     #[error(transparent)]
     Audit(#[from] stockade_audit::AuditError),

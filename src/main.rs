@@ -7,6 +7,7 @@
 //! then a file a subcommand; `logging` and `journal` are the daemon's.
 #![forbid(unsafe_code)]
 
+mod access;
 mod attach;
 mod audit;
 mod breaker;

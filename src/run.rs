@@ -20,12 +20,12 @@ pub(crate) use arguments::{Arguments, Variable};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let way = way(arguments)?;
-    go(arguments, way, request(arguments)?)
+    go(arguments, way, request(arguments)?, false)
 }
 
-/// Runs a request that has been made already.
+/// Runs a request that has been made already, of a call that the machine's rules of access permit.
 pub(crate) fn with(arguments: &Arguments, request: Request) -> Result<u8, CliError> {
-    go(arguments, way(arguments)?, request)
+    go(arguments, way(arguments)?, request, true)
 }
 
 /// Has the daemon call a tool that it has. `None`: there is no daemon.
@@ -35,10 +35,11 @@ pub(crate) fn call(arguments: &Arguments, name: &str, parameters: &[u8]) -> Resu
         return Ok(None);
     }
     let request = request(arguments)?.tool(name, parameters);
-    go(arguments, way, request).map(Some)
+    go(arguments, way, request, false).map(Some)
 }
 
-fn go(arguments: &Arguments, way: Way, request: Request) -> Result<u8, CliError> {
+/// `is_permitted`: whether rules of access have been asked already.
+fn go(arguments: &Arguments, way: Way, request: Request, is_permitted: bool) -> Result<u8, CliError> {
     let mut follow = Follow::new(arguments.json, arguments.verbose);
     match way {
         Way::Daemon(client, path) if arguments.detach => {
@@ -63,7 +64,7 @@ fn go(arguments: &Arguments, way: Way, request: Request) -> Result<u8, CliError>
         }
         Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
-            embedded::run(arguments, request, &mut follow)
+            embedded::run(arguments, request, is_permitted, &mut follow)
         }
     }
 }

@@ -94,6 +94,11 @@ fn shown(report: &StatusReport) -> String {
         let name = if at == 0 { "often wrong" } else { "" };
         rows.push((name, format!("{} {}: {} times", text(&often.tool), text(&often.rule), often.count)));
     }
+    for (at, locked) in report.locked_out.iter().enumerate() {
+        let name = if at == 0 { "locked out" } else { "" };
+        let unit = locked.unit.as_deref().map_or_else(String::new, |unit| format!("+{}", text(unit)));
+        rows.push((name, format!("{}{unit}, for {} yet", locked.uid, duration(locked.retry_after_ms))));
+    }
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
     table::columns(&rows, |_, _, cell| cell.to_owned())
 }
@@ -148,7 +153,7 @@ fn counted(counts: &[Count]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use stockade_protocol::client::{OftenWrong, ProcessReport};
+    use stockade_protocol::client::{LockedOut, OftenWrong, ProcessReport};
     use stockade_protocol::confinement::{Plan, Warmth};
     use stockade_protocol::outcome::MemoryMechanism;
 
@@ -189,6 +194,7 @@ mod tests {
             breakers_open: 2,
             breakers_half_open: 1,
             often_wrong: vec![],
+            locked_out: vec![],
         }
     }
 
@@ -220,10 +226,16 @@ mod tests {
         let report = StatusReport {
             limiter: Some(LimiterReport { share: 562_500, pressure: LimitPressure::High, keys: 7 }),
             often_wrong: vec![often("/required", 9), often("/properties/a\x1b[2J/type", 5)],
+            locked_out: vec![LockedOut {
+                uid: 7,
+                unit: Some("a\x1b.service".into()),
+                retry_after_ms: 90_000,
+            }],
             ..report()
         };
         let text = shown(&report);
         for part in [
+            "locked out   7+a",
             "limits       at 56 % of what they say, the machine is busy; 7 users and tools owe something\n",
             "often wrong  search /required: 9 times\n             search /properties/a",
         ] {
@@ -240,6 +252,6 @@ mod tests {
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
         assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
-        assert_eq!(object.as_object().unwrap().len(), 32);
+        assert_eq!(object.as_object().unwrap().len(), 33);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 60] = [
+pub(crate) const ALL: [Named; 64] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -96,6 +96,10 @@ pub(crate) const ALL: [Named; 60] = [
     named("redacted-aws", "the same of AWS's secret keys"),
     named("limiter", "a refusal by the limiter, one user known to it"),
     named("limiter-full", "the same, a million users known to it"),
+    named("access", "a decision by 100 rules of access that is remembered"),
+    named("access-first", "the same, each for somebody of whom nothing is remembered"),
+    named("access-time", "the same, one rule of ten reads the time: nothing can be remembered"),
+    named("access-parameters", "the same, one rule of ten reads 21 parameters of 2 KiB"),
     named("breaker", "a refusal by a breaker that is open"),
 ];
 

@@ -231,9 +231,29 @@ impl Client {
     pub fn breakers(&mut self) -> Result<Vec<BreakerSummary>, ClientError> {
         self.connection.send(&ClientMessage::Breakers, &[])?;
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
-            ServerMessage::Breakers(breakers) => Some(core::mem::take(breakers)),
+            ServerMessage::Breakers(breakers) => Some(Ok(core::mem::take(breakers))),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
             _ => None,
-        })
+        })?
+    }
+
+    /// Lets in again whom repeated refusals have locked out; how many there were. `unit`: an empty name for who is of none; none for
+    /// whatever the user's unit is. For who operates the daemon.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not; [`ClientError::Silent`] when no answer comes in time.
+    pub fn unlock(&mut self, uid: u32, unit: Option<&str>) -> Result<u32, ClientError> {
+        let unit = unit.map(ToOwned::to_owned);
+        self.connection.send(&ClientMessage::Unlock { uid, unit }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Unlocked { uid: of, count } if *of == uid => Some(Ok(*count)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
     }
 
     /// Closes a tool's circuit breaker; whether there was anything to forget. For root and the user that the daemon runs as.

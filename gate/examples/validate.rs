@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stockade_gate::tools::Registry;
 use stockade_gate::tools::registry::{Text, Trust};
 use stockade_gate::validate::{Parameters, Validate, parse};
-use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Stage as _};
+use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Stage as _, Thing};
 
 const CALLS: usize = 50_000;
 
@@ -96,6 +96,7 @@ fn main() {
                 action: Action::Call,
                 policy: Some("default"),
                 tool: Some(&name),
+                thing: Thing::default(),
                 given: Given::Parameters(black_box(&given)),
                 workspace: None,
                 owner: None,

@@ -43,11 +43,15 @@ pub enum Action {
     ReadAudit,
     /// Have the daemon read its files again.
     Reload,
+    /// Look into the daemon: the names of its policies and tools, breakers, who is locked out.
+    Inspect,
+    /// Close a breaker, lift a lock-out.
+    Operate,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Run,
         Self::Call,
         Self::Attach,
@@ -57,6 +61,8 @@ impl Action {
         Self::Approve,
         Self::ReadAudit,
         Self::Reload,
+        Self::Inspect,
+        Self::Operate,
     ];
 
     /// Its name in rules and records.
@@ -72,6 +78,8 @@ impl Action {
             Self::Approve => "approve",
             Self::ReadAudit => "read-audit",
             Self::Reload => "reload",
+            Self::Inspect => "inspect",
+            Self::Operate => "operate",
         }
     }
 }
@@ -107,6 +115,17 @@ pub struct Load {
     pub runs: u32,
 }
 
+/// What rules of access know of the thing that is asked for, beside its name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Thing<'a> {
+    /// The name that was asked for, whether there is such a policy or tool or not: who may not know is told the same of both.
+    pub named: &'a str,
+    /// Whether the policy comes with the program, and so does all that it extends.
+    pub is_shipped: bool,
+    /// The roles that the tool's file names.
+    pub tool_roles: Option<&'a [String]>,
+}
+
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -122,6 +141,8 @@ pub struct Asked<'a> {
     pub policy: Option<&'a str>,
     /// The tool's name. `None` with [`Action::Call`]: there is no such tool.
     pub tool: Option<&'a str>,
+    /// What else there is to know of it.
+    pub thing: Thing<'a>,
     /// What it's given.
     pub given: Given<'a>,
     /// The workspace's path in the daemon's view.

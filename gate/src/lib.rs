@@ -10,6 +10,7 @@
 //! written by whoever owns it. So every promise of it can be tried by random histories.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod asked;
 pub mod breaker;
 pub mod rate;
@@ -19,6 +20,6 @@ pub mod row;
 pub mod tools;
 pub mod validate;
 
-pub use asked::{Action, Asked, Given, Load, Moment, Principal};
+pub use asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 pub use refusal::{Reason, Refusal};
 pub use row::{Ending, Row, Stage, StageName};

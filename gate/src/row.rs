@@ -154,7 +154,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::asked::{Action, Given, Load, Principal};
+    use crate::asked::{Action, Given, Load, Principal, Thing};
     use crate::refusal::Reason;
 
     type Log = Rc<RefCell<Vec<String>>>;
@@ -185,6 +185,7 @@ mod tests {
             action: Action::Run,
             policy: Some("default"),
             tool: None,
+            thing: Thing::default(),
             given: Given::Nothing,
             workspace: None,
             owner: None,

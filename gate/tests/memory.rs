@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use peak_alloc::PeakAlloc;
 use stockade_gate::rate::{FILE, Limiter, read};
-use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Stage as _};
+use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Stage as _, Thing};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -29,6 +29,7 @@ fn a_million_principals_with_a_tool_each_take_less_than_200_mib_and_nothing_when
             action: Action::Call,
             policy: Some("build"),
             tool: Some("search"),
+            thing: Thing::default(),
             given: Given::Nothing,
             workspace: None,
             owner: None,

@@ -202,6 +202,14 @@ pub enum Problem {
     /// The filter can't be made.
     #[error("cannot compile the system call filter: {0}")]
     Filter(String),
+    /// A text that isn't TOML: a rule of access, which has its own language.
+    #[error("{wrong}; {remedy}")]
+    Rule {
+        /// What is wrong.
+        wrong: String,
+        /// What would help.
+        remedy: String,
+    },
 }
 
 impl Problem {
@@ -218,7 +226,8 @@ impl Problem {
             | Self::TooLarge { .. }
             | Self::NotTrusted { .. }
             | Self::Conflict(_)
-            | Self::Filter(_) => None,
+            | Self::Filter(_)
+            | Self::Rule { .. } => None,
         }
     }
 
@@ -238,7 +247,7 @@ impl Problem {
             Self::Circle { .. } | Self::Deep { .. } => {
                 "extend a policy that is nearer to a shipped one".to_owned()
             }
-            Self::Level { remedy, .. } => remedy.clone(),
+            Self::Level { remedy, .. } | Self::Rule { remedy, .. } => remedy.clone(),
             Self::NotTrusted { .. } => "take it away, or have the operator put the file among his".to_owned(),
             Self::Conflict(_) => "take one of them away".to_owned(),
             Self::Filter(_) => "allow fewer system calls with rules on their arguments".to_owned(),

@@ -27,6 +27,8 @@ pub struct Policy {
     pub(crate) ancestors: Vec<String>,
     /// Whether every file it is made from is an operator's or shipped.
     pub(crate) trusted: bool,
+    /// Whether every file it is made from is shipped.
+    pub(crate) shipped: bool,
     pub(crate) document: Arc<Document>,
     pub(crate) level: Located<Level>,
     pub(crate) mode: Located<NetworkMode>,
@@ -107,13 +109,14 @@ pub(crate) struct Parts {
     pub(crate) file: Said,
     pub(crate) ancestors: Vec<String>,
     pub(crate) trusted: bool,
+    pub(crate) shipped: bool,
     /// Effective: inheritance is done.
     pub(crate) document: Document,
 }
 
 impl Policy {
     pub(crate) fn new(parts: Parts, filters: &mut Filters) -> Result<Self, PolicyError> {
-        let Parts { name, file, ancestors, trusted, document } = parts;
+        let Parts { name, file, ancestors, trusted, shipped, document } = parts;
         let level = document.level.clone().unwrap_or_else(|| Located::built_in(Level::Strict));
         let mode = document.network.mode.clone().unwrap_or_else(|| Located::built_in(NetworkMode::None));
         let user = document.run_as.user.clone().unwrap_or_else(|| {
@@ -138,6 +141,7 @@ impl Policy {
             file,
             ancestors,
             trusted,
+            shipped,
             level,
             mode,
             network,
@@ -166,6 +170,12 @@ impl Policy {
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// Whether all of it comes with the program: it and every policy that it extends.
+    #[must_use]
+    pub fn is_shipped(&self) -> bool {
+        self.shipped
     }
 
     /// Its level.

@@ -274,6 +274,7 @@ struct Chain {
     names: Vec<String>,
     file: Said,
     trusted: bool,
+    shipped: bool,
     documents: Vec<Arc<Document>>,
 }
 
@@ -341,6 +342,7 @@ impl Files {
         Ok(Chain {
             file: file.file.clone(),
             trusted: chain.iter().all(|(_, file)| file.trust != Trust::User),
+            shipped: chain.iter().all(|(_, file)| file.trust == Trust::Shipped),
             documents: chain.iter().map(|(_, file)| Arc::clone(&file.document)).collect(),
             names: chain.into_iter().map(|(name, _)| name).collect(),
         })
@@ -380,10 +382,10 @@ fn check_output(chain: &[(String, &File)]) -> Result<(), PolicyError> {
 impl Chain {
     /// The policy with what it has of its ancestors.
     fn joined(self) -> Parts {
-        let Self { mut names, file, trusted, documents } = self;
+        let Self { mut names, file, trusted, shipped, documents } = self;
         let name = names.remove(0);
         let documents = documents.into_iter().rev().map(Arc::unwrap_or_clone);
         let document = documents.reduce(|parent, child| inherit(child, parent)).unwrap_or_default();
-        Parts { name, file, ancestors: names, trusted, document }
+        Parts { name, file, ancestors: names, trusted, shipped, document }
     }
 }

@@ -110,13 +110,21 @@ pub enum ClientMessage {
     Status,
     /// Asks how the circuit breakers of tools stand.
     Breakers,
-    /// Closes a tool's circuit breaker. For root and the user that the daemon runs as.
+    /// Closes a tool's circuit breaker. For who operates the daemon: where there are rules of access they say who that is; else root
+    /// and the user that the daemon runs as.
     ResetBreaker {
         /// The tool's name.
         tool: String,
     },
-    /// Asks what runs came to, over restarts. A caller sees what he has asked for; root and the user that the daemon runs as see all.
+    /// Asks what runs came to, over restarts. A caller sees what he has asked for; who may look into the daemon sees all: by the rules of access where there are any, else root and the user that the daemon runs as.
     Statistics(StatisticsQuestion),
+    /// Lets in again whom repeated refusals have locked out. For who operates the daemon.
+    Unlock {
+        /// The user's uid.
+        uid: u32,
+        /// His systemd unit; empty: of none; none: whatever his unit.
+        unit: Option<String>,
+    },
 }
 
 /// Asks for one run.
@@ -255,6 +263,13 @@ pub enum ServerMessage {
     },
     /// Answers a `Statistics`.
     Statistics(Box<StatisticsReport>),
+    /// Answers an `Unlock`.
+    Unlocked {
+        /// The user's uid.
+        uid: u32,
+        /// How many were locked out: a user may be in each of his units.
+        count: u32,
+    },
 }
 
 /// Why the supervisor closes a connection.
@@ -493,6 +508,19 @@ pub struct StatusReport {
     pub breakers_half_open: u32,
     /// What callers of tools often get wrong, the most frequent first: at most [`crate::bounds::MAX_OFTEN_WRONG`].
     pub often_wrong: Vec<OftenWrong>,
+    /// Who is locked out; who may not look into the daemon sees himself only.
+    pub locked_out: Vec<LockedOut>,
+}
+
+/// Somebody who was refused too often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// His uid.
+    pub uid: u32,
+    /// His systemd unit.
+    pub unit: Option<String>,
+    /// How long he is refused everything yet, in milliseconds.
+    pub retry_after_ms: u64,
 }
 
 /// How the limiter stands.

@@ -16,11 +16,13 @@ use stockade_client::Request;
 use stockade_gate::tools::expand::Input;
 use stockade_gate::tools::manifest::Example;
 use stockade_gate::tools::{Expanded, Tool, executable};
-use stockade_gate::validate::{self, Mismatch, beneath};
+use stockade_gate::validate::{self, Mismatch, Parameters, beneath};
 use stockade_policies::Question;
+use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::Outcome;
 
 use super::{Place, get, look};
+use crate::access::{self, Sought};
 use crate::error::{CliError, chain};
 use crate::trial::{self, Trial};
 use crate::{escape, exit, json, out, policy, run, sources, words};
@@ -58,13 +60,28 @@ pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError>
         }
     }
     match prepared(place, arguments) {
-        Ok((request, running)) => run::with(&running, request),
+        Ok((request, running)) => match permitted(place, arguments)? {
+            Ok(()) => run::with(&running, request),
+            Err(denied) => {
+                crate::cli::tell(&CliError::Denied(denied));
+                Ok(exit::OURS)
+            }
+        },
         // Nothing has run: as where a run was denied.
         Err(error) => {
             crate::cli::tell(&error);
             Ok(exit::OURS)
         }
     }
+}
+
+/// Whether the machine's rules permit the call. A daemon that runs it asks for itself, as for any command.
+fn permitted(place: &Place, arguments: &Arguments) -> Result<Result<(), Denied>, CliError> {
+    let registry = place.registry()?;
+    let tool = get(&registry, &arguments.name)?;
+    let policies = sources::named(&tool.policy)?;
+    let parameters = Parameters::new(arguments.parameters.as_encoded_bytes().to_vec());
+    access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters })
 }
 
 fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Arguments), CliError> {

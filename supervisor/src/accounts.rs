@@ -36,6 +36,59 @@ pub(crate) fn home(uid: u32) -> Option<PathBuf> {
     look_up(Path::new(PASSWD), GETENT, ["passwd", "--", &uid.to_string()], |line| home_in(line, uid))
 }
 
+/// The id of a user.
+pub(crate) fn user(name: &str) -> Option<u32> {
+    look_up(Path::new(PASSWD), GETENT, ["passwd", "--", name], |line| uid_in(line, name))
+}
+
+/// The groups that a user has when he logs in, the first his own; none of who isn't known.
+pub(crate) fn groups_of(uid: u32) -> Vec<u32> {
+    let account =
+        look_up(Path::new(PASSWD), GETENT, ["passwd", "--", &uid.to_string()], |line| account_in(line, uid));
+    let Some((name, gid)) = account else { return Vec::new() };
+    let answer = ask(GETENT, ["initgroups", "--", &name], ANSWER_WITHIN);
+    let asked = answer.as_deref().map(numbers_in).filter(|groups| !groups.is_empty());
+    let mut groups = vec![gid];
+    groups.extend(
+        asked
+            .unwrap_or_else(|| memberships(Path::new(GROUP), &name))
+            .into_iter()
+            .filter(|group| *group != gid),
+    );
+    groups
+}
+
+/// The name of a user and the group that is his own.
+fn account_in(line: &[u8], uid: u32) -> Option<(String, u32)> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+    let [name, _, id, gid, _, _, _] = fields[..] else { return None };
+    let is_his = number(id)? == uid;
+    Some((std::str::from_utf8(name).ok()?.to_owned(), number(gid)?)).filter(|_| is_his)
+}
+
+/// `name gid gid …`
+fn numbers_in(answer: &[u8]) -> Vec<u32> {
+    answer
+        .split(u8::is_ascii_whitespace)
+        .skip(1)
+        .filter(|field| !field.is_empty())
+        .filter_map(number)
+        .collect()
+}
+
+/// The groups of a file that name somebody a member.
+fn memberships(file: &Path, name: &str) -> Vec<u32> {
+    let Ok(file) = File::open(file) else { return Vec::new() };
+    let lines = BufReader::new(file.take(FILE_BYTES)).split(b'\n');
+    let of = |line: Vec<u8>| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let [_, _, id, members] = fields[..] else { return None };
+        let is_one = members.split(|byte| *byte == b',').any(|member| member == name.as_bytes());
+        number(id).filter(|_| is_one)
+    };
+    lines.map_while(Result::ok).filter_map(of).collect()
+}
+
 /// The id of a group.
 pub(crate) fn group(name: &str) -> Option<u32> {
     look_up(Path::new(GROUP), GETENT, ["group", "--", name], |line| id_in(line, name))
@@ -51,6 +104,13 @@ fn home_in(line: &[u8], uid: u32) -> Option<PathBuf> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
     let [_, _, id, _, _, home, _] = fields[..] else { return None };
     (number(id)? == uid).then(|| PathBuf::from(std::ffi::OsString::from_vec(home.to_vec())))
+}
+
+/// `name:password:uid:gid:comment:home:shell`, if it is that user's.
+fn uid_in(line: &[u8], name: &str) -> Option<u32> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+    let [found, _, id, _, _, _, _] = fields[..] else { return None };
+    if found == name.as_bytes() { number(id) } else { None }
 }
 
 /// `name:password:gid:members`, if it is that group's.
@@ -150,6 +210,19 @@ mod tests {
             assert_eq!(home_in(line.as_bytes(), 7), None, "{line}");
             assert_eq!(home_in(line.as_bytes(), 0), None, "{line}");
         }
+    }
+
+    #[test]
+    fn users_are_found_by_their_whole_names_and_have_the_groups_that_name_them() {
+        assert_eq!((user("root"), user("no such user")), (Some(0), None));
+        assert_eq!(uid_in(b"me:x:7:8:Me:/home/me:/bin/sh", "me"), Some(7));
+        for line in ["me:x:7:8", "me:x:+7:8:::", "you:x:7:8:::", "me2:x:7:8:::"] {
+            assert_eq!(uid_in(line.as_bytes(), "me"), None, "{line}");
+        }
+        assert_eq!(account_in(b"me:x:7:8:Me:/home/me:/bin/sh", 7), Some(("me".to_owned(), 8)));
+        assert_eq!(numbers_in(b"me                    8 27\n"), [8, 27]);
+        assert_eq!(groups_of(0).first(), Some(&0));
+        assert!(groups_of(u32::MAX - 7).is_empty());
     }
 
     #[test]

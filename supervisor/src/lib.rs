@@ -78,11 +78,12 @@ mod tests;
 mod told;
 mod traces;
 mod turn;
+mod unit;
 mod watched;
 pub mod words;
 
 pub use activation::ActivationError;
-pub use gate::{Fault, Faults, KeptError, faults};
+pub use gate::{Fault, Faults, KeptError, access, faults};
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

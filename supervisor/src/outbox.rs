@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use stockade_gate::Principal;
 use stockade_gate::redact::Sought;
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::Owner;
@@ -40,6 +41,12 @@ pub(crate) struct Outbox {
     pub(crate) owner: Owner,
     /// The client's process; 0: not known.
     pub(crate) pid: i32,
+    /// The systemd unit that it's of.
+    pub(crate) unit: Option<String>,
+    /// Who asks by this connection, as the gate's files of this number have him.
+    pub(crate) asker: Option<(u64, Rc<Principal>)>,
+    /// Whether it was written down that it has asked for a run that it may not know of.
+    pub(crate) has_probed: bool,
     /// Bytes to be sent.
     outgoing: Outgoing,
     /// Bytes ever put there.
@@ -90,6 +97,9 @@ impl Outbox {
         Self {
             owner,
             pid: 0,
+            unit: None,
+            asker: None,
+            has_probed: false,
             outgoing: Outgoing::default(),
             put: 0,
             marks: VecDeque::new(),

@@ -7,7 +7,8 @@
 //!
 //! The supplementary groups are read from `/proc/PID/status`, since `SO_PEERGROUPS` has no safe wrapper. They are
 //! taken only if all four user ids and group ids there are still those of the socket: a set-user-id program that
-//! took over the process since it connected lends nothing.
+//! took over the process since it connected lends nothing. So is the systemd unit that its control group is of: once, while the
+//! process is the same; one that can't be read is none, and gives nobody a role.
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +21,7 @@ use stockade_protocol::launch::Owner;
 use stockade_wire::kin::{self, INIT_NAME, MAX_ANCESTORS, Namespace, parse_name, parse_parent};
 
 use crate::paths::Scope;
+use crate::unit;
 
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
@@ -100,6 +102,8 @@ pub(crate) struct Peer {
     pub(crate) owner: Owner,
     /// Its process id.
     pub(crate) pid: i32,
+    /// The systemd unit that it was of when it connected.
+    pub(crate) unit: Option<String>,
 }
 
 /// Asks who is there, and judges.
@@ -127,10 +131,12 @@ pub(crate) fn inspect(socket: &OwnedFd, viewer: &Viewer) -> Result<Peer, NotACli
     for kind in [Namespace::Pid, Namespace::User] {
         check_namespace(pid, kind)?;
     }
+    let cgroups = read(format!("/proc/{pid}/cgroup"), pid);
     if has_ended(&pidfd) {
         return Err(NotAClient::Gone(pid));
     }
-    Ok(Peer { owner: Owner { uid, gid, groups }, pid })
+    let unit = cgroups.ok().as_deref().and_then(unit::of_cgroups);
+    Ok(Peer { owner: Owner { uid, gid, groups }, pid, unit })
 }
 
 fn open_pidfd(pid: i32) -> Option<OwnedFd> {

@@ -247,8 +247,12 @@ impl Record {
         self.owe(Event { principal, what: What::Outcome(outcome) });
     }
 
-    /// Writes a refusal. One of a program that was changed is for whoever watches over the machine, too.
+    /// Writes a refusal. One of a program that was changed, or by rules of access, is for whoever watches over the machine, too.
     pub(crate) fn refused(&self, principal: Principal, request: Request, denied: &Denied) {
+        if denied.reason == DenyReason::NotPermitted {
+            let about = request.tool.as_deref().or(request.policy.as_deref()).unwrap_or_default();
+            self.not_permitted(principal.clone(), denied, about);
+        }
         if denied.reason == DenyReason::ToolChanged {
             let about = request.tool.as_deref().unwrap_or_default();
             self.watched(principal.clone(), "tool-changed", denied.message.clone(), about);
@@ -260,6 +264,12 @@ impl Record {
         let reason = metrics::reason_word(denied.reason).to_owned();
         let what = What::Refused(Refused { request, stage, rule, reason });
         self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
+    }
+
+    /// Writes that somebody isn't permitted something, by which rule.
+    pub(crate) fn not_permitted(&self, principal: Principal, denied: &Denied, about: &str) {
+        let rule = denied.decided.as_ref().map_or("", |decided| &decided.rule);
+        self.watched(principal, "not-permitted", format!("{}: {rule}", denied.message), about);
     }
 
     /// How the log does.

@@ -1,4 +1,5 @@
-//! The gate: bytes a second through the redactor beside copying them, and what a refusal by the limiter or by a breaker takes.
+//! The gate: bytes a second through the redactor beside copying them, what a refusal by the limiter or by a breaker takes, and what
+//! rules of access do.
 //!
 //! Without a daemon: these are functions. Names and texts are made from numbers, the same each time.
 
@@ -8,10 +9,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use stockade_gate::access::{Access, Engine, Origin, Source, read_roles};
 use stockade_gate::breaker::{Breakers, Settings};
 use stockade_gate::rate::{FILE, Limiter, read};
 use stockade_gate::redact::{Forms, Redactor, Secret};
-use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Stage};
+use stockade_gate::validate::Parameters;
+use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Stage, Thing};
 
 use super::Axis;
 use crate::error::BenchError;
@@ -39,6 +42,10 @@ const REFUSALS: u32 = 1_000;
 /// Principals that owe something.
 const MANY: u32 = 1_000_000;
 const TOOL: &str = "search";
+/// Rules of access, beside the shipped ones.
+const RULES: usize = 100;
+/// Principals that a sample asks for: each once, or the first again and again.
+const ASKING: u32 = 1_000;
 /// Of what logs consist.
 const WORDS: [&str; 16] = [
     "compiling",
@@ -94,6 +101,13 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         refused("breaker", breakers()),
     ];
     interleave(&mut results, &mut shuffle, times("a refusal", rounds), wanted(session, refusals));
+    let decisions = vec![
+        decided("access", access(ANY)?, Some(1)),
+        decided("access-first", access(ANY)?, Some(ASKING)).against("access"),
+        decided("access-time", access(BY_TIME)?, None).against("access"),
+        decided("access-parameters", access(BY_PARAMETERS)?, None).against("access"),
+    ];
+    interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
     Ok(results)
 }
 
@@ -195,6 +209,69 @@ fn breakers() -> Breakers {
     breakers
 }
 
+/// What a rule of each ten looks at, beside names.
+const ANY: &str = "principal has unit";
+const BY_TIME: &str = "context.time.hour > 23";
+const BY_PARAMETERS: &str = "context.parameters.contains(\"/force=true\")";
+
+/// A hundred rules about calls: nine of ten permit a role a tool, one forbids somebody else's.
+fn access(forbids: &str) -> Result<Access, BenchError> {
+    let wrong = |mistakes: Vec<_>| BenchError::Wrong(format!("{mistakes:?}"));
+    let (mut roles, mut rules) = (String::from("[roles.client]\ngroups = [\"7\"]\n"), String::new());
+    for number in 0..RULES {
+        let _ = write!(roles, "[roles.r{number}]\nusers = [\"{}\"]\n", 5_000_000 + number);
+        let scope = format!(
+            "(principal in Role::\"r{number}\", action == Action::\"call\", resource == Tool::\"t{number}\")"
+        );
+        let _ = if number % 10 == 0 {
+            writeln!(rules, "forbid (principal, action == Action::\"call\", resource) when {{ {forbids} }};")
+        } else {
+            writeln!(rules, "permit {scope};")
+        };
+    }
+    let roles = read_roles("roles.toml", &roles, &|_| None).map_err(wrong)?;
+    let source = Source { origin: Origin::Access, file: "access.cedar", text: &rules };
+    let mut access = Access::default();
+    access.set(vec![Arc::new(Engine::new(&[source], roles).map_err(wrong)?)], Default::default());
+    Ok(access)
+}
+
+/// Microseconds of one decision, of many. `asking`: how many principals ask, each for the first time or the one again; `None`: one,
+/// of whom nothing is remembered.
+fn decided<'a>(name: &str, access: Access, asking: Option<u32>) -> Variant<'a> {
+    let group = |uid| Principal { gids: vec![uid, 7], ..principal(uid) };
+    let parameters = Parameters::new(parameters());
+    let mut access = access;
+    // The first sample's would be none.
+    let mut first = 0;
+    Variant::new(name, move || {
+        let principals: Vec<Principal> =
+            (0..asking.unwrap_or(1)).map(|number| group(first + number)).collect();
+        if principals.len() > 1 {
+            first = (first + ASKING) % 1_000_000;
+        }
+        let began = Instant::now();
+        for number in 0..ASKING as usize {
+            let given = Given::Parameters(&parameters);
+            let asked = Asked { given, ..asked(&principals[number % principals.len()]) };
+            if black_box(access.judge(black_box(&asked))).is_err() {
+                return Err(BenchError::Wrong("what was to be permitted was refused".into()));
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ASKING))
+    })
+}
+
+/// Twenty of them, two KiB together.
+fn parameters() -> Vec<u8> {
+    let mut text = String::from("{");
+    for number in 0..20 {
+        let _ = write!(text, "\"name-{number}\":\"{}\",", "x".repeat(85));
+    }
+    text.push_str("\"last\":1}");
+    text.into_bytes()
+}
+
 fn principal(uid: u32) -> Principal {
     Principal { uid, gids: vec![uid], pid: 1, unit: None, roles: BTreeSet::new() }
 }
@@ -207,6 +284,7 @@ fn asked(principal: &Principal) -> Asked<'_> {
         action: Action::Call,
         policy: Some("default"),
         tool: Some(TOOL),
+        thing: Thing::default(),
         given: Given::Nothing,
         workspace: None,
         owner: None,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::snapshot::{Damage, Snapshot};
 use super::{Breakers, MOST_OUTCOMES, Settings, State};
-use crate::asked::{Action, Asked, Given, Load, Moment, Principal};
+use crate::asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Ending, Stage};
 
@@ -38,6 +38,7 @@ fn call(principal: &Principal, at: Moment) -> Asked<'_> {
         action: Action::Call,
         policy: Some("build"),
         tool: Some(TOOL),
+        thing: Thing::default(),
         given: Given::Nothing,
         workspace: None,
         owner: None,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stockade_policies::reader::{self, Known, Section};
 use stockade_policies::{Located, Mistake, Position, Problem};
 
+use crate::access::{self, LOCKOUT_KEYS};
 use crate::breaker::{self, BREAKER_KEYS, Settings};
 use crate::rate::limits::{Limits, Stated, Tier};
 use crate::rate::pace::{Adaptive, PERCENT};
@@ -14,7 +15,7 @@ use crate::rate::quota::{Limit, MOST, RATE_EXPECTED};
 /// The file's name, in the directory of configuration.
 pub const FILE: &str = "limits.toml";
 
-const KEYS: [&str; 7] = ["rate", "tools", "policies", "tiers", "adaptive", "breaker", "breakers"];
+const KEYS: [&str; 8] = ["rate", "tools", "policies", "tiers", "adaptive", "breaker", "breakers", "lockout"];
 const RATE: Known<'_> =
     Known { key: "rate", name: "[rate]", keys: &["each", "burst", "total", "total-burst"] };
 const TOOLS: Known<'_> = Known { key: "tools", name: "[tools.NAME]", keys: &["rate", "burst"] };
@@ -28,6 +29,7 @@ const ADAPTIVE: Known<'_> =
     Known { key: "adaptive", name: "[adaptive]", keys: &["cpu", "memory", "runs", "floor", "ceiling"] };
 const BREAKER: Known<'_> = Known { key: "breaker", name: "[breaker]", keys: &BREAKER_KEYS };
 const BREAKERS: Known<'_> = Known { key: "breakers", name: "[breakers.NAME]", keys: &BREAKER_KEYS };
+const LOCKOUT: Known<'_> = Known { key: "lockout", name: "[lockout]", keys: &LOCKOUT_KEYS };
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,6 +42,10 @@ pub struct Limited {
     pub breakers: BTreeMap<String, Settings>,
     /// Where it names tools, in its order within each kind of table.
     pub named: Vec<Named>,
+    /// Where it names roles.
+    pub roles: Vec<Located<String>>,
+    /// When somebody is locked out, and where it says so.
+    pub lockout: Option<Located<access::Settings>>,
 }
 
 /// A tool's name in the file.
@@ -103,7 +109,11 @@ fn whole(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Limited {
         }
     }
     for (name, section) in root.named(&TIERS, mistakes) {
-        limits.tiers.extend(tier(&name, &section, mistakes));
+        limits.tiers.extend(tier(&name, &section, &mut limited.roles, mistakes));
+    }
+    if let Some(section) = root.table(&LOCKOUT, mistakes) {
+        let value = access::read_lockout(&section, mistakes);
+        limited.lockout = Some(Located { value, at: section.start() });
     }
     if let Some(section) = root.table(&ADAPTIVE, mistakes) {
         limits.adaptive = adaptive(&section, mistakes);
@@ -138,7 +148,12 @@ fn rule(at: &Position) -> String {
     format!("{name}:{}", at.line)
 }
 
-fn tier(name: &Located<String>, section: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Option<Tier> {
+fn tier(
+    name: &Located<String>,
+    section: &Section<'_>,
+    named: &mut Vec<Located<String>>,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<Tier> {
     let expected = "the names of roles";
     let parse = |text: &str| if text.is_empty() { Err("no name".into()) } else { Ok(text.to_owned()) };
     let roles = noted(section.list("roles", expected, parse, ToOwned::to_owned), mistakes);
@@ -146,7 +161,10 @@ fn tier(name: &Located<String>, section: &Section<'_>, mistakes: &mut Vec<Mistak
     let total = stated(section, "total", "total-burst", mistakes);
     let percent = number(section, "percent", (0, 100_000), mistakes).unwrap_or(100);
     let roles: BTreeSet<String> = match roles {
-        Some(roles) => roles.into_iter().map(|role| role.value).collect(),
+        Some(roles) => {
+            named.extend(roles.iter().cloned());
+            roles.into_iter().map(|role| role.value).collect()
+        }
         None if section.at("roles").is_none() => BTreeSet::new(),
         None => return None,
     };

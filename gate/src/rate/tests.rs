@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::{FILE, Limited, Limiter, Limits, Pressure, read};
-use crate::asked::{Action, Asked, Given, Load, Moment, Principal};
+use crate::asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 use crate::refusal::{Reason, Refusal};
 use crate::row::Stage;
 
@@ -26,6 +26,7 @@ fn call<'a>(principal: &'a Principal, tool: &'a str, uptime: Duration, runs: u32
         action: Action::Call,
         policy: Some("build"),
         tool: Some(tool),
+        thing: Thing::default(),
         given: Given::Nothing,
         workspace: None,
         owner: None,

@@ -121,7 +121,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::asked::{Load, Moment, Principal};
+    use crate::asked::{Load, Moment, Principal, Thing};
     use crate::tools::registry::{Text, Trust};
     use crate::validate::Parameters;
 
@@ -170,6 +170,7 @@ properties.limit = { type = "integer", minimum = 1 }
             action,
             policy: Some("default"),
             tool,
+            thing: Thing::default(),
             given,
             workspace: None,
             owner: None,

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
-    LimiterReport, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError, ProtocolErrorCode,
-    Redactions, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream, ToolCall, VERSION,
-    Welcome, Workspace, features,
+    LimiterReport, LockedOut, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError,
+    ProtocolErrorCode, Redactions, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream,
+    ToolCall, VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -251,6 +251,7 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::Breakers),
         ("", ClientMessage::ResetBreaker { tool: "word-count".into() }),
         ("", ClientMessage::Statistics(statistics_question())),
+        ("", ClientMessage::Unlock { uid: 1_000, unit: Some("agent.service".into()) }),
     ]
 }
 
@@ -344,6 +345,7 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     messages.push(("", ServerMessage::Breakers(vec![breaker_summary()])));
     messages.push(("", ServerMessage::BreakerReset { tool: "word-count".into(), changed: true }));
     messages.push(("", ServerMessage::Statistics(Box::new(statistics_report()))));
+    messages.push(("", ServerMessage::Unlocked { uid: 1_000, count: 1 }));
     messages
 }
 
@@ -432,6 +434,11 @@ fn status() -> StatusReport {
         breakers_open: 1,
         breakers_half_open: 0,
         often_wrong: vec![OftenWrong { tool: "word-count".into(), rule: "/required".into(), count: 7 }],
+        locked_out: vec![LockedOut {
+            uid: 1_000,
+            unit: Some("agent.service".into()),
+            retry_after_ms: 1_800_000,
+        }],
     }
 }
 

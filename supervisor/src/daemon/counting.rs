@@ -67,7 +67,8 @@ impl State {
         uid: u32,
         question: StatisticsQuestion,
     ) {
-        let asked = seen_by(uid, self.settings.uid, question).and_then(|question| {
+        let sees_all = self.sees_statistics(connection, uid);
+        let asked = seen_by(uid, sees_all, question).and_then(|question| {
             let (answer, told) = statistics::answer_to();
             let Some(statistics) = &mut self.statistics else { return Err(none()) };
             if statistics.ask(question, answer) { Ok(told) } else { Err(busy()) }
@@ -85,6 +86,16 @@ impl State {
                 daemon.state.borrow_mut().answer_statistics(connection, report);
             }
         });
+    }
+
+    /// Whether somebody sees what others have asked for: who may look into the daemon, by the rules of access where there are any;
+    /// else root and the user that the daemon runs as.
+    fn sees_statistics(&mut self, connection: ConnectionId, uid: u32) -> bool {
+        if !self.gate.has_rules() {
+            return [ROOT, self.settings.uid].contains(&uid);
+        }
+        let uptime = self.uptime();
+        self.asker(connection).is_ok_and(|asker| self.gate.inspects(&asker, uptime))
     }
 
     fn answer_statistics(&mut self, connection: ConnectionId, report: Report) {
@@ -107,20 +118,20 @@ impl State {
     }
 }
 
-/// Who may see what: root and the user that the daemon runs as see all, anybody else what he has asked for himself. What a tool or a
-/// policy came to is of everybody who used it. `daemons`: as whom it runs.
+/// Who may see what: some see all, anybody else what he has asked for himself. What a tool or a policy came to is of everybody who
+/// used it.
 ///
 /// # Errors
 /// He may not, or the question is none.
-fn seen_by(uid: u32, daemons: u32, question: StatisticsQuestion) -> Result<Question, Denied> {
+fn seen_by(uid: u32, sees_all: bool, question: StatisticsQuestion) -> Result<Question, Denied> {
     let question = question_of(question)?;
-    if [ROOT, daemons].contains(&uid) {
+    if sees_all {
         return Ok(question);
     }
     let Question { kinds, name, since } = question;
     let own = uid.to_string();
     if kinds.iter().any(|kind| *kind != Kind::Principal) || name.is_some_and(|name| name != own) {
-        let text = "only root and the user that the daemon runs as may see what others have asked for";
+        let text = "only who operates the daemon may see what others have asked for";
         return Err(Denied::new(DenyReason::NotPermitted, text)
             .decided_by(StageName::Access.name(), "statistics")
             .remedy("ask for your own with `stockade stats`, or ask an operator"));
@@ -147,17 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn root_and_the_daemons_user_see_all_and_others_their_own_row_only() {
+    fn who_operates_sees_all_and_others_their_own_row_only() {
         use StatisticsBy::{Policy, Principal, Tool};
-        for operator in [0, 990] {
-            let all = seen_by(operator, 990, question(None, None)).unwrap();
-            assert_eq!(all, Question { kinds: vec![], name: None, since: 5 });
-            let one = seen_by(operator, 990, question(Some(Tool), Some("a"))).unwrap();
-            assert_eq!(one, Question { kinds: vec![Kind::Tool], name: Some("a".into()), since: 5 });
-        }
+        let all = seen_by(990, true, question(None, None)).unwrap();
+        assert_eq!(all, Question { kinds: vec![], name: None, since: 5 });
+        let one = seen_by(990, true, question(Some(Tool), Some("a"))).unwrap();
+        assert_eq!(one, Question { kinds: vec![Kind::Tool], name: Some("a".into()), since: 5 });
         let own = Question { kinds: vec![Kind::Principal], name: Some("1000".into()), since: 5 };
         for (by, name) in [(None, None), (Some(Principal), None), (Some(Principal), Some("1000"))] {
-            assert_eq!(seen_by(1_000, 990, question(by, name)).unwrap(), own);
+            assert_eq!(seen_by(1_000, false, question(by, name)).unwrap(), own);
         }
         for (by, name) in [
             (Some(Tool), None),
@@ -165,13 +174,13 @@ mod tests {
             (Some(Principal), Some("0")),
             (Some(Tool), Some("1000")),
         ] {
-            let denied = seen_by(1_000, 990, question(by, name)).unwrap_err();
+            let denied = seen_by(1_000, false, question(by, name)).unwrap_err();
             assert_eq!(denied.reason, DenyReason::NotPermitted);
             assert!(denied.remedy.is_some());
         }
-        for uid in [0, 1_000] {
+        for (uid, sees_all) in [(0, true), (1_000, false)] {
             assert_eq!(
-                seen_by(uid, 990, question(None, Some("a"))).unwrap_err().reason,
+                seen_by(uid, sees_all, question(None, Some("a"))).unwrap_err().reason,
                 DenyReason::BadRequest
             );
         }

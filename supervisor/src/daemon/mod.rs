@@ -7,10 +7,11 @@
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
-//! `breakers`, what they ask of those; `start`,
+//! `breakers`, what they ask of those, and `access`, who may; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, and `hiding`, those of runs whose output is redacted.
 
+mod access;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;

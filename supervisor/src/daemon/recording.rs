@@ -64,7 +64,8 @@ impl State {
         self.connections.get(&connection).map_or_else(Principal::default, |outbox| Principal {
             uid: outbox.owner.uid,
             pid: Some(outbox.pid).filter(|pid| *pid != 0),
-            ..Principal::default()
+            unit: outbox.unit.clone(),
+            roles: outbox.asker.iter().flat_map(|(_, asker)| asker.roles.iter().cloned()).collect(),
         })
     }
 

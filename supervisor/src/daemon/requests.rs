@@ -9,6 +9,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
+use stockade_gate::Action;
+use stockade_policies::Policy;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
     ServerMessage, StatusReport, StdinMode, Workspace,
@@ -19,6 +21,7 @@ use stockade_protocol::launch::{LaunchOutput, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
+use super::access::locked_out;
 use super::counting::Named;
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
@@ -93,40 +96,48 @@ impl State {
                     if let Some(named) = named {
                         self.count_refused(owner, &named, &denied);
                     }
-                    self.refuse(connection, request_id, denied);
+                    self.tell_locked(connection);
+                    self.refuse(connection, request_id, self.gate.discreet(denied));
                 }
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return Ok(self.stdin(connection, owner, exec_id, bytes));
             }
             ClientMessage::StdinEof { exec_id } => {
-                if let Some(feed) = self.stream_of(owner, exec_id) {
+                if let Some(feed) = self.stream_of(connection, owner, exec_id) {
                     feed.end();
                 }
             }
-            ClientMessage::Signal { exec_id, signal } => self.signal(connection, owner, exec_id, signal),
+            ClientMessage::Signal { exec_id, signal } => self.signal(connection, exec_id, signal),
             ClientMessage::Resize { exec_id, rows, columns } => {
-                if let Some(Phase::Running) = self.dispatcher.phase(exec_id, owner) {
+                if let Some(Phase::Running) = self.dispatcher.phase(exec_id, owner)
+                    && self.has_to_do_with(connection, exec_id)
+                {
                     self.tell_launcher(exec_id, &ToLauncher::Resize { exec_id, rows, columns });
                 }
             }
             ClientMessage::Cancel { exec_id } => {
-                self.handle(Event::Cancel { now, connection, owner, run: exec_id });
+                if let Some(owner) = self.permitted(connection, Action::Kill, exec_id) {
+                    self.handle(Event::Cancel { now, connection, owner, run: exec_id });
+                }
             }
             ClientMessage::Attach { exec_id, after_seq } => {
-                self.attach(connection, owner, exec_id, after_seq);
+                self.attach(connection, exec_id, after_seq);
             }
             ClientMessage::Acknowledge { exec_id, seq } => {
-                self.handle(Event::Acknowledged { owner, run: exec_id, seq });
+                if self.has_to_do_with(connection, exec_id) {
+                    self.handle(Event::Acknowledged { owner, run: exec_id, seq });
+                }
             }
             ClientMessage::List => self.list(connection, owner),
             ClientMessage::Status => {
-                let report = self.status();
+                let report = self.status_for(connection);
                 self.answer(connection, &ServerMessage::Status(Box::new(report)));
             }
             ClientMessage::Breakers => self.list_breakers(connection),
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
+            ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             _ => return Err(unexpected("a message this version doesn't know")),
         }
@@ -151,14 +162,18 @@ impl State {
         let detach = request.detach;
         let parent = self.traces.as_ref().and_then(|_| Parent::of(&request.environment));
         let streams_input = request.stdin == StdinMode::Stream;
-        let call = request.tool.take().map(|call| Call::of(call, &request, self.gate.tools()));
-        self.pass_gate(connection, id, &request, call.as_ref().map(Result::as_ref)).map_err(refuse)?;
+        let tool = request.tool.take();
+        let named = tool.as_ref().map(|tool| tool.name.clone());
+        let call = tool.map(|call| Call::of(call, &request, self.gate.tools()));
+        let sought =
+            call.as_ref().map(|call| call.as_ref().map_err(|_unknown| named.as_deref().unwrap_or_default()));
+        self.pass_gate(connection, id, &request, sought).map_err(refuse)?;
         let call = call.transpose().map_err(refuse)?;
         let given = asked.as_ref().map(|_| record::given_of(&request, call.as_ref().map(Call::parameters)));
         let tool = call.as_ref().map(Call::called);
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
-            call.fill(&mut request)
+            call.fill(&mut request, self.gate.has_rules())
         });
         let by_default = self.gate.redacts_by_default();
         let admitted = filled
@@ -182,31 +197,35 @@ impl State {
         Ok(())
     }
 
-    /// Has the gate judge a request: a call that is none, too, so that nobody asks without end for what there isn't.
+    /// Has the gate judge a request: a call that is none, too, so that nobody asks without end for what there isn't; of such a one
+    /// `call` has the name.
     fn pass_gate(
         &mut self,
         connection: ConnectionId,
         run: ExecId,
         request: &ExecRequest,
-        call: Option<Result<&Call, &Denied>>,
+        call: Option<Result<&Call, &str>>,
     ) -> Result<(), Denied> {
-        let Some(outbox) = self.connections.get(&connection).filter(|_| !self.gate.is_open()) else {
+        if self.gate.is_open() {
             return Ok(());
-        };
+        }
+        let asker = self.asker(connection)?;
         let command: Vec<Vec<u8>> = request.argv.iter().map(|argument| argument.to_vec()).collect();
+        let named = request.policy.as_str();
+        let sought = match call {
+            Some(Ok(call)) => Sought::Call(call),
+            Some(Err(named)) => Sought::NoCall(named),
+            None => {
+                let policy = self.specs.policies().contains(named).then_some(named);
+                Sought::Command { policy, named, words: &command }
+            }
+        };
+        let is_shipped = |name| self.specs.policies().get(name).is_ok_and(Policy::is_shipped);
         let wanted = Wanted {
-            owner: &outbox.owner,
-            pid: outbox.pid,
+            asker: &asker,
             run,
-            sought: match call {
-                Some(Ok(call)) => Sought::Call(call),
-                Some(Err(_)) => Sought::NoCall,
-                None => {
-                    let policy = request.policy.as_str();
-                    let known = self.specs.policies().contains(policy).then_some(policy);
-                    Sought::Command { policy: known, words: &command }
-                }
-            },
+            is_shipped: sought.policy().is_some_and(is_shipped),
+            sought,
             runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
         };
         let began = Instant::now();
@@ -307,13 +326,16 @@ impl State {
         })
     }
 
-    fn stream_of(&self, owner: u32, id: ExecId) -> Option<Rc<Feed>> {
+    fn stream_of(&self, connection: ConnectionId, owner: u32, id: ExecId) -> Option<Rc<Feed>> {
+        if !self.has_to_do_with(connection, id) {
+            return None;
+        }
         let run = self.runs.get(&id).filter(|run| run.owner == owner && run.streams_input)?;
         run.feed.clone()
     }
 
     fn stdin(&mut self, connection: ConnectionId, owner: u32, id: ExecId, bytes: Bytes) -> Pause {
-        let Some(feed) = self.stream_of(owner, id) else { return Pause::None };
+        let Some(feed) = self.stream_of(connection, owner, id) else { return Pause::None };
         if !feed.has_memory_for(bytes.len()) {
             if let Some(outbox) = self.connections.get_mut(&connection) {
                 outbox.is_overdrawn = true;
@@ -344,7 +366,7 @@ impl State {
         self.handle(Event::Fail { now: self.now(), run: id, reason });
     }
 
-    fn signal(&mut self, connection: ConnectionId, owner: u32, id: ExecId, signal: u8) {
+    fn signal(&mut self, connection: ConnectionId, id: ExecId, signal: u8) {
         let deny = |reason, message: String| ServerMessage::Denied {
             request_id: 0,
             exec_id: Some(id),
@@ -355,6 +377,7 @@ impl State {
             self.answer(connection, &deny(DenyReason::BadRequest, message));
             return;
         }
+        let Some(owner) = self.permitted(connection, Action::Kill, id) else { return };
         let now = self.now();
         match self.dispatcher.phase(id, owner) {
             Some(Phase::Starting | Phase::Running) => {
@@ -372,7 +395,7 @@ impl State {
         }
     }
 
-    fn attach(&mut self, connection: ConnectionId, owner: u32, run: ExecId, after_seq: u64) {
+    fn attach(&mut self, connection: ConnectionId, run: ExecId, after_seq: u64) {
         let followed =
             self.connections.get(&connection).is_some_and(|outbox| outbox.following.contains_key(&run));
         if followed {
@@ -384,14 +407,21 @@ impl State {
             outbox.is_overdrawn = true;
             return;
         }
-        self.handle(Event::Attach { connection, owner, run, after_seq });
+        if let Some(owner) = self.permitted(connection, Action::Attach, run) {
+            self.handle(Event::Attach { connection, owner, run, after_seq });
+        }
     }
 
-    /// The runs of an owner, newest first; root's daemon lists everybody's for root.
+    /// The runs that somebody may see, newest first. Without rules of access those are his; root's daemon lists everybody's for root.
     fn list(&mut self, connection: ConnectionId, owner: u32) {
         let everybody = owner == 0 && !self.settings.is_user_mode();
+        let seen = self.seen(connection);
+        let is_seen = |id: &ExecId, run: &Run| match &seen {
+            Some(seen) => seen.contains(id),
+            None => everybody || run.owner == owner,
+        };
         let mut ids: Vec<ExecId> =
-            self.runs.iter().filter(|(_, run)| everybody || run.owner == owner).map(|(id, _)| *id).collect();
+            self.runs.iter().filter(|(id, run)| is_seen(id, run)).map(|(id, _)| *id).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         let now = self.now();
         let mut bytes = 0;
@@ -469,6 +499,7 @@ impl State {
             breakers_open: number(breaking.open),
             breakers_half_open: number(breaking.half_open),
             often_wrong: self.gate.often_wrong(),
+            locked_out: self.gate.locked(self.uptime()).into_iter().map(locked_out).collect(),
         }
     }
 }

@@ -557,7 +557,11 @@ impl Dispatcher {
 }
 
 fn unknown_run(connection: ConnectionId, run: ExecId) -> Effect {
-    let denied = Denied::new(DenyReason::UnknownRun, format!("no run {run} of yours is known"))
-        .remedy("`stockade ps` lists your runs; ended ones are kept for a while only");
-    Effect::Deny { connection, request_id: 0, run: Some(run), denied }
+    Effect::Deny { connection, request_id: 0, run: Some(run), denied: no_such_run(run) }
+}
+
+/// What is said of a run that isn't there, or isn't for who asks to know of.
+pub(crate) fn no_such_run(run: ExecId) -> Denied {
+    Denied::new(DenyReason::UnknownRun, format!("no run {run} of yours is known"))
+        .remedy("`stockade ps` lists your runs; ended ones are kept for a while only")
 }

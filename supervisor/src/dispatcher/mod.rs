@@ -45,8 +45,8 @@ mod tests;
 mod timers;
 
 pub use bounds::Bounds;
-pub(crate) use core::draining;
 pub use core::{Counts, Dispatcher};
+pub(crate) use core::{draining, no_such_run};
 pub use event::{ConnectionId, Effect, Emission, Event, LauncherId};
 pub use run::Phase;
 pub use share::Share;

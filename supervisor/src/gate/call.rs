@@ -30,19 +30,21 @@ impl Call {
     /// What a request calls.
     ///
     /// # Errors
-    /// There is no such tool; the request says what the tool's file says.
+    /// There is no such tool. All else that is wrong is told once the gate has let it pass: who may not call a tool isn't told that
+    /// there is one.
     pub(crate) fn of(call: ToolCall, request: &ExecRequest, tools: &Registry) -> Result<Self, Denied> {
         let tool = tools.get(&call.name).map_err(|unknown| {
             Denied::new(DenyReason::UnknownTool, unknown.to_string())
                 .decided_by("validate", "tools")
                 .remedy("a daemon calls the tools that it has; with --directory or --embedded `stockade tool call` calls yours")
         })?;
-        if !request.argv.is_empty() || !request.policy.is_empty() || request.stdin != StdinMode::None {
-            let text = "a call says no command, no policy and no standard input: the tool's file does";
-            return Err(Denied::new(DenyReason::BadRequest, text).remedy("leave them empty"));
-        }
         let is_tightened = lowers(&request.overrides, &tool.limits);
         Ok(Self { tool: Arc::clone(tool), parameters: Parameters::new(call.parameters.0), is_tightened })
+    }
+
+    /// The roles that its file names.
+    pub(crate) fn roles(&self) -> Option<&[String]> {
+        self.tool.roles.as_deref()
     }
 
     /// The tool's name.
@@ -103,10 +105,15 @@ impl Call {
     /// Makes its command the request's, once the gate has let it pass.
     ///
     /// # Errors
-    /// It needs what a run can't be given; no command comes of its parameters.
-    pub(crate) fn fill(self, request: &mut ExecRequest) -> Result<(), Denied> {
+    /// The request says what the tool's file says; it needs what a run can't be given; no command comes of its parameters.
+    /// `is_asked`: whether rules of access were asked.
+    pub(crate) fn fill(self, request: &mut ExecRequest, is_asked: bool) -> Result<(), Denied> {
         let tool = &self.tool;
-        if tool.roles.is_some() {
+        if !request.argv.is_empty() || !request.policy.is_empty() || request.stdin != StdinMode::None {
+            let text = "a call says no command, no policy and no standard input: the tool's file does";
+            return Err(Denied::new(DenyReason::BadRequest, text).remedy("leave them empty"));
+        }
+        if tool.roles.is_some() && !is_asked {
             let text = format!("the tool `{}` is for who has a role, and nobody has one here", tool.name);
             return Err(Denied::new(DenyReason::NotPermitted, text).decided_by("access", "roles"));
         }

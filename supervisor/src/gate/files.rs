@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stockade_gate::access::Roles;
 use stockade_gate::breaker;
 use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
 use stockade_gate::redact::Forms;
 use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::{Registry, Tool, ToolError, load};
-use stockade_policies::Mistake;
 use stockade_policies::files::{self, FileError};
+use stockade_policies::nearest::probably_meant;
+use stockade_policies::{Mistake, Problem};
 
+use super::access::{self, Placed};
 use crate::admission::chain;
 use crate::config::{Configuration, Tooling};
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
@@ -33,6 +36,10 @@ pub(crate) struct Files {
     pub(crate) limited: Option<Limited>,
     /// What is looked for in output; `None`: what is shipped.
     pub(crate) forms: Option<Arc<Forms>>,
+    /// Who may; none: nobody is asked.
+    pub(crate) rules: Vec<Placed>,
+    /// The roles that limits are for: those of the directory of configuration.
+    pub(crate) roles: Roles,
 }
 
 /// All that is wrong with them.
@@ -53,16 +60,6 @@ pub enum Fault {
     /// Another file can't be read, or isn't one that is.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Limits for who has a role: they would hold for nobody.
-    #[error(
-        "{path}: [tiers.{tier}] is for roles, and nobody has one yet: limits that hold for nobody aren't taken; take it out"
-    )]
-    Tier {
-        /// The file.
-        path: PathBuf,
-        /// The tier's name.
-        tier: String,
-    },
 }
 
 /// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs.
@@ -105,10 +102,21 @@ impl Files {
                 wrong.extend(errors);
                 None
             });
+        let rules = access::rules(directory, scope, uid).unwrap_or_else(|Faults(errors)| {
+            wrong.extend(errors);
+            Vec::new()
+        });
+        let own = rules.iter().find(|placed| directory == Some(&*placed.directory) && placed.has_roles);
+        let roles = own.map(|placed| placed.engine.roles().clone());
+        if let (Some(limited), true) = (&limited, wrong.is_empty()) {
+            wrong.extend(without_effect(limited, roles.as_ref(), !rules.is_empty()));
+        }
         if wrong.is_empty() {
             warn_of_names(limited.as_ref(), &tools);
+            warn_of_roles(&tools, &rules);
             let pinned = pinned(&tools, uid);
-            Ok(Self { limited: with_tools(limited, &tools), pinned, tools: Arc::new(tools), forms })
+            let (limited, tools) = (with_tools(limited, &tools), Arc::new(tools));
+            Ok(Self { limited, pinned, tools, forms, rules, roles: roles.unwrap_or_default() })
         } else {
             Err(Faults(wrong))
         }
@@ -154,15 +162,50 @@ fn warn_of_names(limited: Option<&Limited>, tools: &Registry) {
     }
 }
 
+/// What of limits would hold for nobody: tiers of roles that there aren't, a lock-out where nothing is asked.
+fn without_effect(limited: &Limited, roles: Option<&Roles>, is_asked: bool) -> Vec<Fault> {
+    let mistake =
+        |at, wrong: String, remedy: String| Mistake::new(at, Problem::Rule { wrong, remedy }).into();
+    let mut wrong: Vec<Fault> = Vec::new();
+    for role in limited.roles.iter().filter(|role| roles.is_none_or(|roles| !roles.is_one(&role.value))) {
+        let meant = roles.and_then(|roles| probably_meant(&role.value, roles.names()));
+        let remedy = match (roles, meant) {
+            (_, Some(meant)) => format!("did you mean `{meant}`?"),
+            (Some(_), None) => "name it in roles.toml, or take it out".to_owned(),
+            (None, None) => {
+                "roles are given in roles.toml, and there is none: write one, or take the tier out".to_owned()
+            }
+        };
+        wrong.push(mistake(&role.at, format!("there is no role `{}`", role.value.escape_debug()), remedy));
+    }
+    if let Some(lockout) = limited.lockout.as_ref().filter(|_| !is_asked) {
+        let remedy = "write roles.toml or access.cedar, or take it out".to_owned();
+        wrong.push(mistake(
+            &lockout.at,
+            "[lockout] locks nobody out: there are no rules of access".to_owned(),
+            remedy,
+        ));
+    }
+    wrong
+}
+
+/// Says which roles of tools nobody can have.
+fn warn_of_roles(tools: &Registry, rules: &[Placed]) {
+    for tool in tools.tools() {
+        for role in tool.roles.iter().flatten() {
+            if rules.iter().any(|placed| !placed.engine.roles().is_one(role)) {
+                tracing::warn!(tool = tool.name, role, "a tool is for a role that there isn't");
+            }
+        }
+    }
+}
+
 fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {
     let path = directory.join(rate::FILE);
     match files::text(&path, directory, |found| policies::look(&path, found, uid)) {
         Ok(text) => {
             let read = rate::read(&path.display().to_string(), &text);
-            let read = read.map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect::<Vec<_>>())?;
-            let tier = |tier: &rate::Tier| Fault::Tier { path: path.clone(), tier: tier.name.clone() };
-            let tiers: Vec<_> = read.limits.tiers.iter().map(tier).collect();
-            if tiers.is_empty() { Ok(Some(read)) } else { Err(tiers) }
+            read.map(Some).map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect())
         }
         Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(vec![error.into()]),

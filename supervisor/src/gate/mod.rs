@@ -3,6 +3,8 @@
 //! The stages themselves are [`stockade_gate`]'s, which know neither sockets nor clocks. A daemon without one lets every request
 //! pass that admission permits.
 
+pub mod access;
+mod asking;
 mod call;
 mod files;
 pub(crate) mod kept;
@@ -15,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use stockade_gate::access::{Access, Roles};
 use stockade_gate::breaker::{Breakers, Snapshot};
 use stockade_gate::rate::{Limited, Limiter, Limits};
 use stockade_gate::redact::Forms;
@@ -22,16 +25,17 @@ use stockade_gate::tools::executable::Identity;
 use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
 use stockade_gate::{
-    Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage, StageName,
+    Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage, StageName, Thing,
 };
 use stockade_protocol::ExecId;
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{CalledTool, Owner};
+use stockade_protocol::launch::CalledTool;
 use stockade_protocol::outcome::Outcome;
 use tokio::sync::Notify;
 
 use crate::redaction;
 
+pub(crate) use asking::{OfRun, Unseen};
 pub(crate) use call::Call;
 pub(crate) use files::Files;
 pub use files::{Fault, Faults, faults};
@@ -44,6 +48,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     row: Row,
+    access: Rc<RefCell<Access>>,
+    /// Whose roles limits are for.
+    roles: Roles,
+    /// How often files were taken up: what was worked out by others isn't good any more.
+    generation: u64,
     tools: Arc<Registry>,
     validate: Rc<RefCell<Validate>>,
     /// `None`: nobody has ever said how often.
@@ -64,12 +73,12 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     /// By whom.
-    pub(crate) owner: &'a Owner,
-    /// By which process.
-    pub(crate) pid: i32,
+    pub(crate) asker: &'a Principal,
     /// Which run comes of it.
     pub(crate) run: ExecId,
     pub(crate) sought: Sought<'a>,
+    /// Whether the policy that it would run under comes with the program.
+    pub(crate) is_shipped: bool,
     /// How many runs go on.
     pub(crate) runs: u32,
 }
@@ -81,21 +90,23 @@ pub(crate) enum Sought<'a> {
     Command {
         /// The policy's name.
         policy: Option<&'a str>,
+        /// As it was asked for.
+        named: &'a str,
         /// The words.
         words: &'a [Vec<u8>],
     },
     /// A tool.
     Call(&'a Call),
-    /// A call that is none: of a tool that there isn't, say.
-    NoCall,
+    /// A call that is none: of a tool that there isn't, of this name.
+    NoCall(&'a str),
 }
 
 impl<'a> Sought<'a> {
-    fn policy(self) -> Option<&'a str> {
+    pub(crate) fn policy(self) -> Option<&'a str> {
         match self {
             Self::Command { policy, .. } => policy,
             Self::Call(call) => Some(call.policy()),
-            Self::NoCall => None,
+            Self::NoCall(_) => None,
         }
     }
 
@@ -103,14 +114,23 @@ impl<'a> Sought<'a> {
         match self {
             Self::Command { words, .. } => Given::Command(words),
             Self::Call(call) => call.given(),
-            Self::NoCall => Given::Nothing,
+            Self::NoCall(_) => Given::Nothing,
+        }
+    }
+
+    /// What rules of access know of it.
+    fn thing(self, is_shipped: bool) -> Thing<'a> {
+        match self {
+            Self::Command { named, .. } => Thing { named, is_shipped, tool_roles: None },
+            Self::Call(call) => Thing { named: call.name(), is_shipped, tool_roles: call.roles() },
+            Self::NoCall(named) => Thing { named, ..Thing::default() },
         }
     }
 
     /// Which stages have nothing to look at: that there is no such tool has been said already.
     fn leaves_out(self) -> BTreeSet<StageName> {
         match self {
-            Self::NoCall => BTreeSet::from([StageName::Validate]),
+            Self::NoCall(_) => BTreeSet::from([StageName::Validate]),
             Self::Command { .. } | Self::Call(_) => BTreeSet::new(),
         }
     }
@@ -141,7 +161,14 @@ impl Gate {
             stages.push(Box::new(Rc::clone(&self.validate)));
             stages.push(Box::new(Rc::clone(&self.breakers)));
         }
-        let Limited { limits, breaker, breakers, .. } = files.limited.unwrap_or_default();
+        let Limited { limits, breaker, breakers, lockout, .. } = files.limited.unwrap_or_default();
+        let engines = files.rules.into_iter().map(|placed| placed.engine).collect();
+        self.access.borrow_mut().set(engines, lockout.map(|lockout| lockout.value).unwrap_or_default());
+        self.roles = files.roles;
+        self.generation += 1;
+        if self.access.borrow().is_on() {
+            stages.push(Box::new(Rc::clone(&self.access)));
+        }
         self.breakers.borrow_mut().set(breaker, breakers);
         match &self.limiter {
             Some(limiter) => limiter.borrow_mut().set(limits),
@@ -188,16 +215,14 @@ impl Gate {
     /// # Errors
     /// The first stage's refusal.
     pub(crate) fn judge(&mut self, wanted: &Wanted<'_>, uptime: Duration) -> Result<(), Denied> {
-        let gids = core::iter::once(wanted.owner.gid).chain(wanted.owner.groups.iter().copied()).collect();
-        let (uid, pid) = (wanted.owner.uid, wanted.pid);
-        let principal = Principal { uid, gids, pid, unit: None, roles: BTreeSet::new() };
         let asked = Asked {
             at: moment(uptime),
             run: number(wanted.run),
-            principal: &principal,
+            principal: wanted.asker,
             action: if matches!(wanted.sought, Sought::Command { .. }) { Action::Run } else { Action::Call },
             policy: wanted.sought.policy(),
             tool: if let Sought::Call(call) = wanted.sought { Some(call.name()) } else { None },
+            thing: wanted.sought.thing(wanted.is_shipped),
             given: wanted.sought.given(),
             workspace: None,
             owner: None,
@@ -231,16 +256,20 @@ impl Gate {
         self.breakers.borrow_mut().restore(snapshot, moment(Duration::ZERO));
     }
 
-    /// How busy the machine is: looked at once a second at most, and only where there are limits. They are told then, and drop
-    /// whom nobody has heard of for long.
+    /// How busy the machine is: looked at once a second at most, and only where there are limits, or rules that read it. Limits are
+    /// told then, and drop whom nobody has heard of for long.
     fn load(&mut self, uptime: Duration, runs: u32) -> Load {
-        let Some(limiter) = &self.limiter else { return Load::default() };
+        if self.limiter.is_none() && !self.access.borrow().reads_load() {
+            return Load { runs, ..Load::default() };
+        }
         match self.load {
             Some((at, load)) if uptime.saturating_sub(at) < LOOK_EVERY => Load { runs, ..load },
             _ => {
                 let load = Load { runs, ..pressure::look() };
                 self.load = Some((uptime, load));
-                limiter.borrow_mut().observe(uptime, &load);
+                if let Some(limiter) = &self.limiter {
+                    limiter.borrow_mut().observe(uptime, &load);
+                }
                 load
             }
         }

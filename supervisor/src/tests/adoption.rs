@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use stockade_protocol::client::{ClientMessage, ExecEvent, RunState, Stream};
+use stockade_protocol::client::{ClientMessage, ExecEvent, RunState, ServerMessage, Stream};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
+use stockade_protocol::denied::DenyReason;
 use stockade_protocol::launch::{
     Adopted, FromLauncher, FromRelay, LAUNCH_VERSION, Program, Redaction, RunNote, ToLauncher, ToRelay, Token,
 };
@@ -19,11 +20,13 @@ use stockade_protocol::{Bytes, ExecId};
 use stockade_wire::channel::Channel;
 use stockade_wire::{program, socket};
 
+use super::access;
 use super::metrics::scrape;
 use super::redacted::{self, VALUE};
-use super::stage::{Changes, Stage, until};
+use super::stage::{Changes, Client, Stage, until};
 use crate::output::tests::Writer;
 use crate::runs::ACKNOWLEDGED_PART;
+use crate::serve::Order;
 
 const DOOR: &str = "launcher-0123456789abcdef.sock";
 const LAUNCHER: Token = Token([0x11; 32]);
@@ -206,6 +209,58 @@ fn with_output(door: &OwnedFd, program: Program, payloads: &[&[u8]], acknowledge
     elder.wrote(run(1), &writer, acknowledged);
     elder.told();
     (elder, writer)
+}
+
+#[test]
+fn an_adopted_run_of_another_user_is_for_whom_rules_permit_it() {
+    let (stage, door) = stage();
+    let channel = answer(&door);
+    let another = Adopted { owner_uid: 4_242, ..adopted(run(1)) };
+    channel.send(&FromLauncher::Adopted(Box::new(another)), &[]).unwrap();
+    let writer = Writer::new(RING);
+    channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+    let elder = Elder::introduce(channel, program::of_this_process());
+    elder.wrote(run(1), &writer, 0);
+    elder.told();
+    let mut client = stage.client();
+    let ask = |client: &mut Client, message: ClientMessage| {
+        client.say(&message);
+        match client.next() {
+            ServerMessage::Denied { denied, .. } => denied.reason,
+            other => panic!("{other:?} instead of Denied"),
+        }
+    };
+    let attach = || ClientMessage::Attach { exec_id: run(1), after_seq: 0 };
+    let signal = || ClientMessage::Signal { exec_id: run(1), signal: 15 };
+    assert_eq!(ask(&mut client, attach()), DenyReason::UnknownRun);
+    let uid = rustix::process::geteuid().as_raw();
+    let take_up = |role: &str, access: &str| {
+        let reloads = || stage.said.count("policies reloaded");
+        let before = reloads();
+        access::put(stage.directory.path(), "roles.toml", &format!("[roles.{role}]\nusers = [\"{uid}\"]\n"));
+        access::put(stage.directory.path(), "access.cedar", access);
+        stage.order(Order::Reload);
+        until("reloaded", || reloads() > before);
+    };
+    // Neither seen nor ended: as if it weren't there.
+    take_up(
+        "own",
+        "forbid (principal, action == Action::\"list\", resource) when { resource.owner != principal.uid };",
+    );
+    assert!(client.runs().is_empty());
+    assert_eq!(ask(&mut client, attach()), DenyReason::UnknownRun);
+    assert_eq!(ask(&mut client, signal()), DenyReason::UnknownRun);
+    // An operator sees and ends it, and reads nothing of it.
+    take_up("operator", "");
+    assert_eq!(client.runs()[0].owner_uid, 4_242);
+    assert_eq!(ask(&mut client, attach()), DenyReason::NotPermitted);
+    client.say(&ClientMessage::StdinEof { exec_id: run(1) });
+    client.say(&signal());
+    assert_eq!(elder.hears(), ToLauncher::Signal { exec_id: run(1), signal: 15 });
+    // An admin reads it.
+    take_up("admin", "");
+    client.say(&attach());
+    assert!(matches!(client.next(), ServerMessage::Event { .. }));
 }
 
 #[test]

@@ -342,11 +342,15 @@ fn who_asks_for_what_there_isnt_or_cant_be_read_is_asking_too_often_too() {
 }
 
 #[test]
-fn limits_for_who_has_a_role_arent_taken_while_nobody_has_one() {
+fn limits_for_a_role_that_there_isnt_arent_taken_and_neither_is_a_lock_out_without_rules() {
     let stage = Stage::new(Changes::default());
     put_limits(stage.directory.path(), "[tiers.guests]\nroles = [\"guest\"]\npercent = 0\n");
     stage.order(Order::Reload);
-    until("refused", || stage.said.has(&["ERROR", "stay", "limits.toml: [tiers.guests]", "nobody has one"]));
+    let place = "limits.toml:2:10: there is no role `guest`; roles are given in roles.toml";
+    until("refused", || stage.said.has(&["ERROR", "stay", place]));
+    put_limits(stage.directory.path(), "[lockout]\nrefusals = 3\n");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.has(&["ERROR", "stay", "limits.toml:1:", "[lockout] locks nobody out"]));
 }
 
 /// A tool's file whose breaker opens after two failures.

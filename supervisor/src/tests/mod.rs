@@ -11,6 +11,7 @@
 )]
 
 mod accepted;
+mod access;
 mod adoption;
 mod breakers;
 mod dead;

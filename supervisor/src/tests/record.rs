@@ -93,6 +93,26 @@ fn a_request_is_written_before_it_runs_and_with_what_came_of_it_and_a_refusal_wi
 }
 
 #[test]
+fn who_isnt_permitted_something_and_who_is_locked_out_for_it_stand_in_the_record_as_security_events() {
+    let stage = breakers::stage(|directory| {
+        with_a_key(directory);
+        super::access::put(directory, "access.cedar", "");
+    });
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    for _ in 0..6 {
+        client.denied(ExecRequest { policy: "nosuch".into(), ..stage.request() }, &[]);
+    }
+    drop(client);
+    let left = end(stage);
+    let all = entries(left.path());
+    let of = |name: &str| all.iter().filter(|entry| entry.event.name() == name).count();
+    // Five are refused by the rules, the sixth because of that.
+    assert_eq!((of("not-permitted"), of("locked-out"), of("refused")), (5, 1, 6));
+    let told = all.iter().find(|entry| entry.event.name() == "not-permitted").unwrap().json();
+    assert!(told.contains("no-rule-permits") && told.contains("\"about\":\"nosuch\""), "{told}");
+}
+
+#[test]
 fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() {
     let stage = breakers::stage(|directory| {
         with_a_key(directory);

@@ -1,4 +1,4 @@
-//! What the daemon's thread logs about reloads and refused tools, a line each.
+//! What the daemon's thread logs about reloads, refused tools and lock-outs, a line each.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,12 @@ impl Visit for Line {
 
 impl Subscriber for Said {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        ["stockade_supervisor::reload", "stockade_supervisor::gate::call"].contains(&metadata.target())
+        [
+            "stockade_supervisor::reload",
+            "stockade_supervisor::gate::call",
+            "stockade_supervisor::daemon::access",
+        ]
+        .contains(&metadata.target())
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -1,0 +1,183 @@
+//! The stage.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::cache::{self, Decisions};
+use super::engine::{Decision, Engine, Unjudgeable};
+use super::lockout::{Locked, Lockout, Settings};
+use crate::asked::{Action, Asked, Principal};
+use crate::refusal::{Reason, Refusal};
+use crate::row::{Stage, StageName};
+
+/// What a refusal names as its rule where no rule permits anything.
+const NOBODY: &str = "no-rule-permits";
+/// What a refusal names as its rule where somebody is locked out.
+const LOCKOUT: &str = "lockout";
+
+/// Access: a [`Stage`] that everything goes through.
+///
+/// It may have several engines, each of a directory: what all of them permit is permitted. So a user's own files take away from
+/// what the machine's permit, and never add to it.
+#[derive(Debug, Default)]
+pub struct Access {
+    engines: Vec<Arc<Engine>>,
+    decisions: Decisions,
+    lockout: Lockout,
+    /// Who was locked out since somebody last asked.
+    newly: Vec<(u32, Option<String>)>,
+}
+
+impl Access {
+    /// Has these hold. What was decided is forgotten; who is locked out stays so.
+    pub fn set(&mut self, engines: Vec<Arc<Engine>>, settings: Settings) {
+        self.engines = engines;
+        self.decisions.clear();
+        self.lockout.set(settings);
+    }
+
+    /// Whether it asks anything.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.engines.is_empty()
+    }
+
+    /// Whether any rule reads the load.
+    #[must_use]
+    pub fn reads_load(&self) -> bool {
+        self.engines.iter().any(|engine| engine.reads_load())
+    }
+
+    /// What rules say. Nothing counts for it: for who would only know.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn permits(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        for (number, engine) in self.engines.iter().enumerate() {
+            let key = engine.can_be_remembered(asked.action).then(|| cache::key(number, asked));
+            let known = key.and_then(|key| self.decisions.get(&key));
+            let decision = match known {
+                Some(known) => known,
+                None => {
+                    let decision = engine.decide(asked).map_err(|error| unjudgeable(&error))?;
+                    if let Some(key) = key {
+                        self.decisions.put(key, decision);
+                    }
+                    decision
+                }
+            };
+            if !matches!(decision, Decision::Permitted(_)) {
+                return Err(refusal(engine, asked.action, decision));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses who is locked out. What is his he may still end and list, if rules permit it.
+    ///
+    /// # Errors
+    /// The refusal, with how long it lasts.
+    pub fn is_let_in(&self, principal: &Principal, action: Action, now: Duration) -> Result<(), Refusal> {
+        if matches!(action, Action::Kill | Action::List) {
+            return Ok(());
+        }
+        let left = self.lockout.left(principal.uid, principal.unit.as_deref(), now);
+        left.map_or(Ok(()), |left| {
+            let message = "this user and unit were refused too often, and are locked out for a while";
+            Err(Refusal::new(StageName::Access, Reason::LockedOut, LOCKOUT, message)
+                .remedy("wait, or have an operator lift it: `stockade access unlock`")
+                .retry_after(left))
+        })
+    }
+
+    /// Counts a refusal that was told.
+    pub fn count(&mut self, principal: &Principal, refusal: &Refusal, now: Duration) {
+        let unit = principal.unit.as_deref();
+        if refusal.reason == Reason::NotPermitted && self.lockout.refused(principal.uid, unit, now) {
+            self.newly.push((principal.uid, principal.unit.clone()));
+        }
+    }
+
+    /// Who was locked out since this was last asked.
+    pub fn newly_locked(&mut self) -> Vec<(u32, Option<String>)> {
+        core::mem::take(&mut self.newly)
+    }
+
+    /// Who is locked out.
+    #[must_use]
+    pub fn locked(&self, now: Duration) -> Vec<Locked> {
+        self.lockout.all(now)
+    }
+
+    /// As [`Lockout::lift`].
+    pub fn lift(&mut self, uid: u32, unit: Option<Option<&str>>, now: Duration) -> usize {
+        self.lockout.lift(uid, unit, now)
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.decisions.len()
+    }
+}
+
+impl Stage for Access {
+    fn name(&self) -> StageName {
+        StageName::Access
+    }
+
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
+        self.permits(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
+    }
+}
+
+fn unjudgeable(error: &Unjudgeable) -> Refusal {
+    let reason = match error {
+        Unjudgeable::BadParameters(_) => Reason::BadParameters,
+        _ => Reason::NotPermitted,
+    };
+    Refusal::new(StageName::Access, reason, "context", error.to_string())
+        .remedy("give less, or have an operator write rules that read no arguments")
+}
+
+fn refusal(engine: &Engine, action: Action, decision: Decision) -> Refusal {
+    let new = |rule: String, message: String| {
+        Refusal::new(StageName::Access, Reason::NotPermitted, rule, message)
+            .remedy("ask who operates this machine: `stockade access check` says which rule decides")
+    };
+    let rule = match decision {
+        Decision::Permitted(number) | Decision::Forbidden(number) | Decision::Broken(number) => {
+            engine.rule(number)
+        }
+        Decision::Nobody => None,
+    };
+    match (decision, rule) {
+        (Decision::Forbidden(_), Some(rule)) => {
+            let message =
+                rule.message.clone().unwrap_or_else(|| format!("a rule forbids you to {}", doing(action)));
+            new(rule.to_string(), message)
+        }
+        (Decision::Broken(_), Some(rule)) => {
+            let message = format!("a rule that may forbid you to {} can't be evaluated", doing(action));
+            new(rule.to_string(), message)
+        }
+        _ => new(NOBODY.to_owned(), format!("no rule permits you to {}", doing(action))),
+    }
+}
+
+/// As it stands in a sentence.
+fn doing(action: Action) -> &'static str {
+    match action {
+        Action::Run => "run commands under this policy",
+        Action::Call => "call this tool",
+        Action::Attach => "follow this run",
+        Action::Kill => "signal or end this run",
+        Action::List => "see this run",
+        Action::Grant => "grant anything",
+        Action::Approve => "approve anything",
+        Action::ReadAudit => "read the record",
+        Action::Reload => "have files read again",
+        Action::Inspect => "look into the daemon",
+        Action::Operate => "operate the daemon",
+    }
+}

@@ -175,6 +175,17 @@ pub(crate) struct Given {
     pub(crate) gate: Option<Gate>,
 }
 
+/// The gate of the directory of configuration.
+fn gate_of(
+    sources: &Sources,
+    surroundings: &Surroundings<'_>,
+    configured: &Configured,
+) -> Result<Gate, Faults> {
+    let Surroundings { scope, uid, .. } = *surroundings;
+    let tools = &configured.values.tools;
+    Files::load(sources.directory.as_deref(), scope, uid, tools).map(Gate::of)
+}
+
 /// Serves with these settings and limits.
 pub(crate) fn serve_with(
     options: ServeOptions,
@@ -195,10 +206,7 @@ pub(crate) fn serve_with(
     redaction::prepare(&policies);
     let mut gate = match given.gate {
         Some(gate) => gate,
-        None => {
-            let Surroundings { scope, uid, .. } = surroundings;
-            Gate::of(Files::load(sources.directory.as_deref(), scope, uid, &configured.values.tools)?)
-        }
+        None => gate_of(&sources, &surroundings, &configured)?,
     };
     kept::restore(&mut gate, state)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;

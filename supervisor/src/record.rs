@@ -21,6 +21,7 @@ use stockade_audit::{
     AuditError, Event, Given, Log, MasterKey, Outcome as Written, Principal, Refused, Request, Settings,
     Unavailable, What,
 };
+use stockade_gate::StageName;
 use stockade_protocol::ExecId;
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::ExecRequest;
@@ -54,6 +55,9 @@ const UNDECIDED_BYTES: usize = 64 * 1024 * 1024;
 const FULL_MS: u64 = 100;
 /// The most outcomes that are kept while nothing can be written: beyond that they are lost, and the log says so.
 const MOST_OWED: usize = 65_536;
+/// Bytes of what a security event is about that are written, and of what was said to the client.
+const MAX_ABOUT: usize = 128;
+const MAX_SAID: usize = 512;
 
 /// The record, and who waits for it.
 #[derive(Debug)]
@@ -127,6 +131,20 @@ fn key_of(named: Option<&Path>) -> Option<PathBuf> {
         Some(directory.join(CREDENTIAL)).filter(|path| directory.is_absolute() && !is_none(path))
     };
     named.map(Path::to_owned).or_else(credential)
+}
+
+/// A security event. What it's about is a client's word, and may be long.
+fn noted(principal: Principal, name: &str, text: String, about: &str) -> Event {
+    let mut event = Event { principal: Some(principal), ..Event::security(name, text) };
+    if let What::Security(note) = &mut event.what {
+        note.about = Some(shortened(about, MAX_ABOUT));
+    }
+    event
+}
+
+/// So many bytes of a text at most, cut between characters.
+fn shortened(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].to_owned()
 }
 
 impl Record {
@@ -249,7 +267,9 @@ impl Record {
 
     /// Writes a refusal. One of a program that was changed, or by rules of access, is for whoever watches over the machine, too.
     pub(crate) fn refused(&self, principal: Principal, request: Request, denied: &Denied) {
-        if denied.reason == DenyReason::NotPermitted {
+        let by_rules =
+            denied.decided.as_ref().is_some_and(|decided| decided.stage == StageName::Access.name());
+        if denied.reason == DenyReason::NotPermitted && by_rules {
             let about = request.tool.as_deref().or(request.policy.as_deref()).unwrap_or_default();
             self.not_permitted(principal.clone(), denied, about);
         }
@@ -266,10 +286,13 @@ impl Record {
         self.log.append(Event { principal: Some(principal), what }, Box::new(|_| {}));
     }
 
-    /// Writes that somebody isn't permitted something, by which rule.
+    /// Writes that somebody isn't permitted something, by which rule. As any other refusal it isn't kept where nothing can be written:
+    /// there may be any number of them.
     pub(crate) fn not_permitted(&self, principal: Principal, denied: &Denied, about: &str) {
         let rule = denied.decided.as_ref().map_or("", |decided| &decided.rule);
-        self.watched(principal, "not-permitted", format!("{}: {rule}", denied.message), about);
+        let text = format!("{}: {rule}", shortened(&denied.message, MAX_SAID));
+        let event = noted(principal, "not-permitted", text, about);
+        self.log.append(event, Box::new(|_| {}));
     }
 
     /// How the log does.
@@ -279,11 +302,7 @@ impl Record {
 
     /// Writes something that somebody did who may, for whoever watches over the machine.
     pub(crate) fn watched(&self, principal: Principal, name: &str, text: String, about: &str) {
-        let mut event = Event { principal: Some(principal), ..Event::security(name, text) };
-        if let What::Security(note) = &mut event.what {
-            note.about = Some(about.to_owned());
-        }
-        self.owe(event);
+        self.owe(noted(principal, name, text, about));
     }
 
     /// Whether anything waits for the disk.

@@ -38,6 +38,10 @@ enum Bad {
     Policies(#[source] PolicyError),
     #[error("the gate's files are bad")]
     Gate(#[source] Faults),
+    #[error(
+        "the files of access are gone: rules that hold aren't given up by a reload; restart the daemon if they should be"
+    )]
+    NoRules,
     #[error("what reads them has broken")]
     Thread(#[source] JoinError),
 }
@@ -58,6 +62,10 @@ impl Reload {
             Ok(read) => read,
             Err(gone) => Err(Bad::Thread(gone)),
         };
+        // A directory that is being swapped, or isn't mounted just now, would open everything.
+        let held = daemon.state.borrow().gate.has_rules();
+        let read = read
+            .and_then(|read| if held && read.gate.rules.is_empty() { Err(Bad::NoRules) } else { Ok(read) });
         match read {
             Ok(read) => self.take(daemon, read),
             Err(bad) => {

@@ -120,7 +120,20 @@ impl Lockout {
         if self.entries.is_empty() {
             return None;
         }
-        self.entries.get(&Key { uid, unit: unit.map(ToOwned::to_owned) })?.left(now)
+        match self.entries.get(&Key { uid, unit: unit.map(ToOwned::to_owned) }) {
+            Some(entry) => entry.left(now),
+            None => self.left_of_all(uid, now),
+        }
+    }
+
+    /// Who was locked out in as many units as are counted is in every other one, until the first of them is let in: else he would be
+    /// counted nowhere.
+    fn left_of_all(&self, uid: u32, now: Duration) -> Option<Duration> {
+        let own = || self.entries.iter().filter(|(key, _)| key.uid == uid);
+        if own().count() < MAX_OF_ONE {
+            return None;
+        }
+        own().map(|(_, entry)| entry.left(now)).collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
     /// Somebody was refused; whether he is locked out for it.
@@ -193,6 +206,19 @@ mod tests {
 
     fn times(lockout: &mut Lockout, who: (u32, Option<&str>), at: Duration, count: usize) -> bool {
         (0..count).fold(false, |locked, _| lockout.refused(who.0, who.1, at) || locked)
+    }
+
+    #[test]
+    fn who_is_locked_out_in_as_many_units_as_are_counted_is_in_all_others() {
+        let mut lockout = Lockout::default();
+        for number in 0..MAX_OF_ONE {
+            assert_eq!(lockout.left(1, Some("another"), MINUTE), None);
+            assert!(times(&mut lockout, (1, Some(&format!("unit-{number}"))), MINUTE, 5));
+        }
+        assert!(lockout.left(1, Some("another"), MINUTE).is_some());
+        assert_eq!(lockout.left(2, Some("another"), MINUTE), None);
+        lockout.lift(1, Some(Some("unit-0")), MINUTE);
+        assert_eq!(lockout.left(1, Some("another"), MINUTE), None);
     }
 
     #[test]

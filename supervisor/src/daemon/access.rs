@@ -17,8 +17,11 @@ use crate::dispatcher::{ConnectionId, no_such_run};
 use crate::gate::{OfRun, Unseen};
 use crate::runs::Run;
 
-/// Different runs (by owner, policy and tool) of which one list asks the rules: those of more aren't shown.
+/// Different runs (by owner, policy and tool) of which one list asks the rules, of one's own and again of others': those of more aren't
+/// shown.
 const MAX_ASKED: usize = 256;
+/// Of how many a status says that they are locked out.
+pub(super) const MAX_LOCKED_TOLD: usize = 256;
 
 impl State {
     /// Who asks by a connection. His roles are looked up once for each set of files.
@@ -93,8 +96,8 @@ impl State {
     /// Whether a connection may go on with a run: where there are rules of access, only one that asked for it or follows it, which the
     /// rules have let it do.
     pub(super) fn has_to_do_with(&self, connection: ConnectionId, id: ExecId) -> bool {
-        let follows =
-            || self.connections.get(&connection).is_some_and(|outbox| outbox.following.contains_key(&id));
+        // To its end and after it: what was read is acknowledged then.
+        let follows = || self.dispatcher.has_follower(connection, id);
         let asked = || self.runs.get(&id).is_some_and(|run| run.origin == Some(connection));
         !self.gate.has_rules() || follows() || asked()
     }
@@ -107,9 +110,13 @@ impl State {
         // Nobody is there: nothing is seen.
         let Ok(asker) = self.asker(connection) else { return Some(HashSet::new()) };
         let uptime = self.uptime();
-        let mut known: HashMap<OfRun<'_>, bool> = HashMap::new();
+        // Of his own and of others', each with a bound of its own: nobody's runs hide his from him. The newest are asked about first.
+        let mut known: [HashMap<OfRun<'_>, bool>; 2] = Default::default();
         let mut seen = HashSet::new();
-        for (id, run) in &self.runs {
+        let mut runs: Vec<_> = self.runs.iter().collect();
+        runs.sort_unstable_by(|one, other| other.0.cmp(one.0));
+        for (id, run) in runs {
+            let known = &mut known[usize::from(run.owner == asker.uid)];
             let run = of_run(run);
             let is_seen = match known.get(&run) {
                 Some(known) => *known,

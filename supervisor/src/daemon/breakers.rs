@@ -13,12 +13,24 @@ impl State {
     /// The breakers of which there is something to say.
     pub(super) fn list_breakers(&mut self, connection: ConnectionId) {
         // They have the names of tools.
-        if let Err(denied) = self.operates(connection, Action::Inspect, || Ok(())) {
+        if let Err(denied) = self.may_look(connection) {
             self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: None, denied });
             return;
         }
         let breakers = self.gate.breakers(self.uptime());
         self.answer(connection, &ServerMessage::Breakers(breakers));
+    }
+
+    /// Whether somebody may see what is known of all tools. To look isn't what one is locked out for.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn may_look(&mut self, connection: ConnectionId) -> Result<(), Denied> {
+        if !self.gate.has_rules() {
+            return Ok(());
+        }
+        let (asker, uptime) = (self.asker(connection)?, self.uptime());
+        self.gate.looks(&asker, uptime)
     }
 
     /// Closes a tool's breaker.

@@ -112,15 +112,19 @@ impl State {
         self.links.nudge_relays();
     }
 
-    /// Works out what the relay may write over: what every follower has; without any, everything. Tells the
-    /// dispatcher whether a client holds up the end of the run.
+    /// Works out what the relay may write over: what every follower of the owner's has; without any, everything. Tells the
+    /// dispatcher whether a client holds up the end of the run. Who looks on by rules of access holds nothing up.
     pub(super) fn settle_acknowledgement(&mut self, id: ExecId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.ring_bytes.is_none() {
             return;
         }
         let connections = &self.connections;
-        let following = |connection| connections.get(connection)?.following.get(&id);
+        let owner = run.owner;
+        let following = |connection| {
+            let outbox = connections.get(connection).filter(|outbox| outbox.owner.uid == owner)?;
+            outbox.following.get(&id)
+        };
         let slowest = run.followers.iter().filter_map(following).map(|following| following.taken).min();
         // What nobody follows nobody waits for, unless its client was cut off and may come back: then whoever else follows it
         // has no say.

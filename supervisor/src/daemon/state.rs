@@ -391,7 +391,8 @@ impl State {
         };
         outbox.follow(id, Place { seq, offset }, offset.unwrap_or(0).max(run.taken));
         run.followers.push(connection);
-        if after_seq > 0 {
+        // Somebody else who looks on, by rules of access, isn't whom it waits for.
+        if after_seq > 0 && outbox.owner.uid == run.owner {
             run.is_unclaimed = false;
             self.settle_acknowledgement(id);
         }

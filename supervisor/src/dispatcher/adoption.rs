@@ -74,7 +74,8 @@ impl Dispatcher {
         while let Some(id) = self.claims.take_due(now) {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             if run.origin.is_none()
-                && let Some(connection) = run.followers.keys().next()
+                && let Some((connection, _)) =
+                    run.followers.iter().find(|(_, follower)| !follower.is_stranger)
             {
                 // Nobody else has come, and somebody is there.
                 run.origin = Some(*connection);
@@ -117,7 +118,7 @@ mod tests {
 
     fn attach(connection: u64, number: u8) -> Event {
         let (connection, owner, run) = (ConnectionId(connection), OWNER, id(number));
-        Event::Attach { connection, owner, run, after_seq: 1 }
+        Event::Attach { connection, owner, run, after_seq: 1, is_stranger: false }
     }
 
     fn with(slots: usize, events: impl IntoIterator<Item = Event>) -> Dispatcher {
@@ -193,12 +194,38 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_who_looks_on_never_becomes_the_one_who_asked() {
+        let stranger = |number, after_seq| Event::Attach {
+            connection: ConnectionId(9),
+            owner: OWNER,
+            run: id(number),
+            after_seq,
+            is_stranger: true,
+        };
+        let gone = |connection| Event::Disconnected { now: 5, connection: ConnectionId(connection) };
+        let mut dispatcher = with(4, [adopted(1, false, false), adopted(2, false, false)]);
+        // He has seen something of it, as a client that comes back says: the owner's claim is still to come.
+        dispatcher.handle(stranger(1, 1));
+        assert_eq!(cancels(&dispatcher.handle(gone(9))), []);
+        dispatcher.handle(stranger(1, 1));
+        dispatcher.handle(attach(7, 1));
+        assert_eq!(cancels(&dispatcher.handle(gone(9))), []);
+        assert_eq!(cancels(&dispatcher.handle(gone(7))), [id(1)]);
+        // One that only he follows nobody has claimed.
+        dispatcher.handle(stranger(2, 1));
+        let effects = dispatcher.handle(Event::Tick { now: UNCLAIMED_MS });
+        assert!(effects.contains(&Effect::Unclaimed { run: id(2) }));
+        assert_eq!(cancels(&effects), [id(2)]);
+    }
+
+    #[test]
     fn who_only_looks_on_takes_nobodys_run_but_keeps_one_that_nobody_wants() {
         let look = |number| Event::Attach {
             connection: ConnectionId(9),
             owner: OWNER,
             run: id(number),
             after_seq: 0,
+            is_stranger: false,
         };
         let mut dispatcher = with(4, [adopted(1, false, false), adopted(2, false, false)]);
         dispatcher.handle(look(1));

@@ -11,7 +11,7 @@ use super::bounds::{Bounds, CLOSING_MS, OVERDUE_MS, STARTING_MS, UNANSWERED_MS};
 use super::event::{ConnectionId, Effect, Emission, Event, LauncherId, Request};
 use super::queue::{FairQueue, QueueBytes};
 use super::retention::Kept;
-use super::run::{Phase, Run};
+use super::run::{Follower, Phase, Run};
 use super::timers::Timers;
 
 /// The weight of the newest run in the mean of durations, as a divisor.
@@ -140,8 +140,8 @@ impl Dispatcher {
             }
             Event::End { now, run, reason } => self.cancel(now, run, reason, &mut effects),
             Event::Fail { now, run, reason } => self.fail(now, run, reason, &mut effects),
-            Event::Attach { connection, owner, run, after_seq } => {
-                self.attach(connection, owner, run, after_seq, &mut effects);
+            Event::Attach { connection, owner, run, after_seq, is_stranger } => {
+                self.attach(connection, (owner, run), after_seq, is_stranger, &mut effects);
             }
             Event::Delivered { connection, run } => self.delivered(connection, run, &mut effects),
             Event::Acknowledged { owner, run, seq } => self.acknowledged(owner, run, seq, &mut effects),
@@ -246,7 +246,7 @@ impl Dispatcher {
             overdue: None,
             acknowledged: false,
             place: None,
-            followers: BTreeMap::from([(request.connection, false)]),
+            followers: BTreeMap::from([(request.connection, Follower::default())]),
         };
         self.runs.insert(request.run, run);
         self.followed.entry(request.connection).or_default().insert(request.run);
@@ -447,9 +447,9 @@ impl Dispatcher {
     fn attach(
         &mut self,
         connection: ConnectionId,
-        owner: u32,
-        id: ExecId,
+        (owner, id): (u32, ExecId),
         after_seq: u64,
+        is_stranger: bool,
         effects: &mut Vec<Effect>,
     ) {
         let bound = self.bounds.runs_per_connection;
@@ -472,13 +472,18 @@ impl Dispatcher {
             effects.push(Effect::Deny { connection, request_id: 0, run: Some(id), denied });
             return;
         }
-        run.followers.insert(connection, false);
+        run.followers.insert(connection, Follower { delivered: false, is_stranger });
         followed.insert(id);
         // Who was cut off has seen something of it.
-        if after_seq > 0 {
+        if after_seq > 0 && !is_stranger {
             self.claim(connection, id);
         }
         effects.push(Effect::Follow { connection, run: id, after_seq });
+    }
+
+    /// Whether a connection follows a run, or has followed it to its end.
+    pub(crate) fn has_follower(&self, connection: ConnectionId, id: ExecId) -> bool {
+        self.runs.get(&id).is_some_and(|run| run.followers.contains_key(&connection))
     }
 
     fn delivered(&mut self, connection: ConnectionId, id: ExecId, effects: &mut Vec<Effect>) {
@@ -486,8 +491,8 @@ impl Dispatcher {
             followed.remove(&id);
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(delivered) = run.followers.get_mut(&connection) {
-            *delivered = true;
+        if let Some(follower) = run.followers.get_mut(&connection) {
+            follower.delivered = true;
         }
         run.origin_delivered |= run.origin == Some(connection);
         self.forget_if_done(id, effects);

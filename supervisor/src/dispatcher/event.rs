@@ -103,12 +103,14 @@ pub enum Event {
     Attach {
         /// Which client.
         connection: ConnectionId,
-        /// For which owner.
+        /// Whose run.
         owner: u32,
         /// The run.
         run: ExecId,
         /// The last sequence number it has.
         after_seq: u64,
+        /// Somebody else than the owner looks on, by rules of access: the run is none of his, and waits for him with nothing.
+        is_stranger: bool,
     },
     /// A follower's socket has taken the whole of a run's events, `Exited` included.
     Delivered {

@@ -64,8 +64,17 @@ pub(super) struct Run {
     pub(super) acknowledged: bool,
     /// Its place among the ended, oldest first.
     pub(super) place: Option<u64>,
-    /// Who follows it, and whether `Exited` was delivered.
-    pub(super) followers: BTreeMap<ConnectionId, bool>,
+    /// Who follows it.
+    pub(super) followers: BTreeMap<ConnectionId, Follower>,
+}
+
+/// Somebody who follows a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Follower {
+    /// Whether `Exited` was delivered.
+    pub(super) delivered: bool,
+    /// It isn't his: neither does it become his, nor is it kept for him.
+    pub(super) is_stranger: bool,
 }
 
 impl Run {
@@ -76,7 +85,7 @@ impl Run {
 
     /// Whether somebody still waits for `Exited`.
     pub(super) fn is_awaited(&self) -> bool {
-        self.followers.values().any(|delivered| !delivered)
+        self.followers.values().any(|follower| !follower.delivered && !follower.is_stranger)
     }
 
     /// Whether nobody can want it any more.

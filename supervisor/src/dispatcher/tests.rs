@@ -251,7 +251,8 @@ fn a_foreign_run_is_unknown_to_cancel_and_attach() {
     let other = ConnectionId(2);
     let cancel = Event::Cancel { now: 0, connection: other, owner: OWNER + 1, run: id(1) };
     assert_eq!(denial(&dispatcher.handle(cancel)), Some(DenyReason::UnknownRun));
-    let attach = Event::Attach { connection: other, owner: OWNER + 1, run: id(1), after_seq: 0 };
+    let attach =
+        Event::Attach { connection: other, owner: OWNER + 1, run: id(1), after_seq: 0, is_stranger: false };
     assert_eq!(denial(&dispatcher.handle(attach)), Some(DenyReason::UnknownRun));
 }
 
@@ -366,7 +367,13 @@ fn an_acknowledged_run_is_forgotten_once_every_follower_has_its_exit() {
     let mut dispatcher = ready(1, 4);
     run_to_end(&mut dispatcher, request(1), 10);
     let other = ConnectionId(2);
-    dispatcher.handle(Event::Attach { connection: other, owner: OWNER, run: id(1), after_seq: 0 });
+    dispatcher.handle(Event::Attach {
+        connection: other,
+        owner: OWNER,
+        run: id(1),
+        after_seq: 0,
+        is_stranger: false,
+    });
     dispatcher.handle(Event::Delivered { connection: CLIENT, run: id(1) });
     assert_eq!(dispatcher.handle(Event::Acknowledged { owner: OWNER, run: id(1), seq: 3 }), []);
     assert_eq!(dispatcher.handle(Event::Acknowledged { owner: OWNER, run: id(1), seq: 4 }), []);
@@ -670,7 +677,7 @@ impl World {
             Step::Attach(connection, run, seq) => {
                 let connection = client(connection);
                 let (run, after_seq) = (self.model.nth(run)?, u64::from(seq % 8));
-                Event::Attach { connection, owner: owner(connection), run, after_seq }
+                Event::Attach { connection, owner: owner(connection), run, after_seq, is_stranger: false }
             }
             Step::Delivered(connection, run) => {
                 let run = self.model.nth(run).filter(|run| self.model.exited.contains(run))?;

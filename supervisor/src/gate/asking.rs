@@ -132,10 +132,18 @@ impl Gate {
         self.access.borrow_mut().judge(&asked).map_err(denied)
     }
 
-    /// Whether somebody is told of all that the daemon has.
-    pub(crate) fn inspects(&mut self, asker: &Principal, uptime: Duration) -> bool {
+    /// Whether somebody is told of all that the daemon has. To look isn't what one is locked out for: the refusal doesn't count.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) fn looks(&mut self, asker: &Principal, uptime: Duration) -> Result<(), Denied> {
         let asked = self.of_daemon(asker, Action::Inspect, uptime);
-        self.access.borrow_mut().permits(&asked).is_ok()
+        self.access.borrow_mut().permits(&asked).map_err(denied)
+    }
+
+    /// As [`looks`](Self::looks), for who needs no reason.
+    pub(crate) fn inspects(&mut self, asker: &Principal, uptime: Duration) -> bool {
+        self.looks(asker, uptime).is_ok()
     }
 
     /// Who is locked out.

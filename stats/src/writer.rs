@@ -58,7 +58,6 @@ type Answer = Box<dyn FnOnce(Report) + Send>;
 
 enum Order {
     Write(Box<Tally>),
-    Retain(BTreeSet<RunId>),
     Ask(Question, Answer),
 }
 
@@ -71,8 +70,9 @@ pub struct Writer {
     thread: JoinHandle<()>,
 }
 
-/// A writer, and the runs that an earlier one has counted and that may be told of again.
-pub type Opened = (Writer, BTreeSet<RunId>);
+/// A writer, and the runs that an earlier one has counted and that may be told of again; none: the file can't be read yet, and nobody
+/// knows.
+pub type Opened = (Writer, Option<BTreeSet<RunId>>);
 
 /// Opens the file, and starts the thread. A file that can't be used is no error: what is counted then waits in memory.
 ///
@@ -81,10 +81,7 @@ pub type Opened = (Writer, BTreeSet<RunId>);
 pub fn open(settings: Settings, tell: Tell) -> io::Result<Opened> {
     let mut desk =
         Desk { settings, tell, store: None, pending: Tally::default(), unwritten: None, is_refused: false };
-    let counted = desk.opened().and_then(|store| store.counted()).unwrap_or_else(|error| {
-        desk.went_wrong(&error);
-        BTreeSet::new()
-    });
+    let counted = desk.counted();
     let (orders, received) = channel();
     let (is_busy, questions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let told = (Arc::clone(&is_busy), Arc::clone(&questions));
@@ -110,11 +107,6 @@ impl Writer {
         self.is_busy.store(true, Ordering::Release);
         // A thread that is gone has died of a bug; the daemon goes on.
         let _ = self.orders.send(Order::Write(Box::new(tally)));
-    }
-
-    /// Has all runs forgotten but these.
-    pub fn retain(&self, runs: BTreeSet<RunId>) {
-        let _ = self.orders.send(Order::Retain(runs));
     }
 
     /// Has a question answered, with all that was handed over before; whether it will be: too many may wait.
@@ -156,7 +148,6 @@ impl Desk {
                     is_busy.store(false, Ordering::Release);
                     self.write();
                 }
-                Ok(Order::Retain(runs)) => self.retain(&runs),
                 Ok(Order::Ask(question, answer)) => {
                     answer(self.answer(&question));
                     questions.fetch_sub(1, Ordering::AcqRel);
@@ -165,6 +156,17 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => return self.write(),
             }
         }
+    }
+
+    /// The runs that the file has as counted; those of a damaged one went with what was counted of them.
+    fn counted(&mut self) -> Option<BTreeSet<RunId>> {
+        let mut read = self.opened().and_then(|store| store.counted());
+        if let Err(error) = &read
+            && error.is_damage()
+        {
+            read = self.begin_another(error).and_then(|store| self.store.insert(store).counted());
+        }
+        read.inspect_err(|error| self.went_wrong(error)).ok()
     }
 
     /// The file, opened if it isn't yet.
@@ -228,12 +230,6 @@ impl Desk {
     fn tend(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if let Some(Err(error)) = self.store.as_mut().map(|store| store.tend(now)) {
-            self.went_wrong(&error);
-        }
-    }
-
-    fn retain(&mut self, runs: &BTreeSet<RunId>) {
-        if let Some(Err(error)) = self.store.as_ref().map(|store| store.retain(runs)) {
             self.went_wrong(&error);
         }
     }

@@ -194,20 +194,7 @@ impl Desk {
         if self.is_refused {
             return;
         }
-        let mut written = self.try_to_write();
-        if let Err(error) = &written {
-            if error.is_damage() {
-                written = self.begin_another(error).and_then(|store| {
-                    self.store = Some(store);
-                    self.try_to_write()
-                });
-            } else if error.is_full() && self.opened().and_then(Store::make_room).is_ok_and(|dropped| dropped)
-            {
-                (self.tell)(Said::Dropped);
-                written = self.try_to_write();
-            }
-        }
-        match written {
+        match self.mending(Self::try_to_write) {
             Ok(()) => {
                 self.pending = Tally::default();
                 if self.unwritten.take().is_some() {
@@ -219,6 +206,19 @@ impl Desk {
         }
     }
 
+    /// Does something with the file, and once more where what is wrong can be mended: it's damaged, or as large as it may be.
+    fn mending(&mut self, act: impl Fn(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let Err(error) = act(self) else { return Ok(()) };
+        if error.is_damage() {
+            self.store = Some(self.begin_another(&error)?);
+        } else if error.is_full() && self.opened().and_then(Store::make_room).is_ok_and(|dropped| dropped) {
+            (self.tell)(Said::Dropped);
+        } else {
+            return Err(error);
+        }
+        act(self)
+    }
+
     fn try_to_write(&mut self) -> Result<(), StoreError> {
         let pending = core::mem::take(&mut self.pending);
         let written = self.opened().and_then(|store| store.write(&pending));
@@ -226,30 +226,49 @@ impl Desk {
         written
     }
 
-    /// What is too old. It's written already, so that nothing is lost if this fails: the next write tries again.
+    /// What is too old. All is written before, so that nothing is lost if this fails: the next write tries again.
     fn tend(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(Err(error)) = self.store.as_mut().map(|store| store.tend(now)) {
+        let tended = self.mending(|desk| desk.store.as_mut().map_or(Ok(()), |store| store.tend(now)));
+        if let Err(error) = tended
+            && !self.pending.is_empty()
+        {
             self.went_wrong(&error);
         }
     }
 
+    /// A file that couldn't be opened before is tried again.
+    fn reopen(&mut self) {
+        if !self.pending.is_empty() {
+            return self.write();
+        }
+        match self.opened().map(drop) {
+            Ok(()) if self.unwritten.take().is_some() => (self.tell)(Said::Written),
+            Ok(()) => {}
+            Err(error) => self.went_wrong(&error),
+        }
+    }
+
     fn answer(&mut self, question: &Question) -> Report {
+        if self.store.is_none() && !self.is_refused {
+            self.reopen();
+        }
+        let mut unread = None;
         let mut sum = match self.store.as_ref().map(|store| store.sum(question)) {
             None => Sum::default(),
             Some(Ok(sum)) => sum,
             Some(Err(error)) => {
-                if error.is_damage() {
-                    // Its other rows may be whole, and nobody could tell.
-                    self.store = self.begin_another(&error).ok();
-                } else {
-                    self.went_wrong(&error);
+                // Of a damaged one other rows may be whole, and nobody could tell.
+                let begun = if error.is_damage() { self.begin_another(&error) } else { Err(error) };
+                match begun {
+                    Ok(store) => self.store = Some(store),
+                    Err(error) => unread = Some(chain(&error)),
                 }
                 Sum::default()
             }
         };
         sum.add_tally(&self.pending, question);
-        Report { unwritten: self.unwritten.clone(), ..sum.report() }
+        Report { unwritten: self.unwritten.clone().or(unread), ..sum.report() }
     }
 
     /// Says so, once.

@@ -170,3 +170,44 @@ fn a_file_that_somebody_has_for_a_moment_is_waited_for() {
     writer.close();
     holds.join().unwrap();
 }
+
+#[test]
+fn a_damaged_row_that_is_too_old_is_no_reason_to_tend_nothing_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, ..) = start(directory.path());
+    writer.write(tally(1));
+    writer.close();
+    let connection = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    connection.execute("update cell set start = 3600, wall_sketch = x'00'", []).unwrap();
+    drop(connection);
+    let (writer, _, heard) = start(directory.path());
+    writer.write(tally(2));
+    let report = ask(&writer);
+    // What was written just now went with the file.
+    assert_eq!((runs(&report), report.unwritten), (0, None));
+    writer.write(tally(3));
+    assert_eq!(runs(&ask(&writer)), 1);
+    writer.close();
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() == 1 && heard[0].starts_with("aside"), "{heard:?}");
+}
+
+#[test]
+fn a_question_opens_a_file_that_could_not_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, ..) = start(directory.path());
+    writer.write(tally(1));
+    writer.close();
+    let (path, aside) = (directory.path().join(FILE), directory.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let (writer, _, heard) = start(directory.path());
+    let report = ask(&writer);
+    assert!(runs(&report) == 0 && report.unwritten.is_some(), "{report:?}");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let report = ask(&writer);
+    assert_eq!((runs(&report), report.unwritten), (1, None));
+    assert_eq!(heard.lock().unwrap().last().unwrap(), "written");
+    writer.close();
+}

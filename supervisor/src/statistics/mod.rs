@@ -86,8 +86,9 @@ impl Statistics {
             None if run.is_adopted => return,
             _ => {}
         }
-        let used =
-            (run.started && run.timing.has_end()).then_some((run.usage.wall_us, run.usage.memory_peak));
+        // Of a lost one nobody has measured the end.
+        let is_known = run.started && run.timing.has_end() && !matches!(outcome, Outcome::Lost { .. });
+        let used = is_known.then_some((run.usage.wall_us, run.usage.memory_peak));
         let who = who_of(run);
         self.note(|tally| tally.end(now(), id, who, ending(outcome, is_ok), used));
     }

@@ -18,7 +18,8 @@ pub const OTHER: &str = "(other)";
 pub const UNKNOWN: &str = "(unknown)";
 /// The longest name, in bytes; a longer one counts as [`OTHER`].
 const LONGEST_NAME: usize = 128;
-/// The most hours at once. More come together only while nothing can be written; the oldest then counts to the one after it.
+/// The most hours at once. More come together only while nothing can be written; the oldest then counts to the one after it, so
+/// that what has waited for longer stands in the earliest of the last three.
 const MOST_HOURS: usize = 3;
 /// The most runs that are remembered as counted. A run beyond that is counted again if a daemon takes it over once it has ended.
 const MOST_COUNTED: usize = 65_536;
@@ -56,7 +57,9 @@ pub struct Tally {
     hours: BTreeMap<u64, Hour>,
     /// Runs that were counted and that a launcher may tell of again.
     pub(crate) counted: BTreeSet<RunId>,
-    /// Runs that none tells of any more, and that aren't among `counted`.
+    /// Runs that were counted before this tally: the file may have them already.
+    pub(crate) remembered: BTreeSet<RunId>,
+    /// Runs that none tells of any more, and that the file may have.
     pub(crate) forgotten: BTreeSet<RunId>,
     uid: String,
 }
@@ -68,7 +71,9 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 impl Tally {
     /// Counts the end of a run. `now`: in seconds since the epoch; `used`: see [`Cell::end`].
     pub fn end(&mut self, now: u64, run: RunId, who: Who<'_>, ending: Ending, used: Option<(u64, u64)>) {
-        self.remember(run);
+        if self.counted.len() < MOST_COUNTED {
+            self.counted.insert(run);
+        }
         self.count(now, who, |cell| cell.end(ending, used));
     }
 
@@ -79,14 +84,17 @@ impl Tally {
 
     /// A run was counted before, and may be told of again.
     pub fn remember(&mut self, run: RunId) {
-        if self.counted.len() < MOST_COUNTED {
-            self.counted.insert(run);
+        self.forgotten.remove(&run);
+        if self.remembered.len() < MOST_COUNTED {
+            self.remembered.insert(run);
         }
     }
 
     /// Nobody tells of a run any more.
     pub fn forget(&mut self, run: RunId) {
-        if !self.counted.remove(&run) && self.forgotten.len() < MOST_COUNTED {
+        // What was first counted here the file hasn't got.
+        let is_only_here = !self.remembered.remove(&run) & self.counted.remove(&run);
+        if !is_only_here && self.forgotten.len() < MOST_COUNTED {
             self.forgotten.insert(run);
         }
     }
@@ -120,6 +128,9 @@ impl Tally {
         }
         let room = MOST_COUNTED.saturating_sub(self.counted.len());
         self.counted.extend(later.counted.iter().take(room));
+        for run in &later.remembered {
+            self.remember(*run);
+        }
     }
 
     fn bound(&mut self) {
@@ -136,7 +147,8 @@ impl Tally {
     /// Whether there is nothing to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hours.is_empty() && self.counted.is_empty() && self.forgotten.is_empty()
+        let runs = [&self.counted, &self.remembered, &self.forgotten];
+        self.hours.is_empty() && runs.into_iter().all(BTreeSet::is_empty)
     }
 
     /// Every row: the hour's first second, the kind, the name, and what was counted.

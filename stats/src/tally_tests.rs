@@ -62,6 +62,24 @@ fn a_run_that_is_forgotten_before_it_is_written_leaves_nothing_and_afterwards_it
     assert_eq!(totals(&pending, Kind::Tool), (2, 0));
 }
 
+#[test]
+fn a_run_of_an_earlier_daemon_that_is_forgotten_at_once_is_forgotten_by_the_file_too() {
+    let mut tally = Tally::default();
+    tally.remember(run(1));
+    tally.remember(run(2));
+    tally.forget(run(1));
+    assert_eq!((&tally.remembered, &tally.forgotten), (&BTreeSet::from([run(2)]), &BTreeSet::from([run(1)])));
+    let mut later = Tally::default();
+    later.forget(run(2));
+    tally.merge(&later);
+    assert_eq!((tally.remembered.len(), &tally.forgotten), (0, &BTreeSet::from([run(1), run(2)])));
+    assert!(!tally.is_empty());
+    // Of a launcher that was silent: it comes late, and tells of it after all.
+    later.remember(run(2));
+    tally.merge(&later);
+    assert_eq!((&tally.remembered, &tally.forgotten), (&BTreeSet::from([run(2)]), &BTreeSet::from([run(1)])));
+}
+
 proptest! {
     #[test]
     fn totals_are_what_was_counted_however_it_is_cut_and_whatever_the_clock_does(

@@ -58,7 +58,6 @@ type Answer = Box<dyn FnOnce(Report) + Send>;
 
 enum Order {
     Write(Box<Tally>),
-    Retain(BTreeSet<RunId>),
     Ask(Question, Answer),
 }
 
@@ -71,8 +70,9 @@ pub struct Writer {
     thread: JoinHandle<()>,
 }
 
-/// A writer, and the runs that an earlier one has counted and that may be told of again.
-pub type Opened = (Writer, BTreeSet<RunId>);
+/// A writer, and the runs that an earlier one has counted and that may be told of again; none: the file can't be read yet, and nobody
+/// knows.
+pub type Opened = (Writer, Option<BTreeSet<RunId>>);
 
 /// Opens the file, and starts the thread. A file that can't be used is no error: what is counted then waits in memory.
 ///
@@ -81,10 +81,7 @@ pub type Opened = (Writer, BTreeSet<RunId>);
 pub fn open(settings: Settings, tell: Tell) -> io::Result<Opened> {
     let mut desk =
         Desk { settings, tell, store: None, pending: Tally::default(), unwritten: None, is_refused: false };
-    let counted = desk.opened().and_then(|store| store.counted()).unwrap_or_else(|error| {
-        desk.went_wrong(&error);
-        BTreeSet::new()
-    });
+    let counted = desk.counted();
     let (orders, received) = channel();
     let (is_busy, questions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let told = (Arc::clone(&is_busy), Arc::clone(&questions));
@@ -110,11 +107,6 @@ impl Writer {
         self.is_busy.store(true, Ordering::Release);
         // A thread that is gone has died of a bug; the daemon goes on.
         let _ = self.orders.send(Order::Write(Box::new(tally)));
-    }
-
-    /// Has all runs forgotten but these.
-    pub fn retain(&self, runs: BTreeSet<RunId>) {
-        let _ = self.orders.send(Order::Retain(runs));
     }
 
     /// Has a question answered, with all that was handed over before; whether it will be: too many may wait.
@@ -156,7 +148,6 @@ impl Desk {
                     is_busy.store(false, Ordering::Release);
                     self.write();
                 }
-                Ok(Order::Retain(runs)) => self.retain(&runs),
                 Ok(Order::Ask(question, answer)) => {
                     answer(self.answer(&question));
                     questions.fetch_sub(1, Ordering::AcqRel);
@@ -165,6 +156,17 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => return self.write(),
             }
         }
+    }
+
+    /// The runs that the file has as counted; those of a damaged one went with what was counted of them.
+    fn counted(&mut self) -> Option<BTreeSet<RunId>> {
+        let mut read = self.opened().and_then(|store| store.counted());
+        if let Err(error) = &read
+            && error.is_damage()
+        {
+            read = self.begin_another(error).and_then(|store| self.store.insert(store).counted());
+        }
+        read.inspect_err(|error| self.went_wrong(error)).ok()
     }
 
     /// The file, opened if it isn't yet.
@@ -192,20 +194,7 @@ impl Desk {
         if self.is_refused {
             return;
         }
-        let mut written = self.try_to_write();
-        if let Err(error) = &written {
-            if error.is_damage() {
-                written = self.begin_another(error).and_then(|store| {
-                    self.store = Some(store);
-                    self.try_to_write()
-                });
-            } else if error.is_full() && self.opened().and_then(Store::make_room).is_ok_and(|dropped| dropped)
-            {
-                (self.tell)(Said::Dropped);
-                written = self.try_to_write();
-            }
-        }
-        match written {
+        match self.mending(Self::try_to_write) {
             Ok(()) => {
                 self.pending = Tally::default();
                 if self.unwritten.take().is_some() {
@@ -217,6 +206,19 @@ impl Desk {
         }
     }
 
+    /// Does something with the file, and once more where what is wrong can be mended: it's damaged, or as large as it may be.
+    fn mending(&mut self, act: impl Fn(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let Err(error) = act(self) else { return Ok(()) };
+        if error.is_damage() {
+            self.store = Some(self.begin_another(&error)?);
+        } else if error.is_full() && self.opened().and_then(Store::make_room).is_ok_and(|dropped| dropped) {
+            (self.tell)(Said::Dropped);
+        } else {
+            return Err(error);
+        }
+        act(self)
+    }
+
     fn try_to_write(&mut self) -> Result<(), StoreError> {
         let pending = core::mem::take(&mut self.pending);
         let written = self.opened().and_then(|store| store.write(&pending));
@@ -224,36 +226,49 @@ impl Desk {
         written
     }
 
-    /// What is too old. It's written already, so that nothing is lost if this fails: the next write tries again.
+    /// What is too old. All is written before, so that nothing is lost if this fails: the next write tries again.
     fn tend(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(Err(error)) = self.store.as_mut().map(|store| store.tend(now)) {
+        let tended = self.mending(|desk| desk.store.as_mut().map_or(Ok(()), |store| store.tend(now)));
+        if let Err(error) = tended
+            && !self.pending.is_empty()
+        {
             self.went_wrong(&error);
         }
     }
 
-    fn retain(&mut self, runs: &BTreeSet<RunId>) {
-        if let Some(Err(error)) = self.store.as_ref().map(|store| store.retain(runs)) {
-            self.went_wrong(&error);
+    /// A file that couldn't be opened before is tried again.
+    fn reopen(&mut self) {
+        if !self.pending.is_empty() {
+            return self.write();
+        }
+        match self.opened().map(drop) {
+            Ok(()) if self.unwritten.take().is_some() => (self.tell)(Said::Written),
+            Ok(()) => {}
+            Err(error) => self.went_wrong(&error),
         }
     }
 
     fn answer(&mut self, question: &Question) -> Report {
+        if self.store.is_none() && !self.is_refused {
+            self.reopen();
+        }
+        let mut unread = None;
         let mut sum = match self.store.as_ref().map(|store| store.sum(question)) {
             None => Sum::default(),
             Some(Ok(sum)) => sum,
             Some(Err(error)) => {
-                if error.is_damage() {
-                    // Its other rows may be whole, and nobody could tell.
-                    self.store = self.begin_another(&error).ok();
-                } else {
-                    self.went_wrong(&error);
+                // Of a damaged one other rows may be whole, and nobody could tell.
+                let begun = if error.is_damage() { self.begin_another(&error) } else { Err(error) };
+                match begun {
+                    Ok(store) => self.store = Some(store),
+                    Err(error) => unread = Some(chain(&error)),
                 }
                 Sum::default()
             }
         };
         sum.add_tally(&self.pending, question);
-        Report { unwritten: self.unwritten.clone(), ..sum.report() }
+        Report { unwritten: self.unwritten.clone().or(unread), ..sum.report() }
     }
 
     /// Says so, once.

@@ -13,7 +13,7 @@ const NOW: u64 = 1_900_000_000;
 /// What a writer has said, a word each.
 type Heard = Arc<Mutex<Vec<String>>>;
 
-fn start(directory: &Path) -> (Writer, BTreeSet<RunId>, Heard) {
+fn start(directory: &Path) -> (Writer, Option<BTreeSet<RunId>>, Heard) {
     let heard = Heard::default();
     let told = Arc::clone(&heard);
     let tell = move |said| {
@@ -49,18 +49,20 @@ fn runs(report: &Report) -> u64 {
 fn what_was_handed_over_is_written_and_a_run_that_was_counted_is_known_to_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let (writer, counted, heard) = start(directory.path());
-    assert!(counted.is_empty());
+    assert_eq!(counted, Some(BTreeSet::new()));
     writer.write(tally(1));
     assert_eq!(runs(&ask(&writer)), 1);
     assert!(!writer.is_busy());
     writer.write(tally(2));
     writer.close();
     let (writer, counted, _) = start(directory.path());
-    assert_eq!(counted, BTreeSet::from([[1; 16], [2; 16]]));
+    assert_eq!(counted, Some(BTreeSet::from([[1; 16], [2; 16]])));
     assert_eq!(runs(&ask(&writer)), 2);
-    writer.retain(BTreeSet::from([[2; 16]]));
+    let mut forgets = Tally::default();
+    forgets.forget([1; 16]);
+    writer.write(forgets);
     writer.close();
-    assert_eq!(start(directory.path()).1, BTreeSet::from([[2; 16]]));
+    assert_eq!(start(directory.path()).1, Some(BTreeSet::from([[2; 16]])));
     assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
 }
 
@@ -94,7 +96,8 @@ fn a_damaged_file_is_set_aside_at_the_start_and_later_and_counting_goes_on() {
 fn what_cant_be_written_waits_and_is_told_and_is_written_once_it_can_be() {
     let directory = tempfile::tempdir().unwrap();
     let gone = directory.path().join("gone");
-    let (writer, _, heard) = start(&gone);
+    let (writer, counted, heard) = start(&gone);
+    assert_eq!(counted, None, "nobody knows what was counted");
     for run in 1..4 {
         writer.write(tally(run));
     }
@@ -109,7 +112,7 @@ fn what_cant_be_written_waits_and_is_told_and_is_written_once_it_can_be() {
     assert_eq!(heard.lock().unwrap().last().unwrap(), "written");
     writer.close();
     let (writer, counted, _) = start(&gone);
-    assert_eq!((runs(&ask(&writer)), counted.len()), (4, 4));
+    assert_eq!((runs(&ask(&writer)), counted.unwrap().len()), (4, 4));
 }
 
 #[test]
@@ -146,5 +149,65 @@ fn no_more_questions_wait_than_may() {
         std::thread::yield_now();
     }
     assert!(writer.ask(Question::default(), |_| {}));
+    writer.close();
+}
+
+#[test]
+fn a_file_that_somebody_has_for_a_moment_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, ..) = start(directory.path());
+    writer.write(tally(1));
+    writer.close();
+    let connection = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    connection.execute_batch("begin exclusive").unwrap();
+    let holds = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        connection.execute_batch("rollback").unwrap();
+        drop(connection);
+    });
+    let (writer, counted, heard) = start(directory.path());
+    assert_eq!(counted, Some(BTreeSet::from([[1; 16]])), "{heard:?}");
+    writer.close();
+    holds.join().unwrap();
+}
+
+#[test]
+fn a_damaged_row_that_is_too_old_is_no_reason_to_tend_nothing_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, ..) = start(directory.path());
+    writer.write(tally(1));
+    writer.close();
+    let connection = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    connection.execute("update cell set start = 3600, wall_sketch = x'00'", []).unwrap();
+    drop(connection);
+    let (writer, _, heard) = start(directory.path());
+    writer.write(tally(2));
+    let report = ask(&writer);
+    // What was written just now went with the file.
+    assert_eq!((runs(&report), report.unwritten), (0, None));
+    writer.write(tally(3));
+    assert_eq!(runs(&ask(&writer)), 1);
+    writer.close();
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() == 1 && heard[0].starts_with("aside"), "{heard:?}");
+}
+
+#[test]
+fn a_question_opens_a_file_that_could_not_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, ..) = start(directory.path());
+    writer.write(tally(1));
+    writer.close();
+    let (path, aside) = (directory.path().join(FILE), directory.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let (writer, _, heard) = start(directory.path());
+    let report = ask(&writer);
+    assert!(runs(&report) == 0 && report.unwritten.is_some(), "{report:?}");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let report = ask(&writer);
+    assert_eq!((runs(&report), report.unwritten), (1, None));
+    assert_eq!(heard.lock().unwrap().last().unwrap(), "written");
     writer.close();
 }

@@ -88,6 +88,8 @@ pub(crate) struct Run {
     pub(crate) followers: Vec<ConnectionId>,
     /// What is hidden in its output, if that is redacted.
     pub(crate) redacting: Option<Box<Redacting>>,
+    /// Whether another supervisor has launched it.
+    pub(crate) is_adopted: bool,
     /// Whether it was adopted and its client has yet to come back: its output waits for that.
     pub(crate) is_unclaimed: bool,
 }
@@ -192,6 +194,7 @@ impl Run {
             exited: None,
             followers: Vec::new(),
             redacting: note.redaction.map(|hidden| Box::new(Redacting::new(hidden, Some(forms())))),
+            is_adopted: true,
             is_unclaimed: true,
         }
     }

@@ -25,6 +25,9 @@ const LOG_BYTES: u32 = 4 * 1024 * 1024;
 const CACHE_KIB: i32 = 2 * 1024;
 /// Hours that are put to their days between two writes: whoever waits for an answer waits for them.
 const HOURS_A_TURN: usize = 24;
+/// How long another is waited for who has the file: whoever reads it, or a daemon that is just ending. A daemon that starts waits so
+/// long at most.
+const BUSY: Duration = Duration::from_secs(2);
 /// Tables of an hour or a day whose rows are known to be so many.
 const MOST_KNOWN: usize = 256;
 
@@ -79,7 +82,7 @@ impl Store {
         let open = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&path, flags)?;
-            connection.busy_timeout(Duration::ZERO)?;
+            connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "locking_mode", "exclusive")?;
             let version = schema::version(&connection)?;
             Ok((connection, version))
@@ -129,7 +132,8 @@ impl Store {
         drop(put);
         let remember = || {
             let mut add = transaction.prepare("insert or ignore into counted (run) values (?)")?;
-            tally.counted.iter().try_for_each(|run| add.execute([run]).map(drop))?;
+            let runs = tally.counted.iter().chain(&tally.remembered);
+            runs.into_iter().try_for_each(|run| add.execute([run]).map(drop))?;
             let mut remove = transaction.prepare("delete from counted where run = ?")?;
             tally.forgotten.iter().try_for_each(|run| remove.execute([run]).map(drop))
         };
@@ -139,21 +143,6 @@ impl Store {
             self.known = known;
         }
         Ok(())
-    }
-
-    /// Forgets all runs but these.
-    pub(crate) fn retain(&self, runs: &BTreeSet<RunId>) -> Result<(), StoreError> {
-        let gone: Vec<RunId> = self.counted()?.difference(runs).copied().collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let transaction = self.within()?;
-        let remove = || {
-            let mut remove = transaction.prepare("delete from counted where run = ?")?;
-            gone.iter().try_for_each(|run| remove.execute([run]).map(drop))
-        };
-        remove().map_err(self.wrong())?;
-        transaction.commit().map_err(self.wrong())
     }
 
     /// Puts hours that are too old to their days, and drops days that are: once an hour, unless there is more than a turn's work.

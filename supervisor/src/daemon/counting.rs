@@ -12,7 +12,7 @@ use super::state::State;
 use crate::dispatcher::ConnectionId;
 use crate::runs::Run;
 use crate::statistics::report::{question_of, report_of};
-use crate::statistics::{self, stage, who_of};
+use crate::statistics::{self, Asker, stage, who_of};
 
 const ROOT: u32 = 0;
 /// When to ask again while too many ask, in milliseconds.
@@ -68,10 +68,11 @@ impl State {
         question: StatisticsQuestion,
     ) {
         let sees_all = self.sees_statistics(connection, uid);
+        let (asker, is_operator) = (Asker { connection, uid }, self.runs_daemon(uid));
         let asked = seen_by(uid, sees_all, question).and_then(|question| {
             let (answer, told) = statistics::answer_to();
             let Some(statistics) = &mut self.statistics else { return Err(none()) };
-            if statistics.ask(question, answer) { Ok(told) } else { Err(busy()) }
+            if statistics.ask(asker, is_operator, question, answer) { Ok(told) } else { Err(busy()) }
         });
         let told = match asked {
             Ok(told) => told,
@@ -82,8 +83,14 @@ impl State {
         };
         let daemon = self.daemon.clone();
         tokio::task::spawn_local(async move {
-            if let (Ok(report), Some(daemon)) = (told.await, daemon.upgrade()) {
-                daemon.state.borrow_mut().answer_statistics(connection, report);
+            let told = told.await;
+            let Some(daemon) = daemon.upgrade() else { return };
+            let mut state = daemon.state.borrow_mut();
+            if let Some(statistics) = &mut state.statistics {
+                statistics.answered(asker);
+            }
+            if let Ok(report) = told {
+                state.answer_statistics(connection, report);
             }
         });
     }
@@ -92,10 +99,15 @@ impl State {
     /// else root and the user that the daemon runs as.
     fn sees_statistics(&mut self, connection: ConnectionId, uid: u32) -> bool {
         if !self.gate.has_rules() {
-            return [ROOT, self.settings.uid].contains(&uid);
+            return self.runs_daemon(uid);
         }
         let uptime = self.uptime();
         self.asker(connection).is_ok_and(|asker| self.gate.inspects(&asker, uptime))
+    }
+
+    /// Root, and the user that the daemon runs as.
+    fn runs_daemon(&self, uid: u32) -> bool {
+        [ROOT, self.settings.uid].contains(&uid)
     }
 
     fn answer_statistics(&mut self, connection: ConnectionId, report: Report) {

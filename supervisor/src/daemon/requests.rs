@@ -284,6 +284,7 @@ impl State {
             exited: None,
             followers: Vec::new(),
             redacting: hidden.map(|hidden| Box::new(Redacting::new(hidden, Some(self.gate.forms())))),
+            is_adopted: false,
             is_unclaimed: false,
             waiting: Some(Box::new(Waiting {
                 launch,

@@ -8,8 +8,10 @@
 //! killed: `GATHER` of it at most. While nothing happens nobody wakes.
 //!
 //! A run is counted when it ends, and a daemon that takes over a run that has ended already is told of that end once more. So the
-//! ids of counted runs are written along with the counts, in one transaction, until launchers have forgotten them.
+//! ids of counted runs are written along with the counts, in one transaction, until launchers have forgotten them. Where the file
+//! can't be read at the start nobody knows which those are: then no run of an earlier daemon is counted, rather than one twice.
 
+mod asking;
 pub(crate) mod report;
 
 use std::collections::BTreeSet;
@@ -31,6 +33,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::Counting;
 use crate::daemon::Daemon;
 use crate::runs::Run;
+pub(crate) use asking::Asker;
 use report::{question_of, report_of};
 
 /// How long what is counted is gathered before it's written: so much a daemon that is killed may lose. Tests have less patience.
@@ -43,8 +46,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Statistics {
     tally: Tally,
     writer: Writer,
-    /// Runs that an earlier daemon has counted.
-    earlier: BTreeSet<RunId>,
+    /// Runs that an earlier daemon has counted, and that aren't forgotten since; `None`: nobody knows.
+    earlier: Option<BTreeSet<RunId>>,
+    /// Whose questions wait for an answer.
+    asking: Vec<Asker>,
     /// Rung with the first thing that is counted after a write.
     changed: Rc<Notify>,
 }
@@ -61,6 +66,7 @@ impl Statistics {
             tally: Tally::default(),
             writer,
             earlier,
+            asking: Vec::new(),
             changed: Rc::default(),
         });
         made.inspect_err(|error| tracing::warn!(%error, "there are no statistics: no thread can be started"))
@@ -70,13 +76,19 @@ impl Statistics {
     /// A run has ended; `is_ok`: if it ended by itself, whether well.
     pub(crate) fn ended(&mut self, run: &Run, outcome: &Outcome, is_ok: bool) {
         let id = *run.exec_id.as_bytes();
-        if self.earlier.remove(&id) {
-            // It's still told of, so the next daemon has to know it, too.
-            self.note(|tally| tally.remember(id));
-            return;
+        match &self.earlier {
+            Some(earlier) if earlier.contains(&id) => {
+                // Told of late, the file may have dropped it: the next daemon has to know it, too.
+                self.note(|tally| tally.remember(id));
+                return;
+            }
+            // It may have been. The next daemon is told of it again, and may know.
+            None if run.is_adopted => return,
+            _ => {}
         }
-        let used =
-            (run.started && run.timing.has_end()).then_some((run.usage.wall_us, run.usage.memory_peak));
+        // Of a lost one nobody has measured the end.
+        let is_known = run.started && run.timing.has_end() && !matches!(outcome, Outcome::Lost { .. });
+        let used = is_known.then_some((run.usage.wall_us, run.usage.memory_peak));
         let who = who_of(run);
         self.note(|tally| tally.end(now(), id, who, ending(outcome, is_ok), used));
     }
@@ -88,15 +100,20 @@ impl Statistics {
 
     /// No launcher tells of a run any more.
     pub(crate) fn forgotten(&mut self, run: ExecId) {
+        if let Some(earlier) = &mut self.earlier {
+            earlier.remove(run.as_bytes());
+        }
         self.note(|tally| tally.forget(*run.as_bytes()));
     }
 
     /// Launchers have told of all their runs, and these are there.
     pub(crate) fn adopted<'a>(&mut self, runs: impl Iterator<Item = &'a ExecId>) {
-        if !self.earlier.is_empty() {
-            // A launcher that was silent may still come with some of the others: they're kept here until the end.
-            let there: BTreeSet<RunId> = runs.map(|run| *run.as_bytes()).collect();
-            self.writer.retain(there.intersection(&self.earlier).copied().collect());
+        let Some(earlier) = &self.earlier else { return };
+        let there: BTreeSet<RunId> = runs.map(|run| *run.as_bytes()).collect();
+        // A launcher that was silent may still come with some of them: here they're known until the end.
+        let gone: Vec<RunId> = earlier.difference(&there).copied().collect();
+        if !gone.is_empty() {
+            self.note(|tally| gone.into_iter().for_each(|run| tally.forget(run)));
         }
     }
 
@@ -114,13 +131,34 @@ impl Statistics {
         }
     }
 
-    /// Has a question answered, with all that was counted until now; whether it will be: too many may wait.
-    pub(crate) fn ask(&mut self, question: Question, answer: impl FnOnce(Report) + Send + 'static) -> bool {
-        if !self.writer.has_room() {
+    /// Has a question answered, with all that was counted until now, or, while the thread waits for the disk, until it began to;
+    /// whether it will be: too many may wait. `is_operator`: whether he may have the places that are kept.
+    pub(crate) fn ask(
+        &mut self,
+        asker: Asker,
+        is_operator: bool,
+        question: Question,
+        answer: impl FnOnce(Report) + Send + 'static,
+    ) -> bool {
+        if !asking::has_room(&self.asking, asker, is_operator) {
             return false;
         }
-        self.hand_over();
-        self.writer.ask(question, answer)
+        // One tally is on its way at most.
+        if !self.writer.is_busy() {
+            self.hand_over();
+        }
+        let asked = self.writer.ask(question, answer);
+        if asked {
+            self.asking.push(asker);
+        }
+        asked
+    }
+
+    /// Somebody has his answer, or can't have one.
+    pub(crate) fn answered(&mut self, asker: Asker) {
+        if let Some(at) = self.asking.iter().position(|asking| *asking == asker) {
+            self.asking.swap_remove(at);
+        }
     }
 }
 
@@ -249,6 +287,10 @@ pub(crate) fn answer_to() -> (impl FnOnce(Report) + Send + 'static, oneshot::Rec
     // Nobody may wait any more.
     (move |report| drop(sender.send(report)), receiver)
 }
+
+#[cfg(test)]
+#[path = "once_tests.rs"]
+mod once_tests;
 
 #[cfg(test)]
 mod tests {

@@ -35,23 +35,27 @@ fn kind_of(by: StatisticsBy) -> Result<Kind, Denied> {
     }
 }
 
-/// A report as it crosses a socket, as much of it as fits: of each kind the rows with the most runs first. `now`: in seconds since the
+/// A report as it crosses a socket, as much of it as fits: the rows with the most runs, of each kind those with the most first. `now`: in seconds since the
 /// epoch.
 pub(crate) fn report_of(report: Report, now: u64) -> StatisticsReport {
     let Report { from, mut rows, unwritten } = report;
     rows.sort_by(|a, b| {
         let weight = |row: &Row| (row.cell.runs(), row.cell.denied());
-        a.kind.cmp(&b.kind).then_with(|| weight(b).cmp(&weight(a))).then_with(|| a.name.cmp(&b.name))
+        weight(b).cmp(&weight(a)).then_with(|| (a.kind, &a.name).cmp(&(b.kind, &b.name)))
     });
     let all = rows.len();
     let mut bytes = 0;
-    let fits = |row: &StatisticsRow| {
+    let mut fits = |row: &StatisticsRow| {
         let counts = row.outcomes.iter().chain(&row.denials);
         let counts: usize = counts.map(|count| count.name.len() + 2 * size_of::<u64>()).sum();
         bytes += ROW_BYTES + row.name.len() + counts;
         bytes <= ANSWER_BYTES
     };
-    let rows: Vec<StatisticsRow> = rows.into_iter().map(|row| row_of(&row)).take_while(fits).collect();
+    let shown = rows.iter().map(|row| (row.kind, row_of(row)));
+    let mut rows: Vec<(Kind, StatisticsRow)> = shown.take_while(|(_, row)| fits(row)).collect();
+    // Those of a kind stay in their order.
+    rows.sort_by_key(|(kind, _)| *kind);
+    let rows: Vec<StatisticsRow> = rows.into_iter().map(|(_, row)| row).collect();
     StatisticsReport { from_s: from, to_s: now, left_out: (all - rows.len()) as u64, rows, unwritten }
 }
 
@@ -96,9 +100,14 @@ mod tests {
         Stage::ALL.iter().for_each(|stage| cell.deny(*stage));
         let row =
             |number: usize| Row { kind: Kind::Tool, name: format!("{number:0>128}"), cell: cell.clone() };
-        let rows: Vec<Row> = (0..2_048).map(row).collect();
+        let mut rows: Vec<Row> = (0..2_048).map(row).collect();
+        // The last of all kinds, and not the least.
+        let mut busy = Row { kind: Kind::Principal, name: "7".into(), cell: cell.clone() };
+        busy.cell.merge(&cell);
+        rows.push(busy);
         let report = report_of(Report { from: None, rows, unwritten: None }, 7);
-        assert_eq!(report.left_out + report.rows.len() as u64, 2_048);
+        assert_eq!(report.left_out + report.rows.len() as u64, 2_049);
+        assert_eq!(report.rows.last().unwrap().name, "7");
         assert!(report.left_out > 0 && report.rows.len() > 500, "{}", report.rows.len());
         let mut frame = Vec::new();
         crate::frames::push(&ServerMessage::Statistics(Box::new(report)), &mut frame).unwrap();

@@ -707,7 +707,8 @@ fn a_ring_without_room_has_its_mark_when_there_is_room_and_wakes_nobody_meanwhil
         .unwrap()
         .marked();
     let mut buffer = RecordBuffer::default();
-    let all = vec![b'x'; usize::try_from(MIN_RING).unwrap() - HEADER];
+    // But for one byte, so that the ring isn't found full.
+    let all = vec![b'x'; usize::try_from(MIN_RING).unwrap() - HEADER - 1];
     assert_eq!(rustix::io::write(&out_write, &all).unwrap(), all.len());
     assert!(run.turn(Stream::Stdout, &mut buffer, now).wrote && run.silent_at().is_some());
     assert!(!run.mark_silence(&mut buffer, later) && run.silent_at().is_none(), "there is no room at all");
@@ -715,4 +716,59 @@ fn a_ring_without_room_has_its_mark_when_there_is_room_and_wakes_nobody_meanwhil
     assert!(run.silent_at().is_some());
     assert!(run.mark_silence(&mut buffer, later) && run.silent_at().is_none());
     assert_eq!(run.ring().unwrap().position().next_seq, FIRST_SEQ + 2);
+}
+
+/// What it has said meanwhile waits in its pipe.
+#[test]
+fn a_stream_whose_ring_is_full_is_not_silent() {
+    let (out_read, out_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (err_read, _err_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let memfd = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memfd, MIN_RING).unwrap();
+    let ring = RingWriter::new(memfd, MIN_RING).unwrap();
+    let (now, later) = (Instant::now(), Instant::now() + SOON);
+    let mut run = relay::run::Run::new(ExecId::generate(), [out_read, err_read], ring, None, None, now)
+        .unwrap()
+        .marked();
+    let mut buffer = RecordBuffer::default();
+    let all = vec![b'x'; usize::try_from(MIN_RING).unwrap()];
+    assert_eq!(rustix::io::write(&out_write, &all).unwrap(), all.len());
+    assert!(run.turn(Stream::Stdout, &mut buffer, now).stalled);
+    assert!(run.silent_at().is_none() && !run.mark_silence(&mut buffer, later));
+    let head = run.ring().unwrap().position().head;
+    assert!(run.acknowledge(head, later), "it goes on");
+    assert!(!run.mark_silence(&mut buffer, later), "nobody has listened");
+    assert!(!run.mark_silence(&mut buffer, later + SOON), "it has said more");
+    assert!(run.turn(Stream::Stdout, &mut buffer, later + SOON).wrote);
+    assert!(run.mark_silence(&mut buffer, later + 2 * SOON), "now it is");
+}
+
+#[test]
+fn a_long_write_that_a_slow_reader_takes_has_no_mark_before_its_end() {
+    const LONG: usize = 600_000;
+    let stage = Relay::start();
+    let mut run = marked(&stage);
+    let mut pipe = run.stdout.take().unwrap();
+    let tool = std::thread::spawn(move || {
+        pipe.write_all(&vec![b'x'; LONG]).unwrap();
+        pipe
+    });
+    let (mut records, mut had, mut pauses) = (Vec::new(), 0, 0);
+    while had < LONG {
+        let head = stage.wrote(&mut run);
+        let new = run.records(head);
+        had += new.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        records.extend(new.into_iter().map(|(_, bytes)| bytes.len()));
+        // Where the ring is full, which it is each time but the last.
+        std::thread::sleep(Duration::from_millis(300));
+        stage.acknowledge(&run, head);
+        pauses += 1;
+    }
+    assert!(pauses > 2, "nobody has waited");
+    let _open = tool.join().unwrap();
+    let first_mark = records.iter().position(|length| *length == 0).unwrap_or(records.len());
+    assert_eq!(records[..first_mark].iter().sum::<usize>(), LONG, "a mark in the middle: {records:?}");
+    let rest = heard(&stage, &mut run, Duration::from_millis(400));
+    assert_eq!(records.len() - first_mark + rest.len(), 1, "the end has one");
+    stage.stop();
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::redact::finder::Finder;
 use crate::redact::forms::Forms;
 use crate::redact::pattern::BEGINNING;
-use crate::redact::values::Secret;
+use crate::redact::values::{Form, Secret};
 
 /// All that is looked for in the output of a run: made once, for both its streams and whoever reads them.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ impl Sought {
         let mut finder = forms.finder.beside();
         let mut values = Vec::new();
         for (which, secret) in secrets.iter().enumerate() {
-            for (form, bytes) in secret.forms.iter().enumerate() {
+            for (form, Form { bytes, .. }) in secret.forms.iter().enumerate() {
                 finder.add(&bytes[..bytes.len().min(BEGINNING)], forms.len() + values.len());
                 values.push((which, form));
             }
         }
-        let lengths = secrets.iter().flat_map(|secret| secret.forms.iter().map(Vec::len));
+        let lengths = secrets.iter().flat_map(|secret| secret.forms.iter().map(|form| form.bytes.len()));
         let reach = forms.forms.iter().map(|form| form.pattern.longest).chain(lengths).max().unwrap_or(0);
         Self { forms, secrets, values, finder, reach }
     }

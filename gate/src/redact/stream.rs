@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::redact::forms::Forms;
 use crate::redact::pattern::{At, BEGINNING, Pattern};
 use crate::redact::sought::Sought;
-use crate::redact::values::Secret;
+use crate::redact::values::{Form, Secret};
 
 /// Bytes are held back for so long at most, but for the beginnings of known values.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(50);
@@ -47,6 +47,8 @@ pub struct Redactor {
     last: Option<u8>,
     marks: Vec<u64>,
     late: u64,
+    /// Up to which place each value's form was looked at: what begins before that its one candidate knows of.
+    seen: Vec<u64>,
 }
 
 /// Something that may be a secret.
@@ -64,7 +66,8 @@ struct Candidate {
 #[derive(Debug, Clone, Copy)]
 enum Going {
     Form(At),
-    /// So many bytes of the value.
+    /// So many bytes of the value, the most that the text ends with. What begins within them and may be the value, too, follows
+    /// from the value alone: a form of a value has one candidate.
     Value(usize),
 }
 
@@ -102,6 +105,7 @@ impl Redactor {
     #[must_use]
     pub fn of(sought: Arc<Sought>) -> Self {
         let marks = vec![0; sought.forms.len() + sought.secrets.len()];
+        let seen = vec![0; sought.values.len()];
         Self {
             sought,
             candidates: Vec::new(),
@@ -114,6 +118,7 @@ impl Redactor {
             last: None,
             marks,
             late: 0,
+            seen,
         }
     }
 
@@ -224,6 +229,8 @@ impl Redactor {
             let start = base + length(&piece[..place]);
             sought.forms.finder.at(&piece[place..], &mut numbers);
             sought.finder.at(&piece[place..], &mut numbers);
+            let first = sought.forms.len();
+            numbers.retain(|number| number.checked_sub(first).is_none_or(|value| self.seen[value] <= start));
             // Of what has come several beginnings of one form can be: it is one candidate.
             if numbers.len() > 1 {
                 numbers.sort_unstable();
@@ -257,13 +264,17 @@ impl Redactor {
         base: u64,
         followed: &mut Vec<Followed>,
     ) -> bool {
+        let at = match candidate.going {
+            Going::Form(at) => at,
+            Going::Value(had) => return self.go_on_with_value(candidate, had, bytes, base),
+        };
         let start = candidate.start;
         let found = start + length_of(BEGINNING);
         let part = match usize::try_from(found.saturating_sub(base)) {
             Ok(left) if candidate.is_crowded => &bytes[..bytes.len().min(left)],
             _ => bytes,
         };
-        let step = self.step(candidate, part, base);
+        let step = self.step(candidate, at, part, base);
         candidate.end = step.end.or(candidate.end);
         match step.going {
             Some(_) if candidate.is_crowded && step.upto >= found => {
@@ -274,45 +285,58 @@ impl Redactor {
             Some(going) => candidate.going = going,
             None => self.spans.extend(candidate.end.map(|end| Span { start, end, number: candidate.number })),
         }
-        if self.is_form(candidate.number) && !candidate.is_crowded && step.upto > found {
+        if !candidate.is_crowded && step.upto > found {
             followed.push(Followed { start, upto: step.upto });
         }
         step.going.is_some()
     }
 
-    fn step(&self, candidate: &Candidate, bytes: &[u8], base: u64) -> Step {
-        match candidate.going {
-            Going::Form(at) => {
-                let pattern = self.pattern(candidate.number);
-                let left = length_of(pattern.longest).saturating_sub(base - candidate.start);
-                let left = usize::try_from(left).unwrap_or(usize::MAX);
-                let part = &bytes[..bytes.len().min(left)];
-                let taken = pattern.take(at, part);
-                let end = taken.end.map(|end| base + length(&bytes[..end]));
-                let upto = base + length_of(taken.taken);
-                match taken.at {
-                    // As long as it may be: as if nothing came behind it.
-                    Some(at) if part.len() == left && pattern.ends(at) => {
-                        Step { going: None, end: Some(base + length(part)), upto }
-                    }
-                    Some(_) if part.len() == left => Step { going: None, end, upto },
-                    at => Step { going: at.map(Going::Form), end, upto },
-                }
+    fn step(&self, candidate: &Candidate, at: At, bytes: &[u8], base: u64) -> Step {
+        let pattern = self.pattern(candidate.number);
+        let left = length_of(pattern.longest).saturating_sub(base - candidate.start);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let part = &bytes[..bytes.len().min(left)];
+        let taken = pattern.take(at, part);
+        let end = taken.end.map(|end| base + length(&bytes[..end]));
+        let upto = base + length_of(taken.taken);
+        match taken.at {
+            // As long as it may be: as if nothing came behind it.
+            Some(at) if part.len() == left && pattern.ends(at) => {
+                Step { going: None, end: Some(base + length(part)), upto }
             }
-            Going::Value(had) => {
-                let (secret, form) = self.sought.values[candidate.number - self.sought.forms.len()];
-                let missing = &self.sought.secrets[secret].forms[form][had..];
-                let common = missing.len().min(bytes.len());
-                let upto = base + length(&bytes[..common]);
-                if missing[..common] != bytes[..common] {
-                    Step { going: None, end: None, upto }
-                } else if common == missing.len() {
-                    Step { going: None, end: Some(upto), upto }
-                } else {
-                    Step { going: Some(Going::Value(had + common)), end: None, upto }
-                }
-            }
+            Some(_) if part.len() == left => Step { going: None, end, upto },
+            at => Step { going: at.map(Going::Form), end, upto },
         }
+    }
+
+    /// The same for a value (Knuth, Morris, Pratt, 1977): each byte is taken once, and gone back from no oftener than it was taken,
+    /// however the value repeats itself.
+    fn go_on_with_value(&mut self, candidate: &mut Candidate, had: usize, bytes: &[u8], base: u64) -> bool {
+        let value = candidate.number - self.sought.forms.len();
+        let (secret, form) = self.sought.values[value];
+        let Form { bytes: form, borders } = &self.sought.secrets[secret].forms[form];
+        let (mut had, mut taken) = (had, 0);
+        loop {
+            let (missing, rest) = (&form[had..], &bytes[taken..]);
+            let common = missing.iter().zip(rest).take_while(|(one, other)| one == other).count();
+            (had, taken) = (had + common, taken + common);
+            if had == form.len() {
+                let end = base + length_of(taken);
+                self.spans.push(Span { start: end - length_of(had), end, number: candidate.number });
+            } else if taken == bytes.len() {
+                break;
+            }
+            if had == 0 {
+                // Where it begins next the finder knows.
+                taken += 1;
+                break;
+            }
+            had = usize::from(borders[had - 1]);
+        }
+        let upto = base + length_of(taken);
+        self.seen[value] = upto;
+        (candidate.start, candidate.going) = (upto - length_of(had), Going::Value(had));
+        had > 0
     }
 
     /// What a candidate is, if nothing more comes.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::forms::expanded;
 use super::stream::MAX_FOLLOWED;
+use super::values::Form;
 use super::{FLUSH_AFTER, Forms, HELD_OF_VALUE, MAX_SPAN, MIN_VALUE, Redactor, Secret};
 
 static SHIPPED: LazyLock<Arc<Forms>> =
@@ -443,4 +444,85 @@ fn behind_the_reach_of_what_is_not_known_a_redactor_says_what_one_that_knows_say
         }
         assert!(expected == out, "behind a gap of {cut}");
     }
+}
+
+/// Values that repeat themselves: as they are, in hexadecimal, and one in another.
+fn periodic(long: usize) -> Vec<Secret> {
+    let raw = [vec![b'a'; long], b"b".to_vec()].concat();
+    let in_hex = [vec![0xaa; long], vec![0x0b]].concat();
+    let twice = [b"aab".repeat(long / 3 + 2), b"aaa".to_vec()].concat();
+    let whole = vec![b'a'; long + 6];
+    [raw, in_hex, twice, whole].map(|value| Secret::new("it", &value).unwrap()).into()
+}
+
+/// By looking at every place for every form: what is hidden, by what overlaps.
+fn by_looking(secrets: &[Secret], text: &[u8]) -> Vec<u8> {
+    let mut spans = Vec::new();
+    for Form { bytes, .. } in secrets.iter().flat_map(|secret| &secret.forms) {
+        let whole = (0..text.len()).filter(|at| text[*at..].starts_with(bytes));
+        spans.extend(whole.map(|at| (at, at + bytes.len())));
+        let begun =
+            (0..text.len()).find(|at| bytes.len() > text.len() - at && bytes.starts_with(&text[*at..]));
+        spans.extend(begun.filter(|at| text.len() - at >= HELD_OF_VALUE).map(|at| (at, text.len())));
+    }
+    spans.sort_unstable();
+    let (mut out, mut shown, mut hidden) = (Vec::new(), 0, 0);
+    for (start, end) in spans {
+        if start >= hidden {
+            out.extend_from_slice(&text[shown..start]);
+            out.extend_from_slice(b"[redacted:it]");
+        }
+        hidden = hidden.max(end);
+        shown = hidden;
+    }
+    out.extend_from_slice(&text[shown..]);
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// As looking at every place would, however it's cut; and one candidate a form is enough.
+    #[test]
+    fn values_that_repeat_themselves_are_found_wherever_they_begin(
+        long in 6usize..40,
+        parts in prop::collection::vec(prop_oneof![
+            4 => (1usize..90).prop_map(|count| "a".repeat(count)),
+            3 => (1usize..20).prop_map(|count| "aab".repeat(count)),
+            2 => "[ab0]{0,9}",
+            1 => (1usize..50).prop_map(|count| format!("{}0b", "aa".repeat(count))),
+            1 => Just(" line\n".to_owned()),
+        ], 1..12),
+        cuts in prop::collection::vec(0usize..900, 0..12),
+    ) {
+        let (secrets, text) = (periodic(long), parts.concat().into_bytes());
+        let forms: usize = secrets.iter().map(|secret| secret.forms.len()).sum();
+        let expected = by_looking(&secrets, &text);
+        let start = Redactor::new(Arc::new(Forms::none()), secrets);
+        for size in [1, 2, 3, 7, 8, 9, 64, 4_096] {
+            prop_assert_eq!(&through(start.clone(), text.chunks(size)), &expected, "pieces of {}", size);
+        }
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        let (mut redactor, mut out) = (start, Vec::new());
+        for piece in cuts.windows(2).map(|ends| &text[ends[0]..ends[1]]) {
+            redactor.feed(Duration::ZERO, piece, &mut out);
+            prop_assert!(redactor.followed() <= forms, "{} for {} forms", redactor.followed(), forms);
+        }
+        redactor.finish(&mut out);
+        prop_assert_eq!(out, expected);
+    }
+}
+
+#[test]
+fn a_long_value_that_repeats_itself_has_one_candidate_in_a_piece() {
+    let long = super::MAX_VALUE - 1;
+    let secrets = vec![Secret::new("it", &[vec![b'a'; long], b"b".to_vec()].concat()).unwrap()];
+    let mut redactor = Redactor::new(Arc::new(Forms::none()), secrets);
+    let mut out = Vec::new();
+    redactor.feed(Duration::ZERO, &vec![b'a'; 32 * 1024], &mut out);
+    assert_eq!((redactor.followed(), redactor.held()), (1, long));
+    redactor.feed(Duration::ZERO, b"b!", &mut out);
+    assert!(out.ends_with(b"a[redacted:it]!") && out.len() == 32 * 1024 - long + b"[redacted:it]!".len());
 }

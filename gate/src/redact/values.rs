@@ -20,7 +20,33 @@ const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 pub struct Secret {
     /// Its name.
     pub name: String,
-    pub(super) forms: Vec<Vec<u8>>,
+    pub(super) forms: Vec<Form>,
+}
+
+/// One form of a value.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) bytes: Vec<u8>,
+    /// For each beginning of it, by its last byte: how long the longest shorter one is that it ends with.
+    pub(super) borders: Vec<u16>,
+}
+
+const _: () = assert!(MAX_FORM <= u16::MAX as usize, "a border has to hold any length");
+
+impl Form {
+    fn new(mut bytes: Vec<u8>) -> Self {
+        bytes.truncate(MAX_FORM);
+        let mut borders = vec![0; bytes.len()];
+        let mut border: u16 = 0;
+        for at in 1..bytes.len() {
+            while border > 0 && bytes[usize::from(border)] != bytes[at] {
+                border = borders[usize::from(border) - 1];
+            }
+            border += u16::from(bytes[usize::from(border)] == bytes[at]);
+            borders[at] = border;
+        }
+        Self { bytes, borders }
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -61,11 +87,7 @@ impl Secret {
         }
         forms.insert(within_json(value));
         forms.retain(|form| form.len() >= MIN_FORM);
-        let forms = forms.into_iter().map(|mut form| {
-            form.truncate(MAX_FORM);
-            form
-        });
-        Ok(Self { name: name.to_owned(), forms: forms.collect() })
+        Ok(Self { name: name.to_owned(), forms: forms.into_iter().map(Form::new).collect() })
     }
 }
 
@@ -160,7 +182,7 @@ mod tests {
                 .map(|byte| match byte { b'+' => b'-', b'/' => b'_', other => *other })
                 .collect();
             for encoded in [encoded, url_safe] {
-                prop_assert!(secret.forms.iter().any(|form| encoded.windows(form.len()).any(|part| part == form)));
+                prop_assert!(secret.forms.iter().any(|form| encoded.windows(form.bytes.len()).any(|part| part == form.bytes)));
             }
         }
     }
@@ -168,7 +190,7 @@ mod tests {
     #[test]
     fn forms_are_those_that_tools_print() {
         let secret = Secret::new("it", b"p\"ss w\xf6rd/1\n").unwrap();
-        let has = |form: &[u8]| secret.forms.iter().any(|other| other == form);
+        let has = |form: &[u8]| secret.forms.iter().any(|other| other.bytes == form);
         assert!(has(b"p\"ss w\xf6rd/1\n") && has(b"p%22ss%20w%f6rd%2f1%0a") && has(b"p%22ss+w%F6rd%2F1%0A"));
         assert!(has(b"p\\\"ss w\xf6rd/1\\n") && has(b"7022737320 77f672642f310a".replace(b' ').as_slice()));
         assert!(Secret::new("short", b"12345").unwrap_err().to_string().contains("`short`"));

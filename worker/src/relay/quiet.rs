@@ -9,6 +9,9 @@
 //!                        └──────── no room: until some is acknowledged
 //! ```
 //!
+//! **Whom nobody listens to isn't silent.** While the ring is full the pipes aren't read, and a stream may be in the middle of a
+//! token. Its silence is counted from when it's read again; and no mark is put while its pipe has something.
+//!
 //! A run that says nothing costs nothing: its streams are looked at once behind the last of what they said.
 
 use std::time::{Duration, Instant};
@@ -28,7 +31,7 @@ pub(super) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
     since: [Option<Instant>; 2],
-    /// The ring had no room for a mark.
+    /// The ring has no room: for a mark, or for what waits in the pipes.
     is_waiting: bool,
 }
 
@@ -40,7 +43,8 @@ impl Quiet {
 
     /// Whether a stream's silence is to be marked now.
     pub(super) fn is_due(&self, stream: Stream, now: Instant) -> bool {
-        self.since[index(stream)].is_some_and(|since| now.saturating_duration_since(since) >= AFTER)
+        let since = self.since[index(stream)].filter(|_| !self.is_waiting);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= AFTER)
     }
 
     /// A stream's silence was marked, or never has to be.
@@ -48,7 +52,7 @@ impl Quiet {
         self.since[index(stream)] = None;
     }
 
-    /// There was no room for a mark.
+    /// There is no room: nothing is due until there is.
     pub(super) fn wait(&mut self) {
         self.is_waiting = true;
     }
@@ -56,6 +60,14 @@ impl Quiet {
     /// There may be room again.
     pub(super) fn go_on(&mut self) {
         self.is_waiting = false;
+    }
+
+    /// Nobody has listened until now: what a stream said meanwhile waits in its pipe.
+    pub(super) fn listen(&mut self, now: Instant) {
+        self.is_waiting = false;
+        for since in self.since.iter_mut().flatten() {
+            *since = now;
+        }
     }
 
     /// When the first of what isn't marked is due.
@@ -92,7 +104,12 @@ mod tests {
         assert!(!quiet.is_due(Stream::Stderr, start + 10 * AFTER), "it has said nothing");
         quiet.wait();
         assert_eq!(quiet.deadline(), None, "without room nobody is woken");
+        assert!(!quiet.is_due(Stream::Stdout, start + 10 * AFTER), "nor marked");
+        quiet.listen(start + 10 * AFTER);
+        assert_eq!(quiet.deadline(), Some(start + 11 * AFTER), "what it said meanwhile isn't known");
+        quiet.wait();
         quiet.go_on();
+        assert_eq!(quiet.deadline(), Some(start + 11 * AFTER));
         quiet.settle(Stream::Stdout);
         assert_eq!(quiet.deadline(), None);
     }

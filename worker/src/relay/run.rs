@@ -155,7 +155,12 @@ impl Run {
     pub fn mark_silence(&mut self, buffer: &mut RecordBuffer, now: Instant) -> bool {
         let mut wrote = false;
         for stream in STREAMS {
+            let has_more = self.has_more(stream);
             let Some(quiet) = self.quiet.as_mut().filter(|quiet| quiet.is_due(stream, now)) else { continue };
+            if has_more {
+                quiet.spoke(stream, now);
+                continue;
+            }
             match self.ring.as_mut().filter(|_| !self.discarding).map(|ring| ring.append(stream, buffer, 0)) {
                 Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
                     quiet.wait();
@@ -168,6 +173,12 @@ impl Run {
             quiet.settle(stream);
         }
         wrote
+    }
+
+    /// Whether a stream has said something that isn't read yet, as far as the kernel tells.
+    fn has_more(&self, stream: Stream) -> bool {
+        let pipe = self.pipes[index(stream)].as_ref();
+        pipe.is_some_and(|pipe| rustix::io::ioctl_fionread(pipe).map_or(true, |bytes| bytes > 0))
     }
 
     /// The most bytes of one record.
@@ -363,6 +374,9 @@ impl Run {
         if let Some(idle) = &mut self.idle {
             idle.stop(now);
         }
+        if let Some(quiet) = &mut self.quiet {
+            quiet.wait();
+        }
     }
 
     /// Everything below `offset` of the ring may be written over. Answers whether a stalled run goes on: with a
@@ -370,7 +384,7 @@ impl Run {
     pub fn acknowledge(&mut self, offset: u64, now: Instant) -> bool {
         let Some(ring) = &mut self.ring else { return false };
         ring.acknowledge(offset);
-        if let Some(quiet) = &mut self.quiet {
+        if let Some(quiet) = self.quiet.as_mut().filter(|_| !self.stalled) {
             quiet.go_on();
         }
         let enough = usize::try_from(ring.capacity() / 4).unwrap_or(usize::MAX) - HEADER;
@@ -395,6 +409,9 @@ impl Run {
         self.stalled = false;
         if let Some(idle) = &mut self.idle {
             idle.go_on(now);
+        }
+        if let Some(quiet) = &mut self.quiet {
+            quiet.listen(now);
         }
     }
 

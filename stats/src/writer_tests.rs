@@ -153,6 +153,7 @@ fn no_more_questions_wait_than_may() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "somebody has the file for a while")]
 fn a_file_that_somebody_has_for_a_moment_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let (writer, ..) = start(directory.path());

@@ -13,6 +13,8 @@ pub const MAX_OFTEN_WRONG: usize = 8;
 pub const MAX_MARKS: usize = 512;
 /// The most secrets of one run that are looked for in its output.
 pub const MAX_SECRETS: usize = 64;
+/// And so many bytes their values have together: their spellings, which a daemon holds while somebody reads, are many times as long.
+pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 /// The most bytes of one record of a run whose output is redacted: with what is held back of records before it, and with
 /// [`MAX_OUTPUT_CHUNK`] beyond them, they are one event.
 pub const MARKED_RECORD: usize = 32 * 1024;

@@ -275,6 +275,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_OFTEN_WRONG", bounds::MAX_OFTEN_WRONG as u64),
         ("MAX_MARKS", bounds::MAX_MARKS as u64),
         ("MAX_SECRETS", bounds::MAX_SECRETS as u64),
+        ("MAX_SECRET_BYTES", bounds::MAX_SECRET_BYTES as u64),
         ("MARKED_RECORD", bounds::MARKED_RECORD as u64),
         ("MARK_AFTER_MS", bounds::MARK_AFTER_MS),
         ("MAX_LAUNCH_INLINE", bounds::MAX_LAUNCH_INLINE as u64),

@@ -12,7 +12,7 @@ use stockade_gate::redact::{MAX_VALUE, MIN_VALUE};
 use stockade_policies::{Confines, PolicySet, Subject, Surroundings};
 use stockade_protocol::bounds::{
     MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH, MAX_POLICY_NAME,
-    MAX_SECRETS, MAX_STDIN_CHUNK, RING_BYTES,
+    MAX_SECRET_BYTES, MAX_SECRETS, MAX_STDIN_CHUNK, RING_BYTES,
 };
 use stockade_protocol::client::{ExecRequest, OutputMode, StdinMode, Workspace};
 use stockade_protocol::denied::{Denied, DenyReason};
@@ -390,6 +390,14 @@ fn redaction_of(
             secrets.len()
         );
         return Err(Denied::new(DenyReason::Policy, message).remedy("let fewer of them through to the run"));
+    }
+    let bytes: usize = secrets.iter().map(|(_, value)| value.len()).sum();
+    if bytes > MAX_SECRET_BYTES {
+        let message = format!(
+            "the run's variables that are secrets have {bytes} bytes; {MAX_SECRET_BYTES} can be hidden in its output"
+        );
+        return Err(Denied::new(DenyReason::Policy, message)
+            .remedy("let fewer or shorter ones of them through to the run"));
     }
     Ok(Some(Redaction { secrets }))
 }

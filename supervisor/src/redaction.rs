@@ -3,10 +3,10 @@
 //! The forms that are shipped are made once, when somebody first wants them: their tables take a while, and most daemons and
 //! command lines redact nothing. A daemon of whose policies one redacts makes them before it serves (`prepare`).
 
-use core::cell::OnceCell;
+use core::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 
 use stockade_gate::redact::{Forms, Secret, Sought, forms};
 use stockade_policies::PolicySet;
@@ -89,24 +89,33 @@ fn texts(directories: &[PathBuf], uid: u32) -> Result<Vec<(String, String)>, Vec
 pub struct Redacting {
     forms: Arc<Forms>,
     redaction: Redaction,
-    sought: OnceCell<Arc<Sought>>,
+    /// As long as somebody reads: a secret's spellings are many times as long as it is.
+    sought: RefCell<Weak<Sought>>,
 }
 
 impl Redacting {
     /// `forms`: `None`: what is shipped.
     #[must_use]
     pub fn new(redaction: Redaction, forms: Option<Arc<Forms>>) -> Self {
-        Self { forms: forms.unwrap_or_else(shipped), redaction, sought: OnceCell::new() }
+        Self { forms: forms.unwrap_or_else(shipped), redaction, sought: RefCell::default() }
     }
 
     /// What is looked for, the same for both streams and all readers.
     pub fn sought(&self) -> Arc<Sought> {
-        let sought = self.sought.get_or_init(|| {
-            let secret = |(name, value): &(String, stockade_protocol::Bytes)| Secret::new(name, value).ok();
-            let secrets = self.redaction.secrets.iter().filter_map(secret).collect();
-            Arc::new(Sought::new(Arc::clone(&self.forms), secrets))
-        });
-        Arc::clone(sought)
+        let mut made = self.sought.borrow_mut();
+        if let Some(sought) = made.upgrade() {
+            return sought;
+        }
+        let secret = |(name, value): &(String, stockade_protocol::Bytes)| Secret::new(name, value).ok();
+        let secrets = self.redaction.secrets.iter().filter_map(secret).collect();
+        let sought = Arc::new(Sought::new(Arc::clone(&self.forms), secrets));
+        *made = Arc::downgrade(&sought);
+        sought
+    }
+
+    /// There is no output any more: nobody has to know the values.
+    pub(crate) fn forget_values(&mut self) {
+        self.redaction.secrets = Vec::new();
     }
 }
 
@@ -115,4 +124,22 @@ impl Redacting {
 pub fn told(counts: stockade_gate::redact::Counts) -> Redactions {
     let marks = counts.marks.into_iter().take(MAX_MARKS).map(|(name, count)| Count { name, count });
     Redactions { marks: marks.collect(), late: counts.late }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_for_is_one_for_all_readers_and_gone_with_the_last() {
+        let value = stockade_protocol::Bytes(b"c0rrect-horse".to_vec());
+        let redaction = Redaction { secrets: vec![("API".to_owned(), value)] };
+        let mut redacting = Redacting::new(redaction, Some(Arc::new(Forms::none())));
+        let (one, other) = (redacting.sought(), redacting.sought());
+        assert!(Arc::ptr_eq(&one, &other) && one.reach() > 0);
+        redacting.forget_values();
+        assert!(redacting.sought().reach() > 0, "who reads goes on");
+        drop((one, other));
+        assert_eq!(redacting.sought().reach(), 0, "nobody read, and the values are gone");
+    }
 }

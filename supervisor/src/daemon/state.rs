@@ -285,6 +285,9 @@ impl State {
             Effect::DropOutput { run } => {
                 if let Some(dropped) = self.runs.get_mut(&run) {
                     dropped.ring = None;
+                    if let Some(redacting) = &mut dropped.redacting {
+                        redacting.forget_values();
+                    }
                     self.links.drop_output(dropped.launcher, run, dropped.end_of_output() - dropped.ends());
                 }
                 self.ring_followers(run);

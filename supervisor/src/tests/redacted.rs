@@ -314,3 +314,20 @@ fn more_secrets_than_are_looked_for_are_refused() {
     assert_eq!(denied.reason, DenyReason::Policy);
     assert!(denied.message.contains("65 of the run's variables") && denied.remedy.is_some(), "{denied:?}");
 }
+
+#[test]
+fn longer_secrets_than_are_looked_for_are_refused() {
+    let policy = "extends = \"default\"\n[environment]\nallow = [\"S_*\"]\n[output]\nredact = true\nsecrets = [\"S_*\"]\n";
+    let stage = Stage::new(Changes { policy: Some(policy), ..Changes::default() });
+    let mut launcher = stage.launcher();
+    let of = |count: usize| {
+        let value = || stockade_protocol::Bytes(vec![b'x'; 8_192]);
+        let environment = (0..count).map(|number| (format!("S_{number}").as_str().into(), value()));
+        ExecRequest { environment: environment.collect(), detach: true, ..request(&stage) }
+    };
+    let denied = stage.client().denied(of(9), &[]);
+    assert_eq!(denied.reason, DenyReason::Policy);
+    assert!(denied.message.contains("73728 bytes") && denied.remedy.is_some(), "{denied:?}");
+    stage.client().exec(of(8));
+    assert!(launcher.launch().0.note.redaction.is_some());
+}

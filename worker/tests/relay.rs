@@ -744,6 +744,7 @@ fn a_stream_whose_ring_is_full_is_not_silent() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a reader that is slow")]
 fn a_long_write_that_a_slow_reader_takes_has_no_mark_before_its_end() {
     const LONG: usize = 600_000;
     let stage = Relay::start();

@@ -43,7 +43,7 @@ fn the_page_has_the_bounds_and_defaults_that_hold() {
         ),
         format!("can last | {} hour |", settings.lost_after.as_secs() / 3_600),
         format!("values of the run's own secrets**, of {MIN_VALUE} bytes or more"),
-        format!("has been silent for {} ms they go out", FLUSH_AFTER.as_millis()),
+        format!("has been silent for {} ms", FLUSH_AFTER.as_millis()),
         format!("| {HELD_OF_VALUE} bytes or more of the beginning of a known value |"),
     ];
     for row in rows {

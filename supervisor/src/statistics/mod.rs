@@ -14,10 +14,10 @@
 mod asking;
 pub(crate) mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stockade_protocol::ExecId;
 use stockade_protocol::denied::{Denied, DenyReason};
@@ -38,6 +38,11 @@ use report::{question_of, report_of};
 
 /// How long what is counted is gathered before it's written: so much a daemon that is killed may lose. Tests have less patience.
 pub(crate) const GATHER: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+/// How long the file has a run yet that is needed no more: launchers are told so in batches, a while later, and one that wasn't tells
+/// the next daemon of it again.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// Runs that wait for that. Beyond them the next daemon finds out that nobody tells of them.
+const MOST_FORGETTING: usize = 65_536;
 /// How long the last of it may take to be written when the daemon ends.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -48,6 +53,9 @@ pub(crate) struct Statistics {
     writer: Writer,
     /// Runs that an earlier daemon has counted, and that aren't forgotten since; `None`: nobody knows.
     earlier: Option<BTreeSet<RunId>>,
+    /// Runs that are needed no more, since when, the first of them first.
+    forgetting: VecDeque<(Instant, RunId)>,
+    forget_after: Duration,
     /// Whose questions wait for an answer.
     asking: Vec<Asker>,
     /// Rung with the first thing that is counted after a write.
@@ -66,6 +74,8 @@ impl Statistics {
             tally: Tally::default(),
             writer,
             earlier,
+            forgetting: VecDeque::new(),
+            forget_after: FORGET_AFTER,
             asking: Vec::new(),
             changed: Rc::default(),
         });
@@ -79,6 +89,7 @@ impl Statistics {
         match &self.earlier {
             Some(earlier) if earlier.contains(&id) => {
                 // Told of late, the file may have dropped it: the next daemon has to know it, too.
+                self.forgetting.retain(|(_, forgetting)| *forgetting != id);
                 self.note(|tally| tally.remember(id));
                 return;
             }
@@ -103,7 +114,13 @@ impl Statistics {
         if let Some(earlier) = &mut self.earlier {
             earlier.remove(run.as_bytes());
         }
-        self.note(|tally| tally.forget(*run.as_bytes()));
+        self.forget_later(*run.as_bytes());
+    }
+
+    fn forget_later(&mut self, run: RunId) {
+        if self.forgetting.len() < MOST_FORGETTING {
+            self.forgetting.push_back((Instant::now(), run));
+        }
     }
 
     /// Launchers have told of all their runs, and these are there.
@@ -112,9 +129,7 @@ impl Statistics {
         let there: BTreeSet<RunId> = runs.map(|run| *run.as_bytes()).collect();
         // A launcher that was silent may still come with some of them: here they're known until the end.
         let gone: Vec<RunId> = earlier.difference(&there).copied().collect();
-        if !gone.is_empty() {
-            self.note(|tally| gone.into_iter().for_each(|run| tally.forget(run)));
-        }
+        gone.into_iter().for_each(|run| self.forget_later(run));
     }
 
     fn note(&mut self, note: impl FnOnce(&mut Tally)) {
@@ -126,6 +141,10 @@ impl Statistics {
 
     /// Has what was counted written.
     fn hand_over(&mut self) {
+        let due = self.forgetting.partition_point(|(since, _)| since.elapsed() >= self.forget_after);
+        for (_, run) in self.forgetting.drain(..due) {
+            self.tally.forget(run);
+        }
         if !self.tally.is_empty() {
             self.writer.write(core::mem::take(&mut self.tally));
         }

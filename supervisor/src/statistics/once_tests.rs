@@ -10,7 +10,8 @@ const OUTCOME: Outcome = Outcome::Exited { code: 0 };
 
 /// A daemon's statistics.
 fn open(state: &Path) -> Statistics {
-    Statistics::open(&Counting::default(), state).unwrap()
+    let opened = Statistics::open(&Counting::default(), state).unwrap();
+    Statistics { forget_after: Duration::ZERO, ..opened }
 }
 
 fn run(number: u8) -> Run {
@@ -84,6 +85,24 @@ fn an_id_that_nobody_tells_of_any_more_makes_no_other_run_count_twice() {
     last.hand_over();
     kill(last);
     assert_eq!(open(state.path()).earlier, Some(BTreeSet::new()));
+}
+
+/// A launcher is told so a while later, and not at all where the daemon is killed before.
+#[test]
+fn a_run_that_is_needed_no_more_counts_once_where_its_launcher_was_never_told_so() {
+    let state = tempfile::tempdir().unwrap();
+    let opened = || Statistics::open(&Counting::default(), state.path()).unwrap();
+    let mut first = opened();
+    first.ended(&own(1), &OUTCOME, true);
+    first.forgotten(run(1).exec_id);
+    first.hand_over();
+    kill(first);
+    let mut next = opened();
+    next.ended(&run(1), &OUTCOME, true);
+    next.adopted([run(1).exec_id].iter());
+    next.hand_over();
+    kill(next);
+    assert_eq!(counted(&state), 1);
 }
 
 #[test]

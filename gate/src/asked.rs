@@ -153,6 +153,26 @@ pub struct Asked<'a> {
     pub load: Load,
 }
 
+impl<'a> Asked<'a> {
+    /// Asked by somebody, of nothing yet: no policy, no tool, no run, and a machine of which nothing is known.
+    #[must_use]
+    pub fn by(principal: &'a Principal, action: Action, at: Moment) -> Self {
+        Self {
+            at,
+            run: 0,
+            principal,
+            action,
+            policy: None,
+            tool: None,
+            thing: Thing::default(),
+            given: Given::Nothing,
+            workspace: None,
+            owner: None,
+            load: Load::default(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use stockade_gate::access::{Access, Settings};
 use stockade_gate::tools::Tool;
 use stockade_gate::validate::Parameters;
-use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Thing};
+use stockade_gate::{Action, Asked, Given, Moment, Principal, Thing};
 use stockade_policies::{Policy, PolicySet};
 use stockade_protocol::Bytes;
 use stockade_protocol::denied::Denied;
@@ -46,19 +46,7 @@ pub(crate) fn judge(sought: Sought<'_>) -> Result<Result<(), Denied>, CliError> 
 fn ask(access: &mut Access, principal: &Principal, sought: Sought<'_>) -> Result<(), Denied> {
     let is_shipped = |set: &PolicySet, name: &str| set.get(name).is_ok_and(Policy::is_shipped);
     let words: Vec<Vec<u8>>;
-    let base = Asked {
-        at: Moment { uptime: Duration::ZERO, wall: SystemTime::now() },
-        run: 0,
-        principal,
-        action: Action::Run,
-        policy: None,
-        tool: None,
-        thing: Thing::default(),
-        given: Given::Nothing,
-        workspace: None,
-        owner: None,
-        load: Load::default(),
-    };
+    let base = Asked::by(principal, Action::Run, Moment { uptime: Duration::ZERO, wall: SystemTime::now() });
     let asked = match sought {
         Sought::Run { policies, policy, is_file, words: given } => {
             words = given.iter().map(|word| word.to_vec()).collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stockade_gate::access::{Decision, Explained, Origin, Unjudgeable};
 use stockade_gate::tools::{Registry, load};
 use stockade_gate::validate::Parameters;
-use stockade_gate::{Action, Asked, Given, Load, Moment, Principal, Thing};
+use stockade_gate::{Action, Asked, Given, Moment, Principal, Thing};
 use stockade_policies::{Policy, PolicySet};
 use stockade_supervisor::access::{Placed, Who};
 use stockade_supervisor::config::Configured;
@@ -118,19 +118,7 @@ fn asked<'a>(
     let need = |kind: &str| {
         what.ok_or_else(|| CliError::Asked(format!("{} is of something: name {kind}", action.name())))
     };
-    let base = Asked {
-        at: Moment { uptime: Duration::ZERO, wall: SystemTime::now() },
-        run: 0,
-        principal,
-        action,
-        policy: None,
-        tool: None,
-        thing: Thing::default(),
-        given: Given::Nothing,
-        workspace: None,
-        owner: None,
-        load: Load::default(),
-    };
+    let base = Asked::by(principal, action, Moment { uptime: Duration::ZERO, wall: SystemTime::now() });
     Ok(match action {
         Action::Run => {
             let named = need("a policy")?;

@@ -23,19 +23,8 @@ fn somebody(uid: u32, unit: Option<&str>) -> Principal {
 }
 
 fn asked<'a>(principal: &'a Principal, action: Action) -> Asked<'a> {
-    Asked {
-        at: Moment { uptime: Duration::from_secs(60), wall: SystemTime::UNIX_EPOCH },
-        run: 1,
-        principal,
-        action,
-        policy: None,
-        tool: None,
-        thing: Thing::default(),
-        given: Given::Nothing,
-        workspace: None,
-        owner: None,
-        load: Load::default(),
-    }
+    let at = Moment { uptime: Duration::from_secs(60), wall: SystemTime::UNIX_EPOCH };
+    Asked { run: 1, ..Asked::by(principal, action, at) }
 }
 
 fn run<'a>(principal: &'a Principal, policy: &'a str, is_shipped: bool) -> Asked<'a> {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use stockade_gate::access::Locked;
-use stockade_gate::{Action, Asked, Given, Principal, Refusal, Stage as _, Thing};
+use stockade_gate::{Action, Asked, Principal, Refusal, Stage as _};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 
@@ -103,19 +103,7 @@ impl Gate {
     /// What is asked of the daemon itself.
     fn of_daemon<'a>(&mut self, asker: &'a Principal, action: Action, uptime: Duration) -> Asked<'a> {
         let runs = self.load.map_or(0, |(_, load)| load.runs);
-        Asked {
-            at: moment(uptime),
-            run: 0,
-            principal: asker,
-            action,
-            policy: None,
-            tool: None,
-            thing: Thing::default(),
-            given: Given::Nothing,
-            workspace: None,
-            owner: None,
-            load: self.load(uptime, runs),
-        }
+        Asked { load: self.load(uptime, runs), ..Asked::by(asker, action, moment(uptime)) }
     }
 
     /// Whether somebody may operate the daemon, or look into it. The refusal counts.

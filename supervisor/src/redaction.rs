@@ -19,11 +19,15 @@ use crate::gate::Fault;
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
 use crate::policies;
 
-/// The forms that are known everywhere.
+/// The forms that are known everywhere. A test of theirs holds that they load; without them nothing is shown at all.
 pub(crate) fn shipped() -> Arc<Forms> {
-    // A test of theirs holds that they load.
-    static SHIPPED: LazyLock<Arc<Forms>> =
-        LazyLock::new(|| Arc::new(Forms::shipped().unwrap_or_else(|_| Forms::none())));
+    static SHIPPED: LazyLock<Arc<Forms>> = LazyLock::new(|| match Forms::shipped() {
+        Ok(forms) => Arc::new(forms),
+        Err(mistakes) => {
+            tracing::error!(?mistakes, "the forms that are shipped can't be read: no secret could be hidden");
+            std::process::abort()
+        }
+    });
     Arc::clone(&SHIPPED)
 }
 

@@ -21,7 +21,7 @@ use crate::runs::Run;
 /// shown.
 const MAX_ASKED: usize = 256;
 /// Of how many a status says that they are locked out.
-pub(super) const MAX_LOCKED_TOLD: usize = 256;
+const MAX_LOCKED_TOLD: usize = 256;
 
 impl State {
     /// Who asks by a connection. His roles are looked up once for each set of files.
@@ -174,6 +174,8 @@ impl State {
             report.breakers_half_open = 0;
             report.locked_out.retain(|locked| asker.as_ref().is_some_and(|asker| asker.uid == locked.uid));
         }
+        // His own is among them, however many there are.
+        report.locked_out.truncate(MAX_LOCKED_TOLD);
         report
     }
 

@@ -21,7 +21,7 @@ use stockade_protocol::launch::{LaunchOutput, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
-use super::access::{MAX_LOCKED_TOLD, locked_out};
+use super::access::locked_out;
 use super::counting::Named;
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
@@ -502,13 +502,7 @@ impl State {
             breakers_open: number(breaking.open),
             breakers_half_open: number(breaking.half_open),
             often_wrong: self.gate.often_wrong(),
-            locked_out: self
-                .gate
-                .locked(self.uptime())
-                .into_iter()
-                .take(MAX_LOCKED_TOLD)
-                .map(locked_out)
-                .collect(),
+            locked_out: self.gate.locked(self.uptime()).into_iter().map(locked_out).collect(),
         }
     }
 }

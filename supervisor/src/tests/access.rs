@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use stockade_protocol::ExecId;
-use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage};
+use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
@@ -232,6 +232,22 @@ fn what_a_rule_forbids_of_ones_own_run_is_refused_and_another_connection_cant_go
     reload(&stage);
     other.say(&asked[0].0);
     assert!(matches!(launcher.next(), ToLauncher::Signal { signal: 15, .. }));
+}
+
+#[test]
+fn what_another_connection_has_read_to_the_end_it_acknowledges() {
+    let stage = stage(|directory| put(directory, "access.cedar", ""));
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    let run = client.exec(ExecRequest { detach: true, ..stage.request() });
+    launcher.play(b"said");
+    drop(client);
+    let mut other = stage.client();
+    other.say(&ClientMessage::Attach { exec_id: run, after_seq: 0 });
+    let accepted = other.event(run, 1);
+    assert!(matches!(accepted, ExecEvent::Accepted { .. }), "{accepted:?}");
+    // Which acknowledges the end: nobody needs the run any more.
+    assert_eq!(other.read_to_end(run, 2).0, b"said");
+    until("the run is forgotten", || other.runs().is_empty());
 }
 
 #[test]

@@ -64,6 +64,7 @@ mod register;
 mod reload;
 mod runs;
 mod serve;
+mod shelf;
 mod silent;
 mod spare;
 mod specs;

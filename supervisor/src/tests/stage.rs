@@ -209,7 +209,7 @@ impl Stage {
             };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
             let gate = changes.row.map(|row| Gate::new(row()));
-            let given = Given { orders: Some(received), systemd, passed: None, gate };
+            let given = Given { orders: Some(received), systemd, gate, ..Given::default() };
             serve_with(options, settings, limits, starter, given).unwrap();
         });
         let stage = Self {

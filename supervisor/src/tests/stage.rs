@@ -450,6 +450,12 @@ impl Launcher {
         self.hears_within(Duration::from_millis(100))
     }
 
+    /// Whether it is told within a moment, or was, that a run is needed no more.
+    pub(super) fn has_released(&mut self, run: ExecId) -> bool {
+        self.hears_something();
+        self.released.contains(&run)
+    }
+
     pub(super) fn say(&self, message: &FromLauncher, descriptors: &[OwnedFd]) {
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         self.channel.send(message, &descriptors).unwrap();

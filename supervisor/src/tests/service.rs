@@ -9,10 +9,16 @@ use crate::serve::Order;
 struct Systemd(UnixDatagram);
 
 impl Systemd {
+    /// The next message that isn't about doors.
     fn hears(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.0.recv(&mut buffer).expect("systemd is told nothing");
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
+        loop {
+            let length = self.0.recv(&mut buffer).expect("systemd is told nothing");
+            let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            if !text.starts_with("FDSTORE") {
+                return text;
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use stockade_gate::redact::{Forms, Redactor, Secret};
 use stockade_gate::validate::Parameters;
 use stockade_gate::{Action, Asked, Ending, Given, Load, Moment, Principal, Stage, Thing};
 
-use super::Axis;
+use super::{Axis, row};
 use crate::error::BenchError;
 use crate::results::{Better, Results};
 use crate::rounds::{Case, Variant, interleave};
@@ -108,6 +108,8 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         decided("access-parameters", access(BY_PARAMETERS)?, None).against("access"),
     ];
     interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
+    let rows = row::variants(&|| access(ANY))?;
+    interleave(&mut results, &mut shuffle, times("the row", rounds), wanted(session, rows));
     Ok(results)
 }
 

@@ -8,6 +8,7 @@ mod kill;
 mod latency;
 mod memory;
 mod output;
+mod row;
 mod start;
 mod throughput;
 

@@ -1,0 +1,1 @@
+//! docs/jsonrpc.md and `examples/`.

@@ -32,7 +32,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// What else there is to say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<RefusalData>,
+    pub(crate) data: Option<Box<RefusalData>>,
 }
 
 /// What an error says beside its code.
@@ -117,7 +117,7 @@ impl Refusal {
             decided,
             exec_id,
         };
-        Self { code: DENIED, message: denied.message.clone(), data: Some(data) }
+        Self { code: DENIED, message: denied.message.clone(), data: Some(Box::new(data)) }
     }
 
     pub(crate) fn protocol(error: &ProtocolError) -> Self {
@@ -127,6 +127,6 @@ impl Refusal {
             _ => CONNECTION,
         };
         let data = RefusalData { reason: Some(Reason::Protocol(error.code)), ..RefusalData::default() };
-        Self { code, message: error.text.clone(), data: Some(data) }
+        Self { code, message: error.text.clone(), data: Some(Box::new(data)) }
     }
 }

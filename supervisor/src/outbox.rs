@@ -20,7 +20,7 @@ use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
 use stockade_protocol::client::{ServerMessage, Stream};
 use stockade_protocol::codec::CodecError;
 use stockade_protocol::launch::Owner;
-use stockade_protocol::ring::Record;
+use stockade_protocol::ring::{FIRST_SEQ, Record};
 use tokio::sync::Notify;
 
 use crate::form::Form;
@@ -101,7 +101,9 @@ pub(crate) struct Following {
     /// Of a run whose output is redacted, once it has read any.
     pub(crate) reader: Option<Box<Reader>>,
     /// What of its streams waits for the rest of a character. Of JSON only.
-    pub(crate) tails: [Tail; 2],
+    tails: [Tail; 2],
+    /// Whether what stands before its place was looked at for that.
+    pub(crate) knows_tails: bool,
 }
 
 impl Outbox {
@@ -235,6 +237,22 @@ impl Outbox {
         Ok(())
     }
 
+    /// Output that the client has from another connection: of it only counts whether it ends within a character.
+    pub(crate) fn pass_over(&mut self, run: ExecId, stream: Stream, bytes: &[u8]) {
+        if self.form.is_json()
+            && let Some(following) = self.following.get_mut(&run)
+        {
+            let _told = following.tails[usize::from(stream == Stream::Stderr)].join(bytes);
+        }
+    }
+
+    /// What was passed over is followed by a gap.
+    pub(crate) fn forget_tails(&mut self, run: ExecId) {
+        if let Some(following) = self.following.get_mut(&run) {
+            following.tails = Default::default();
+        }
+    }
+
     /// Before the end of a run's output, or a gap in it: what waits for the rest of a character is put as it is.
     pub(crate) fn say_tails(&mut self, run: ExecId, last: u64, workshop: &mut Workshop) {
         if let Some(session) = self.form.session()
@@ -316,7 +334,8 @@ impl Outbox {
 
     /// Follows a run from a place.
     pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
-        self.following.insert(run, Following { place, taken, queued: false, complete: false, reader: None, tails: Default::default() });
+        let knows_tails = place.seq <= FIRST_SEQ || !self.form.is_json();
+        self.following.insert(run, Following { place, taken, queued: false, complete: false, reader: None, tails: Default::default(), knows_tails });
         self.count();
         self.make_ready(run);
     }

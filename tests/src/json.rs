@@ -105,7 +105,7 @@ impl Json {
     }
 
     /// The next message, which must come.
-    pub fn next(&mut self) -> Value {
+    pub fn message(&mut self) -> Value {
         self.try_next(PATIENCE).expect("a message")
     }
 
@@ -125,6 +125,7 @@ impl Json {
 
     /// What a request is answered with, which isn't an error.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "callers make the parameters on the spot")]
     pub fn result(&mut self, method: &str, params: Value) -> Value {
         let id = self.ask(method, &params);
         let mut answer = self.answer(&json!(id));
@@ -135,6 +136,7 @@ impl Json {
 
     /// The error that a request is answered with.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "callers make the parameters on the spot")]
     pub fn error(&mut self, method: &str, params: Value) -> Value {
         let id = self.ask(method, &params);
         let mut answer = self.answer(&json!(id));
@@ -146,7 +148,7 @@ impl Json {
     pub fn follow(&mut self, run: &Value) -> Vec<(String, Value)> {
         let (mut events, mut others) = (Vec::new(), VecDeque::new());
         loop {
-            let mut message = self.next();
+            let mut message = self.message();
             if message["params"]["execId"] != *run {
                 others.push_back(message);
                 continue;

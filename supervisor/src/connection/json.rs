@@ -20,8 +20,9 @@ use crate::turn::Turn;
 impl Connection<'_> {
     /// Reads messages until the end. `until`: when the first must be whole.
     pub(super) async fn read_json(&mut self, kind: Kind, frames: &mut Incoming, until: Instant) -> Result<End, End> {
-        frames.become_text(kind)?;
+        // First: whatever is wrong from here on is told as JSON.
         self.begin_session(kind);
+        frames.become_text(kind)?;
         let waiting = self.daemon.state.borrow().ledger.entry(self.uid);
         let mut turn = Turn::default();
         let mut until = Some(until);

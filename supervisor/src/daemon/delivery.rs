@@ -15,7 +15,7 @@ use super::state::State;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::frames::{Frames, Workshop};
 use crate::outbox::Mark;
-use crate::output::{Place, Read};
+use crate::output::{Place, Read, Ring};
 use crate::redacted::Piece;
 use crate::runs::Run;
 
@@ -236,6 +236,43 @@ fn put_exited(
     Ok(false)
 }
 
+/// Looks at what of a run's output the client has already: it may end within a character. What was written over can't be looked at,
+/// and what is left of such a character is told as bytes. No longer than a ring is, and once.
+fn pass_over(
+    id: ExecId,
+    ring: &Ring,
+    (run, place): (&Run, &mut Place),
+    outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
+) {
+    if let Some(following) = outbox.following.get_mut(&id) {
+        following.knows_tails = true;
+    }
+    let began = Instant::now();
+    let mut passed = Place { seq: run.wrote.oldest_seq, offset: Some(run.wrote.oldest_offset) };
+    let bounds = (place.seq, run.is_settled(), run.acknowledged);
+    let mut piece = core::mem::take(&mut workshop.piece);
+    while passed.seq < place.seq {
+        match ring.read(&run.wrote, &mut passed, bounds, &mut piece) {
+            Ok(Read::Records) => {
+                piece.records().for_each(|(record, bytes)| outbox.pass_over(id, record.stream, bytes));
+            }
+            Ok(Read::Lost(_)) => outbox.forget_tails(id),
+            Ok(Read::Nothing) | Err(_) => {
+                outbox.forget_tails(id);
+                break;
+            }
+        }
+        piece.clear();
+    }
+    if passed.seq == place.seq && place.offset.is_none() {
+        place.offset = passed.offset;
+    }
+    piece.clear();
+    workshop.piece = piece;
+    workshop.spent += began.elapsed();
+}
+
 /// As JSON: a piece at a time, read aside. How long that takes counts, as looking for secrets does.
 fn put_told(
     id: ExecId,
@@ -268,6 +305,9 @@ fn put_output(
     let read = match &run.ring {
         Some(ring) if outbox.form.is_json() => {
             let bounds = (end, settled, run.acknowledged);
+            if !following.knows_tails {
+                pass_over(id, ring, (run, &mut place), outbox, workshop);
+            }
             put_told(id, &mut place, outbox, workshop, |place, piece| ring.read(&run.wrote, place, bounds, piece))?
         }
         Some(ring) => outbox.put(|outgoing| {

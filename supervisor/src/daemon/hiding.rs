@@ -39,6 +39,10 @@ impl Events<'_> {
         shown: Option<(&[u8], [u64; 2])>,
     ) -> Result<(), CodecError> {
         if seq < self.wanted {
+            match shown {
+                Some((bytes, _)) => self.outbox.pass_over(self.id, stream, bytes),
+                None => self.outbox.forget_tails(self.id),
+            }
             return Ok(());
         }
         let Some((bytes, marks)) = shown else {

@@ -26,7 +26,7 @@ fn beside_a_binary_client(attack: impl Fn(&Daemon, Person)) {
 /// The connection must be told an error without an id, of this code, and be closed.
 #[track_caller]
 fn expect_closed(json: &mut Json, code: i64) {
-    let told = json.next();
+    let told = json.message();
     assert_eq!((&told["id"], &told["error"]["code"]), (&Value::Null, &json!(code)), "{told}");
     assert!(!told["error"]["message"].as_str().unwrap().is_empty());
     assert!(json.is_closed());
@@ -58,13 +58,13 @@ fn nesting_of_a_hundred_thousand_is_answered() {
         for params in [deep("[", "]"), format!("{{\"argv\":{}}}", deep("[", "]")), deep("{\"a\":", "}")] {
             let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"exec\",\"params\":{params}}}\n");
             json.wire.send_bytes(text.as_bytes()).unwrap();
-            let code = json.next()["error"]["code"].take();
+            let code = json.message()["error"]["code"].take();
             assert!(code == -32_602 || code == -32_600 || code == -32_700, "{code}");
         }
         json.wire.send_bytes(format!("{}\n", deep("[", "]")).as_bytes()).unwrap();
-        assert_eq!(json.next()[0]["error"]["code"], -32_600);
+        assert_eq!(json.message()[0]["error"]["code"], -32_600);
         json.wire.send_bytes(format!("{}\n", "[".repeat(100_000)).as_bytes()).unwrap();
-        assert_eq!(json.next()["error"]["code"], -32_700);
+        assert_eq!(json.message()["error"]["code"], -32_700);
         assert!(json.result("status", json!({})).is_object());
     });
 }
@@ -75,7 +75,7 @@ fn bytes_that_are_not_text_are_a_parse_error_and_the_connection_goes_on() {
         let mut json = Json::opened(daemon, person);
         for line in [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}\n"[..], b"{]\n", b"{\"a\":\xc3}\n"] {
             json.wire.send_bytes(line).unwrap();
-            assert_eq!(json.next()["error"]["code"], -32_700);
+            assert_eq!(json.message()["error"]["code"], -32_700);
         }
         assert!(json.result("status", json!({})).is_object());
     });
@@ -104,7 +104,7 @@ fn methods_that_are_none_and_parameters_that_are_wrong_are_told_and_the_connecti
         assert_eq!(json.error("cancel", json!({ "execId": "x" }))["code"], -32_602);
         let twice = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"cancel\",\"params\":{\"execId\":\"a\",\"execId\":\"b\"}}\n";
         json.wire.send_bytes(twice.as_bytes()).unwrap();
-        assert_eq!(json.next()["error"]["code"], -32_602);
+        assert_eq!(json.message()["error"]["code"], -32_602);
         assert!(json.result("status", json!({})).is_object());
     });
 }
@@ -119,11 +119,11 @@ fn an_id_that_is_in_use_is_refused_and_the_first_request_is_answered() {
         for id in [json!("a"), json!(7)] {
             json.send(&json!({ "jsonrpc": "2.0", "id": id, "method": "exec", "params": asked }));
             json.send(&json!({ "jsonrpc": "2.0", "id": id, "method": "status" }));
-            let refused = json.next();
+            let refused = json.message();
             assert_eq!((&refused["id"], &refused["error"]["code"]), (&id, &json!(-32_600)));
-            assert_eq!(json.next()["result"]["outcome"]["kind"], "exited");
+            assert_eq!(json.message()["result"]["outcome"]["kind"], "exited");
             json.send(&json!({ "jsonrpc": "2.0", "id": id, "method": "status" }));
-            assert!(json.next()["result"].is_object(), "it may be used again");
+            assert!(json.message()["result"].is_object(), "it may be used again");
         }
     });
 }
@@ -147,16 +147,16 @@ fn batches_of_none_and_of_too_many_are_one_error() {
         let batch = |count| format!("[{}]\n", vec!["{}"; count].join(","));
         for count in [0, 257, 100_000] {
             json.wire.send_bytes(batch(count).as_bytes()).unwrap();
-            let told = json.next();
+            let told = json.message();
             assert_eq!((&told["id"], &told["error"]["code"]), (&Value::Null, &json!(-32_600)), "{count}");
         }
         json.wire.send_bytes(batch(256).as_bytes()).unwrap();
-        assert_eq!(json.next().as_array().unwrap().len(), 256);
+        assert_eq!(json.message().as_array().unwrap().len(), 256);
         // Answers that would be large in all are cut short, each with its id.
         let asked: Vec<Value> =
             (0..256).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": if id % 2 == 0 { "status" } else { "list" } })).collect();
         json.send(&json!(asked));
-        assert_eq!(json.next().as_array().unwrap().len(), 256);
+        assert_eq!(json.message().as_array().unwrap().len(), 256);
     });
 }
 
@@ -234,7 +234,7 @@ fn a_client_that_pipelines_and_reads_nothing_stops_itself_only() {
         assert!(left::resident(daemon.pid()) < memory + 16 * 1024, "the daemon keeps what nobody reads");
         // It reads after all: each that was taken is answered, in its order.
         for id in 0..2_000 {
-            let told = deaf.next();
+            let told = deaf.message();
             assert_eq!(told["id"], id);
             assert!(told["result"]["version"].is_string());
         }
@@ -258,7 +258,7 @@ fn a_client_that_never_reads_stops_only_its_own_run() {
         assert_eq!(other.result("exec", asked)["outcome"]["code"], 0);
         assert!(!ground.work().join("finished").exists(), "the run of the deaf client went on");
         assert!(left::resident(daemon.pid()) < memory + 20 * 1024, "the daemon keeps what nobody reads");
-        let run = deaf.next()["result"]["execId"].take();
+        let run = deaf.message()["result"]["execId"].take();
         let events = deaf.follow(&run);
         assert_eq!(stockade_tests::json::output(&events, "stdout").len(), 30_000_000);
         assert_eq!(events.last().unwrap().1["outcome"]["code"], 0);

@@ -155,7 +155,7 @@ fn runs_are_cancelled_signalled_and_listed() {
         let events = json.follow(&run);
         assert_eq!(events.last().unwrap().1["outcome"], json!({ "kind": "cancelled", "reason": { "kind": "asked" } }));
         let run = json.result("exec", exec(&ground, "default", &["sleep", "50"]))["execId"].take();
-        assert_eq!(json.next()["method"], "run/started");
+        assert_eq!(json.message()["method"], "run/started");
         json.result("signal", json!({ "execId": run, "signal": 15 }));
         assert_eq!(json.follow(&run).last().unwrap().1["outcome"]["signal"], 15);
         json.result("resize", json!({ "execId": run, "rows": 5, "columns": 5 }));
@@ -194,7 +194,7 @@ fn a_run_is_attached_to_after_a_number() {
         asked["detach"] = json!(true);
         let run = json.result("exec", asked)["execId"].take();
         let first = loop {
-            let message = json.next();
+            let message = json.message();
             if message["method"] == "run/output" {
                 break message["params"].clone();
             }
@@ -234,8 +234,8 @@ fn who_attaches_within_a_character_is_given_it_whole() {
         let mut asked = exec(&ground, "default", &["sh", "-c", line]);
         asked["detach"] = json!(true);
         let run = json.result("exec", asked)["execId"].take();
-        assert_eq!(json.next()["method"], "run/started");
-        let first = json.next();
+        assert_eq!(json.message()["method"], "run/started");
+        let first = json.message();
         assert_eq!(first["params"]["data"], "a");
         drop(json);
         let mut again = Json::opened(daemon, person);
@@ -318,7 +318,7 @@ fn a_batch_is_answered_in_one_piece() {
             { "jsonrpc": "2.0", "id": "none", "method": "no/such/method" },
             7,
         ]));
-        let answers = json.next();
+        let answers = json.message();
         let of = |id: Value| answers.as_array().unwrap().iter().find(|answer| answer["id"] == id).unwrap().clone();
         assert_eq!(answers.as_array().unwrap().len(), 4, "{answers}");
         assert_eq!(of(json!("run"))["result"]["stdout"], "hello\n");
@@ -345,7 +345,7 @@ fn a_binary_client_and_one_of_json_see_the_same_runs() {
         );
         let run = json!(binary.accepted().to_string());
         json.result("attach", json!({ "execId": run }));
-        assert_eq!(json.next()["method"], "run/accepted");
+        assert_eq!(json.message()["method"], "run/accepted");
         json.result("cancel", json!({ "execId": run }));
         let events = json.follow(&run);
         assert_eq!(events.last().unwrap().1["outcome"]["kind"], "cancelled");

@@ -43,7 +43,10 @@ pub(crate) enum Asked {
     /// Notifications that nothing follows from.
     Nothing,
     CancelRequest(Box<RawValue>),
-    Exec { request: Box<ExecRequest>, wait: bool },
+    Exec {
+        request: Box<ExecRequest>,
+        wait: bool,
+    },
     Messages(Vec<ClientMessage>),
     Statistics(StatisticsQuestion),
     Explain(ExplainParams),

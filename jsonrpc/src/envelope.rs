@@ -111,7 +111,9 @@ fn element(raw: &RawValue) -> Element {
     if envelope.jsonrpc.as_deref() != Some("2.0") {
         return no("expected \"jsonrpc\": \"2.0\"");
     }
-    let Some(method) = envelope.method else { return no("a request has a `method`; answers of a client aren't asked for") };
+    let Some(method) = envelope.method else {
+        return no("a request has a `method`; answers of a client aren't asked for");
+    };
     if matches!(id, Some(None)) {
         return no("an id is a string or a number of at most 256 bytes");
     }
@@ -134,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_request_is_read_and_its_parameters_stay_as_they_came() {
-        let request = one(r#" {"jsonrpc":"2.0","id":"x","method":"exec","params":{ "a" : [1,2]},"extra":0}"#).unwrap();
+        let request =
+            one(r#" {"jsonrpc":"2.0","id":"x","method":"exec","params":{ "a" : [1,2]},"extra":0}"#).unwrap();
         assert_eq!((request.method.as_str(), request.params.unwrap().get()), ("exec", "{ \"a\" : [1,2]}"));
         assert!(one(r#"{"jsonrpc":"2.0","method":"x"}"#).unwrap().id.is_none());
     }
@@ -167,7 +170,9 @@ mod tests {
     fn a_batch_has_its_bounds() {
         let batch = |count: usize| format!("[{}]", vec!["1"; count].join(","));
         assert_eq!(open(b" [ ]").unwrap_err().code, INVALID_REQUEST);
-        assert!(matches!(open(batch(MAX_BATCH).as_bytes()), Ok(Message::Batch(all)) if all.len() == MAX_BATCH));
+        assert!(
+            matches!(open(batch(MAX_BATCH).as_bytes()), Ok(Message::Batch(all)) if all.len() == MAX_BATCH)
+        );
         for count in [MAX_BATCH + 1, 100_000] {
             assert_eq!(open(batch(count).as_bytes()).unwrap_err().code, INVALID_REQUEST);
         }
@@ -179,7 +184,9 @@ mod tests {
         let deep = "[".repeat(300_000);
         assert_eq!(open(deep.as_bytes()).unwrap_err().code, PARSE_ERROR);
         let whole = format!("{}{}", "[".repeat(300_000), "]".repeat(300_000));
-        assert!(matches!(open(whole.as_bytes()), Ok(Message::Batch(all)) if all.len() == 1 && all[0].is_err()));
+        assert!(
+            matches!(open(whole.as_bytes()), Ok(Message::Batch(all)) if all.len() == 1 && all[0].is_err())
+        );
         let params = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"exec","params":{whole}}}"#);
         assert!(one(&params).is_ok());
     }

@@ -55,7 +55,9 @@ pub enum FramingError {
     #[error("a header of more than {MAX_HEADER} bytes")]
     HeaderTooLarge,
     /// What is between two messages isn't a header.
-    #[error("not a header: expected `Content-Length: NUMBER`, ended by an empty line, each line ended by CR and LF")]
+    #[error(
+        "not a header: expected `Content-Length: NUMBER`, ended by an empty line, each line ended by CR and LF"
+    )]
     NotAHeader,
     /// A line that isn't a message.
     #[error("not a message: expected a line that begins with `{{` or `[`; were two framings mixed?")]
@@ -221,7 +223,10 @@ mod tests {
         let lines = b"{\"a\":1}\r\n\n  \n[1]\n{half".as_slice();
         let headers = b"Content-Length: 2\r\n\r\n{}content-type: x; charset=utf-8\r\nCONTENT-LENGTH:3\r\n\r\n[1]Content-".as_slice();
         for piece in [1, 2, 3, 7, 1000] {
-            assert_eq!(all(Kind::Lines, lines, piece), (vec![b"{\"a\":1}\r".to_vec(), b"[1]".to_vec()], None));
+            assert_eq!(
+                all(Kind::Lines, lines, piece),
+                (vec![b"{\"a\":1}\r".to_vec(), b"[1]".to_vec()], None)
+            );
             assert_eq!(all(Kind::Headers, headers, piece), (vec![b"{}".to_vec(), b"[1]".to_vec()], None));
         }
     }
@@ -270,6 +275,9 @@ mod tests {
     #[test]
     fn two_framings_on_one_connection_are_refused() {
         assert_eq!(all(Kind::Lines, b"{}\nContent-Length: 2\r\n\r\n{}", 3).1, Some(FramingError::NotALine));
-        assert_eq!(all(Kind::Headers, b"Content-Length: 2\r\n\r\n{}{}\n", 3).1, Some(FramingError::NotAHeader));
+        assert_eq!(
+            all(Kind::Headers, b"Content-Length: 2\r\n\r\n{}{}\n", 3).1,
+            Some(FramingError::NotAHeader)
+        );
     }
 }

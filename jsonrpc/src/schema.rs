@@ -32,7 +32,10 @@ impl Methods {
 
     fn waited<P: JsonSchema>(&mut self, name: &str) {
         let params = self.generator.subschema_for::<P>();
-        let either = [self.generator.subschema_for::<told::AcceptedTold>(), self.generator.subschema_for::<told::EndedTold>()];
+        let either = [
+            self.generator.subschema_for::<told::AcceptedTold>(),
+            self.generator.subschema_for::<told::EndedTold>(),
+        ];
         self.methods.insert(name.to_owned(), json!({ "params": params, "result": { "anyOf": either } }));
     }
 }
@@ -119,18 +122,49 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
 fn what_is_told_has_every_field_of_the_wire() {
     let count = || wire::Count { name: "n".into(), count: 1 };
     let report = wire::StatusReport {
-        version: String::new(), pid: 1, launcher_pid: 1, uptime_ms: 1, plan: stockade_protocol::confinement::Plan::User,
-        memory: stockade_protocol::outcome::MemoryMechanism::Monitor, running: 1, slots: 1, queued: 1, queue_bound: 1,
-        connections: 1, accepted: 1, denied: 1, ended: 1, unreaped: 1, warmth: Default::default(), draining: false,
-        policies: vec!["p".into()], unready: vec![], known: 1, launchers: 1, outcomes: vec![count()], denials: vec![count()],
-        process: Default::default(), connection_bytes: 1, kernel: String::new(), metrics: String::new(), tools: 1,
-        limiter: Some(wire::LimiterReport { share: 1, pressure: wire::LimitPressure::Calm, keys: 1 }), breakers_open: 1,
-        breakers_half_open: 1, often_wrong: vec![wire::OftenWrong { tool: "t".into(), rule: "r".into(), count: 1 }],
+        version: String::new(),
+        pid: 1,
+        launcher_pid: 1,
+        uptime_ms: 1,
+        plan: stockade_protocol::confinement::Plan::User,
+        memory: stockade_protocol::outcome::MemoryMechanism::Monitor,
+        running: 1,
+        slots: 1,
+        queued: 1,
+        queue_bound: 1,
+        connections: 1,
+        accepted: 1,
+        denied: 1,
+        ended: 1,
+        unreaped: 1,
+        warmth: Default::default(),
+        draining: false,
+        policies: vec!["p".into()],
+        unready: vec![],
+        known: 1,
+        launchers: 1,
+        outcomes: vec![count()],
+        denials: vec![count()],
+        process: Default::default(),
+        connection_bytes: 1,
+        kernel: String::new(),
+        metrics: String::new(),
+        tools: 1,
+        limiter: Some(wire::LimiterReport { share: 1, pressure: wire::LimitPressure::Calm, keys: 1 }),
+        breakers_open: 1,
+        breakers_half_open: 1,
+        often_wrong: vec![wire::OftenWrong { tool: "t".into(), rule: "r".into(), count: 1 }],
         locked_out: vec![wire::LockedOut { uid: 1, unit: None, retry_after_ms: 1 }],
     };
     let usage = stockade_protocol::outcome::Usage { stalled: Some(Default::default()), ..Default::default() };
     let breaker = wire::BreakerSummary {
-        tool: "t".into(), state: wire::BreakerState::Open, retry_after_ms: None, failures: 1, outcomes: 1, opened: 1, probes: 1,
+        tool: "t".into(),
+        state: wire::BreakerState::Open,
+        retry_after_ms: None,
+        failures: 1,
+        outcomes: 1,
+        opened: 1,
+        probes: 1,
     };
     let both = [
         (json!(report), json!(report.told())),

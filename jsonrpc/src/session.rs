@@ -23,9 +23,7 @@ use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMes
 use stockade_protocol::denied::Denied;
 
 use crate::asked::{self, Asked, ExplainParams, METHODS};
-use crate::bounds::{
-    A_REQUEST, MAX_BATCH, MAX_BATCH_ANSWERS, MAX_IN_FLIGHT, MAX_INLINE_OUTPUT, MAX_MESSAGE,
-};
+use crate::bounds::{A_REQUEST, MAX_BATCH, MAX_BATCH_ANSWERS, MAX_IN_FLIGHT, MAX_INLINE_OUTPUT, MAX_MESSAGE};
 use crate::envelope::{self, Element, Message};
 use crate::framing::Kind;
 use crate::id::Id;
@@ -33,8 +31,9 @@ use crate::refusal::{ANSWER_TOO_LARGE, NOT_INITIALIZED, Refusal};
 use crate::tail::Tail;
 use crate::text::{Text, TextOf};
 use crate::told::{
-    AcceptedTold, BreakersTold, Capabilities, Done, EndedTold, Explained, Initialized, LimitsTold, NOTIFICATIONS,
-    RunAccepted, RunExited, RunId, RunLimitWarning, RunOutput, RunOutputLost, RunStarted, RunsTold, ServerInfo, Told,
+    AcceptedTold, BreakersTold, Capabilities, Done, EndedTold, Explained, Initialized, LimitsTold,
+    NOTIFICATIONS, RunAccepted, RunExited, RunId, RunLimitWarning, RunOutput, RunOutputLost, RunStarted,
+    RunsTold, ServerInfo, Told,
 };
 use crate::waits::Collected;
 
@@ -235,8 +234,9 @@ impl Session {
             let refusal = if self.in_flight.contains(id) {
                 Some("a request with this id isn't answered yet".to_owned())
             } else {
-                (self.in_flight.len() >= MAX_IN_FLIGHT)
-                    .then(|| format!("{MAX_IN_FLIGHT} requests of this connection wait for their answers already"))
+                (self.in_flight.len() >= MAX_IN_FLIGHT).then(|| {
+                    format!("{MAX_IN_FLIGHT} requests of this connection wait for their answers already")
+                })
             };
             if let Some(text) = refusal {
                 self.refuse(&Ticket { id: None, batch }, Some(id), &Refusal::invalid(text));
@@ -364,7 +364,8 @@ impl Session {
             ServerMessage::Breakers(breakers) => self.answer_now(&BreakersTold { breakers: breakers.told() }),
             ServerMessage::Statistics(report) => {
                 let at_once = |now: &mut (Ticket, bool)| now.1;
-                let ticket = self.later.take().or_else(|| self.now.take_if(at_once).map(|(ticket, _)| ticket));
+                let ticket =
+                    self.later.take().or_else(|| self.now.take_if(at_once).map(|(ticket, _)| ticket));
                 if let Some(ticket) = ticket {
                     self.answer(ticket, Ok(&report.told()));
                 }
@@ -495,7 +496,9 @@ impl Session {
         let batch = number.and_then(|number| self.batches.get_mut(&number).map(|batch| (number, batch)));
         let Some((number, batch)) = batch else { return self.kind.frame(&answer, &mut self.out) };
         if batch.answers.len() + answer.len() > MAX_BATCH_ANSWERS {
-            let text = format!("the answers to this batch have more than {MAX_BATCH_ANSWERS} bytes; what was asked was done");
+            let text = format!(
+                "the answers to this batch have more than {MAX_BATCH_ANSWERS} bytes; what was asked was done"
+            );
             let refusal = Refusal::new(ANSWER_TOO_LARGE, text);
             answer = encoded(&Response::<Done> { jsonrpc: "2.0", id, answer: Answer::Error(&refusal) });
         }

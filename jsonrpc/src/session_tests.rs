@@ -24,7 +24,10 @@ fn ask(session: &mut Session, message: &Value) -> Vec<Todo> {
 
 fn told(session: &mut Session) -> Vec<Value> {
     let out = session.take_out();
-    out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+    out.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
 }
 
 fn exec(id: &Value, wait: bool) -> Value {
@@ -82,14 +85,20 @@ fn a_run_that_is_waited_for_is_told_once() {
     event(&mut session, 5, exited());
     let answers = told(&mut session);
     assert_eq!(answers.len(), 1);
-    assert_eq!((&answers[0]["result"]["stdout"], &answers[0]["result"]["truncated"]), (&json!("a\u{e9}"), &json!(true)));
+    assert_eq!(
+        (&answers[0]["result"]["stdout"], &answers[0]["result"]["truncated"]),
+        (&json!("a\u{e9}"), &json!(true))
+    );
 }
 
 #[test]
 fn what_the_daemon_does_not_answer_is_answered_when_it_is_done() {
     let mut session = opened();
-    let cancel = json!({ "jsonrpc": "2.0", "id": 1, "method": "cancel", "params": { "execId": RUN.to_string() } });
-    assert!(matches!(ask(&mut session, &cancel).as_slice(), [Todo::Messages(messages)] if messages.len() == 1));
+    let cancel =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "cancel", "params": { "execId": RUN.to_string() } });
+    assert!(
+        matches!(ask(&mut session, &cancel).as_slice(), [Todo::Messages(messages)] if messages.len() == 1)
+    );
     session.done();
     assert_eq!(told(&mut session)[0]["result"], json!({}));
     ask(&mut session, &cancel);
@@ -110,7 +119,11 @@ fn statistics_are_answered_later_and_by_their_own_id() {
     session.done();
     assert_eq!(told(&mut session)[0]["id"], "l");
     let report = stockade_protocol::statistics::StatisticsReport {
-        from_s: None, to_s: 1, rows: vec![], left_out: 0, unwritten: None,
+        from_s: None,
+        to_s: 1,
+        rows: vec![],
+        left_out: 0,
+        unwritten: None,
     };
     session.tell(&ServerMessage::Statistics(Box::new(report)));
     assert_eq!(told(&mut session)[0]["id"], "s");
@@ -132,7 +145,9 @@ fn a_run_is_cancelled_by_its_requests_id_before_and_after_it_was_accepted() {
     let mut session = opened();
     let asked = number(&ask(&mut session, &exec(&json!("x"), true)));
     let cancel = json!({ "jsonrpc": "2.0", "method": "$/cancelRequest", "params": { "id": "\u{78}" } });
-    assert!(matches!(ask(&mut session, &cancel).as_slice(), [Todo::CancelNumber(number)] if *number == asked));
+    assert!(
+        matches!(ask(&mut session, &cancel).as_slice(), [Todo::CancelNumber(number)] if *number == asked)
+    );
     event(&mut session, 1, ExecEvent::Accepted { request_id: asked });
     assert!(matches!(ask(&mut session, &cancel).as_slice(), [Todo::CancelRun(RUN)]));
     event(&mut session, 3, exited());

@@ -26,7 +26,8 @@ impl Tail {
 
     /// What can be sent now: all that was held and came, but for what begins a character and may yet become one.
     pub fn join<'a>(&mut self, chunk: &'a [u8]) -> Cow<'a, [u8]> {
-        let mut whole = if self.is_empty() { Cow::Borrowed(chunk) } else { Cow::Owned([&self.take(), chunk].concat()) };
+        let mut whole =
+            if self.is_empty() { Cow::Borrowed(chunk) } else { Cow::Owned([&self.take(), chunk].concat()) };
         if let Err(error) = from_utf8(&whole)
             && error.error_len().is_none()
         {

@@ -45,7 +45,9 @@ impl<'de> Deserialize<'de> for Text {
                 Ok(Text(Bytes::from(text)))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
-                let Some(key) = map.next_key::<String>()? else { return Err(A::Error::missing_field("base64")) };
+                let Some(key) = map.next_key::<String>()? else {
+                    return Err(A::Error::missing_field("base64"));
+                };
                 if key != "base64" {
                     return Err(A::Error::unknown_field(&key, &["base64"]));
                 }
@@ -53,7 +55,9 @@ impl<'de> Deserialize<'de> for Text {
                 if map.next_key::<String>()?.is_some() {
                     return Err(A::Error::custom("beside `base64` nothing may stand"));
                 }
-                let bytes = STANDARD.decode(coded).map_err(|error| A::Error::custom(format!("not base64: {error}")))?;
+                let bytes = STANDARD
+                    .decode(coded)
+                    .map_err(|error| A::Error::custom(format!("not base64: {error}")))?;
                 Ok(Text(Bytes::from(bytes)))
             }
         }
@@ -90,7 +94,9 @@ mod tests {
 
     #[test]
     fn bytes_are_text_or_base64_and_come_back() {
-        for (bytes, json) in [(&b"a\n\"\xc3\xa9"[..], "\"a\\n\\\"\u{e9}\""), (b"\xff\x00", "{\"base64\":\"/wA=\"}")] {
+        for (bytes, json) in
+            [(&b"a\n\"\xc3\xa9"[..], "\"a\\n\\\"\u{e9}\""), (b"\xff\x00", "{\"base64\":\"/wA=\"}")]
+        {
             assert_eq!(serde_json::to_string(&TextOf(bytes)).unwrap(), json);
             assert_eq!(serde_json::from_str::<Text>(json).unwrap().0.as_ref() as &[u8], bytes);
         }
@@ -98,7 +104,15 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for json in ["1", "[97]", "null", "{}", "{\"base64\":\"%\"}", "{\"base64\":\"YQ==\",\"x\":1}", "{\"text\":\"a\"}"] {
+        for json in [
+            "1",
+            "[97]",
+            "null",
+            "{}",
+            "{\"base64\":\"%\"}",
+            "{\"base64\":\"YQ==\",\"x\":1}",
+            "{\"text\":\"a\"}",
+        ] {
             assert!(serde_json::from_str::<Text>(json).is_err(), "{json}");
         }
     }

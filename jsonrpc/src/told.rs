@@ -335,10 +335,16 @@ impl Told for Outcome {
             Self::Signaled { signal, core_dumped } => {
                 OutcomeTold::Signaled { signal: *signal, core_dumped: *core_dumped }
             }
-            Self::TimedOut { clock, limit_ms } => OutcomeTold::TimedOut { clock: Word(*clock), limit_ms: *limit_ms },
-            Self::MemoryExceeded { limit, seen } => OutcomeTold::MemoryExceeded { limit: *limit, seen: *seen },
+            Self::TimedOut { clock, limit_ms } => {
+                OutcomeTold::TimedOut { clock: Word(*clock), limit_ms: *limit_ms }
+            }
+            Self::MemoryExceeded { limit, seen } => {
+                OutcomeTold::MemoryExceeded { limit: *limit, seen: *seen }
+            }
             Self::OutputExceeded { limit } => OutcomeTold::OutputExceeded { limit: *limit },
-            Self::ProcessesExceeded { limit, seen } => OutcomeTold::ProcessesExceeded { limit: *limit, seen: *seen },
+            Self::ProcessesExceeded { limit, seen } => {
+                OutcomeTold::ProcessesExceeded { limit: *limit, seen: *seen }
+            }
             Self::Cancelled { reason } => OutcomeTold::Cancelled { reason: reason.told() },
             Self::SetupFailed { failure } => OutcomeTold::SetupFailed { failure: failure.told() },
             Self::Lost { reason } => OutcomeTold::Lost { reason: reason.clone() },

@@ -322,7 +322,10 @@ fn cwd_of(cwd: &Bytes, workspace: &Path) -> Result<Option<PathBuf>, Denied> {
     Ok(Some(cwd))
 }
 
-pub(crate) fn policy_named<'a>(policies: &'a PolicySet, name: &str) -> Result<&'a stockade_policies::Policy, Denied> {
+pub(crate) fn policy_named<'a>(
+    policies: &'a PolicySet,
+    name: &str,
+) -> Result<&'a stockade_policies::Policy, Denied> {
     if name.is_empty() || name.len() > MAX_POLICY_NAME || name.contains(['/', '\0']) || name.contains("..") {
         let shown: String = name.chars().take(MAX_POLICY_NAME).collect();
         return Err(Denied::new(

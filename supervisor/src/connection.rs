@@ -21,12 +21,12 @@ use std::time::Duration;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::Shutdown;
+use stockade_jsonrpc::{Framing, Kind};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     ClientMessage, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome, features,
 };
 use stockade_protocol::codec::CodecError;
-use stockade_jsonrpc::{Framing, Kind};
 use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket::{self, Received};
 use tokio::sync::Notify;
@@ -502,7 +502,11 @@ impl Incoming {
     /// What JSON can't name mustn't come along with it.
     fn has_no_descriptors(&self) -> Result<(), End> {
         let came = self.text.is_some() && self.buffer.waiting_descriptors() > 0;
-        if came { Err(broken(ProtocolErrorCode::Unexpected, "descriptors came beside JSON, which can't name them")) } else { Ok(()) }
+        if came {
+            Err(broken(ProtocolErrorCode::Unexpected, "descriptors came beside JSON, which can't name them"))
+        } else {
+            Ok(())
+        }
     }
 
     fn take_descriptor(&mut self) -> Option<Foreign> {

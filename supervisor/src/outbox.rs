@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use stockade_gate::Principal;
 use stockade_gate::redact::Sought;
-use stockade_protocol::ExecId;
 use stockade_jsonrpc::bounds::WORST_ESCAPE;
 use stockade_jsonrpc::{Session, Tail};
+use stockade_protocol::ExecId;
 use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
 use stockade_protocol::client::{ServerMessage, Stream};
 use stockade_protocol::codec::CodecError;
@@ -335,7 +335,18 @@ impl Outbox {
     /// Follows a run from a place.
     pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
         let knows_tails = place.seq <= FIRST_SEQ || !self.form.is_json();
-        self.following.insert(run, Following { place, taken, queued: false, complete: false, reader: None, tails: Default::default(), knows_tails });
+        self.following.insert(
+            run,
+            Following {
+                place,
+                taken,
+                queued: false,
+                complete: false,
+                reader: None,
+                tails: Default::default(),
+                knows_tails,
+            },
+        );
         self.count();
         self.make_ready(run);
     }
@@ -374,7 +385,10 @@ impl Outbox {
         if self.waiting() >= LOW || self.ready.is_empty() {
             return None;
         }
-        if !self.entry.allows(self.waiting() + self.batch() + self.following.len() * FOLLOWING + self.form.held()) {
+        if !self
+            .entry
+            .allows(self.waiting() + self.batch() + self.following.len() * FOLLOWING + self.form.held())
+        {
             self.entry.ring_when_freed(&self.bell);
             return None;
         }

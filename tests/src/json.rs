@@ -111,7 +111,9 @@ impl Json {
 
     /// The answer to a request; what comes before it is kept.
     pub fn answer(&mut self, id: &Value) -> Value {
-        if let Some(at) = self.aside.iter().position(|message| message["id"] == *id && message["method"].is_null()) {
+        if let Some(at) =
+            self.aside.iter().position(|message| message["id"] == *id && message["method"].is_null())
+        {
             return self.aside.remove(at).unwrap();
         }
         loop {
@@ -186,7 +188,8 @@ pub fn exec(ground: &Ground, policy: &str, words: &[&str]) -> Value {
 /// The output of a run's events: bytes of one stream.
 #[must_use]
 pub fn output(events: &[(String, Value)], stream: &str) -> Vec<u8> {
-    let pieces = events.iter().filter(|(method, params)| method == "run/output" && params["stream"] == stream);
+    let pieces =
+        events.iter().filter(|(method, params)| method == "run/output" && params["stream"] == stream);
     pieces.flat_map(|(_, params)| bytes(&params["data"])).collect()
 }
 

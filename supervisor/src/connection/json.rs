@@ -19,7 +19,12 @@ use crate::turn::Turn;
 
 impl Connection<'_> {
     /// Reads messages until the end. `until`: when the first must be whole.
-    pub(super) async fn read_json(&mut self, kind: Kind, frames: &mut Incoming, until: Instant) -> Result<End, End> {
+    pub(super) async fn read_json(
+        &mut self,
+        kind: Kind,
+        frames: &mut Incoming,
+        until: Instant,
+    ) -> Result<End, End> {
         // First: whatever is wrong from here on is told as JSON.
         self.begin_session(kind);
         frames.become_text(kind)?;
@@ -95,9 +100,10 @@ impl Connection<'_> {
                 last
             }
             Todo::Explain(asked) => {
-                let owner = self.daemon.state.borrow().connections.get(&self.id).map(|outbox| outbox.owner.clone());
+                let owner =
+                    self.daemon.state.borrow().connections.get(&self.id).map(|outbox| outbox.owner.clone());
                 let Some(owner) = owner else { return Err(End::Gone) };
-                let answer = self.daemon.state.borrow().explain(&owner, &asked, home);
+                let answer = self.daemon.state.borrow().explain(&owner, &asked, &home);
                 self.with_session(|session| session.explained(answer.as_ref()));
                 Pause::None
             }

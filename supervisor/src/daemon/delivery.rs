@@ -308,7 +308,9 @@ fn put_output(
             if !following.knows_tails {
                 pass_over(id, ring, (run, &mut place), outbox, workshop);
             }
-            put_told(id, &mut place, outbox, workshop, |place, piece| ring.read(&run.wrote, place, bounds, piece))?
+            put_told(id, &mut place, outbox, workshop, |place, piece| {
+                ring.read(&run.wrote, place, bounds, piece)
+            })?
         }
         Some(ring) => outbox.put(|outgoing| {
             let mut frames = Frames::new(id, outgoing, workshop);

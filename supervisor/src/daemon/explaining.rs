@@ -1,6 +1,6 @@
 //! What a policy allows somebody, as `stockade policy explain` would say it of the daemon's policies. Nothing is run for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use stockade_jsonrpc::Explained;
 use stockade_jsonrpc::asked::{ExplainParams, What};
@@ -19,7 +19,12 @@ impl State {
     ///
     /// # Errors
     /// There is no such policy, no such question, or the policy can't be resolved for it.
-    pub(crate) fn explain(&self, owner: &Owner, asked: &ExplainParams, home: PathBuf) -> Result<Explained, Denied> {
+    pub(crate) fn explain(
+        &self,
+        owner: &Owner,
+        asked: &ExplainParams,
+        home: &Path,
+    ) -> Result<Explained, Denied> {
         let policy = admission::policy_named(self.specs.policies(), &asked.policy)?;
         let workspace = admission::check_path(&asked.workspace.0, "workspace")?;
         let path = || match asked.thing.strip_prefix("~/") {
@@ -30,7 +35,7 @@ impl State {
         let subject = Subject {
             owner_uid: owner.uid,
             owner_gid: owner.gid,
-            home: home.clone(),
+            home: home.to_owned(),
             workspace: workspace.clone(),
             overrides: Overrides::default(),
             user_mode: self.settings.is_user_mode(),

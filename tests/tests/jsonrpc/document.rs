@@ -99,7 +99,8 @@ fn methods_and_notifications_are_all_on_the_page() {
     let (daemon, person) = daemon();
     let mut json = Json::connect(&daemon, person);
     let opened = json.result("initialize", json!({}));
-    let names = |of: &str| -> Vec<String> { serde_json::from_value(opened["capabilities"][of].clone()).unwrap() };
+    let names =
+        |of: &str| -> Vec<String> { serde_json::from_value(opened["capabilities"][of].clone()).unwrap() };
     for method in names("methods") {
         assert!(PAGE.contains(&format!("### `{method}`\n")), "{method}");
         assert!(PAGE.contains(&format!("\"method\":\"{method}\"")), "{method} has no example");

@@ -18,7 +18,10 @@ fn beside_a_binary_client(attack: impl Fn(&Daemon, Person)) {
         attack(daemon, person);
         let began = Instant::now();
         let events = honest.run(request(&ground, "default", &["echo", "fine"]), &workspace(&ground));
-        let fine = matches!(&events.last().unwrap().1, ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, .. });
+        let fine = matches!(
+            &events.last().unwrap().1,
+            ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, .. }
+        );
         assert!(fine && began.elapsed() < Duration::from_secs(30), "{events:?}");
     });
 }
@@ -73,7 +76,8 @@ fn nesting_of_a_hundred_thousand_is_answered() {
 fn bytes_that_are_not_text_are_a_parse_error_and_the_connection_goes_on() {
     beside_a_binary_client(|daemon, person| {
         let mut json = Json::opened(daemon, person);
-        for line in [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}\n"[..], b"{]\n", b"{\"a\":\xc3}\n"] {
+        for line in [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}\n"[..], b"{]\n", b"{\"a\":\xc3}\n"]
+        {
             json.wire.send_bytes(line).unwrap();
             assert_eq!(json.message()["error"]["code"], -32_700);
         }
@@ -199,7 +203,8 @@ fn descriptors_beside_json_end_the_connection() {
         json.wire.send_bytes_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n", &[null.as_fd()]);
         expect_closed(&mut json, -32_003);
         let mut json = Json::connect(daemon, person);
-        json.wire.send_bytes_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}\n", &[null.as_fd()]);
+        json.wire
+            .send_bytes_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}\n", &[null.as_fd()]);
         expect_closed(&mut json, -32_003);
     });
 }
@@ -230,7 +235,10 @@ fn a_client_that_pipelines_and_reads_nothing_stops_itself_only() {
         let whole: String = (0..10_000).map(line).collect();
         let _ = deaf.wire.send_bytes(whole.as_bytes());
         let events = honest.run(request(&ground, "default", &["echo", "fine"]), &workspace(&ground));
-        assert!(matches!(events.last().unwrap().1, ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, .. }));
+        assert!(matches!(
+            events.last().unwrap().1,
+            ExecEvent::Exited { outcome: Outcome::Exited { code: 0 }, .. }
+        ));
         assert!(left::resident(daemon.pid()) < memory + 16 * 1024, "the daemon keeps what nobody reads");
         // It reads after all: each that was taken is answered, in its order.
         for id in 0..2_000 {

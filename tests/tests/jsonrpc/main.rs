@@ -27,7 +27,8 @@ fn a_run_is_answered_with_its_id_and_told_to_its_end_in_either_framing() {
     each(|daemon, person| {
         let ground = Ground::new(person);
         for mut json in [Json::opened(daemon, person), Json::opened_with_headers(daemon, person)] {
-            let run = json.result("exec", exec(&ground, "default", &["sh", "-c", "echo out; echo oops >&2; exit 7"]));
+            let run = json
+                .result("exec", exec(&ground, "default", &["sh", "-c", "echo out; echo oops >&2; exit 7"]));
             let events = json.follow(&run["execId"]);
             assert_eq!(methods(&events).first(), Some(&"run/started"), "{events:?}");
             assert_eq!(output(&events, "stdout"), b"out\n");
@@ -62,7 +63,8 @@ fn a_workspace_is_opened_as_the_peer() {
         if Person::me().is_root() {
             let mut asked = exec(&closed, "default", &["true"]);
             asked["wait"] = json!(true);
-            std::fs::set_permissions(closed.work(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            std::fs::set_permissions(closed.work(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+                .unwrap();
             let ended = json.result("exec", asked);
             assert_eq!(ended["outcome"]["kind"], "setup-failed", "{ended}");
         }
@@ -79,7 +81,10 @@ fn a_run_that_is_waited_for_is_answered_with_its_output() {
         let ended = json.result("exec", asked);
         assert_eq!(ended["stdout"], "h\u{e9}");
         assert_eq!(ended["stderr"], json!({ "base64": "/w==" }));
-        assert_eq!((&ended["truncated"], &ended["outcome"]), (&json!(false), &json!({ "kind": "exited", "code": 0 })));
+        assert_eq!(
+            (&ended["truncated"], &ended["outcome"]),
+            (&json!(false), &json!({ "kind": "exited", "code": 0 }))
+        );
         // Far more than is kept, and than the ring holds: the run isn't held up by it.
         let mut asked = exec(&ground, "test-long", &["head", "-c", "5000000", "/dev/zero"]);
         asked["wait"] = json!(true);
@@ -97,14 +102,15 @@ fn text_stays_text_wherever_its_chunks_are_cut_and_bytes_come_whole() {
     each(|daemon, person| {
         let ground = Ground::new(person);
         ground.put("text", "\u{20ac}\u{e9}x\u{1f600}".repeat(60_000));
-        ground.put("bytes", (0..600_000_u32).flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>());
+        ground.put("bytes", (0..600_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
         let mut json = Json::opened(daemon, person);
         for (line, name, is_text) in [("cat text", "text", true), ("cat bytes", "bytes", false)] {
             let run = json.result("exec", exec(&ground, "test-long", &["sh", "-c", line]));
             let events = json.follow(&run["execId"]);
             let came = output(&events, "stdout");
             assert!(came == std::fs::read(ground.work().join(name)).unwrap(), "{name}: {} bytes", came.len());
-            let is_string = |(_, params): &(String, Value)| params["data"].is_string() || params["data"].is_null();
+            let is_string =
+                |(_, params): &(String, Value)| params["data"].is_string() || params["data"].is_null();
             assert_eq!(events.iter().all(is_string), is_text, "{name}");
         }
         // What is held to the end comes before it.
@@ -153,13 +159,17 @@ fn runs_are_cancelled_signalled_and_listed() {
         assert_eq!((&listed["policy"], &listed["command"]), (&json!("default"), &json!("sleep 50")));
         json.result("cancel", json!({ "execId": run }));
         let events = json.follow(&run);
-        assert_eq!(events.last().unwrap().1["outcome"], json!({ "kind": "cancelled", "reason": { "kind": "asked" } }));
+        assert_eq!(
+            events.last().unwrap().1["outcome"],
+            json!({ "kind": "cancelled", "reason": { "kind": "asked" } })
+        );
         let run = json.result("exec", exec(&ground, "default", &["sleep", "50"]))["execId"].take();
         assert_eq!(json.message()["method"], "run/started");
         json.result("signal", json!({ "execId": run, "signal": 15 }));
         assert_eq!(json.follow(&run).last().unwrap().1["outcome"]["signal"], 15);
         json.result("resize", json!({ "execId": run, "rows": 5, "columns": 5 }));
-        let error = json.error("signal", json!({ "execId": "01900000-0000-7000-8000-000000000001", "signal": 15 }));
+        let error =
+            json.error("signal", json!({ "execId": "01900000-0000-7000-8000-000000000001", "signal": 15 }));
         assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32_001), &json!("unknown-run")));
         assert_eq!(error["data"]["execId"], "01900000-0000-7000-8000-000000000001");
     });
@@ -291,10 +301,13 @@ fn a_policy_is_explained_as_the_command_line_does() {
             ("env", "AWS_SECRET_ACCESS_KEY"),
             ("syscall", "ptrace"),
         ] {
-            let asked = json!({ "policy": "default", "what": what, "thing": thing, "workspace": ground.work() });
+            let asked =
+                json!({ "policy": "default", "what": what, "thing": thing, "workspace": ground.work() });
             let told = json.result("policy/explain", asked);
             let mut command = ground.stockade();
-            command.args(["policy", "explain", "default", what, thing, "--json", "--workspace"]).arg(ground.work());
+            command
+                .args(["policy", "explain", "default", what, thing, "--json", "--workspace"])
+                .arg(ground.work());
             let said: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
             assert_eq!(told, said, "{what} {thing}");
         }
@@ -319,7 +332,8 @@ fn a_batch_is_answered_in_one_piece() {
             7,
         ]));
         let answers = json.message();
-        let of = |id: Value| answers.as_array().unwrap().iter().find(|answer| answer["id"] == id).unwrap().clone();
+        let of =
+            |id: Value| answers.as_array().unwrap().iter().find(|answer| answer["id"] == id).unwrap().clone();
         assert_eq!(answers.as_array().unwrap().len(), 4, "{answers}");
         assert_eq!(of(json!("run"))["result"]["stdout"], "hello\n");
         assert!(of(json!("status"))["result"]["version"].is_string());

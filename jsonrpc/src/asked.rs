@@ -5,9 +5,10 @@
 
 use core::fmt;
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use stockade_protocol::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT};
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, Overrides, StdinMode, ToolCall, Workspace,
 };
@@ -206,6 +207,9 @@ impl<'de> Deserialize<'de> for Environment {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
                 let (mut variables, mut names) = (Vec::new(), std::collections::HashSet::new());
                 while let Some((name, value)) = map.next_entry::<String, Text>()? {
+                    if variables.len() == MAX_ENVIRONMENT {
+                        return Err(A::Error::custom(format_args!("more than {MAX_ENVIRONMENT} variables")));
+                    }
                     if !names.insert(name.clone()) {
                         return Err(A::Error::custom(format_args!("the variable {name:?} stands twice")));
                     }
@@ -218,13 +222,41 @@ impl<'de> Deserialize<'de> for Environment {
     }
 }
 
+/// A command: no more than a run may have, so that nobody is kept waiting while more is read.
+#[derive(Debug, Default)]
+struct Arguments(Vec<Bytes>);
+
+impl<'de> Deserialize<'de> for Arguments {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Arguments;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of arguments")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Arguments, A::Error> {
+                let mut words = Vec::new();
+                while let Some(Text(word)) = seq.next_element()? {
+                    if words.len() == MAX_ARGUMENTS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_ARGUMENTS} arguments")));
+                    }
+                    words.push(word);
+                }
+                Ok(Arguments(words))
+            }
+        }
+        deserializer.deserialize_seq(Words)
+    }
+}
+
 /// Parameters of `exec`.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ExecParams {
     /// The program (looked up in the run's `PATH` unless it has a `/`) and its arguments.
-    argv: Vec<Text>,
+    #[cfg_attr(test, schemars(with = "Vec<Text>"))]
+    argv: Arguments,
     /// The policy's name.
     #[serde(default = "default_policy")]
     policy: String,
@@ -257,7 +289,7 @@ fn default_policy() -> String {
 
 impl ExecParams {
     fn asked(self) -> Asked {
-        let argv = self.argv.into_iter().map(|text| text.0).collect();
+        let argv = self.argv.0;
         let request = ExecRequest {
             request_id: 0,
             argv,
@@ -317,7 +349,7 @@ fn no_parameters() -> Box<RawValue> {
 impl CallParams {
     fn asked(self) -> Asked {
         let command = ExecParams {
-            argv: Vec::new(),
+            argv: Arguments::default(),
             policy: String::new(),
             workspace: self.workspace,
             cwd: self.cwd,
@@ -506,4 +538,45 @@ pub enum What {
     Env,
     /// Make a system call.
     Syscall,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+
+    fn exec(argv: usize, env: usize) -> Result<Asked, Refusal> {
+        let argv = vec!["\"x\""; argv].join(",");
+        let env = (0..env).map(|name| format!("\"v{name}\":\"\"")).collect::<Vec<_>>().join(",");
+        let params = format!("{{\"argv\":[{argv}],\"workspace\":\"/\",\"env\":{{{env}}}}}");
+        read("exec", Some(&RawValue::from_string(params).unwrap()))
+    }
+
+    #[test]
+    fn arguments_and_variables_are_bounded_while_they_are_read() {
+        let Ok(Asked::Exec { request, wait: false }) = exec(MAX_ARGUMENTS, MAX_ENVIRONMENT) else {
+            panic!("refused")
+        };
+        assert_eq!((request.argv.len(), request.environment.len()), (MAX_ARGUMENTS, MAX_ENVIRONMENT));
+        for (argv, env, what) in [(MAX_ARGUMENTS + 1, 0, "arguments"), (1, MAX_ENVIRONMENT + 1, "variables")]
+        {
+            assert!(exec(argv, env).unwrap_err().message.contains(what));
+        }
+    }
+
+    #[test]
+    fn a_variable_that_stands_twice_is_refused() {
+        let params = r#"{"argv":["x"],"workspace":"/","env":{"A":"1","A":"2"}}"#.to_owned();
+        let refusal = read("exec", Some(&RawValue::from_string(params).unwrap())).unwrap_err();
+        assert!(refusal.message.contains("stands twice"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_call_is_a_request_without_a_command_and_its_parameters_stay_as_they_came() {
+        let params = r#"{"tool":"t","parameters":{ "a" : [1] },"workspace":"/"}"#.to_owned();
+        let asked = read("call", Some(&RawValue::from_string(params).unwrap())).unwrap();
+        let Asked::Exec { request, .. } = asked else { panic!("{asked:?}") };
+        assert!(request.argv.is_empty() && request.policy.is_empty());
+        assert_eq!(request.tool.unwrap().parameters.to_text(), "{ \"a\" : [1] }");
+    }
 }

@@ -367,3 +367,41 @@ fn a_binary_client_and_one_of_json_see_the_same_runs() {
         assert_eq!(same.len(), events.len(), "{same:?} {events:?}");
     });
 }
+
+/// Named and not shown, over every split of writes, told as it comes, in one piece, and to who attaches in the middle; and shown
+/// under a policy that hides nothing.
+#[test]
+fn a_secret_is_hidden_here_too_and_shown_where_no_policy_hides_it() {
+    const VALUE: &str = "c0rrect-horse-b\u{e4}ttery";
+    const MARK: &str = "[redacted:API_TOKEN]";
+    let mode = Mode::a_daemon();
+    let ground = Ground::new(mode.server());
+    for (name, rest) in [("hides", "[output]\nredact = true\n"), ("shows", "")] {
+        let text = format!("extends = \"default\"\n[environment]\nallow = [\"API_TOKEN\"]\n{rest}");
+        std::fs::write(ground.policies().join(format!("{name}.toml")), text).unwrap();
+    }
+    ground.person.own_all(&ground.policies());
+    let daemon = Daemon::start_at(ground, &[]);
+    let ground = Ground::new(mode.client());
+    let line = "for ((i = 1; i < ${#API_TOKEN}; i++)); do printf %s \"${API_TOKEN:0:i}\"; printf '%s\\n' \"${API_TOKEN:i}\"; done; \
+                printf '\\303'; sleep 0.3; printf '\\251\\n'";
+    let mut json = Json::opened(&daemon, mode.client());
+    for (policy, shown) in [("hides", MARK), ("shows", VALUE)] {
+        let expected = format!("{shown}\n").repeat(VALUE.chars().count() - 1) + "\u{e9}\n";
+        let mut asked = exec(&ground, policy, &["bash", "-c", line]);
+        asked["env"]["API_TOKEN"] = json!(VALUE);
+        asked["env"]["LC_ALL"] = json!("C.UTF-8");
+        asked["detach"] = json!(true);
+        let run = json.result("exec", asked.clone())["execId"].take();
+        let mut other = Json::opened(&daemon, mode.client());
+        other.result("attach", json!({ "execId": run }));
+        for events in [json.follow(&run), other.follow(&run)] {
+            let text = String::from_utf8(output(&events, "stdout")).unwrap();
+            assert_eq!(text, expected, "{policy}");
+            assert!(events.iter().all(|(_, params)| !params["data"].is_object()), "cut within a character");
+            assert_eq!(events.last().unwrap().1["redactions"].is_null(), policy == "shows");
+        }
+        asked["wait"] = json!(true);
+        assert_eq!(json.result("exec", asked)["stdout"], expected, "{policy}");
+    }
+}

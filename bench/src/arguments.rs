@@ -56,6 +56,8 @@ pub(crate) enum Subcommand {
     Floor,
     /// The gate: redacting output, refusing too many requests
     Gate,
+    /// What JSON-RPC adds to a run
+    Jsonrpc,
     /// The variants' names
     List,
     /// The results against the bounds

@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 69] = [
+pub(crate) const ALL: [Named; 73] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -41,6 +41,10 @@ pub(crate) const ALL: [Named; 69] = [
     named("pipelined", "as warm, every request in flight over one connection"),
     named("warm-8", "as warm, 8 in flight"),
     named("warm-64", "as warm, 64 in flight, beside warm-8 in the same rounds"),
+    named("frames", "as warm, beside JSON-RPC in the same rounds"),
+    named("frames-path", "as frames, the workspace by its path"),
+    named("json", "as frames-path, by JSON-RPC, a message a line, every event told"),
+    named("json-wait", "the same, answered at the run's end"),
     named("cli", "`stockade run` against the daemon, whole process"),
     named("embedded", "`stockade run --embedded`, whole process"),
     named("bubblewrap", "bwrap, whole process; it has no filter of its own"),

@@ -25,6 +25,7 @@ mod configuration;
 mod filters;
 pub mod held;
 mod json;
+mod jsonrpc;
 mod launch_messages;
 mod policy_rules;
 mod policy_text;
@@ -53,13 +54,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "audit_record", run: audit_record::run, longest: 4096 },
     Target { name: "client_frames", run: client_frames::run, longest: 4096 },
     Target { name: "command_line", run: command_line::run, longest: 256 },
     Target { name: "configuration", run: configuration::run, longest: 2048 },
     Target { name: "filters", run: filters::run, longest: 2048 },
     Target { name: "json", run: json::run, longest: 4096 },
+    Target { name: "jsonrpc", run: jsonrpc::run, longest: 4096 },
     Target { name: "launch_messages", run: launch_messages::run, longest: 8192 },
     Target { name: "policy_rules", run: policy_rules::run, longest: 512 },
     Target { name: "policy_text", run: policy_text::run, longest: 2048 },

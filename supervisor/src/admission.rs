@@ -258,7 +258,7 @@ fn check_total(request: &ExecRequest) -> Result<(), Denied> {
 }
 
 /// An absolute path without `.`, `..`, doubled or trailing slashes, within the kernel's length.
-fn check_path(path: &Bytes, what: &str) -> Result<PathBuf, Denied> {
+pub(crate) fn check_path(path: &Bytes, what: &str) -> Result<PathBuf, Denied> {
     let shown = || path.iter().take(256).copied().collect::<Vec<u8>>().escape_ascii().to_string();
     if path.len() > MAX_PATH || path.contains(&0) {
         return Err(bad(format!("the {what} {} is no path: too long, or with a NUL byte", shown())));
@@ -322,7 +322,10 @@ fn cwd_of(cwd: &Bytes, workspace: &Path) -> Result<Option<PathBuf>, Denied> {
     Ok(Some(cwd))
 }
 
-fn policy_named<'a>(policies: &'a PolicySet, name: &str) -> Result<&'a stockade_policies::Policy, Denied> {
+pub(crate) fn policy_named<'a>(
+    policies: &'a PolicySet,
+    name: &str,
+) -> Result<&'a stockade_policies::Policy, Denied> {
     if name.is_empty() || name.len() > MAX_POLICY_NAME || name.contains(['/', '\0']) || name.contains("..") {
         let shown: String = name.chars().take(MAX_POLICY_NAME).collect();
         return Err(Denied::new(

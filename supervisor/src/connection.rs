@@ -6,6 +6,8 @@
 //!                  └────────────────┴──────────────────────┴──> Error frame, then closed
 //! ```
 //!
+//! The first byte says which door it is: a `Hello`'s, or that of JSON-RPC (`json`), whose messages are others and whose state is the same.
+//!
 //! Two loops share the socket in one task. The reader takes one message at a time and stops taking any while the
 //! last one's effect has no room: the run's input, the answers that wait, the launcher's queue. The writer sends
 //! what the outbox has. Neither can be made to hold more than its bounds, and neither waits for another client.
@@ -19,6 +21,7 @@ use std::time::Duration;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::Shutdown;
+use stockade_jsonrpc::{Framing, Kind};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     ClientMessage, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome, features,
@@ -38,6 +41,8 @@ use crate::peer;
 use crate::proof::Proof;
 use crate::turn::Turn;
 use crate::watched::Watched;
+
+mod json;
 
 /// How long the last frame may take to leave.
 const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
@@ -245,6 +250,15 @@ impl Connection<'_> {
         let frames = &mut incoming;
         let settings = &self.daemon.settings;
         let until = Instant::now() + settings.hello_within;
+        let kind = loop {
+            if let Some(first) = frames.buffer.begun().first() {
+                break Kind::of_first_byte(*first);
+            }
+            self.fill(frames, Some(until), "the opening frame").await?;
+        };
+        if let Some(kind) = kind {
+            return self.read_json(kind, frames, until).await;
+        }
         let hello: ClientMessage = loop {
             if let Some(message) = next_message(&mut frames.buffer)? {
                 break message;
@@ -287,11 +301,21 @@ impl Connection<'_> {
         let pause =
             self.daemon.state.borrow_mut().message(self.id, message, &home, || frames.take_descriptor())?;
         frames.count();
-        if let Some(outbox) = self.daemon.state.borrow().connections.get(&self.id)
-            && outbox.is_overdrawn
-        {
-            return Err(broken(ProtocolErrorCode::TooMany, outbox.entry.refusal()));
+        self.is_within_memory()?;
+        self.pause(pause).await
+    }
+
+    fn is_within_memory(&self) -> Result<(), End> {
+        match self.daemon.state.borrow().connections.get(&self.id) {
+            Some(outbox) if outbox.is_overdrawn => {
+                Err(broken(ProtocolErrorCode::TooMany, outbox.entry.refusal()))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// What has to happen before the next message.
+    async fn pause(&mut self, pause: Pause) -> Result<(), End> {
         if let Pause::Feed(feed) = pause {
             tokio::select! {
                 () = feed.room() => {}
@@ -443,6 +467,8 @@ impl Connection<'_> {
 /// The reading side of a connection. What descriptors no message has taken are closed aside.
 struct Incoming {
     buffer: FrameBuffer,
+    /// In place of the buffer, for JSON.
+    text: Option<Framing>,
     aside: Aside,
     owner: u32,
     /// What the bytes take.
@@ -451,11 +477,36 @@ struct Incoming {
 
 impl Incoming {
     fn new(aside: Aside, owner: u32, entry: Entry) -> Self {
-        Self { buffer: FrameBuffer::new(MAX_HELLO), aside, owner, entry }
+        Self { buffer: FrameBuffer::new(MAX_HELLO), text: None, aside, owner, entry }
     }
 
     fn count(&self) {
-        self.entry.set(self.buffer.held_with(0));
+        self.entry.set(self.held_with(0));
+    }
+
+    /// Bytes of memory that this takes, with so many bytes more at least.
+    fn held_with(&self, more: usize) -> usize {
+        self.text.as_ref().map_or_else(|| self.buffer.held_with(more), |text| text.held_with(more))
+    }
+
+    /// Reads JSON from here on, what has come included.
+    fn become_text(&mut self, kind: Kind) -> Result<(), End> {
+        let mut text = Framing::new(kind);
+        text.push(self.buffer.begun());
+        self.buffer.forget_begun();
+        self.text = Some(text);
+        self.count();
+        self.has_no_descriptors()
+    }
+
+    /// What JSON can't name mustn't come along with it.
+    fn has_no_descriptors(&self) -> Result<(), End> {
+        let came = self.text.is_some() && self.buffer.waiting_descriptors() > 0;
+        if came {
+            Err(broken(ProtocolErrorCode::Unexpected, "descriptors came beside JSON, which can't name them"))
+        } else {
+            Ok(())
+        }
     }
 
     fn take_descriptor(&mut self) -> Option<Foreign> {
@@ -464,9 +515,13 @@ impl Incoming {
     }
 
     fn push(&mut self, bytes: &[u8], received: Received) -> Result<(), End> {
-        let memory = self.entry.allows(self.buffer.held_with(received.length));
+        let memory = self.entry.allows(self.held_with(received.length));
         // Before anything else: in the buffer they can't be closed by a return.
-        let pushed = self.buffer.push(&bytes[..received.length], received.descriptors);
+        let mut bytes = &bytes[..received.length];
+        if let Some(text) = &mut self.text {
+            text.push(core::mem::take(&mut bytes));
+        }
+        let pushed = self.buffer.push(bytes, received.descriptors);
         if received.truncated {
             return Err(broken(ProtocolErrorCode::Unexpected, "more descriptors than a message may carry"));
         }
@@ -477,6 +532,7 @@ impl Incoming {
             return Err(broken(ProtocolErrorCode::TooMany, self.entry.refusal()));
         }
         self.count();
+        self.has_no_descriptors()?;
         pushed.map_err(|error| broken(ProtocolErrorCode::Unexpected, error.to_string()))
     }
 }

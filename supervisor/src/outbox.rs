@@ -13,13 +13,21 @@ use std::sync::Arc;
 
 use stockade_gate::Principal;
 use stockade_gate::redact::Sought;
+use stockade_jsonrpc::bounds::WORST_ESCAPE;
+use stockade_jsonrpc::{Session, Tail};
 use stockade_protocol::ExecId;
+use stockade_protocol::bounds::MAX_OUTPUT_CHUNK;
+use stockade_protocol::client::{ServerMessage, Stream};
+use stockade_protocol::codec::CodecError;
 use stockade_protocol::launch::Owner;
+use stockade_protocol::ring::{FIRST_SEQ, Record};
 use tokio::sync::Notify;
 
+use crate::form::Form;
+use crate::frames::{self, Frames, Workshop};
 use crate::ledger::Entry;
 use crate::outgoing::{Outgoing, Spare};
-use crate::output::{BATCH, Place};
+use crate::output::{BATCH, Place, Taker as _};
 use crate::proof::Proof;
 use crate::redacted::{READER, Reader};
 
@@ -67,6 +75,8 @@ pub(crate) struct Outbox {
     pub(crate) is_overdrawn: bool,
     /// By what launchers see whose it is.
     pub(crate) proof: Proof,
+    /// How what it's sent is spelled.
+    pub(crate) form: Form,
 }
 
 /// What it means that the bytes before a mark have gone.
@@ -90,6 +100,10 @@ pub(crate) struct Following {
     pub(crate) complete: bool,
     /// Of a run whose output is redacted, once it has read any.
     pub(crate) reader: Option<Box<Reader>>,
+    /// What of its streams waits for the rest of a character. Of JSON only.
+    tails: [Tail; 2],
+    /// Whether what stands before its place was looked at for that.
+    pub(crate) knows_tails: bool,
 }
 
 impl Outbox {
@@ -111,6 +125,7 @@ impl Outbox {
             entry,
             is_overdrawn: false,
             proof: Proof::NotNeeded,
+            form: Form::Frames,
         }
     }
 
@@ -148,9 +163,124 @@ impl Outbox {
         }
     }
 
+    /// Puts a message behind those that wait, as this client reads it.
+    ///
+    /// # Errors
+    /// [`CodecError`]; nothing was put then.
+    pub(crate) fn say(&mut self, message: &ServerMessage, workshop: &mut Workshop) -> Result<(), CodecError> {
+        let Form::Json(session) = &mut self.form else {
+            return self.put(|outgoing| workshop.put(message, outgoing));
+        };
+        session.tell(message);
+        self.put_told(&mut workshop.spare);
+        Ok(())
+    }
+
+    /// As [`Outbox::answer`], of a message: an answer is put unless there is no memory for it, and why a connection ends in any case.
+    pub(crate) fn reply(&mut self, message: &ServerMessage) -> Result<(), CodecError> {
+        let is_last = matches!(message, ServerMessage::Error(_));
+        let mut bytes = Vec::new();
+        match &mut self.form {
+            Form::Frames => frames::push(message, &mut bytes)?,
+            Form::Json(session) => {
+                session.tell(message);
+                bytes = session.take_out();
+            }
+        }
+        if is_last {
+            self.put(|outgoing| outgoing.put(&bytes, &mut None));
+        } else {
+            self.answer(&bytes);
+        }
+        Ok(())
+    }
+
+    /// Has the session of a client of JSON do something, and puts what it answers.
+    pub(crate) fn with_session<T: Default>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
+        let Some(session) = self.form.session() else { return T::default() };
+        let result = act(session);
+        let bytes = session.take_out();
+        if bytes.is_empty() {
+            self.count();
+        } else {
+            self.answer(&bytes);
+        }
+        result
+    }
+
+    /// Puts a piece of a run's output.
+    ///
+    /// # Errors
+    /// [`CodecError`]; nothing was put then.
+    pub(crate) fn say_output(
+        &mut self,
+        (run, seq, stream): (ExecId, u64, Stream),
+        bytes: &[u8],
+        workshop: &mut Workshop,
+    ) -> Result<(), CodecError> {
+        let has_memory = self.entry.allows(self.held() + bytes.len());
+        let Form::Json(session) = &mut self.form else {
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            return self.put(|outgoing| {
+                let mut frames = Frames::new(run, outgoing, workshop);
+                if let Some(room) = frames.room(&Record { length, stream, seq }) {
+                    room.copy_from_slice(bytes);
+                }
+                frames.failure.map_or(Ok(()), Err)
+            });
+        };
+        if let Some(following) = self.following.get_mut(&run) {
+            let tail = &mut following.tails[usize::from(stream == Stream::Stderr)];
+            session.output((run, seq, stream), bytes, tail, has_memory);
+        }
+        self.put_told(&mut workshop.spare);
+        Ok(())
+    }
+
+    /// Output that the client has from another connection: of it only counts whether it ends within a character.
+    pub(crate) fn pass_over(&mut self, run: ExecId, stream: Stream, bytes: &[u8]) {
+        if self.form.is_json()
+            && let Some(following) = self.following.get_mut(&run)
+        {
+            let _told = following.tails[usize::from(stream == Stream::Stderr)].join(bytes);
+        }
+    }
+
+    /// What was passed over is followed by a gap.
+    pub(crate) fn forget_tails(&mut self, run: ExecId) {
+        if let Some(following) = self.following.get_mut(&run) {
+            following.tails = Default::default();
+        }
+    }
+
+    /// Before the end of a run's output, or a gap in it: what waits for the rest of a character is put as it is.
+    pub(crate) fn say_tails(&mut self, run: ExecId, last: u64, workshop: &mut Workshop) {
+        if let Some(session) = self.form.session()
+            && let Some(following) = self.following.get_mut(&run)
+        {
+            session.flush(run, last, &mut following.tails);
+            self.put_told(&mut workshop.spare);
+        }
+    }
+
+    fn put_told(&mut self, spare: &mut Spare) {
+        let told = self.form.session().map(Session::take_out).unwrap_or_default();
+        if told.is_empty() {
+            self.count();
+        } else {
+            self.put(|outgoing| outgoing.put(&told, spare));
+        }
+    }
+
     /// Bytes that this takes.
     fn held(&self) -> usize {
-        self.outgoing.held() + self.following.len() * FOLLOWING + self.readers * READER
+        self.outgoing.held() + self.following.len() * FOLLOWING + self.readers * READER + self.form.held()
+    }
+
+    /// The most bytes that one batch of events adds.
+    fn batch(&self) -> usize {
+        // A piece at a time, which is at most one event more than it's meant to be.
+        if self.form.is_json() { WORST_ESCAPE * MAX_OUTPUT_CHUNK } else { BATCH }
     }
 
     fn count(&self) {
@@ -197,9 +327,26 @@ impl Outbox {
         Some(mark)
     }
 
+    /// Whether the next mark's bytes have gone.
+    pub(crate) fn has_reached(&self) -> bool {
+        self.marks.front().is_some_and(|(at, _)| *at <= self.put - self.waiting() as u64)
+    }
+
     /// Follows a run from a place.
     pub(crate) fn follow(&mut self, run: ExecId, place: Place, taken: u64) {
-        self.following.insert(run, Following { place, taken, queued: false, complete: false, reader: None });
+        let knows_tails = place.seq <= FIRST_SEQ || !self.form.is_json();
+        self.following.insert(
+            run,
+            Following {
+                place,
+                taken,
+                queued: false,
+                complete: false,
+                reader: None,
+                tails: Default::default(),
+                knows_tails,
+            },
+        );
         self.count();
         self.make_ready(run);
     }
@@ -238,7 +385,10 @@ impl Outbox {
         if self.waiting() >= LOW || self.ready.is_empty() {
             return None;
         }
-        if !self.entry.allows(self.waiting() + BATCH + self.following.len() * FOLLOWING) {
+        if !self
+            .entry
+            .allows(self.waiting() + self.batch() + self.following.len() * FOLLOWING + self.form.held())
+        {
             self.entry.ring_when_freed(&self.bell);
             return None;
         }

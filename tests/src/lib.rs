@@ -7,7 +7,7 @@
 //! searched for leftovers when it stops.
 //!
 //! Reading order: [`person`], [`mode`], [`binaries`], [`scratch`], [`ground`], [`daemon`], [`setting`], [`left`],
-//! [`wire`], [`proxy`], [`untested`], [`seccomp`].
+//! [`wire`], [`json`], [`proxy`], [`untested`], [`seccomp`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails loudly")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 #![allow(clippy::missing_panics_doc, reason = "every function here may panic: that fails the test")]
@@ -15,6 +15,7 @@
 pub mod binaries;
 pub mod daemon;
 pub mod ground;
+pub mod json;
 pub mod left;
 pub mod mode;
 pub mod person;

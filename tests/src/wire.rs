@@ -150,6 +150,30 @@ impl Wire {
         }
     }
 
+    /// Whatever bytes come next; `None`: nothing within the time. None at all: the daemon closed the connection.
+    #[must_use]
+    pub fn receive_bytes(&mut self, within: Duration) -> Option<Vec<u8>> {
+        self.stream.set_read_timeout(Some(within.max(Duration::from_millis(1)))).unwrap();
+        let mut buffer = vec![0; 128 * 1024];
+        match std::io::Read::read(&mut self.stream, &mut buffer) {
+            Ok(length) => Some(buffer[..length].to_vec()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Some(Vec::new()),
+            Err(error) => panic!("receiving: {error}"),
+        }
+    }
+
+    /// Sends bytes with descriptors beside them.
+    pub fn send_bytes_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        let sent = stockade_wire::socket::send(&self.stream, bytes, descriptors).unwrap();
+        self.stream.write_all(&bytes[sent..]).unwrap();
+    }
+
+    /// How long sending may block.
+    pub fn set_patience(&self, within: Duration) {
+        self.stream.set_write_timeout(Some(within)).unwrap();
+    }
+
     /// The next message, which must come.
     #[must_use]
     pub fn message(&mut self) -> ServerMessage {

@@ -17,12 +17,13 @@ const UNSAFE_FILE_OF_TESTS: &str = "tests/src/seccomp.rs";
 const CODEC_FILE: &str = "protocol/src/codec.rs";
 
 /// Which of our crates each links, through others too. Arrows point one way.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("stockade-protocol", &[]),
     ("stockade-wire", &["stockade-protocol"]),
     ("stockade-client", &["stockade-protocol", "stockade-wire"]),
     ("stockade-policies", &["stockade-protocol"]),
     ("stockade-gate", &["stockade-policies", "stockade-protocol"]),
+    ("stockade-jsonrpc", &["stockade-protocol"]),
     ("stockade-audit", &[]),
     ("stockade-stats", &[]),
     ("stockade-worker", &["stockade-protocol", "stockade-wire"]),
@@ -31,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
         &[
             "stockade-audit",
             "stockade-gate",
+            "stockade-jsonrpc",
             "stockade-policies",
             "stockade-protocol",
             "stockade-stats",
@@ -49,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
         &[
             "stockade-audit",
             "stockade-gate",
+            "stockade-jsonrpc",
             "stockade-policies",
             "stockade-protocol",
             "stockade-stats",
@@ -154,6 +157,24 @@ fn client_links_no_runtime_and_no_policies() {
     for stranger in ["tokio", "async-io", "futures", "toml", "clap", "nix"] {
         assert!(!links.contains(stranger), "the client links {stranger}");
     }
+}
+
+#[test]
+fn jsonrpc_links_what_json_needs_and_nothing_that_does_io() {
+    let named = set(&["base64", "serde", "serde_json", "stockade-protocol", "thiserror"]);
+    assert_eq!(links("stockade-jsonrpc", Some(1)), named);
+    let links = links("stockade-jsonrpc", None);
+    for stranger in ["tokio", "nix", "rustix", "schemars", "toml"] {
+        assert!(!links.contains(stranger), "JSON-RPC links {stranger}");
+    }
+}
+
+/// What makes the JSON Schema is for tests.
+#[test]
+fn nothing_that_is_shipped_links_what_makes_schemas() {
+    let links = links("stockade", None);
+    assert!(links.contains("stockade-jsonrpc"));
+    assert!(!links.contains("schemars"));
 }
 
 #[test]
@@ -288,7 +309,8 @@ fn unsafe_code_stands_in_one_file_only() {
 
 #[test]
 fn crates_forbid_unsafe_code_but_for_the_worker() {
-    let roots = ["protocol", "wire", "policies", "gate", "audit", "supervisor", "client", "bench", "fuzz"];
+    let roots =
+        ["protocol", "wire", "policies", "gate", "audit", "jsonrpc", "supervisor", "client", "bench", "fuzz"];
     for krate in roots {
         let source = read(&format!("{krate}/src/lib.rs"));
         assert!(source.contains("#![forbid(unsafe_code)]"), "{krate}/src/lib.rs doesn't forbid unsafe code");
@@ -472,6 +494,8 @@ fn documents_name_files_that_exist() {
         "worker/",
         "supervisor/",
         "client/",
+        "jsonrpc/",
+        "examples/",
         "tests/",
         "docs/",
         "systemd/",

@@ -4,6 +4,7 @@ mod build;
 mod floor;
 mod gate;
 mod growth;
+mod jsonrpc;
 mod kill;
 mod latency;
 mod memory;
@@ -42,7 +43,7 @@ impl Axis {
 }
 
 /// All of them, in the order of measuring. The idle machine first: a start and a kill say most when nothing else ran.
-pub(crate) const ALL: [Axis; 11] = [
+pub(crate) const ALL: [Axis; 12] = [
     floor::AXIS,
     latency::IDLE,
     latency::LOADED,
@@ -54,6 +55,7 @@ pub(crate) const ALL: [Axis; 11] = [
     memory::AXIS,
     growth::AXIS,
     gate::AXIS,
+    jsonrpc::AXIS,
 ];
 
 /// What a subcommand measures.
@@ -70,6 +72,7 @@ pub(crate) fn of(subcommand: Subcommand) -> Vec<Axis> {
         Subcommand::Start => vec![start::AXIS],
         Subcommand::Growth => vec![growth::AXIS],
         Subcommand::Gate => vec![gate::AXIS],
+        Subcommand::Jsonrpc => vec![jsonrpc::AXIS],
         Subcommand::Floor => vec![floor::AXIS],
         Subcommand::List | Subcommand::Check { .. } => Vec::new(),
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::SendFlags;
 use stockade_protocol::ExecId;
@@ -15,7 +15,8 @@ use super::state::State;
 use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::frames::{Frames, Workshop};
 use crate::outbox::Mark;
-use crate::output::Read;
+use crate::output::{Place, Read, Ring};
+use crate::redacted::Piece;
 use crate::runs::Run;
 
 /// How far sending has come.
@@ -43,7 +44,13 @@ impl State {
             let is_spent = self.fill(connection);
             let Some(outbox) = self.connections.get_mut(&connection) else { return Sending::Gone };
             if outbox.waiting() == 0 && is_spent {
+                self.take_marks(connection);
                 return Sending::More;
+            }
+            if outbox.waiting() == 0 && outbox.has_reached() {
+                // What was read and isn't told yet: it waits for its run's end, or for the rest of a character.
+                self.take_marks(connection);
+                continue;
             }
             if outbox.waiting() == 0 {
                 outbox.rest(&mut self.workshop.spare);
@@ -185,8 +192,7 @@ pub(super) fn put_event(
     outbox: &mut crate::outbox::Outbox,
     workshop: &mut Workshop,
 ) -> Result<(), CodecError> {
-    let message = ServerMessage::Event { exec_id, seq, event };
-    outbox.put(|outgoing| workshop.put(&message, outgoing))
+    outbox.say(&ServerMessage::Event { exec_id, seq, event }, workshop)
 }
 
 /// Lends the run's report to the event, and takes it back.
@@ -198,7 +204,7 @@ fn put_started(
 ) -> Result<(), CodecError> {
     let Some(confinement) = run.confinement.take() else { return Ok(()) };
     let message = ServerMessage::Event { exec_id, seq: 2, event: ExecEvent::Started { confinement } };
-    let put = outbox.put(|outgoing| workshop.put(&message, outgoing));
+    let put = outbox.say(&message, workshop);
     if let ServerMessage::Event { event: ExecEvent::Started { confinement }, .. } = message {
         run.confinement = Some(confinement);
     }
@@ -220,6 +226,7 @@ fn put_exited(
         trusted_files: run.trusted_files.clone(),
         redactions,
     };
+    outbox.say_tails(id, exited.seq - 1, workshop);
     put_event(id, exited.seq, event, outbox, workshop)?;
     if let Some(following) = outbox.following.get_mut(&id) {
         following.place.seq = exited.seq + 1;
@@ -227,6 +234,63 @@ fn put_exited(
     }
     outbox.mark(Mark::Exited(id));
     Ok(false)
+}
+
+/// Looks at what of a run's output the client has already: it may end within a character. What was written over can't be looked at,
+/// and what is left of such a character is told as bytes. No longer than a ring is, and once.
+fn pass_over(
+    id: ExecId,
+    ring: &Ring,
+    (run, place): (&Run, &mut Place),
+    outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
+) {
+    if let Some(following) = outbox.following.get_mut(&id) {
+        following.knows_tails = true;
+    }
+    let began = Instant::now();
+    let mut passed = Place { seq: run.wrote.oldest_seq, offset: Some(run.wrote.oldest_offset) };
+    let bounds = (place.seq, run.is_settled(), run.acknowledged);
+    let mut piece = core::mem::take(&mut workshop.piece);
+    while passed.seq < place.seq {
+        match ring.read(&run.wrote, &mut passed, bounds, &mut piece) {
+            Ok(Read::Records) => {
+                piece.records().for_each(|(record, bytes)| outbox.pass_over(id, record.stream, bytes));
+            }
+            Ok(Read::Lost(_)) => outbox.forget_tails(id),
+            Ok(Read::Nothing) | Err(_) => {
+                outbox.forget_tails(id);
+                break;
+            }
+        }
+        piece.clear();
+    }
+    if passed.seq == place.seq && place.offset.is_none() {
+        place.offset = passed.offset;
+    }
+    piece.clear();
+    workshop.piece = piece;
+    workshop.spent += began.elapsed();
+}
+
+/// As JSON: a piece at a time, read aside. How long that takes counts, as looking for secrets does.
+fn put_told(
+    id: ExecId,
+    place: &mut Place,
+    outbox: &mut crate::outbox::Outbox,
+    workshop: &mut Workshop,
+    read: impl FnOnce(&mut Place, &mut Piece) -> io::Result<Read>,
+) -> Result<io::Result<Read>, CodecError> {
+    let began = Instant::now();
+    let mut piece = core::mem::take(&mut workshop.piece);
+    let result = read(place, &mut piece);
+    let put = piece
+        .records()
+        .try_for_each(|(record, bytes)| outbox.say_output((id, record.seq, record.stream), bytes, workshop));
+    piece.clear();
+    workshop.piece = piece;
+    workshop.spent += began.elapsed();
+    put.map(|()| result)
 }
 
 fn put_output(
@@ -239,6 +303,15 @@ fn put_output(
     let mut place = following.place;
     let (end, settled) = (run.end_of_output(), run.is_settled());
     let read = match &run.ring {
+        Some(ring) if outbox.form.is_json() => {
+            let bounds = (end, settled, run.acknowledged);
+            if !following.knows_tails {
+                pass_over(id, ring, (run, &mut place), outbox, workshop);
+            }
+            put_told(id, &mut place, outbox, workshop, |place, piece| {
+                ring.read(&run.wrote, place, bounds, piece)
+            })?
+        }
         Some(ring) => outbox.put(|outgoing| {
             let mut frames = Frames::new(id, outgoing, workshop);
             let bounds = (end, settled, run.acknowledged);
@@ -258,6 +331,7 @@ fn put_output(
         _ => None,
     };
     if let Some(events) = lost {
+        outbox.say_tails(id, place.seq - 1, workshop);
         put_event(id, place.seq - 1, ExecEvent::OutputLost { events }, outbox, workshop)?;
     }
     if let Some(following) = outbox.following.get_mut(&id) {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, Redactions, Stream};
 use stockade_protocol::codec::CodecError;
-use stockade_protocol::ring::{FIRST_SEQ, Record};
+use stockade_protocol::ring::FIRST_SEQ;
 
 use super::delivery::put_event;
-use crate::frames::{Frames, Workshop};
+use crate::frames::Workshop;
 use crate::outbox::{Mark, Outbox};
-use crate::output::{Read, Taker as _};
+use crate::output::Read;
 use crate::redacted::{Piece, Reader};
 use crate::redaction;
 use crate::runs::Run;
@@ -39,6 +39,10 @@ impl Events<'_> {
         shown: Option<(&[u8], [u64; 2])>,
     ) -> Result<(), CodecError> {
         if seq < self.wanted {
+            match shown {
+                Some((bytes, _)) => self.outbox.pass_over(self.id, stream, bytes),
+                None => self.outbox.forget_tails(self.id),
+            }
             return Ok(());
         }
         let Some((bytes, marks)) = shown else {
@@ -49,15 +53,7 @@ impl Events<'_> {
         for (all, more) in self.workshop.marks.iter_mut().zip(marks) {
             *all += more;
         }
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let (id, workshop) = (self.id, &mut *self.workshop);
-        self.outbox.put(|outgoing| {
-            let mut frames = Frames::new(id, outgoing, workshop);
-            if let Some(room) = frames.room(&Record { length, stream, seq }) {
-                room.copy_from_slice(bytes);
-            }
-            frames.failure.map_or(Ok(()), Err)
-        })
+        self.outbox.say_output((self.id, seq, stream), bytes, self.workshop)
     }
 
     /// Says what is lost before an event.
@@ -66,6 +62,7 @@ impl Events<'_> {
         if events == 0 {
             return Ok(());
         }
+        self.outbox.say_tails(self.id, seq - 1, self.workshop);
         put_event(self.id, seq - 1, ExecEvent::OutputLost { events }, self.outbox, self.workshop)
     }
 }

@@ -9,12 +9,13 @@
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
 //! `breakers`, what they ask of those, and `access`, who may; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
-//! clients, and `hiding`, those of runs whose output is redacted.
+//! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
 
 mod access;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
+mod explaining;
 mod hiding;
 pub(crate) mod recording;
 mod reports;

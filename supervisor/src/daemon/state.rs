@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
-use crate::frames::{self, Workshop};
+use crate::frames::Workshop;
 use crate::gate::Gate;
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::Ledger;
@@ -312,15 +312,8 @@ impl State {
             _ => {}
         }
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
-        let mut frame = Vec::new();
-        if let Err(error) = frames::push(message, &mut frame) {
+        if let Err(error) = outbox.reply(message) {
             tracing::error!(%error, "an answer can't be sent");
-        }
-        // The reason why a connection ends has to get through.
-        if matches!(message, ServerMessage::Error(_)) {
-            outbox.put(|outgoing| outgoing.put(&frame, &mut None));
-        } else {
-            outbox.answer(&frame);
         }
     }
 
@@ -482,7 +475,7 @@ impl State {
             }
             let message = ServerMessage::Event { exec_id: id, seq, event: event.clone() };
             let workshop = &mut self.workshop;
-            if let Err(error) = outbox.put(|outgoing| workshop.put(&message, outgoing)) {
+            if let Err(error) = outbox.say(&message, workshop) {
                 tracing::error!(%error, "a warning can't be sent");
             }
         }

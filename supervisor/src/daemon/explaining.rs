@@ -1,0 +1,72 @@
+//! What a policy allows somebody, as `stockade policy explain` would say it of the daemon's policies. Nothing is run for it.
+
+use std::path::{Path, PathBuf};
+
+use stockade_jsonrpc::Explained;
+use stockade_jsonrpc::asked::{ExplainParams, What};
+use stockade_policies::{Answer, Question, ResolveRequest, Subject, resolve};
+use stockade_protocol::ExecId;
+use stockade_protocol::client::Overrides;
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::launch::Owner;
+
+use super::state::State;
+use crate::admission;
+use crate::dispatcher::ConnectionId;
+
+impl State {
+    /// The answer to whoever asks for himself.
+    ///
+    /// # Errors
+    /// There is no such policy, no such question, or the policy can't be resolved for it.
+    pub(crate) fn explain(
+        &self,
+        owner: &Owner,
+        asked: &ExplainParams,
+        home: &Path,
+    ) -> Result<Explained, Denied> {
+        let policy = admission::policy_named(self.specs.policies(), &asked.policy)?;
+        let workspace = admission::check_path(&asked.workspace.0, "workspace")?;
+        let path = || match asked.thing.strip_prefix("~/") {
+            Some(rest) => home.join(rest),
+            None => workspace.join(&asked.thing),
+        };
+        let question = question_of(asked.what, &asked.thing, path)?;
+        let subject = Subject {
+            owner_uid: owner.uid,
+            owner_gid: owner.gid,
+            home: home.to_owned(),
+            workspace: workspace.clone(),
+            overrides: Overrides::default(),
+            user_mode: self.settings.is_user_mode(),
+        };
+        let request = ResolveRequest { subject, cwd: None, environment: asked.environment().to_vec() };
+        let resolved = resolve(policy, &request).map_err(|error| error.denied())?;
+        let Answer { allowed, rule, file, line, note } = resolved.explain(&question);
+        let (policy, thing) = (asked.policy.clone(), asked.thing.clone());
+        Ok(Explained { policy, question: asked.what, thing, allowed, rule, file, line, note })
+    }
+
+    /// The run that a connection has asked for with a number of its own.
+    pub(crate) fn asked_for(&self, connection: ConnectionId, number: u64) -> Option<ExecId> {
+        let is_it = |run: &&crate::runs::Run| run.origin == Some(connection) && run.request_id == number;
+        self.runs.values().find(is_it).map(|run| run.exec_id)
+    }
+}
+
+fn question_of(what: What, thing: &str, path: impl Fn() -> PathBuf) -> Result<Question, Denied> {
+    let port = || {
+        thing.parse().map_err(|_not_a_number| {
+            Denied::new(DenyReason::BadRequest, format!("{thing:?} is no port: expected 0 to 65535"))
+        })
+    };
+    Ok(match what {
+        What::Read => Question::Read(path()),
+        What::Write => Question::Write(path()),
+        What::Execute => Question::Execute(path()),
+        What::Connect => Question::Connect(port()?),
+        What::Bind => Question::Bind(port()?),
+        What::Env => Question::Env(thing.to_owned()),
+        What::Syscall => Question::Syscall(thing.to_owned()),
+    })
+}

@@ -23,7 +23,7 @@ const EXAMPLES: &str = "Examples:
   stockade approve --watch             asks about each that comes
   stockade approve --json | jq -r .exec_id
 
-Exit status: 0; 1 where the answer doesn't count, or what was approved doesn't run; 2 for a wrong command line.";
+Exit status: 0; 1 where the answer doesn't count, nothing waits under that number, or what was approved doesn't run; 2 for a wrong command line.";
 
 /// Lists what waits until somebody has approved it, and answers.
 #[derive(Debug, clap::Args)]

@@ -88,16 +88,28 @@ pub(super) struct Seen<'a> {
     history: &'a History,
     key: Option<Key>,
     words: OnceCell<Option<Vec<&'a str>>>,
+    paths: OnceCell<Option<Paths>>,
+}
+
+/// The absolute paths that words name, and whether any word leads where nobody can tell.
+struct Paths {
+    named: Vec<String>,
+    is_unclear: bool,
 }
 
 impl<'a> Seen<'a> {
     pub(super) fn new(asked: &'a Asked<'a>, history: &'a History, key: Option<Key>) -> Self {
-        Self { asked, history, key, words: OnceCell::new() }
+        Self { asked, history, key, words: OnceCell::new(), paths: OnceCell::new() }
     }
 
     /// The words of a command, or the texts of parameters; `None`: they can't be read.
     fn words(&self) -> Option<&[&'a str]> {
         self.words.get_or_init(|| words(self.asked.given)).as_deref()
+    }
+
+    /// The paths that they name; `None`: they can't be read.
+    fn paths(&self) -> Option<&Paths> {
+        self.paths.get_or_init(|| self.words().map(paths)).as_ref()
     }
 }
 
@@ -208,28 +220,33 @@ fn parameter(pointer: &str, pattern: Option<&Pattern>, given: Given<'_>) -> Is {
     is(pattern.matches(&text))
 }
 
-/// Whether a path beneath one of these is named anywhere in the words: they are what a program may be told, in whatever form, so a
-/// path is looked for behind `=`, in options, and in pieces of shell text. One with a `..` leads where nobody can tell.
+/// Whether a path beneath one of these is named anywhere in the words, or the workspace is there.
 fn path(prefixes: &[String], seen: &Seen<'_>) -> Is {
     let beneath = |path: &str| prefixes.iter().any(|prefix| is_beneath(prefix, path));
     if seen.asked.workspace.is_some_and(|workspace| workspace.to_str().is_none_or(beneath)) {
         return Is::So;
     }
-    let Some(words) = seen.words() else { return Is::Unknown };
-    let mut all = Is::NotSo;
+    match seen.paths() {
+        Some(paths) if paths.named.iter().any(|path| beneath(path)) => Is::So,
+        Some(paths) if !paths.is_unclear => Is::NotSo,
+        _ => Is::Unknown,
+    }
+}
+
+/// Words are what a program may be told, in whatever form, so paths are looked for behind `=`, in options, and in pieces of shell
+/// text. One with a `..` leads where nobody can tell.
+fn paths(words: &[&str]) -> Paths {
+    let mut paths = Paths { named: Vec::new(), is_unclear: false };
     for piece in words.iter().flat_map(|word| word.split(is_between)) {
         if piece.split('/').any(|part| part == "..") {
-            all = Is::Unknown;
+            paths.is_unclear = true;
             continue;
         }
         // Behind an option's letters; what begins otherwise is beneath where it runs, which is the workspace.
         let from = piece.find('/').filter(|at| *at == 0 || piece.starts_with('-'));
-        let absolute = from.and_then(|from| piece.get(from..));
-        if absolute.is_some_and(|path| beneath(&plain(path))) {
-            return Is::So;
-        }
+        paths.named.extend(from.and_then(|from| piece.get(from..)).map(plain));
     }
-    all
+    paths
 }
 
 /// What stands between paths in words and in shell text.

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use serde_json::json;
 use stockade_client::ClientError;
 use stockade_gate::access::Member;
+use stockade_gate::approve::Risk;
 use stockade_supervisor::access::{Placed, Who, rules};
+use stockade_supervisor::approval;
 use stockade_supervisor::paths::{Scope, Surroundings};
 
 pub(crate) use alone::{Sought, judge};
@@ -26,7 +28,7 @@ const EXAMPLES: &str = "Examples:
   stockade access list
   stockade access unlock 1000+agent.service
 
-Exit status: 0; `check`: 0 permitted, 1 refused; 2 for a wrong command line.";
+Exit status: 0; `check`: 0 permitted, 1 refused, 3 permitted once somebody has approved it; 2 for a wrong command line.";
 
 /// Says who may do what and why, and lets in again who was locked out.
 #[derive(Debug, clap::Args)]
@@ -139,14 +141,21 @@ impl Whose {
     /// The same, where there are any.
     fn some_rules(&self) -> Result<Vec<Placed>, CliError> {
         let found = self.rules()?;
-        if found.is_empty() {
-            let directory = escape::line(self.directory().as_os_str().as_encoded_bytes());
-            let text = format!(
-                "there are no files of access in {directory}: nobody is asked, and everybody has his own runs"
-            );
-            return Err(CliError::Asked(text));
-        }
-        Ok(found)
+        if found.is_empty() { Err(self.none()) } else { Ok(found) }
+    }
+
+    /// What has somebody asked first.
+    fn risk(&self) -> Result<Risk, CliError> {
+        let Surroundings { scope, .. } = self.surroundings();
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(approval::risk(approval::files(Some(&self.directory()), scope, uid)?))
+    }
+
+    fn none(&self) -> CliError {
+        let directory = escape::line(self.directory().as_os_str().as_encoded_bytes());
+        CliError::Asked(format!(
+            "there are no files of access in {directory}: nobody is asked, and everybody has his own runs"
+        ))
     }
 }
 

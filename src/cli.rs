@@ -13,8 +13,8 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    access, attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy, ps, run,
-    serve, stats, status, tool,
+    access, approve, attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy,
+    ps, run, serve, stats, status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -49,6 +49,7 @@ enum Subcommand {
     Tool(tool::Arguments),
     Breaker(breaker::Arguments),
     Access(access::Arguments),
+    Approve(approve::Arguments),
     Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
@@ -109,6 +110,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Tool(arguments) => tool::tool(arguments),
         Subcommand::Breaker(arguments) => breaker::breaker(arguments),
         Subcommand::Access(arguments) => access::access(arguments),
+        Subcommand::Approve(arguments) => approve::approve(arguments),
         Subcommand::Audit(arguments) => audit::audit(arguments),
         Subcommand::Man(arguments) => man::man(arguments),
         Subcommand::Completions(arguments) => completions::completions(arguments),

@@ -187,6 +187,16 @@ impl<'a> Session<'a> {
                     let _ = self.client.acknowledge(exec_id, seq);
                 }
             }
+            ServerMessage::AwaitsApproval { request_id, exec_id, within_ms, score, factors }
+                if self.request_id == Some(request_id) =>
+            {
+                // Known from now on, so that a signal gives it up.
+                self.exec_id = Some(exec_id);
+                self.follow.awaits(exec_id, within_ms, score, &factors);
+                if self.cancel {
+                    self.client.cancel(exec_id)?;
+                }
+            }
             ServerMessage::Denied { request_id, exec_id, denied } => {
                 let of_request = request_id != 0 && self.request_id == Some(request_id);
                 // A denied signal or cancel of a run that has just ended changes nothing.
@@ -287,10 +297,31 @@ fn of_greeting(error: CliError, greeted: bool, path: PathBuf) -> CliError {
     }
 }
 
-/// Asks for a detached run; returns its id once it's admitted.
-pub(crate) fn detach(client: &mut Client, request: &Request) -> Result<ExecId, CliError> {
-    client.exec(request).map_err(|error| match error {
-        ClientError::Denied(denied) => CliError::Denied(denied),
-        other => other.into(),
-    })
+/// Asks for a detached run; returns its id once it's admitted. One that waits for an approval is told of.
+pub(crate) fn detach(
+    client: &mut Client,
+    request: &Request,
+    follow: &mut Follow,
+) -> Result<ExecId, CliError> {
+    let ours = client.begin(request)?;
+    loop {
+        match client.receive(None)? {
+            ServerMessage::Event { exec_id, event: ExecEvent::Accepted { request_id }, .. }
+                if request_id == ours =>
+            {
+                return Ok(exec_id);
+            }
+            ServerMessage::AwaitsApproval { request_id, exec_id, within_ms, score, factors }
+                if request_id == ours =>
+            {
+                follow.awaits(exec_id, within_ms, score, &factors);
+                follow.flush();
+            }
+            ServerMessage::Denied { request_id, denied, .. } if request_id == ours => {
+                return Err(CliError::Denied(denied));
+            }
+            ServerMessage::Error(error) => return Err(ClientError::Refused(error).into()),
+            _ => {}
+        }
+    }
 }

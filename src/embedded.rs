@@ -11,6 +11,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,8 @@ fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result
     if !is_permitted {
         let (policy, words) = (exec.policy.as_str(), exec.argv.as_slice());
         let is_file = arguments.policy_file().is_some();
-        if let Err(denied) = access::judge(Sought::Run { policies: &policies, policy, is_file, words })? {
+        let sought = Sought::Run { policies: &policies, policy, is_file, words };
+        if let Err(denied) = access::judge(sought, workspace_of(&exec))? {
             return Ok(Err(denied));
         }
     }
@@ -110,6 +112,14 @@ fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result
     }
     // Nobody is told what holds.
     admit_and_start(Once(policies), exec, descriptors, &demanded, by_default)
+}
+
+/// Where it would run; nowhere that rules speak of, if that isn't known: it's refused later on.
+fn workspace_of(exec: &ExecRequest) -> &Path {
+    match &exec.workspace {
+        Workspace::Descriptor { path } | Workspace::Path { path } => path.as_path(),
+        _ => Path::new(""),
+    }
 }
 
 /// Judges a request and starts it. `demanded` are variables that must arrive; `by_default`: whether output is redacted where the

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_protocol::ExecId;
+use stockade_protocol::approval::RiskFactor;
 use stockade_protocol::client::{ExecEvent, Redactions, Stream};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::denied::Denied;
@@ -95,6 +96,29 @@ impl Follow {
         }
         self.note(&words::denied(denied));
         self.status = Some(exit::OURS);
+    }
+
+    /// The request waits until somebody has approved it.
+    pub(crate) fn awaits(&mut self, exec_id: ExecId, within_ms: u64, score: u32, factors: &[RiskFactor]) {
+        if self.json {
+            self.stdout.push(&json::awaits(exec_id, within_ms, score, factors));
+        }
+        self.note(&format!(
+            "waits until somebody has approved it, {} at most: {exec_id}",
+            duration(within_ms)
+        ));
+        for factor in factors {
+            let worth = factor.score.map(|score| format!(" (+{score})")).unwrap_or_default();
+            let (name, reason) =
+                (escape::line(factor.name.as_bytes()), escape::line(factor.reason.as_bytes()));
+            self.note(&format!("  because {name}{worth}: {reason}"));
+        }
+    }
+
+    /// Puts out what can be.
+    pub(crate) fn flush(&mut self) {
+        self.stdout.flush();
+        self.stderr.flush();
     }
 
     /// There has been no daemon for a while, and we wait for it so long in all.

@@ -1,12 +1,13 @@
 //! `--json`: what happens, one JSON object a line, on standard output.
 //!
 //! The objects are the wire's own types: `{"exec_id":…,"seq":…,"event":{"output":{"stream":"stdout","bytes":…}}}`,
-//! `{"denied":{…}}` for a request that was refused, and `{"connection":{…}}` where the daemon was away for a while. Bytes are text where they are UTF-8, else an array of
+//! `{"denied":{…}}` for a request that was refused, `{"awaits_approval":{…}}` for one that waits until somebody has approved it, and `{"connection":{…}}` where the daemon was away for a while. Bytes are text where they are UTF-8, else an array of
 //! numbers; a digest is hexadecimal. `docs/cli.md` has an example of each.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use stockade_protocol::ExecId;
+use stockade_protocol::approval::RiskFactor;
 use stockade_protocol::client::ExecEvent;
 use stockade_protocol::denied::Denied;
 
@@ -35,6 +36,13 @@ pub(crate) fn event(exec_id: ExecId, seq: u64, event: &ExecEvent) -> Vec<u8> {
 /// One refusal, with its line end.
 pub(crate) fn denied(denied: &Denied) -> Vec<u8> {
     line(&json!({ "denied": denied }))
+}
+
+/// That a request waits until somebody has approved it, with its line end.
+pub(crate) fn awaits(exec_id: ExecId, within_ms: u64, score: u32, factors: &[RiskFactor]) -> Vec<u8> {
+    line(&json!({
+        "awaits_approval": { "exec_id": exec_id, "within_ms": within_ms, "score": score, "factors": factors },
+    }))
 }
 
 /// A pause without a daemon, and its end. Of a short one nothing is said.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod approve;
 mod attach;
 mod audit;
 mod breaker;

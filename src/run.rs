@@ -44,7 +44,7 @@ fn go(arguments: &Arguments, way: Way, request: Request, is_permitted: bool) -> 
     match way {
         Way::Daemon(client, path) if arguments.detach => {
             let mut client = place::greeted(client, path)?;
-            let exec_id = daemon::detach(&mut client, &request)?;
+            let exec_id = daemon::detach(&mut client, &request, &mut follow)?;
             let line = match arguments.json {
                 true => json::line(&serde_json::json!({ "exec_id": exec_id })),
                 false => format!("{exec_id}\n").into_bytes(),

@@ -90,6 +90,9 @@ fn shown(report: &StatusReport) -> String {
         ("tools", tools(report)),
         ("limits", report.limiter.map_or_else(|| "none".to_owned(), limits)),
     ];
+    if report.approvals_waiting > 0 {
+        rows.push(("approvals", format!("{} wait: `stockade approve`", report.approvals_waiting)));
+    }
     for (at, often) in report.often_wrong.iter().enumerate() {
         let name = if at == 0 { "often wrong" } else { "" };
         rows.push((name, format!("{} {}: {} times", text(&often.tool), text(&often.rule), often.count)));
@@ -195,6 +198,7 @@ mod tests {
             breakers_half_open: 1,
             often_wrong: vec![],
             locked_out: vec![],
+            approvals_waiting: 0,
         }
     }
 
@@ -252,6 +256,6 @@ mod tests {
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
         assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
-        assert_eq!(object.as_object().unwrap().len(), 33);
+        assert_eq!(object.as_object().unwrap().len(), 34);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 73] = [
+pub(crate) const ALL: [Named; 75] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -112,6 +112,8 @@ pub(crate) const ALL: [Named; 73] = [
     named("row-first-tail", "of those, the 99th of a hundred"),
     named("row-many", "a thousand tools and a thousand principals, each with his own again and again"),
     named("row-many-first", "a thousand tools, each question by somebody who never asked before"),
+    named("risk", "50 rules of risk, of which none holds, at a command of a few words"),
+    named("risk-longest", "the same, at a command as long as rules read"),
     named("breaker", "a refusal by a breaker that is open"),
 ];
 

@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     BreakerSummary, ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome,
@@ -282,6 +283,47 @@ impl Client {
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
             ServerMessage::Statistics(report) => Some(Ok(report.as_ref().clone())),
             ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// What waits until somebody has approved it, the oldest first, and how many more wait than fit. `follow`: be told from then on of
+    /// what comes to wait, by [`Client::receive`].
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not approve; [`ClientError::Silent`] when no answer comes in time.
+    pub fn approvals(&mut self, follow: bool) -> Result<(Vec<ApprovalSummary>, u32), ClientError> {
+        self.connection.send(&ClientMessage::Approvals { follow }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Approvals { waiting, more } => Some(Ok((core::mem::take(waiting), *more))),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Answers for what waits; how many more have to approve it, and what became of it if that is decided. `digest`: what the answer
+    /// is about.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the answer doesn't count; [`ClientError::Silent`] when no answer comes in time.
+    pub fn answer_approval(
+        &mut self,
+        exec_id: ExecId,
+        digest: [u8; 32],
+        approve: bool,
+        reason: &str,
+    ) -> Result<(u32, Option<ApprovalEnd>), ClientError> {
+        let reason = reason.to_owned();
+        self.connection.send(&ClientMessage::Approve { exec_id, digest, approve, reason }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::ApprovalAnswered { exec_id: of, missing, how } if *of == exec_id => {
+                Some(Ok((*missing, *how)))
+            }
+            ServerMessage::Denied { request_id: 0, exec_id: Some(of), denied } if *of == exec_id => {
                 Some(Err(ClientError::Denied(denied.clone())))
             }
             _ => None,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use stockade_protocol::spec::NetworkMode;
+
 use crate::validate::Parameters;
 
 /// Who asks: what the kernel says of the peer, and the roles that the operator gives to such a one.
@@ -124,6 +126,8 @@ pub struct Thing<'a> {
     pub is_shipped: bool,
     /// The roles that the tool's file names.
     pub tool_roles: Option<&'a [String]>,
+    /// The network that the policy gives; `None`: it isn't known.
+    pub network: Option<NetworkMode>,
 }
 
 /// What is asked.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! asked ──> access ──> rate ──> breaker ──> validate ──> approve ──> record ──> run
+//!              │          │         │            │           ├──> Verdict: it passes, or somebody is asked first
 //!              └──────────┴─────────┴────────────┴───────────┴──> Refusal: stage, rule, reason, remedy, when to try again
 //! ```
 //!
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod approve;
 pub mod asked;
 pub mod breaker;
 pub mod rate;
@@ -19,7 +21,9 @@ pub mod refusal;
 pub mod row;
 pub mod tools;
 pub mod validate;
+pub mod verdict;
 
 pub use asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 pub use refusal::{Reason, Refusal};
 pub use row::{Ending, Row, Stage, StageName};
+pub use verdict::{Ask, Factor, Verdict};

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::asked::{Asked, Moment};
 use crate::refusal::Refusal;
+use crate::verdict::Verdict;
 
 /// The stages, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,11 +60,12 @@ pub trait Stage {
     /// Which.
     fn name(&self) -> StageName;
 
-    /// Lets a request pass, or says why not. What it takes for that (a token, a probe) it takes here.
+    /// Lets a request pass, has somebody asked first, or says why not. What it takes for the first two (a token, a probe) it takes
+    /// here.
     ///
     /// # Errors
     /// The refusal. Nothing was taken then.
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal>;
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal>;
 
     /// A later stage has refused what this one let pass: what it has taken is free again, if that is for it to give.
     fn take_back(&mut self, _asked: &Asked<'_>) {}
@@ -78,7 +80,7 @@ impl<S: Stage> Stage for Rc<RefCell<S>> {
         self.borrow().name()
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         self.borrow_mut().judge(asked)
     }
 
@@ -117,26 +119,30 @@ impl Row {
         self.stages.is_empty()
     }
 
-    /// Has a request go through all stages but those that its policy leaves out.
+    /// Has a request go through all stages but those that its policy leaves out. Somebody is asked if any of them asks: only once
+    /// none has refused, so nobody is bothered with what wouldn't run anyway.
     ///
     /// # Errors
     /// The first refusal. What earlier stages took is given back.
-    pub fn judge(&mut self, asked: &Asked<'_>, left_out: &BTreeSet<StageName>) -> Result<(), Refusal> {
-        let mut passed = Vec::new();
+    pub fn judge(&mut self, asked: &Asked<'_>, left_out: &BTreeSet<StageName>) -> Result<Verdict, Refusal> {
+        let (mut passed, mut verdict) = (Vec::new(), Verdict::Pass);
         for (at, stage) in self.stages.iter_mut().enumerate() {
             if left_out.contains(&stage.name()) {
                 continue;
             }
-            if let Err(refusal) = stage.judge(asked) {
-                for at in passed {
-                    let stage: &mut Box<dyn Stage> = &mut self.stages[at];
-                    stage.take_back(asked);
+            match stage.judge(asked) {
+                Ok(one) => verdict = verdict.and(one),
+                Err(refusal) => {
+                    for at in passed {
+                        let stage: &mut Box<dyn Stage> = &mut self.stages[at];
+                        stage.take_back(asked);
+                    }
+                    return Err(refusal);
                 }
-                return Err(refusal);
             }
             passed.push(at);
         }
-        Ok(())
+        Ok(verdict)
     }
 
     /// Tells every stage how something ended.
@@ -156,6 +162,7 @@ mod tests {
     use super::*;
     use crate::asked::{Action, Given, Load, Principal, Thing};
     use crate::refusal::Reason;
+    use crate::verdict::Ask;
 
     type Log = Rc<RefCell<Vec<String>>>;
 
@@ -166,10 +173,10 @@ mod tests {
             self.0
         }
 
-        fn judge(&mut self, _asked: &Asked<'_>) -> Result<(), Refusal> {
+        fn judge(&mut self, _asked: &Asked<'_>) -> Result<Verdict, Refusal> {
             self.2.borrow_mut().push(format!("{} asked", self.0.name()));
             let refusal = || Refusal::new(self.0, Reason::NotPermitted, "test", "it's a test");
-            if self.1 { Ok(()) } else { Err(refusal()) }
+            if self.1 { Ok(Verdict::Pass) } else { Err(refusal()) }
         }
 
         fn take_back(&mut self, _asked: &Asked<'_>) {
@@ -219,7 +226,38 @@ mod tests {
         row.judge(&asked(&principal), &left_out).unwrap_err();
         assert!(!log.borrow().iter().any(|line| line.starts_with("rate") || line.starts_with("validate")));
         let (mut row, log) = self::row(None);
-        row.judge(&asked(&principal), &left_out).unwrap();
+        assert_eq!(row.judge(&asked(&principal), &left_out).unwrap(), Verdict::Pass);
         assert_eq!(*log.borrow(), ["access asked", "breaker asked", "approve asked", "record asked"]);
+    }
+
+    struct Asking(StageName);
+
+    impl Stage for Asking {
+        fn name(&self) -> StageName {
+            self.0
+        }
+
+        fn judge(&mut self, _asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+            Ok(Verdict::Ask(Ask::by(self.0.name(), "it's a test")))
+        }
+    }
+
+    #[test]
+    fn whoever_asks_is_heard_whatever_passes_behind_it_and_nobody_is_asked_about_what_is_refused() {
+        let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
+        let log = Log::default();
+        let others = |refuses: bool| -> Vec<Box<dyn Stage>> {
+            vec![
+                Box::new(Asking(StageName::Access)),
+                Box::new(Noting(StageName::Rate, true, Rc::clone(&log))),
+                Box::new(Asking(StageName::Approve)),
+                Box::new(Noting(StageName::Record, !refuses, Rc::clone(&log))),
+            ]
+        };
+        let verdict = Row::new(others(false)).judge(&asked(&principal), &BTreeSet::new()).unwrap();
+        let Verdict::Ask(ask) = verdict else { panic!("nobody is asked") };
+        let names: Vec<_> = ask.because.iter().map(|factor| factor.name.as_str()).collect();
+        assert_eq!(names, ["access", "approve"]);
+        Row::new(others(true)).judge(&asked(&principal), &BTreeSet::new()).unwrap_err();
     }
 }

@@ -56,7 +56,7 @@ fn rules_of_the_page_say_what_the_page_says() {
         action,
         policy: Some(name),
         tool: (action == Action::Call).then_some(name),
-        thing: Thing { named: name, is_shipped: name == "default", tool_roles: None },
+        thing: Thing { named: name, is_shipped: name == "default", ..Thing::default() },
         given: Given::Nothing,
         workspace: None,
         owner: None,
@@ -64,9 +64,10 @@ fn rules_of_the_page_say_what_the_page_says() {
     };
     let rule = |asked: &Asked<'_>| match engine.decide(asked).unwrap() {
         Decision::Nobody => "nobody".to_owned(),
-        Decision::Permitted(rule) | Decision::Forbidden(rule) | Decision::Broken(rule) => {
-            engine.rule(rule).unwrap().to_string()
-        }
+        Decision::Permitted(rule)
+        | Decision::Asked(rule)
+        | Decision::Forbidden(rule)
+        | Decision::Broken(rule) => engine.rule(rule).unwrap().to_string(),
     };
     let table = [
         (asked(&release, Action::Run, "build-host", 0), "builders-build (access.cedar:2)"),

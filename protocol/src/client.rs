@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::{ApprovalEnd, ApprovalSummary, RiskFactor};
 use crate::bytes::Bytes;
 use crate::confinement::Confinement;
 use crate::denied::Denied;
@@ -124,6 +125,22 @@ pub enum ClientMessage {
         uid: u32,
         /// His systemd unit; empty: of none; none: whatever his unit.
         unit: Option<String>,
+    },
+    /// Asks what waits for an approval. For who may approve: where there are rules of access they say who that is; else root and the user that the daemon runs as.
+    Approvals {
+        /// Whether to be told of what comes to wait and what became of it, from then on.
+        follow: bool,
+    },
+    /// Answers for what waits for an approval.
+    Approve {
+        /// The run.
+        exec_id: ExecId,
+        /// What the answer is about, as it was shown.
+        digest: [u8; 32],
+        /// Whether it may run.
+        approve: bool,
+        /// Why, for whoever asked and for the record: at most [`crate::bounds::MAX_APPROVAL_REASON`].
+        reason: String,
     },
 }
 
@@ -270,6 +287,46 @@ pub enum ServerMessage {
         /// How many were locked out: a user may be in each of his units.
         count: u32,
     },
+    /// A request waits until somebody has approved it. `Accepted` or `Denied` follows.
+    AwaitsApproval {
+        /// The request's own id.
+        request_id: u64,
+        /// The run that comes of it.
+        exec_id: ExecId,
+        /// How long it waits at most, in milliseconds.
+        within_ms: u64,
+        /// What the factors are worth together.
+        score: u32,
+        /// Why somebody is asked.
+        factors: Vec<RiskFactor>,
+    },
+    /// Answers an `Approvals`: what waits, the oldest first.
+    Approvals {
+        /// As many as fit in a frame.
+        waiting: Vec<ApprovalSummary>,
+        /// How many more wait.
+        more: u32,
+    },
+    /// Something has come to wait.
+    ApprovalAsked(Box<ApprovalSummary>),
+    /// Something waits no more.
+    ApprovalOver {
+        /// The run.
+        exec_id: ExecId,
+        /// What became of it.
+        how: ApprovalEnd,
+    },
+    /// Answers an `Approve`: it counts.
+    ApprovalAnswered {
+        /// The run.
+        exec_id: ExecId,
+        /// How many have to say yes yet.
+        missing: u32,
+        /// What became of it, if that is decided by now.
+        how: Option<ApprovalEnd>,
+    },
+    /// Nothing more is told of what waits: the client didn't read, or may not approve any more. It can ask again.
+    ApprovalsMissed,
 }
 
 /// Why the supervisor closes a connection.
@@ -510,6 +567,8 @@ pub struct StatusReport {
     pub often_wrong: Vec<OftenWrong>,
     /// Who is locked out; who may not look into the daemon sees himself only.
     pub locked_out: Vec<LockedOut>,
+    /// Requests that wait until somebody has approved them.
+    pub approvals_waiting: u32,
 }
 
 /// Somebody who was refused too often.

@@ -6,9 +6,10 @@
 //! version are frozen: a change of a shape is a new version, and `tests/frozen.rs` holds the bytes.
 //!
 //! Reading order: [`id`], [`bytes`], [`bounds`], [`codec`], [`client`], [`outcome`], [`denied`],
-//! [`confinement`], [`statistics`], [`spec`], [`launch`], [`ring`].
+//! [`confinement`], [`statistics`], [`approval`], [`spec`], [`launch`], [`ring`].
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod bounds;
 pub mod bytes;
 pub mod client;

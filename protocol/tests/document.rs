@@ -230,7 +230,7 @@ fn table(page: &str, name: &str) -> Option<Vec<Vec<String>>> {
 #[test]
 fn page_tables_equal_the_types() {
     let mut all = BTreeMap::new();
-    for source in ["client", "confinement", "denied", "outcome", "spec", "statistics"] {
+    for source in ["client", "confinement", "denied", "outcome", "spec", "statistics", "approval"] {
         shapes(&std::fs::read_to_string(root().join(format!("src/{source}.rs"))).unwrap(), &mut all);
     }
     // From the two messages down to every type they reach.
@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 23] = [
+    let constants: [(&str, u64); 25] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -273,6 +273,8 @@ fn page_limits_equal_the_constants() {
         ("MAX_PARAMETERS", bounds::MAX_PARAMETERS as u64),
         ("MAX_STDIN_CHUNK", bounds::MAX_STDIN_CHUNK as u64),
         ("MAX_OFTEN_WRONG", bounds::MAX_OFTEN_WRONG as u64),
+        ("MAX_APPROVAL_SHOWN", bounds::MAX_APPROVAL_SHOWN as u64),
+        ("MAX_APPROVAL_REASON", bounds::MAX_APPROVAL_REASON as u64),
         ("MAX_MARKS", bounds::MAX_MARKS as u64),
         ("MAX_SECRETS", bounds::MAX_SECRETS as u64),
         ("MAX_SECRET_BYTES", bounds::MAX_SECRET_BYTES as u64),

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use stockade_gate::access::{Decision, Explained, Origin, Unjudgeable};
 use stockade_gate::tools::{Registry, load};
 use stockade_gate::validate::Parameters;
-use stockade_gate::{Action, Asked, Given, Moment, Principal, Thing};
+use stockade_gate::{Action, Asked, Given, Moment, Principal, Refusal, Thing, Verdict};
 use stockade_policies::{Policy, PolicySet};
+use stockade_protocol::spec::NetworkMode;
 use stockade_supervisor::access::{Placed, Who};
 use stockade_supervisor::config::Configured;
 use stockade_supervisor::paths::{SYSTEM_CONFIGURATION, Scope};
@@ -26,10 +27,47 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
-    fn is_permitted(&self) -> bool {
-        self.said.as_ref().is_ok_and(|explained| matches!(explained.decision, Decision::Permitted(_)))
+    /// As far as rules of access say it; `None`: they refuse.
+    fn answer(&self) -> Option<Answer> {
+        match self.said.as_ref().ok()?.decision {
+            Decision::Permitted(_) => Some(Answer::Permitted),
+            Decision::Asked(_) => Some(Answer::Asked),
+            _ => None,
+        }
     }
 }
+
+/// What all files together say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    Permitted,
+    /// Once somebody has approved it.
+    Asked,
+    Refused,
+}
+
+impl Answer {
+    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>) -> Self {
+        let risk = match risk {
+            Ok(Verdict::Pass) => Self::Permitted,
+            Ok(Verdict::Ask(_)) => Self::Asked,
+            Err(_) => Self::Refused,
+        };
+        let rules = said.iter().map(|one| one.answer().unwrap_or(Self::Refused));
+        rules.fold(risk, Self::max)
+    }
+
+    fn status(self) -> u8 {
+        match self {
+            Self::Permitted => 0,
+            Self::Asked => ASKED,
+            Self::Refused => exit::FAILED,
+        }
+    }
+}
+
+/// The exit status where somebody has to approve it first.
+const ASKED: u8 = 3;
 
 /// What there is, in the directory that is asked about.
 struct Known {
@@ -38,7 +76,10 @@ struct Known {
 }
 
 pub(super) fn check(question: &Question) -> Result<u8, CliError> {
-    let found = question.whose.some_rules()?;
+    let (found, risk) = (question.whose.rules()?, question.whose.risk()?);
+    if found.is_empty() && !risk.is_on() {
+        return Err(question.whose.none());
+    }
     let who = someone(&question.who)?;
     let action = action(&question.action)?;
     let principal = who.principal();
@@ -48,12 +89,38 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let asked = asked(question, action, &known, (&principal, &words, &parameters))?;
     let said: Vec<Said<'_>> =
         found.iter().map(|placed| Said { placed, said: placed.engine.explain(&asked) }).collect();
-    let permitted = said.iter().all(Said::is_permitted);
-    let status = if permitted { 0 } else { exit::FAILED };
+    let weighed = risk.weigh(&asked);
+    let answer = Answer::of(&said, &weighed);
+    let status = answer.status();
     if question.json {
-        return out::print_with(&json::line(&object(&who, &principal, action, &said, permitted)), status);
+        let mut object = object(&who, &principal, action, &said, answer == Answer::Permitted);
+        object["asks"] = json!(answer == Answer::Asked);
+        object["risk"] = json!(factors(&weighed));
+        return out::print_with(&json::line(&object), status);
     }
-    out::print_with(text(question, &principal, &said).as_bytes(), status)
+    let text = text(question, &principal, &said) + &of_risk(question, &weighed);
+    out::print_with(text.as_bytes(), status)
+}
+
+/// What of risk there is, a line each.
+fn factors(weighed: &Result<Verdict, Refusal>) -> Vec<String> {
+    match weighed {
+        Ok(Verdict::Pass) => Vec::new(),
+        Ok(Verdict::Ask(ask)) => ask.because.iter().map(ToString::to_string).collect(),
+        Err(refusal) => vec![refusal.message.clone()],
+    }
+}
+
+fn of_risk(question: &Question, weighed: &Result<Verdict, Refusal>) -> String {
+    let mut lines = match weighed {
+        Ok(Verdict::Pass) => return String::new(),
+        Ok(Verdict::Ask(ask)) => format!("permitted after approval: its risk is {}\n", ask.score),
+        Err(refusal) => return format!("refused: {}\n", escape::line(refusal.message.as_bytes())),
+    };
+    for factor in factors(weighed).iter().filter(|_| question.why) {
+        lines.push_str(&format!("factor: {}\n", escape::line(factor.as_bytes())));
+    }
+    lines
 }
 
 fn action(name: &str) -> Result<Action, CliError> {
@@ -103,6 +170,10 @@ impl Known {
         Ok(Self { policies, tools })
     }
 
+    fn network(&self, policy: &str) -> Option<NetworkMode> {
+        self.policies.get(policy).ok().map(|policy| policy.network().mode)
+    }
+
     fn is_shipped(&self, policy: &str) -> bool {
         self.policies.get(policy).is_ok_and(Policy::is_shipped)
     }
@@ -123,7 +194,8 @@ fn asked<'a>(
         Action::Run => {
             let named = need("a policy")?;
             let policy = Some(named).filter(|name| known.policies.contains(name));
-            let thing = Thing { named, is_shipped: known.is_shipped(named), tool_roles: None };
+            let (is_shipped, network) = (known.is_shipped(named), known.network(named));
+            let thing = Thing { named, is_shipped, tool_roles: None, network };
             Asked { policy, thing, given: Given::Command(words), ..base }
         }
         Action::Call => {
@@ -132,7 +204,8 @@ fn asked<'a>(
             match known.tools.find(named) {
                 Some(tool) => {
                     let is_shipped = known.is_shipped(&tool.policy);
-                    let thing = Thing { named, is_shipped, tool_roles: tool.roles.as_deref() };
+                    let (tool_roles, network) = (tool.roles.as_deref(), known.network(&tool.policy));
+                    let thing = Thing { named, is_shipped, tool_roles, network };
                     Asked { policy: Some(&tool.policy), tool: Some(&tool.name), thing, given, ..base }
                 }
                 None => Asked { thing: Thing { named, ..Thing::default() }, given, ..base },
@@ -151,6 +224,7 @@ fn asked<'a>(
 fn word(decision: Decision) -> &'static str {
     match decision {
         Decision::Permitted(_) => "permitted",
+        Decision::Asked(_) => "asked",
         Decision::Forbidden(_) => "forbidden",
         Decision::Broken(_) => "broken",
         Decision::Nobody => "nobody",
@@ -165,6 +239,11 @@ fn sentence(said: &Said<'_>) -> String {
     let rule = |number: usize| said.placed.engine.rule(number).map(ToString::to_string).unwrap_or_default();
     match explained.decision {
         Decision::Permitted(number) => format!("permitted: {}", rule(number)),
+        Decision::Asked(number) => {
+            let asks = said.placed.engine.rule(number).and_then(|rule| rule.approve.as_deref());
+            let why = escape::line(asks.unwrap_or_default().as_bytes());
+            format!("permitted after approval: {} has somebody asked: {why}", rule(number))
+        }
         Decision::Forbidden(number) => format!("refused: {} forbids it", rule(number)),
         Decision::Broken(number) => {
             format!("refused: {} may forbid it, and can't be evaluated", rule(number))

@@ -81,7 +81,8 @@ fn permitted(place: &Place, arguments: &Arguments) -> Result<Result<(), Denied>,
     let tool = get(&registry, &arguments.name)?;
     let policies = sources::named(&tool.policy)?;
     let parameters = Parameters::new(arguments.parameters.as_encoded_bytes().to_vec());
-    access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters })
+    let workspace = workspace(arguments.workspace.as_deref())?;
+    access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters }, &workspace)
 }
 
 fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Arguments), CliError> {

@@ -85,6 +85,16 @@ pub fn directory_path(descriptor: impl AsFd) -> io::Result<Option<PathBuf>> {
     std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd())).map(Some)
 }
 
+/// Which file it is, by what tells it from all others: the numbers of its device and of itself.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn identity(descriptor: impl AsFd) -> io::Result<[u64; 3]> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let status = rustix::fs::statx(descriptor, "", flags, StatxFlags::INO)?;
+    Ok([status.stx_dev_major.into(), status.stx_dev_minor.into(), status.stx_ino])
+}
+
 /// What the kernel itself knows: a type never changes, so nobody need be asked.
 fn cached_status(descriptor: impl AsFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -154,6 +164,7 @@ mod tests {
             mount("never", place.path(), "fuse", flags, Some(options)).unwrap();
             let top = rustix::fs::open(place.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
             let answer = directory_path(&top).unwrap();
+            identity(&top).unwrap();
             unmount(place.path(), UnmountFlags::DETACH).unwrap();
             tell.send((answer, place.path().canonicalize().unwrap())).unwrap();
         });

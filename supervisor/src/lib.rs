@@ -85,7 +85,7 @@ mod watched;
 pub mod words;
 
 pub use activation::ActivationError;
-pub use gate::{Fault, Faults, KeptError, access, faults};
+pub use gate::{Fault, Faults, KeptError, access, approval, faults};
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

@@ -42,6 +42,10 @@ enum Bad {
         "the files of access are gone: rules that hold aren't given up by a reload; restart the daemon if they should be"
     )]
     NoRules,
+    #[error(
+        "approval.toml is gone: what somebody is asked about isn't given up by a reload; restart the daemon if it should be"
+    )]
+    NoApproval,
     #[error("what reads them has broken")]
     Thread(#[source] JoinError),
 }
@@ -63,9 +67,15 @@ impl Reload {
             Err(gone) => Err(Bad::Thread(gone)),
         };
         // A directory that is being swapped, or isn't mounted just now, would open everything.
-        let held = daemon.state.borrow().gate.has_rules();
-        let read = read
-            .and_then(|read| if held && read.gate.rules.is_empty() { Err(Bad::NoRules) } else { Ok(read) });
+        let (has_rules, has_approval) = {
+            let gate = &daemon.state.borrow().gate;
+            (gate.has_rules(), gate.has_approval())
+        };
+        let read = read.and_then(|read| match &read.gate {
+            files if has_rules && files.rules.is_empty() => Err(Bad::NoRules),
+            files if has_approval && files.approval.is_empty() => Err(Bad::NoApproval),
+            _ => Ok(read),
+        });
         match read {
             Ok(read) => self.take(daemon, read),
             Err(bad) => {

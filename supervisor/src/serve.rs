@@ -364,6 +364,7 @@ async fn run(
                 }
                 Order::Stop => {
                     systemd.stopping();
+                    daemon.state.borrow_mut().end_approvals();
                     if daemon.state.borrow().limits.keep_runs {
                         leave(&daemon);
                     } else {
@@ -375,6 +376,7 @@ async fn run(
     }
     // Nobody new; those who are here get their last events.
     accepting.abort();
+    daemon.state.borrow_mut().end_approvals();
     daemon.state.borrow_mut().refuse_all_undecided();
     if daemon.state.borrow().limits.keep_runs {
         // What isn't sent to clients by then the next supervisor sends; what launchers are told nobody else knows.

@@ -1,5 +1,5 @@
 //! The gate: bytes a second through the redactor beside copying them, what a refusal by the limiter or by a breaker takes, and what
-//! rules of access do.
+//! rules of access and of risk do.
 //!
 //! Without a daemon: these are functions. Names and texts are made from numbers, the same each time.
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use stockade_gate::access::{Access, Engine, Origin, Source, read_roles};
+use stockade_gate::approve::{self, MAX_READ, Risk};
 use stockade_gate::breaker::{Breakers, Settings};
 use stockade_gate::rate::{FILE, Limiter, read};
 use stockade_gate::redact::{Forms, Redactor, Secret};
@@ -44,6 +45,8 @@ const MANY: u32 = 1_000_000;
 const TOOL: &str = "search";
 /// Rules of access, beside the shipped ones.
 const RULES: usize = 100;
+/// Rules of risk.
+const RISKS: usize = 50;
 /// Principals that a sample asks for: each once, or the first again and again.
 const ASKING: u32 = 1_000;
 /// Of what logs consist.
@@ -110,6 +113,8 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
     let rows = row::variants(&|| access(ANY))?;
     interleave(&mut results, &mut shuffle, times("the row", rounds), wanted(session, rows));
+    let risks = vec![weighed("risk", risk()?, false), weighed("risk-longest", risk()?, true).against("risk")];
+    interleave(&mut results, &mut shuffle, times("a look at risk", rounds), wanted(session, risks));
     Ok(results)
 }
 
@@ -256,11 +261,52 @@ fn decided<'a>(name: &str, access: Access, asking: Option<u32>) -> Variant<'a> {
         for number in 0..ASKING as usize {
             let given = Given::Parameters(&parameters);
             let asked = Asked { given, ..asked(&principals[number % principals.len()]) };
-            if black_box(access.judge(black_box(&asked))).is_err() {
+            if !black_box(access.judge(black_box(&asked))).is_ok_and(|verdict| verdict.is_pass()) {
                 return Err(BenchError::Wrong("what was to be permitted was refused".into()));
             }
         }
         Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ASKING))
+    })
+}
+
+/// Rules of risk that nothing of what is asked here holds for.
+fn risk() -> Result<Risk, BenchError> {
+    let mut text = String::from("[thresholds]\nask = 1\n");
+    for number in 0..RISKS {
+        let when = match number % 5 {
+            0 => format!("word-matches = \"^--never-{number}$\""),
+            1 => format!("path-prefix = [\"/never/{number}\"]"),
+            2 => format!("program = [\"never-{number}\"]"),
+            3 => format!("word-matches = \"(push|fetch).*never[0-9]{{2}}{number}\""),
+            _ => "history = [\"refused-lately\"]".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "[[rule]]\nname = \"rule-{number}\"\nscore = 1\nreason = \"x\"\nwhen = {{ {when} }}"
+        );
+    }
+    let wrong = |mistakes| BenchError::Wrong(format!("{mistakes:?}"));
+    let filed = approve::read("approval.toml", &text).map_err(wrong)?;
+    let mut risk = Risk::default();
+    risk.set(vec![Arc::new(filed)]);
+    Ok(risk)
+}
+
+/// Microseconds of a look at what has no risk: a command of a few words, or as long as rules read.
+fn weighed<'a>(name: &str, mut risk: Risk, is_longest: bool) -> Variant<'a> {
+    let word = if is_longest { "pushfetch ".repeat(MAX_READ / 10 - 2) } else { "origin".to_owned() };
+    let words: Vec<Vec<u8>> = vec![b"git".to_vec(), b"fetch".to_vec(), word.into_bytes()];
+    let principal = principal(1_000);
+    Variant::new(name, move || {
+        let began = Instant::now();
+        for _ in 0..REFUSALS {
+            let (action, given) = (Action::Run, Given::Command(&words));
+            let asked = Asked { action, given, tool: None, ..asked(&principal) };
+            if !black_box(risk.judge(black_box(&asked))).is_ok_and(|verdict| verdict.is_pass()) {
+                return Err(BenchError::Wrong("what has no risk was asked about".into()));
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(REFUSALS))
     })
 }
 

@@ -25,6 +25,8 @@ pub use super::question::Unjudgeable;
 pub enum Decision {
     /// This one permits it, and none forbids it.
     Permitted(usize),
+    /// This one permits it once somebody has approved it, and none forbids it; others may permit it without.
+    Asked(usize),
     /// This one forbids it.
     Forbidden(usize),
     /// This one forbids, and can't be evaluated.
@@ -178,8 +180,13 @@ impl Engine {
                 return Decision::Forbidden(*first);
             }
         }
+        // The strictest of those that permit: what one of them has somebody asked about, no other one spares. One that can't be
+        // evaluated may permit it, too.
+        let asks = |number: &&usize| self.rule(**number).is_some_and(|rule| rule.approve.is_some());
+        let asking = because.iter().chain(broken).find(asks).filter(|_| is_allowed);
         match (broken.iter().find(|number| is_forbid(number)), because.first()) {
             (Some(forbid), _) => Decision::Broken(*forbid),
+            (None, Some(_)) if let Some(asking) = asking => Decision::Asked(*asking),
             (None, Some(permit)) if is_allowed => Decision::Permitted(*permit),
             (None, _) => Decision::Nobody,
         }

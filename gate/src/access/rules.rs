@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator,
+};
 use miette::Diagnostic;
 use stockade_policies::nearest::probably_meant;
 use stockade_policies::{Mistake, Position, Problem};
 
+use super::question::action_uid;
 use super::reads::{self, Found};
 use super::roles::Roles;
 use super::statements::{self, Statement};
+use crate::asked::Action;
 
 /// The most rules of an engine, the shipped ones among them.
 pub const MAX_RULES: usize = 1_000;
 /// The longest text of an annotation, in bytes.
 const MAX_ANNOTATION: usize = 256;
 /// What a rule may be annotated with.
-const ANNOTATIONS: [&str; 3] = ["id", "message", "description"];
+const ANNOTATIONS: [&str; 4] = ["id", "message", "description", APPROVE];
+/// What has somebody asked before what the rule permits.
+const APPROVE: &str = "approve";
 
 const SHIPPED: &str = include_str!("shipped.cedar");
 
@@ -71,6 +77,8 @@ pub struct Rule {
     pub id: Option<String>,
     /// Its `@message`: for whom it refuses.
     pub message: Option<String>,
+    /// Its `@approve`: somebody is asked first, for this reason.
+    pub approve: Option<String>,
 }
 
 /// The file's name and a line: a refusal carries no directory of the machine's.
@@ -150,9 +158,10 @@ fn one(
         return Err(vec![wrong(&at, "a `permit` among the invariants", remedy)]);
     }
     let annotation = |key: &str| policy.annotation(key).map(ToOwned::to_owned);
-    let rule =
-        Rule { effect, origin: source.origin, at, id: annotation("id"), message: annotation("message") };
+    let (id, message, approve) = (annotation("id"), annotation("message"), annotation(APPROVE));
+    let rule = Rule { effect, origin: source.origin, at, id, message, approve };
     let mut mistakes = annotations(&policy, &rule.at);
+    mistakes.extend(approval(&policy, &rule));
     if let Some(id) = &rule.id
         && let Some(first) = ids.insert(id.clone(), rule.at.clone())
     {
@@ -174,10 +183,7 @@ fn annotations(policy: &Policy, at: &Position) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (key, text) in policy.annotations() {
         let plain = text.chars().all(|character| !character.is_control());
-        if key == "approve" {
-            let text = "`@approve`: nobody is asked to approve anything yet, and the rule would hold without";
-            mistakes.push(wrong(at, text, "forbid it until somebody can be asked"));
-        } else if !ANNOTATIONS.contains(&key) {
+        if !ANNOTATIONS.contains(&key) {
             let text = format!("unknown annotation `@{key}`; there are: {}", ANNOTATIONS.join(", "));
             mistakes.push(wrong(at, text, "take it away, or write it as a comment"));
         } else if text.is_empty() || text.len() > MAX_ANNOTATION || !plain {
@@ -186,6 +192,25 @@ fn annotations(policy: &Policy, at: &Position) -> Vec<Mistake> {
         }
     }
     mistakes
+}
+
+/// What is wrong with a rule that has somebody asked: only what becomes a run can wait for an answer.
+fn approval(policy: &Policy, rule: &Rule) -> Option<Mistake> {
+    rule.approve.as_ref()?;
+    if rule.effect == Effect::Forbid {
+        let text = "`@approve` on a `forbid`: what is forbidden nobody can approve";
+        return Some(wrong(&rule.at, text, "put it on the rule that permits it"));
+    }
+    let asked = [Action::Run, Action::Call].map(action_uid);
+    let is_asked = |uid: &EntityUid| asked.contains(&Some(uid));
+    let only = match policy.action_constraint() {
+        ActionConstraint::Any => false,
+        ActionConstraint::In(all) => all.iter().all(is_asked),
+        ActionConstraint::Eq(one) => is_asked(&one),
+    };
+    let text = "`@approve` on a rule about more than runs and calls, and nobody is asked about anything else";
+    let remedy = "name them: `action in [Action::\"run\", Action::\"call\"]`";
+    (!only).then(|| wrong(&rule.at, text, remedy))
 }
 
 /// Names that mean nobody: such a rule would never apply, and nobody would notice.

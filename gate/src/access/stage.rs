@@ -9,6 +9,7 @@ use super::lockout::{Locked, Lockout, Settings};
 use crate::asked::{Action, Asked, Principal};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Stage, StageName};
+use crate::verdict::{Ask, Verdict};
 
 /// What a refusal names as its rule where no rule permits anything.
 const NOBODY: &str = "no-rule-permits";
@@ -48,11 +49,13 @@ impl Access {
         self.engines.iter().any(|engine| engine.reads_load())
     }
 
-    /// What rules say. Nothing counts for it: for who would only know.
+    /// What rules say. Nothing counts for it: for who would only know. If any rule that permits it has somebody asked first, so it
+    /// is, whatever other rules or other engines permit without.
     ///
     /// # Errors
     /// The refusal.
-    pub fn permits(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    pub fn permits(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+        let mut verdict = Verdict::Pass;
         for (number, engine) in self.engines.iter().enumerate() {
             let key = engine.can_be_remembered(asked.action).then(|| cache::key(number, asked));
             let known = key.and_then(|key| self.decisions.get(&key));
@@ -66,11 +69,40 @@ impl Access {
                     decision
                 }
             };
-            if !matches!(decision, Decision::Permitted(_)) {
-                return Err(refusal(engine, asked.action, decision));
+            match decision {
+                Decision::Permitted(_) => {}
+                Decision::Asked(number) if matches!(asked.action, Action::Run | Action::Call) => {
+                    verdict = verdict.and(Verdict::Ask(ask(engine, number)));
+                }
+                // Of all else nothing waits for an answer; no such rule is loaded.
+                _ => return Err(refusal(engine, asked.action, decision)),
             }
         }
-        Ok(())
+        Ok(verdict)
+    }
+
+    /// Whether rules permit what nobody is asked about: all but runs and calls.
+    ///
+    /// # Errors
+    /// The refusal. What somebody would have to be asked about is refused.
+    pub fn allows(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        match self.permits(asked)? {
+            Verdict::Pass => Ok(()),
+            Verdict::Ask(ask) => {
+                let rule = ask.because.into_iter().next().map(|factor| factor.name).unwrap_or_default();
+                let text = format!("you may {} only once somebody has approved it", doing(asked.action));
+                Err(Refusal::new(StageName::Access, Reason::NotApproved, rule, text))
+            }
+        }
+    }
+
+    /// As the stage judges, of what nobody is asked about. What is refused counts.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn judge_allowed(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
+        self.allows(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
     }
 
     /// Refuses who is locked out. What is his he may still end and list, if rules permit it.
@@ -125,10 +157,17 @@ impl Stage for Access {
         StageName::Access
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
         self.permits(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
     }
+}
+
+/// Why a rule has somebody asked.
+fn ask(engine: &Engine, number: usize) -> Ask {
+    let rule = engine.rule(number);
+    let reason = rule.and_then(|rule| rule.approve.clone()).unwrap_or_default();
+    Ask::by(rule.map(ToString::to_string).unwrap_or_default(), reason)
 }
 
 fn unjudgeable(error: &Unjudgeable) -> Refusal {
@@ -146,9 +185,10 @@ fn refusal(engine: &Engine, action: Action, decision: Decision) -> Refusal {
             .remedy("ask who operates this machine: `stockade access check` says which rule decides")
     };
     let rule = match decision {
-        Decision::Permitted(number) | Decision::Forbidden(number) | Decision::Broken(number) => {
-            engine.rule(number)
-        }
+        Decision::Permitted(number)
+        | Decision::Asked(number)
+        | Decision::Forbidden(number)
+        | Decision::Broken(number) => engine.rule(number),
         Decision::Nobody => None,
     };
     match (decision, rule) {

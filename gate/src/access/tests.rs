@@ -14,6 +14,7 @@ use crate::asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 use crate::refusal::{Reason, Refusal};
 use crate::row::Stage as _;
 use crate::validate::Parameters;
+use crate::verdict::Verdict;
 
 const ALICE: u32 = 1_000;
 const OTHER: u32 = 2_000;
@@ -28,12 +29,12 @@ fn asked<'a>(principal: &'a Principal, action: Action) -> Asked<'a> {
 }
 
 fn run<'a>(principal: &'a Principal, policy: &'a str, is_shipped: bool) -> Asked<'a> {
-    let thing = Thing { named: policy, is_shipped, tool_roles: None };
+    let thing = Thing { named: policy, is_shipped, ..Thing::default() };
     Asked { policy: Some(policy), thing, ..asked(principal, Action::Run) }
 }
 
 fn call<'a>(principal: &'a Principal, tool: &'a str, tool_roles: Option<&'a [String]>) -> Asked<'a> {
-    let thing = Thing { named: tool, is_shipped: true, tool_roles };
+    let thing = Thing { named: tool, is_shipped: true, tool_roles, ..Thing::default() };
     Asked { policy: Some("strict"), tool: Some(tool), thing, ..asked(principal, Action::Call) }
 }
 
@@ -304,7 +305,22 @@ fn what_is_wrong_with_a_file_is_told_with_place_and_remedy() {
         ("permit (principal, action, resource)\nwhen { principal.unit == \"x\" };", "access.cedar:3:"),
         ("permit (principal, action, resource) when { principal.uid == \"x\" };", "access.cedar:2:"),
         ("permit (principal == ?principal, action, resource);", "access.cedar:2:"),
-        ("@approve\npermit (principal, action, resource);", "access.cedar:2:1: `@approve`"),
+        (
+            "@approve\npermit (principal, action == Action::\"run\", resource);",
+            "access.cedar:2:1: the text of `@approve` is empty",
+        ),
+        (
+            "@approve(\"x\")\npermit (principal, action, resource);",
+            "access.cedar:2:1: `@approve` on a rule about more than runs and calls",
+        ),
+        (
+            "@approve(\"x\")\npermit (principal, action in [Action::\"run\", Action::\"kill\"], resource);",
+            "access.cedar:2:1: `@approve` on a rule about more than runs and calls",
+        ),
+        (
+            "@approve(\"x\")\nforbid (principal, action == Action::\"run\", resource);",
+            "access.cedar:2:1: `@approve` on a `forbid`",
+        ),
         (
             "@note(\"x\")\npermit (principal, action, resource);",
             "access.cedar:2:1: unknown annotation `@note`",
@@ -450,5 +466,72 @@ proptest! {
             };
             proptest::prop_assert_eq!(access.permits(&asked).is_ok(), is_permitted(&engine, &asked));
         }
+    }
+}
+
+/// The names of what has somebody asked; none: it passes.
+fn asks(stage: &mut Access, asked: &Asked<'_>) -> Vec<String> {
+    match stage.permits(asked).expect("it's refused") {
+        Verdict::Pass => Vec::new(),
+        Verdict::Ask(ask) => ask.because.into_iter().map(|factor| factor.to_string()).collect(),
+    }
+}
+
+#[test]
+fn a_permit_that_asks_is_heard_whatever_others_permit_without_and_however_often_it_is_asked() {
+    let permit = "permit (principal, action == Action::\"run\", resource);";
+    let asking = "@id(\"own-asks\")\n@approve(\"it is new\")\npermit (principal, action in [Action::\"run\", Action::\"call\"], resource == Policy::\"own\");";
+    let alice = somebody(ALICE, None);
+    let own = run(&alice, "own", false);
+    let mut without = stage(permit, "", "");
+    assert_eq!(asks(&mut without, &own), [""; 0]);
+    for text in [format!("{permit}{asking}"), format!("{asking}{permit}"), asking.to_owned()] {
+        let mut stage = stage(&text, "", "");
+        for _ in 0..2 {
+            let expected: &[&str] = &["own-asks (access.cedar:1): it is new"];
+            let found: Vec<String> = asks(&mut stage, &own)
+                .into_iter()
+                .map(|said| said.replace("(access.cedar:2)", "(access.cedar:1)"))
+                .collect();
+            assert_eq!(found, expected, "{text}");
+        }
+        assert_eq!(stage.remembered(), 1);
+        if text.contains(permit) {
+            assert_eq!(asks(&mut stage, &run(&alice, "other", false)), [""; 0]);
+        }
+        // What is forbidden is refused all the same.
+        let forbid = "forbid (principal, action == Action::\"run\", resource == Policy::\"own\");";
+        let refusal = refused(&mut self::stage(&text, forbid, ""), &own);
+        assert_eq!(refusal.reason, Reason::NotPermitted);
+    }
+}
+
+#[test]
+fn a_permit_that_asks_and_cant_be_evaluated_asks_where_another_permits() {
+    let permit = "permit (principal, action == Action::\"run\", resource);";
+    let broken = "@approve(\"who knows\")\npermit (principal, action == Action::\"run\", resource) when { principal.uid + 9223372036854775807 > 0 };";
+    let alice = somebody(ALICE, None);
+    let own = run(&alice, "own", false);
+    assert_eq!(asks(&mut stage(&format!("{permit}{broken}"), "", ""), &own).len(), 1);
+    assert_eq!(refused(&mut stage(broken, "", ""), &own).reason, Reason::NotPermitted);
+}
+
+#[test]
+fn of_several_engines_any_asks() {
+    let permit = "permit (principal, action == Action::\"run\", resource);";
+    let asking = "@approve(\"x\")\npermit (principal, action == Action::\"run\", resource);";
+    let alice = somebody(ALICE, None);
+    let own = run(&alice, "own", false);
+    for (one, other, expected) in
+        [(permit, permit, 0), (permit, asking, 1), (asking, permit, 1), (asking, asking, 2)]
+    {
+        let mut stage = Access::default();
+        let engine = |text| Arc::new(engine(text, "", Roles::default()));
+        stage.set(vec![engine(one), engine(other)], Settings::default());
+        assert_eq!(asks(&mut stage, &own).len(), expected);
+        assert_eq!(
+            stage.allows(&own).map_err(|refusal| refusal.reason),
+            if expected == 0 { Ok(()) } else { Err(Reason::NotApproved) }
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::breaker::snapshot::{Snapshot, Written};
 use crate::breaker::tool::{NotYet, Stand, Tool, time};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Ending, Stage, StageName};
+use crate::verdict::Verdict;
 
 /// The most tools of which something is known.
 pub const MAX_TOOLS: usize = 4_096;
@@ -193,8 +194,8 @@ impl Stage for Breakers {
         StageName::Breaker
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
-        let (Action::Call, Some(name)) = (asked.action, asked.tool) else { return Ok(()) };
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+        let (Action::Call, Some(name)) = (asked.action, asked.tool) else { return Ok(Verdict::Pass) };
         let now = time(asked.at);
         let Some((tool, settings)) = self.tool(name, now) else {
             let message = format!("something is known of {MAX_TOOLS} tools, and no more is kept");
@@ -205,7 +206,7 @@ impl Stage for Breakers {
         let judged = judged.map_err(|not_yet| refusal(name, tool, not_yet, now));
         let changed = tool.stand != before;
         self.changes += u64::from(changed);
-        judged
+        judged.map(|()| Verdict::Pass)
     }
 
     fn take_back(&mut self, asked: &Asked<'_>) {

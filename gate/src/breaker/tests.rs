@@ -11,6 +11,7 @@ use super::{Breakers, MOST_OUTCOMES, Settings, State};
 use crate::asked::{Action, Asked, Given, Load, Moment, Principal, Thing};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Ending, Stage};
+use crate::verdict::Verdict;
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -139,7 +140,7 @@ fn a_probe_refused_later_in_the_row_is_given_back() {
     let one = principal(1);
     let asked = call(&one, at(5 * SECOND));
     for _ in 0..3 {
-        assert_eq!(breakers.judge(&asked), Ok(()));
+        assert_eq!(breakers.judge(&asked), Ok(Verdict::Pass));
         breakers.take_back(&asked);
     }
     assert_eq!(judge(&mut breakers, 2, 5 * SECOND), None);
@@ -205,7 +206,7 @@ fn other_tools_and_plain_runs_pass() {
     let run = Asked { tool: None, action: Action::Run, ..call(&one, at(Duration::ZERO)) };
     let attach = Asked { action: Action::Attach, ..call(&one, at(Duration::ZERO)) };
     for asked in [other, run, attach] {
-        assert_eq!(breakers.judge(&asked), Ok(()));
+        assert_eq!(breakers.judge(&asked), Ok(Verdict::Pass));
     }
     assert!(breakers.reset(TOOL) && !breakers.reset(TOOL) && !breakers.reset("none"));
     assert_eq!(judge(&mut breakers, 1, Duration::ZERO), None);
@@ -236,7 +237,7 @@ fn nothing_is_kept_of_tools_that_end_well_long_ago_and_never_too_many() {
         let one = principal(1);
         let uptime = 20 * SECOND * u32::try_from(number).unwrap();
         let asked = Asked { tool: Some(&name), ..call(&one, at(uptime)) };
-        assert_eq!(breakers.judge(&asked), Ok(()));
+        assert_eq!(breakers.judge(&asked), Ok(Verdict::Pass));
         breakers.ended(1, Some(&name), Ending::Success, at(uptime));
     }
     assert!(breakers.list(at(Duration::ZERO)).len() <= super::MAX_TOOLS);

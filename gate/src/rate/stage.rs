@@ -10,6 +10,7 @@ use crate::rate::pace::{Pace, Pressure, Virtual};
 use crate::rate::quota::{Charge, Limit, Never};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Stage, StageName};
+use crate::verdict::Verdict;
 
 /// Tables of keys that are gone through each time that the load is told: all of them in about a minute.
 const TABLES_A_LOOK: usize = 16;
@@ -180,13 +181,14 @@ impl Stage for Limiter {
         StageName::Rate
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         match (asked.action, asked.tool, asked.policy) {
             (Action::Call, Some(tool), _) => self.pass(What::Tool(tool), asked),
             (Action::Run, _, Some(policy)) => self.pass(What::Policy(policy), asked),
             (Action::Call | Action::Run, ..) => self.pass(What::Nothing, asked),
             _ => Ok(()),
         }
+        .map(|()| Verdict::Pass)
     }
 
     // `take_back` gives nothing back: see this module's page.

@@ -22,7 +22,7 @@ pub mod input;
 pub mod mismatch;
 pub mod outline;
 pub mod parameters;
-mod pattern;
+pub(crate) mod pattern;
 pub mod repeated;
 pub mod schema;
 pub mod stage;

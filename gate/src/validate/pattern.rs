@@ -19,11 +19,18 @@ use super::{MAX_PATTERN, MAX_PATTERN_MEMORY, MAX_PATTERN_TABLE, MAX_PATTERN_TABL
 const REPEATED: usize = 65_536 / 8;
 
 /// One of them.
-pub(super) enum Pattern {
+pub(crate) enum Pattern {
     /// Any.
     Table(Box<dense::DFA<Vec<u32>>>),
     /// `^X{m,n}$` of one class: its characters are counted, for which a table would be as long as the count is high.
     Repeated(RepeatedClass),
+}
+
+/// Its table isn't for people.
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pattern")
+    }
 }
 
 impl Pattern {
@@ -31,7 +38,7 @@ impl Pattern {
     ///
     /// # Errors
     /// Why it can't be one.
-    pub(super) fn new(text: &str) -> Result<Self, String> {
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
         if text.len() > MAX_PATTERN {
             return Err(format!(
                 "{} bytes of regular expression are over the limit of {MAX_PATTERN}",
@@ -70,7 +77,7 @@ impl Pattern {
     }
 
     /// Whether it is anywhere in a text. It takes the same for each byte.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Repeated(class) => class.is_match(text),
             Self::Table(table) => {

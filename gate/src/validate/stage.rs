@@ -13,6 +13,7 @@ use crate::asked::{Action, Asked, Given};
 use crate::refusal::{Reason, Refusal};
 use crate::row::{Stage, StageName};
 use crate::tools::{Registry, Tool};
+use crate::verdict::Verdict;
 
 /// Whether parameters are what a tool takes.
 #[derive(Debug, Default)]
@@ -108,8 +109,11 @@ impl Stage for Validate {
         StageName::Validate
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
-        if asked.action == Action::Call { self.call(asked) } else { Ok(()) }
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+        if asked.action == Action::Call {
+            self.call(asked)?;
+        }
+        Ok(Verdict::Pass)
     }
 }
 
@@ -163,19 +167,21 @@ properties.limit = { type = "integer", minimum = 1 }
         at: u64,
     ) -> Result<(), Refusal> {
         let principal = Principal { uid: 1, gids: vec![1], pid: 2, unit: None, roles: BTreeSet::new() };
-        stage.judge(&Asked {
-            at: Moment { uptime: Duration::from_secs(at), wall: SystemTime::UNIX_EPOCH },
-            run: 1,
-            principal: &principal,
-            action,
-            policy: Some("default"),
-            tool,
-            thing: Thing::default(),
-            given,
-            workspace: None,
-            owner: None,
-            load: Load::default(),
-        })
+        stage
+            .judge(&Asked {
+                at: Moment { uptime: Duration::from_secs(at), wall: SystemTime::UNIX_EPOCH },
+                run: 1,
+                principal: &principal,
+                action,
+                policy: Some("default"),
+                tool,
+                thing: Thing::default(),
+                given,
+                workspace: None,
+                owner: None,
+                load: Load::default(),
+            })
+            .map(|verdict| assert_eq!(verdict, Verdict::Pass))
     }
 
     #[test]

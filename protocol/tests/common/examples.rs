@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, RiskFactor};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
@@ -252,6 +253,16 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::ResetBreaker { tool: "word-count".into() }),
         ("", ClientMessage::Statistics(statistics_question())),
         ("", ClientMessage::Unlock { uid: 1_000, unit: Some("agent.service".into()) }),
+        ("", ClientMessage::Approvals { follow: true }),
+        (
+            "",
+            ClientMessage::Approve {
+                exec_id: RUN,
+                digest: DIGEST,
+                approve: false,
+                reason: "not before the release".into(),
+            },
+        ),
     ]
 }
 
@@ -346,6 +357,22 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     messages.push(("", ServerMessage::BreakerReset { tool: "word-count".into(), changed: true }));
     messages.push(("", ServerMessage::Statistics(Box::new(statistics_report()))));
     messages.push(("", ServerMessage::Unlocked { uid: 1_000, count: 1 }));
+    messages.push((
+        "",
+        ServerMessage::AwaitsApproval {
+            request_id: 7,
+            exec_id: RUN,
+            within_ms: 300_000,
+            score: 60,
+            factors: vec![risk_factor()],
+        },
+    ));
+    messages.push(("", ServerMessage::Approvals { waiting: vec![approval_summary()], more: 0 }));
+    messages.push(("", ServerMessage::ApprovalAsked(Box::new(approval_summary()))));
+    messages.push(("", ServerMessage::ApprovalOver { exec_id: RUN, how: ApprovalEnd::Approved }));
+    let how = Some(ApprovalEnd::Approved);
+    messages.push(("", ServerMessage::ApprovalAnswered { exec_id: RUN, missing: 0, how }));
+    messages.push(("", ServerMessage::ApprovalsMissed));
     messages
 }
 
@@ -439,7 +466,38 @@ fn status() -> StatusReport {
             unit: Some("agent.service".into()),
             retry_after_ms: 1_800_000,
         }],
+        approvals_waiting: 1,
     }
+}
+
+const DIGEST: [u8; 32] = [0xa7; 32];
+
+fn approval_summary() -> ApprovalSummary {
+    ApprovalSummary {
+        exec_id: RUN,
+        digest: DIGEST,
+        owner_uid: 1_000,
+        unit: Some("agent.service".into()),
+        policy: "build".into(),
+        tool: None,
+        argv: bytes(&["git", "push", "--force"]),
+        parameters: None,
+        workspace: "/home/ada/project".into(),
+        cwd: Bytes::default(),
+        environment: bytes(&["PATH"]),
+        input: ApprovalInput::None,
+        is_cut: false,
+        score: 60,
+        factors: vec![risk_factor()],
+        needed: 1,
+        approved: 0,
+        left_ms: 299_000,
+        may_answer: true,
+    }
+}
+
+fn risk_factor() -> RiskFactor {
+    RiskFactor { name: "forced-push".into(), score: Some(60), reason: "it rewrites what others have".into() }
 }
 
 const MADE: Made =
@@ -676,6 +734,20 @@ fn parts() -> Vec<Example> {
     ]));
     parts.extend(part(&[BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen]));
     parts.extend(part(&[LimitPressure::Calm, LimitPressure::Between, LimitPressure::High]));
+    parts.extend(part(&[
+        ApprovalInput::None,
+        ApprovalInput::Inline("echo hi\n".into()),
+        ApprovalInput::Stream,
+        ApprovalInput::Descriptor,
+    ]));
+    parts.extend(part(&[
+        ApprovalEnd::Approved,
+        ApprovalEnd::Refused,
+        ApprovalEnd::Late,
+        ApprovalEnd::Withdrawn,
+        ApprovalEnd::Changed,
+        ApprovalEnd::Draining,
+    ]));
     parts.extend(part(&[StatisticsBy::Tool, StatisticsBy::Policy, StatisticsBy::Principal]));
     parts.extend(part(&deny_reasons()));
     parts.extend(part(&outcomes()));

@@ -7,11 +7,13 @@
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
-//! `breakers`, what they ask of those, and `access`, who may; `start`,
+//! `breakers`, what they ask of those, `access`, who may, and
+//! `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
 
 mod access;
+mod approving;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
@@ -20,6 +22,7 @@ mod hiding;
 pub(crate) mod recording;
 mod reports;
 mod requests;
+mod shown;
 mod start;
 mod state;
 

@@ -40,12 +40,23 @@ impl State {
     pub(super) fn decide(
         &mut self,
         run: Run,
+        asked: (ConnectionId, u64, bool, usize),
+        request: Option<Request>,
+    ) {
+        let principal = self.principal(asked.0);
+        self.decide_for(principal, run, asked, request);
+    }
+
+    /// The same of what somebody has asked for who may be gone by now.
+    pub(super) fn decide_for(
+        &mut self,
+        principal: Principal,
+        run: Run,
         (connection, request_id, detach, bytes): (ConnectionId, u64, bool, usize),
         request: Option<Request>,
     ) {
         let id = run.exec_id;
         let undecided = Undecided { run, connection, request_id, detach, bytes, since: Instant::now() };
-        let principal = self.principal(connection);
         match (&mut self.record, request) {
             (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
                 let denied = record::full();

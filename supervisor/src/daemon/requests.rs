@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use stockade_gate::Action;
+use stockade_gate::{Action, Verdict};
 use stockade_policies::Policy;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
@@ -22,7 +22,9 @@ use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::access::locked_out;
+use super::approving::Answer;
 use super::counting::Named;
+use super::shown::Shown;
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
 use crate::aside::Foreign;
@@ -116,6 +118,7 @@ impl State {
                     self.tell_launcher(exec_id, &ToLauncher::Resize { exec_id, rows, columns });
                 }
             }
+            ClientMessage::Cancel { exec_id } if self.withdraw(owner, exec_id) => {}
             ClientMessage::Cancel { exec_id } => {
                 if let Some(owner) = self.permitted(connection, Action::Kill, exec_id) {
                     self.handle(Event::Cancel { now, connection, owner, run: exec_id });
@@ -138,6 +141,10 @@ impl State {
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
+            ClientMessage::Approvals { follow } => self.list_approvals(connection, owner, follow),
+            ClientMessage::Approve { exec_id, digest, approve, reason } => {
+                self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
+            }
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             _ => return Err(unexpected("a message this version doesn't know")),
         }
@@ -167,10 +174,11 @@ impl State {
         let call = tool.map(|call| Call::of(call, &request, self.gate.tools()));
         let sought =
             call.as_ref().map(|call| call.as_ref().map_err(|_unknown| named.as_deref().unwrap_or_default()));
-        self.pass_gate(connection, id, &request, sought).map_err(refuse)?;
+        let verdict = self.pass_gate(connection, id, &request, sought).map_err(refuse)?;
         let call = call.transpose().map_err(refuse)?;
         let given = asked.as_ref().map(|_| record::given_of(&request, call.as_ref().map(Call::parameters)));
         let tool = call.as_ref().map(Call::called);
+        let parameters = call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
@@ -182,18 +190,29 @@ impl State {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
             admitted.launch.note.tool.clone_from(&tool);
+            let question = match verdict {
+                Verdict::Pass => None,
+                Verdict::Ask(ask) => {
+                    let (workspace, stdin) = (descriptors.workspace.as_ref(), descriptors.stdin.as_ref());
+                    Some((Shown::of(&admitted, parameters, (workspace, stdin))?, ask))
+                }
+            };
             let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
-            Ok((run, bytes))
+            Ok((run, bytes, question))
         });
         // What the gate has let pass ends here, by nobody's fault.
-        let (mut run, bytes) = made.map_err(|denied| {
+        let (mut run, bytes, question) = made.map_err(|denied| {
             self.gate.never_began(id, tool.as_ref(), self.uptime());
             refuse(denied)
         })?;
         run.parent = parent;
         let (policy, given) = (Some(run.policy.clone()), given);
         let asked = asked.map(|asked| stockade_audit::Request { policy, given, ..asked });
-        self.decide(run, (connection, request_id, detach, bytes), asked);
+        let of = (connection, request_id, detach, bytes);
+        match question {
+            None => self.decide(run, of, asked),
+            Some((shown, ask)) => self.ask_first(run, of, asked, shown, ask),
+        }
         Ok(())
     }
 
@@ -205,9 +224,9 @@ impl State {
         run: ExecId,
         request: &ExecRequest,
         call: Option<Result<&Call, &str>>,
-    ) -> Result<(), Denied> {
+    ) -> Result<Verdict, Denied> {
         if self.gate.is_open() {
-            return Ok(());
+            return Ok(Verdict::Pass);
         }
         let asker = self.asker(connection)?;
         let command: Vec<Vec<u8>> = request.argv.iter().map(|argument| argument.to_vec()).collect();
@@ -220,11 +239,19 @@ impl State {
                 Sought::Command { policy, named, words: &command }
             }
         };
-        let is_shipped = |name| self.specs.policies().get(name).is_ok_and(Policy::is_shipped);
+        let policy = sought.policy().and_then(|name| self.specs.policies().get(name).ok());
+        let (Workspace::Descriptor { path } | Workspace::Path { path }) = &request.workspace else {
+            return Err(Denied::new(
+                DenyReason::BadRequest,
+                "a workspace of a kind this daemon doesn't know",
+            ));
+        };
         let wanted = Wanted {
             asker: &asker,
             run,
-            is_shipped: sought.policy().is_some_and(is_shipped),
+            is_shipped: policy.is_some_and(Policy::is_shipped),
+            network: policy.map(|policy| policy.network().mode),
+            workspace: Some(path.as_path()),
             sought,
             runs: u32::try_from(self.dispatcher.counts().running).unwrap_or(u32::MAX),
         };
@@ -378,6 +405,10 @@ impl State {
             self.answer(connection, &deny(DenyReason::BadRequest, message));
             return;
         }
+        let uid = self.connections.get(&connection).map(|outbox| outbox.owner.uid);
+        if ENDING_SIGNALS.contains(&signal) && uid.is_some_and(|uid| self.withdraw(uid, id)) {
+            return;
+        }
         let Some(owner) = self.permitted(connection, Action::Kill, id) else { return };
         let now = self.now();
         match self.dispatcher.phase(id, owner) {
@@ -503,6 +534,7 @@ impl State {
             breakers_half_open: number(breaking.half_open),
             often_wrong: self.gate.often_wrong(),
             locked_out: self.gate.locked(self.uptime()).into_iter().map(locked_out).collect(),
+            approvals_waiting: number(self.approvals.len()),
         }
     }
 }

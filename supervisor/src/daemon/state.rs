@@ -14,6 +14,7 @@ use stockade_protocol::client::{ExecEvent, ServerMessage};
 use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
+use super::approving::Approvals;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
@@ -107,6 +108,7 @@ impl Daemon {
                 specs: Specs::new(policies),
                 gate: Gate::default(),
                 record: None,
+                approvals: Approvals::default(),
                 statistics: None,
                 table: Table::of_this_process(),
                 figures,
@@ -160,6 +162,8 @@ pub(crate) struct State {
     pub(crate) table: Table,
     /// Where requests are written down, if they are.
     pub(crate) record: Option<Record>,
+    /// What waits until somebody has approved it.
+    pub(crate) approvals: Approvals,
     /// What runs came to, over restarts, if that is counted.
     pub(crate) statistics: Option<Statistics>,
     /// What is counted.
@@ -444,6 +448,7 @@ impl State {
     /// A connection has ended.
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
         let Some(outbox) = self.connections.remove(&connection) else { return };
+        self.withdraw_all_of(connection);
         let now = self.now();
         // A run's input ends with the client that gave it.
         for run in self.runs.values().filter(|run| run.origin == Some(connection)) {

@@ -83,7 +83,7 @@ fn of_directory(directory: &Path, uid: u32) -> Result<Option<Placed>, Vec<Fault>
 
 /// A file's name as it's told, and what it says; none: it isn't there. A link that leads nowhere is there, and can't be read: rules
 /// that somebody has put there don't stop to hold because they are gone.
-fn text(directory: &Path, name: &str, uid: u32) -> Result<Option<(String, String)>, Fault> {
+pub(super) fn text(directory: &Path, name: &str, uid: u32) -> Result<Option<(String, String)>, Fault> {
     let path = directory.join(name);
     match path.symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

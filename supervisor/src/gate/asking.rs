@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use stockade_gate::access::Locked;
-use stockade_gate::{Action, Asked, Principal, Refusal, Stage as _};
+use stockade_gate::{Action, Asked, Principal, Refusal};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 
@@ -38,6 +38,15 @@ impl Gate {
     /// Of which files what is worked out now is.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether somebody may approve. To look whether he still may isn't what one is locked out for: the refusal doesn't count.
+    pub(crate) fn may_approve(&mut self, asker: &Principal, uptime: Duration) -> bool {
+        let asked = self.of_daemon(asker, Action::Approve, uptime);
+        let access = self.access.borrow();
+        let is_let_in = access.is_let_in(asker, Action::Approve, uptime).is_ok();
+        drop(access);
+        is_let_in && self.access.borrow_mut().allows(&asked).is_ok()
     }
 
     /// Somebody as stages know him, with his roles.
@@ -97,7 +106,7 @@ impl Gate {
             owner: Some(run.owner),
             ..self.of_daemon(asker, action, uptime)
         };
-        self.access.borrow_mut().permits(&asked)
+        self.access.borrow_mut().allows(&asked)
     }
 
     /// What is asked of the daemon itself.
@@ -117,7 +126,7 @@ impl Gate {
         uptime: Duration,
     ) -> Result<(), Denied> {
         let asked = self.of_daemon(asker, action, uptime);
-        self.access.borrow_mut().judge(&asked).map_err(denied)
+        self.access.borrow_mut().judge_allowed(&asked).map_err(denied)
     }
 
     /// Whether somebody is told of all that the daemon has. To look isn't what one is locked out for: the refusal doesn't count.
@@ -126,7 +135,7 @@ impl Gate {
     /// The refusal.
     pub(crate) fn looks(&mut self, asker: &Principal, uptime: Duration) -> Result<(), Denied> {
         let asked = self.of_daemon(asker, Action::Inspect, uptime);
-        self.access.borrow_mut().permits(&asked).map_err(denied)
+        self.access.borrow_mut().allows(&asked).map_err(denied)
     }
 
     /// As [`looks`](Self::looks), for who needs no reason.

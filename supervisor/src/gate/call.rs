@@ -77,29 +77,7 @@ impl Call {
     /// # Errors
     /// It isn't the one that was pinned, or somebody else may put another in its place.
     pub(crate) fn pinned(&self, known: Option<&Identity>, uid: u32) -> Result<(), Denied> {
-        let tool = &self.tool;
-        let Some(pin) = tool.pin else { return Ok(()) };
-        // Why is for who installs tools: it names places that a client needn't know.
-        let changed = |why: String| {
-            tracing::warn!(
-                tool = tool.name,
-                why,
-                "a tool's program isn't the one that was pinned, and isn't run"
-            );
-            let text = format!("the program of the tool `{}` isn't the one that was pinned", tool.name);
-            Denied::new(DenyReason::ToolChanged, text)
-                .decided_by("validate", format!("{}.toml: command.sha256", tool.name))
-                .remedy("whoever installs tools finds why in the daemon's log: see who has changed it, pin it anew if it's right, and reload the daemon")
-        };
-        let named = Path::new(&tool.template.program);
-        // Who may put another in its place until it is executed: of a link, and of what it leads to.
-        let program = &named.canonicalize().map_err(|error| changed(error.to_string()))?;
-        for folder in [named, program].into_iter().filter_map(|path| path.parent()) {
-            let found = folder.metadata().map_err(|error| changed(error.to_string()))?;
-            policies::look(folder, &found, uid).map_err(|refusal| changed(refusal.to_string()))?;
-        }
-        let look = |found: &std::fs::Metadata| policies::look(program, found, uid);
-        executable::recognise(program, pin, known, &look).map_err(|error| changed(chain(&error)))
+        pinned(&self.tool, known, uid)
     }
 
     /// Makes its command the request's, once the gate has let it pass.
@@ -145,6 +123,35 @@ impl Call {
         request.overrides = tighter(&request.overrides, &tool.limits);
         Ok(())
     }
+}
+
+/// Whether a tool's program is the one that was pinned, if one was. `known`: as it was when the tools were read; `uid`: as whom we run.
+///
+/// # Errors
+/// It isn't the one that was pinned, or somebody else may put another in its place.
+pub(super) fn pinned(tool: &Tool, known: Option<&Identity>, uid: u32) -> Result<(), Denied> {
+    let Some(pin) = tool.pin else { return Ok(()) };
+    // Why is for who installs tools: it names places that a client needn't know.
+    let changed = |why: String| {
+        tracing::warn!(
+            tool = tool.name,
+            why,
+            "a tool's program isn't the one that was pinned, and isn't run"
+        );
+        let text = format!("the program of the tool `{}` isn't the one that was pinned", tool.name);
+        Denied::new(DenyReason::ToolChanged, text)
+            .decided_by("validate", format!("{}.toml: command.sha256", tool.name))
+            .remedy("whoever installs tools finds why in the daemon's log: see who has changed it, pin it anew if it's right, and reload the daemon")
+    };
+    let named = Path::new(&tool.template.program);
+    // Who may put another in its place until it is executed: of a link, and of what it leads to.
+    let program = &named.canonicalize().map_err(|error| changed(error.to_string()))?;
+    for folder in [named, program].into_iter().filter_map(|path| path.parent()) {
+        let found = folder.metadata().map_err(|error| changed(error.to_string()))?;
+        policies::look(folder, &found, uid).map_err(|refusal| changed(refusal.to_string()))?;
+    }
+    let look = |found: &std::fs::Metadata| policies::look(program, found, uid);
+    executable::recognise(program, pin, known, &look).map_err(|error| changed(chain(&error)))
 }
 
 /// Whether any of a caller's limits is lower than the tool's, or is one where the tool's file has none.

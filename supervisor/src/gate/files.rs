@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stockade_gate::access::Roles;
+use stockade_gate::approve::Filed;
 use stockade_gate::breaker;
 use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
 use stockade_gate::redact::Forms;
@@ -16,6 +17,7 @@ use stockade_policies::nearest::probably_meant;
 use stockade_policies::{Mistake, Problem};
 
 use super::access::{self, Placed};
+use super::approval;
 use crate::admission::chain;
 use crate::config::{Configuration, Tooling};
 use crate::paths::{SYSTEM_CONFIGURATION, Scope};
@@ -40,6 +42,8 @@ pub(crate) struct Files {
     pub(crate) rules: Vec<Placed>,
     /// The roles that limits are for: those of the directory of configuration.
     pub(crate) roles: Roles,
+    /// What somebody is asked about; none: nothing but what rules of access have him asked about.
+    pub(crate) approval: Vec<Arc<Filed>>,
 }
 
 /// All that is wrong with them.
@@ -106,6 +110,10 @@ impl Files {
             wrong.extend(errors);
             Vec::new()
         });
+        let approval = approval::files(directory, scope, uid).unwrap_or_else(|Faults(errors)| {
+            wrong.extend(errors);
+            Vec::new()
+        });
         let own = rules.iter().find(|placed| directory == Some(&*placed.directory) && placed.has_roles);
         let roles = own.map(|placed| placed.engine.roles().clone());
         if let (Some(limited), true) = (&limited, wrong.is_empty()) {
@@ -114,9 +122,11 @@ impl Files {
         if wrong.is_empty() {
             warn_of_names(limited.as_ref(), &tools);
             warn_of_roles(&tools, &rules);
+            warn_of_tools(&tools, &approval);
             let pinned = pinned(&tools, uid);
             let (limited, tools) = (with_tools(limited, &tools), Arc::new(tools));
-            Ok(Self { limited, pinned, tools, forms, rules, roles: roles.unwrap_or_default() })
+            let roles = roles.unwrap_or_default();
+            Ok(Self { limited, pinned, tools, forms, rules, roles, approval })
         } else {
             Err(Faults(wrong))
         }
@@ -196,6 +206,16 @@ fn warn_of_roles(tools: &Registry, rules: &[Placed]) {
             if rules.iter().any(|placed| !placed.engine.roles().is_one(role)) {
                 tracing::warn!(tool = tool.name, role, "a tool is for a role that there isn't");
             }
+        }
+    }
+}
+
+/// Says which tools that somebody would be asked about there aren't.
+fn warn_of_tools(tools: &Registry, approval: &[Arc<Filed>]) {
+    for named in approval.iter().flat_map(|filed| &filed.tools) {
+        if tools.find(&named.value).is_none() {
+            let (at, tool) = (&named.at, named.value.escape_debug());
+            tracing::warn!("{at}: a rule of risk is about the tool `{tool}`, which isn't there");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! pass that admission permits.
 
 pub mod access;
+pub mod approval;
 mod asking;
 mod call;
 mod files;
@@ -13,11 +14,13 @@ mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use stockade_gate::access::{Access, Roles};
+use stockade_gate::approve::{Risk, Settings};
 use stockade_gate::breaker::{Breakers, Snapshot};
 use stockade_gate::rate::{Limited, Limiter, Limits};
 use stockade_gate::redact::Forms;
@@ -26,11 +29,13 @@ use stockade_gate::tools::{Registry, Tool};
 use stockade_gate::validate::Validate;
 use stockade_gate::{
     Action, Asked, Ending, Given, Load, Moment, Principal, Reason, Refusal, Row, Stage, StageName, Thing,
+    Verdict,
 };
 use stockade_protocol::ExecId;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::CalledTool;
 use stockade_protocol::outcome::Outcome;
+use stockade_protocol::spec::NetworkMode;
 use tokio::sync::Notify;
 
 use crate::redaction;
@@ -58,6 +63,11 @@ pub(crate) struct Gate {
     /// `None`: nobody has ever said how often.
     limiter: Option<Rc<RefCell<Limiter>>>,
     breakers: Rc<RefCell<Breakers>>,
+    risk: Rc<RefCell<Risk>>,
+    /// What an approval takes.
+    approving: Settings,
+    /// Whether any file says what somebody is asked about.
+    has_approval: bool,
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
@@ -79,6 +89,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) sought: Sought<'a>,
     /// Whether the policy that it would run under comes with the program.
     pub(crate) is_shipped: bool,
+    /// The network that this policy gives.
+    pub(crate) network: Option<NetworkMode>,
+    /// Where it would run, as its client says.
+    pub(crate) workspace: Option<&'a Path>,
     /// How many runs go on.
     pub(crate) runs: u32,
 }
@@ -119,10 +133,10 @@ impl<'a> Sought<'a> {
     }
 
     /// What rules of access know of it.
-    fn thing(self, is_shipped: bool) -> Thing<'a> {
+    fn thing(self, is_shipped: bool, network: Option<NetworkMode>) -> Thing<'a> {
         match self {
-            Self::Command { named, .. } => Thing { named, is_shipped, tool_roles: None },
-            Self::Call(call) => Thing { named: call.name(), is_shipped, tool_roles: call.roles() },
+            Self::Command { named, .. } => Thing { named, is_shipped, tool_roles: None, network },
+            Self::Call(call) => Thing { named: call.name(), is_shipped, tool_roles: call.roles(), network },
             Self::NoCall(named) => Thing { named, ..Thing::default() },
         }
     }
@@ -178,7 +192,28 @@ impl Gate {
         if let Some(limiter) = &self.limiter {
             stages.push(Box::new(Rc::clone(limiter)));
         }
+        self.has_approval = !files.approval.is_empty();
+        self.approving = approval::settings(&files.approval);
+        self.risk.borrow_mut().set(files.approval);
+        if self.risk.borrow().is_on() {
+            stages.push(Box::new(Rc::clone(&self.risk)));
+        }
         self.row = Row::new(stages);
+    }
+
+    /// What an approval takes.
+    pub(crate) fn approving(&self) -> Settings {
+        self.approving
+    }
+
+    /// Whether any file says what somebody is asked about.
+    pub(crate) fn has_approval(&self) -> bool {
+        self.has_approval
+    }
+
+    /// Somebody who was asked has refused something of a user's.
+    pub(crate) fn not_approved(&self, uid: u32, uptime: Duration) {
+        self.risk.borrow_mut().refused(uid, uptime);
     }
 
     /// What is looked for in the output of runs that begin now.
@@ -205,16 +240,26 @@ impl Gate {
         call.pinned(self.pinned.get(call.name()), uid)
     }
 
+    /// The same of a tool that was called before.
+    ///
+    /// # Errors
+    /// `ToolChanged`: also where there is no such tool any more.
+    pub(crate) fn check_pin_of(&self, tool: &str, uid: u32) -> Result<(), Denied> {
+        let known = self.tools.get(tool);
+        let known = known.map_err(|unknown| Denied::new(DenyReason::ToolChanged, unknown.to_string()))?;
+        call::pinned(known, self.pinned.get(tool), uid)
+    }
+
     /// Whether it asks nothing at all.
     pub(crate) fn is_open(&self) -> bool {
         self.row.is_empty()
     }
 
-    /// Lets a command line or a call pass, or says why not. `uptime`: since the daemon's start.
+    /// Lets a command line or a call pass, has somebody asked first, or says why not. `uptime`: since the daemon's start.
     ///
     /// # Errors
     /// The first stage's refusal.
-    pub(crate) fn judge(&mut self, wanted: &Wanted<'_>, uptime: Duration) -> Result<(), Denied> {
+    pub(crate) fn judge(&mut self, wanted: &Wanted<'_>, uptime: Duration) -> Result<Verdict, Denied> {
         let asked = Asked {
             at: moment(uptime),
             run: number(wanted.run),
@@ -222,15 +267,18 @@ impl Gate {
             action: if matches!(wanted.sought, Sought::Command { .. }) { Action::Run } else { Action::Call },
             policy: wanted.sought.policy(),
             tool: if let Sought::Call(call) = wanted.sought { Some(call.name()) } else { None },
-            thing: wanted.sought.thing(wanted.is_shipped),
+            thing: wanted.sought.thing(wanted.is_shipped, wanted.network),
             given: wanted.sought.given(),
-            workspace: None,
+            workspace: wanted.workspace,
             owner: None,
             load: self.load(uptime, wanted.runs),
         };
-        let judged = self.row.judge(&asked, &wanted.sought.leaves_out()).map_err(denied);
+        let judged = self.row.judge(&asked, &wanted.sought.leaves_out());
+        if let Err(Refusal { reason: Reason::NotPermitted | Reason::NotApproved, .. }) = judged {
+            self.risk.borrow_mut().refused(wanted.asker.uid, uptime);
+        }
         self.tell_changes();
-        judged
+        judged.map_err(denied)
     }
 
     fn tell_changes(&mut self) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntCounterVec};
 use stockade_gate::StageName;
+use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::Outcome;
 
 use super::figures::{Make, Outcomes, outcomes_of};
-use super::labels::{self, OTHER, REASONS};
+use super::labels::{self, APPROVAL_ENDS, OTHER, REASONS};
 use super::table;
 
 /// Tools that have series of their own; calls of those after them are counted together, without a name.
@@ -35,6 +36,7 @@ pub(crate) struct Gated {
     passed: Histogram,
     refused: Histogram,
     lag: Histogram,
+    approvals: IntCounterVec,
     calls: IntCounterVec,
     tools: HashMap<String, Outcomes>,
     /// Of tools that aren't loaded, or beyond the bound.
@@ -48,10 +50,15 @@ impl Gated {
             let words = [stage.name(), REASONS[labels::reason(&reason)]];
             let _from_the_start: IntCounter = refusals.get_metric_with_label_values(&words)?;
         }
+        let approvals = make.counters(&table::APPROVALS)?;
+        for word in APPROVAL_ENDS.iter().filter(|word| **word != OTHER) {
+            let _from_the_start: IntCounter = approvals.get_metric_with_label_values(&[word])?;
+        }
         let calls = make.counters(&table::TOOL_CALLS)?;
         let times = make.histograms(&table::GATE_TIME)?;
         Ok(Self {
             refusals,
+            approvals,
             passed: times.get_metric_with_label_values(&["passed"])?,
             refused: times.get_metric_with_label_values(&["refused"])?,
             lag: make.histogram(&table::AUDIT_LAG)?,
@@ -78,6 +85,14 @@ impl Gated {
     /// The row has let a request pass, or refused it.
     pub(crate) fn judged(&self, passed: bool, took: Duration) {
         if passed { &self.passed } else { &self.refused }.observe(took.as_secs_f64());
+    }
+
+    /// What waited for an approval waits no more.
+    pub(crate) fn approval_over(&self, how: ApprovalEnd) {
+        match self.approvals.get_metric_with_label_values(&[labels::approval_word(how)]) {
+            Ok(count) => count.inc(),
+            Err(error) => tracing::error!(%error, "an approval can't be counted"),
+        }
     }
 
     /// A request has become durable.

@@ -49,6 +49,7 @@ fn gate(state: &mut State) {
     let (share, keys) = limiter.map_or((1.0, 0), |limiter| (f64::from(limiter.share) / WHOLE, limiter.keys));
     put(state, &table::LIMITER_SHARE, &[], share);
     put(state, &table::LIMITER_KEYS, &[], keys as f64);
+    set(state, &table::APPROVALS_WAITING, state.approvals.len());
 }
 
 fn audit(state: &State) {

@@ -2,6 +2,7 @@
 //!
 //! They are the names that JSON has. A variant that is newer than its list counts as `other`.
 
+use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::client::ProtocolErrorCode;
 use stockade_protocol::confinement::{Layer, Plan};
 use stockade_protocol::denied::DenyReason;
@@ -66,6 +67,20 @@ label! { REASONS, reason, DenyReason,
     DenyReason::NotApproved => "not-approved",
     DenyReason::LockedOut => "locked-out",
     DenyReason::AuditUnavailable => "audit-unavailable",
+}
+
+label! { APPROVAL_ENDS, approval_end, ApprovalEnd,
+    ApprovalEnd::Approved => "approved",
+    ApprovalEnd::Refused => "refused",
+    ApprovalEnd::Late => "late",
+    ApprovalEnd::Withdrawn => "withdrawn",
+    ApprovalEnd::Changed => "changed",
+    ApprovalEnd::Draining => "draining",
+}
+
+/// What became of what waited for an approval, in a word.
+pub(crate) fn approval_word(value: ApprovalEnd) -> &'static str {
+    APPROVAL_ENDS[approval_end(&value)]
 }
 
 label! { CODES, code, ProtocolErrorCode,

@@ -37,7 +37,7 @@ pub(crate) use gauges::unready;
 pub(crate) use http::head_of;
 pub(crate) use http::serve;
 pub(crate) use kernel::kernel;
-pub(crate) use labels::{reason_word, stage_word, word};
+pub(crate) use labels::{approval_word, reason_word, stage_word, word};
 #[cfg(test)]
 pub(crate) use lint::complaints;
 pub(crate) use process::Process;

@@ -93,6 +93,8 @@ metrics! {
         "Those of stockade_denials_total that a stage of the gate has decided, by stage and reason.";
     GATE_TIME: Kind::Histogram(GATE_SECONDS), "stockade_gate_seconds", ["verdict"],
         "What the gate's row takes to let a request pass or to refuse it; nothing where no stage has anything to look at.";
+    APPROVALS: Kind::Counter, "stockade_approvals_total", ["how"],
+        "Requests that waited until somebody had approved them, by what became of them: approved, refused, late, withdrawn, changed, draining.";
     TOOL_CALLS: Kind::Counter, "stockade_tool_calls_total", ["tool", "outcome"],
         "Those of stockade_runs_total that were calls of tools, by tool and outcome.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
@@ -149,6 +151,7 @@ metrics! {
     TOOL_NAMES: Kind::Gauge, "stockade_tools", [], "Tools that are loaded.";
     BREAKERS: Kind::Gauge, "stockade_breakers", ["state"],
         "Circuit breakers by how they stand: closed (of tools that are loaded), open, half-open.";
+    APPROVALS_WAITING: Kind::Gauge, "stockade_approvals_waiting", [], "Requests that wait until somebody has approved them.";
     LIMITER_SHARE: Kind::Gauge, "stockade_limiter_share_ratio", [],
         "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
     LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 
-use stockade_gate::{Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName};
+use stockade_gate::{
+    Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName, Verdict,
+};
 use stockade_protocol::Bytes;
 use stockade_protocol::client::{ClientMessage, ExecRequest, StdinMode, ToolCall};
 use stockade_protocol::denied::{Denied, DenyReason};
@@ -25,7 +27,7 @@ impl GateStage for Choosy {
         StageName::Access
     }
 
-    fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         let Given::Command(words) = asked.given else { panic!("{:?}", asked.given) };
         let last = words.last().unwrap();
         let refuse =
@@ -35,7 +37,7 @@ impl GateStage for Choosy {
             b"heard" => Err(refuse(format!("{:?}", self.heard.borrow()))),
             _ => {
                 self.passed.push(asked.run);
-                Ok(())
+                Ok(Verdict::Pass)
             }
         }
     }

@@ -13,6 +13,7 @@
 mod accepted;
 mod access;
 mod adoption;
+mod approvals;
 mod breakers;
 mod dead;
 mod flow;

@@ -17,7 +17,7 @@ use super::{breakers, gate};
 use crate::paths::Scope;
 use crate::serve::Order;
 
-fn with_a_key(directory: &Path) {
+pub(super) fn with_a_key(directory: &Path) {
     let key = directory.join("audit.key");
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key).unwrap();
     std::io::Write::write_all(&mut file, &[7; 32]).unwrap();
@@ -27,7 +27,7 @@ fn with_a_key(directory: &Path) {
 }
 
 /// All that is in the record of a daemon that has ended.
-fn entries(directory: &Path) -> Vec<Entry> {
+pub(super) fn entries(directory: &Path) -> Vec<Entry> {
     let log = directory.join("state/audit");
     let master = || MasterKey::read(&directory.join("audit.key")).unwrap();
     let report = verify(&log, &Check { master: Some(master()), ..Check::default() }).unwrap();
@@ -45,7 +45,7 @@ fn entries(directory: &Path) -> Vec<Entry> {
     all
 }
 
-fn end(stage: Stage) -> tempfile::TempDir {
+pub(super) fn end(stage: Stage) -> tempfile::TempDir {
     stage.order(Order::Stop);
     stage.order(Order::Stop);
     stage.join_but_keep()

@@ -1,0 +1,526 @@
+//! Requests that wait until somebody has approved them.
+//!
+//! ```text
+//! gate says ask, admitted ──> waits ──enough yes, and still the same──> the record ──> runs
+//!                               ├── one no, no answer in time ──────────────────────> Denied NotApproved
+//!                               ├── files read again, the program or the directory is another ──> Denied NotApproved
+//!                               └── its client cancels or leaves, the daemon ends ──> nothing, or Denied
+//! ```
+//!
+//! What waits is whole: admitted, its descriptors held, nothing of it told to a launcher. So what was shown is what runs, and an
+//! answer names its digest. What the daemon doesn't hold itself is looked at again when the last yes comes.
+//!
+//! Nobody answers for himself. A run can't answer at all: it can't be a client (`peer.rs` refuses whoever descends from a launcher
+//! or lives in foreign namespaces), and in root's daemon it has a uid of its own, which no rule has heard of.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Weak;
+use std::time::{Duration, Instant};
+
+use stockade_audit::{Principal, Request};
+use stockade_gate::approve::{Barred, Person, Question, Standing};
+use stockade_gate::{Action, Ask};
+use stockade_protocol::ExecId;
+use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary, RiskFactor};
+use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_FRAME};
+use stockade_protocol::client::ServerMessage;
+use stockade_protocol::denied::{Denied, DenyReason};
+use tokio::task::JoinHandle;
+
+use super::breakers::may_operate;
+use super::shown::Shown;
+use super::state::State;
+use crate::descriptors;
+use crate::dispatcher::{ConnectionId, Share, draining};
+use crate::outbox::HIGH;
+use crate::runs::Run;
+use crate::statistics::stage;
+
+/// Requests that may wait, together and of one owner.
+const WAITING: usize = 256;
+const WAITING_OF_ONE: usize = 16;
+/// Bytes that they may hold, together.
+const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Connections that may be told of what waits, together and of one user.
+const FOLLOWERS: usize = 64;
+const FOLLOWERS_OF_ONE: usize = 8;
+/// When to ask again while too many wait, in milliseconds.
+const FULL_MS: u64 = 5_000;
+/// Bytes of a list, below a frame's limit, and what one of it takes beside its texts.
+const LIST_BYTES: usize = 900 * 1024;
+const SUMMARY_BYTES: usize = 256;
+
+/// What a client answers.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) digest: [u8; 32],
+    pub(super) approve: bool,
+    pub(super) reason: String,
+}
+
+/// A request's connection, its number, whether it goes on without its client, and the bytes that it holds.
+pub(super) type Of = (ConnectionId, u64, bool, usize);
+
+/// One that waits.
+#[derive(Debug)]
+struct Waits {
+    run: Run,
+    of: Of,
+    request: Option<Request>,
+    /// Who asks, as it's written down: his connection may be gone when it's answered.
+    principal: Principal,
+    question: Question,
+    ask: Ask,
+    shown: Shown,
+    /// Of which files it was let through.
+    generation: u64,
+    until: Instant,
+    _alarm: Alarm,
+}
+
+/// Rings when nobody has answered in time. Dropped, it doesn't.
+#[derive(Debug)]
+struct Alarm(JoinHandle<()>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// All that wait, and who is told of them.
+#[derive(Debug, Default)]
+pub(crate) struct Approvals {
+    /// The oldest first: that is how runs are numbered.
+    waiting: BTreeMap<ExecId, Waits>,
+    /// Who is told, and by which files he may be.
+    followers: HashMap<ConnectionId, u64>,
+}
+
+impl Approvals {
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn has_room_for(&self, owner: u32, bytes: usize, many_owners: bool) -> bool {
+        let (mut taken, mut own, mut count) = (0, 0, 0);
+        for waits in self.waiting.values() {
+            taken += waits.of.3;
+            if waits.run.owner == owner {
+                own += waits.of.3;
+                count += 1;
+            }
+        }
+        let share = Share::new(WAITING_BYTES, MAX_FRAME as usize, many_owners);
+        self.waiting.len() < WAITING && count < WAITING_OF_ONE && share.allows(taken, own, bytes)
+    }
+}
+
+impl Waits {
+    fn summary(&self, may_answer: bool) -> ApprovalSummary {
+        let Shown { digest, argv, parameters, environment, input, workspace, cwd, is_cut } = &self.shown;
+        let asker = self.question.asker();
+        ApprovalSummary {
+            exec_id: self.run.exec_id,
+            digest: *digest,
+            owner_uid: asker.uid,
+            unit: asker.unit.clone(),
+            policy: self.run.policy.clone(),
+            tool: self.run.tool.as_ref().map(|tool| tool.name.clone()),
+            argv: argv.clone(),
+            parameters: parameters.clone(),
+            workspace: workspace.clone(),
+            cwd: cwd.clone(),
+            environment: environment.clone(),
+            input: input.clone(),
+            is_cut: *is_cut,
+            score: self.ask.score,
+            factors: factors(&self.ask),
+            needed: self.question.needed(),
+            approved: self.question.yes(),
+            left_ms: milliseconds(self.until.saturating_duration_since(Instant::now())),
+            may_answer,
+        }
+    }
+
+    /// Bytes of its summary, roughly.
+    fn size(&self) -> usize {
+        let Shown { argv, parameters, environment, input, workspace, cwd, .. } = &self.shown;
+        let texts = argv.iter().chain(environment).map(|text| text.len() + 8).sum::<usize>();
+        let input = match input {
+            stockade_protocol::approval::ApprovalInput::Inline(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let factors: usize =
+            self.ask.because.iter().map(|factor| factor.name.len() + factor.reason.len() + 24).sum();
+        let parameters = parameters.as_ref().map_or(0, |parameters| parameters.len());
+        SUMMARY_BYTES + texts + input + factors + parameters + workspace.len() + cwd.len()
+    }
+}
+
+fn factors(ask: &Ask) -> Vec<RiskFactor> {
+    let factor = |factor: &stockade_gate::Factor| RiskFactor {
+        name: factor.name.clone(),
+        score: factor.score,
+        reason: factor.reason.clone(),
+    };
+    ask.because.iter().map(factor).collect()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
+    Denied::new(DenyReason::NotApproved, text).decided_by("approve", rule)
+}
+
+/// What it's called in the record: which run, and what of it was shown.
+fn about(run: ExecId, digest: &[u8; 32]) -> String {
+    use core::fmt::Write as _;
+    let mut text = format!("{run} ");
+    for byte in digest {
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+impl State {
+    /// Has a request wait until somebody has approved it.
+    pub(super) fn ask_first(&mut self, run: Run, of: Of, request: Option<Request>, shown: Shown, ask: Ask) {
+        let (connection, request_id, _, bytes) = of;
+        let principal = self.principal(connection);
+        let many_owners = self.settings.scope.is_machine();
+        let refused = if self.dispatcher.counts().draining {
+            Some(draining())
+        } else if !self.approvals.has_room_for(run.owner, bytes, many_owners) {
+            let text = "too many requests wait until somebody has approved them";
+            let busy = Denied::new(DenyReason::Busy, text).decided_by("approve", "waiting");
+            Some(busy.retry_after(FULL_MS).remedy("have those answered that wait: `stockade approve`"))
+        } else {
+            None
+        };
+        if let Some(denied) = refused {
+            self.turn_away(&run, principal, request, &denied);
+            self.refuse(connection, request_id, denied);
+            return;
+        }
+        let (id, settings) = (run.exec_id, self.gate.approving());
+        let asker = self.person(connection);
+        let question = Question::new(asker, shown.digest, settings);
+        self.watch_answer(principal.clone(), "approval-asked", ask.said(), &about(id, &shown.digest));
+        tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
+        let told = ServerMessage::AwaitsApproval {
+            request_id,
+            exec_id: id,
+            within_ms: milliseconds(settings.within),
+            score: ask.score,
+            factors: factors(&ask),
+        };
+        let (generation, until) = (self.gate.generation(), Instant::now() + settings.within);
+        let _alarm = self.alarm(id, until);
+        let waits = Waits { run, of, request, principal, question, ask, shown, generation, until, _alarm };
+        self.approvals.waiting.insert(id, waits);
+        self.answer(connection, &told);
+        self.tell_asked(id);
+    }
+
+    /// Wakes when nobody has answered by then.
+    fn alarm(&self, id: ExecId, until: Instant) -> Alarm {
+        let daemon = Weak::clone(&self.daemon);
+        Alarm(tokio::task::spawn_local(async move {
+            tokio::time::sleep_until(until.into()).await;
+            if let Some(daemon) = daemon.upgrade() {
+                daemon.state.borrow_mut().late(id);
+            }
+        }))
+    }
+
+    fn late(&mut self, id: ExecId) {
+        let Some(waits) = self.approvals.waiting.get(&id) else { return };
+        let (yes, needed) = (waits.question.yes(), waits.question.needed());
+        let text = format!("nobody has approved it in time: {yes} of {needed}; {}", waits.ask.said());
+        let denied = not_approved("within", text)
+            .remedy("ask again while somebody is there who may approve: `stockade approve` is how he does");
+        self.over(id, ApprovalEnd::Late, Some(denied));
+    }
+
+    /// Somebody as votes know him.
+    fn person(&self, connection: ConnectionId) -> Person {
+        let outbox = self.connections.get(&connection);
+        // Clients of a test are one process: each has a unit of its own.
+        #[cfg(test)]
+        let unit = Some(format!("{connection:?}.service"));
+        #[cfg(not(test))]
+        let unit = outbox.and_then(|outbox| outbox.unit.clone());
+        Person { uid: outbox.map_or(u32::MAX, |outbox| outbox.owner.uid), unit }
+    }
+
+    /// A client answers for what waits.
+    pub(super) fn approve(&mut self, connection: ConnectionId, uid: u32, id: ExecId, answer: &Answer) {
+        if let Err(denied) = self.try_answer(connection, uid, id, answer) {
+            self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: Some(id), denied });
+        }
+    }
+
+    fn try_answer(
+        &mut self,
+        connection: ConnectionId,
+        uid: u32,
+        id: ExecId,
+        answer: &Answer,
+    ) -> Result<(), Denied> {
+        self.may_approve(connection, uid)?;
+        if answer.reason.len() > MAX_APPROVAL_REASON {
+            let text = format!("a reason has {MAX_APPROVAL_REASON} bytes at most");
+            return Err(Denied::new(DenyReason::BadRequest, text));
+        }
+        let (person, who) = (self.person(connection), self.principal(connection));
+        let Some(waits) = self.approvals.waiting.get_mut(&id) else {
+            let text = "nothing waits for an approval under that number: it was answered, or is too late";
+            return Err(
+                Denied::new(DenyReason::UnknownRun, text).remedy("see what waits: `stockade approve`")
+            );
+        };
+        let standing = waits.question.answer(&person, answer.digest, answer.approve);
+        let standing = standing.map_err(|barred| {
+            let denied = barred_from(barred);
+            if let Some(record) = &self.record {
+                record.not_permitted(who.clone(), &denied, &about(id, &answer.digest));
+            }
+            denied
+        })?;
+        let (said, owner) = (if answer.approve { "approved" } else { "not-approved" }, waits.run.owner);
+        tracing::info!(run = %id, uid, reason = answer.reason, "{said}");
+        self.watch_answer(who, said, answer.reason.clone(), &about(id, &answer.digest));
+        let (missing, how) = match standing {
+            Standing::Waits(missing) => (missing, None),
+            Standing::Refused => {
+                self.gate.not_approved(owner, self.uptime());
+                let denied = self.refused_by(id, uid, &answer.reason);
+                self.over(id, ApprovalEnd::Refused, Some(denied));
+                (0, Some(ApprovalEnd::Refused))
+            }
+            Standing::Approved => (0, Some(self.go_on(id))),
+        };
+        self.answer(connection, &ServerMessage::ApprovalAnswered { exec_id: id, missing, how });
+        Ok(())
+    }
+
+    /// What who asked is told of a no: by whom, if he may look into the daemon.
+    fn refused_by(&mut self, id: ExecId, by: u32, reason: &str) -> Denied {
+        let asker = self.approvals.waiting.get(&id).map(|waits| (waits.of.0, waits.run.owner));
+        let sees = asker.is_some_and(|(connection, owner)| {
+            if !self.gate.has_rules() {
+                return may_operate(owner, self.settings.uid, "").is_ok();
+            }
+            let (asker, uptime) = (self.asker(connection).ok(), self.uptime());
+            asker.is_some_and(|asker| self.gate.inspects(&asker, uptime))
+        });
+        let who = if sees { format!("user {by}") } else { "somebody".to_owned() };
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let because = self.approvals.waiting.get(&id).map(|waits| waits.ask.said()).unwrap_or_default();
+        not_approved(
+            "refused",
+            format!("{who} who was asked has refused it{why}; asked because of {because}"),
+        )
+        .remedy("ask for something else, or talk to whoever answers")
+    }
+
+    /// As many have said yes as it takes: it runs, if it's still what they were asked about.
+    fn go_on(&mut self, id: ExecId) -> ApprovalEnd {
+        if let Err(denied) = self.is_still(id) {
+            self.over(id, ApprovalEnd::Changed, Some(denied));
+            return ApprovalEnd::Changed;
+        }
+        let Some(waits) = self.over(id, ApprovalEnd::Approved, None) else { return ApprovalEnd::Withdrawn };
+        let Waits { run, of, request, principal, .. } = waits;
+        self.decide_for(principal, run, of, request);
+        ApprovalEnd::Approved
+    }
+
+    /// What isn't held by the daemon, looked at again.
+    fn is_still(&self, id: ExecId) -> Result<(), Denied> {
+        let Some(waits) = self.approvals.waiting.get(&id) else {
+            return Err(not_approved("waiting", "it waits no more"));
+        };
+        let again = "ask again: it's judged anew";
+        if waits.generation != self.gate.generation() {
+            let text = "the daemon has read its files again since somebody was asked";
+            return Err(not_approved("reload", text).remedy(again));
+        }
+        if let Some(tool) = &waits.run.tool {
+            self.gate.check_pin_of(&tool.name, self.settings.uid)?;
+        }
+        let waiting = waits.run.waiting.as_ref();
+        let place = waiting.and_then(|waiting| {
+            let passed = waiting.workspace.as_ref()?.get().ok()?;
+            descriptors::directory_path(passed).ok().flatten()
+        });
+        if place.as_deref() != Some(waits.shown.workspace.as_path()) {
+            let text = "the workspace was moved or removed since somebody was asked";
+            return Err(not_approved("workspace", text).remedy(again));
+        }
+        Ok(())
+    }
+
+    /// Ends the wait; `denied`: with that, if it doesn't run.
+    fn over(&mut self, id: ExecId, how: ApprovalEnd, denied: Option<Denied>) -> Option<Waits> {
+        let mut waits = self.approvals.waiting.remove(&id)?;
+        self.figures.gated.approval_over(how);
+        if let Some(denied) = denied {
+            self.turn_away(&waits.run, waits.principal.clone(), waits.request.take(), &denied);
+            self.refuse(waits.of.0, waits.of.1, denied);
+        }
+        if how != ApprovalEnd::Approved && how != ApprovalEnd::Refused {
+            let word = crate::metrics::approval_word(how).to_owned();
+            let text = format!("not approved: {word}");
+            self.watch_answer(
+                waits.principal.clone(),
+                "approval-over",
+                text,
+                &about(id, &waits.shown.digest),
+            );
+        }
+        tracing::info!(run = %id, ?how, "waits for an approval no more");
+        self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
+        Some(waits)
+    }
+
+    /// What the gate had let pass comes to nothing.
+    fn turn_away(&mut self, run: &Run, principal: Principal, request: Option<Request>, denied: &Denied) {
+        self.gate.never_began(run.exec_id, run.tool.as_ref(), self.uptime());
+        self.count_refused_run(run, stage(denied));
+        if let (Some(record), Some(request)) = (&self.record, request) {
+            record.refused(principal, request, denied);
+        }
+    }
+
+    fn watch_answer(&self, principal: Principal, name: &str, text: String, about: &str) {
+        if let Some(record) = &self.record {
+            record.watched(principal, name, text, about);
+        }
+    }
+
+    /// Somebody gives up what waits; whether anything of his waits under that number.
+    pub(super) fn withdraw(&mut self, uid: u32, id: ExecId) -> bool {
+        if self.approvals.waiting.get(&id).is_none_or(|waits| waits.run.owner != uid) {
+            return false;
+        }
+        let denied = not_approved("cancelled", "it was cancelled while it waited for an approval");
+        self.over(id, ApprovalEnd::Withdrawn, Some(denied));
+        true
+    }
+
+    /// A connection has ended: what it has asked for ends with it, and it's told of nothing.
+    pub(super) fn withdraw_all_of(&mut self, connection: ConnectionId) {
+        self.approvals.followers.remove(&connection);
+        let of = |waits: &Waits| waits.of.0 == connection && !waits.of.2;
+        let ids = self.approvals.waiting.iter().filter(|(_, waits)| of(waits)).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
+            let denied = not_approved("client", "its client left while it waited for an approval");
+            self.over(id, ApprovalEnd::Withdrawn, Some(denied));
+        }
+    }
+
+    /// The daemon ends: nothing waits any more.
+    pub(crate) fn end_approvals(&mut self) {
+        for id in self.approvals.waiting.keys().copied().collect::<Vec<_>>() {
+            self.over(id, ApprovalEnd::Draining, Some(draining()));
+        }
+    }
+
+    /// Whether somebody may approve at all, and be told of what waits.
+    fn may_approve(&mut self, connection: ConnectionId, uid: u32) -> Result<(), Denied> {
+        let daemons = self.settings.uid;
+        self.operates(connection, Action::Approve, || may_operate(uid, daemons, "approve anything"))
+    }
+
+    /// Tells a client what waits, and from now on what comes to wait, if he likes.
+    pub(super) fn list_approvals(&mut self, connection: ConnectionId, uid: u32, follow: bool) {
+        let refused = self
+            .may_approve(connection, uid)
+            .and_then(|()| if follow { self.begin_following(connection, uid) } else { Ok(()) });
+        if let Err(denied) = refused {
+            self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: None, denied });
+            return;
+        }
+        let person = self.person(connection);
+        let (mut bytes, mut waiting, mut more) = (0, Vec::new(), 0);
+        for waits in self.approvals.waiting.values() {
+            bytes += waits.size();
+            if bytes > LIST_BYTES {
+                more += 1;
+                continue;
+            }
+            waiting.push(waits.summary(waits.question.may_answer(&person).is_ok()));
+        }
+        self.answer(connection, &ServerMessage::Approvals { waiting, more });
+    }
+
+    fn begin_following(&mut self, connection: ConnectionId, uid: u32) -> Result<(), Denied> {
+        let generation = self.gate.generation();
+        if !self.approvals.followers.contains_key(&connection) {
+            let of = |id: &ConnectionId| self.connections.get(id).map(|outbox| outbox.owner.uid);
+            let own = self.approvals.followers.keys().filter(|id| of(id) == Some(uid)).count();
+            if self.approvals.followers.len() >= FOLLOWERS || own >= FOLLOWERS_OF_ONE {
+                let text = "too many are told already of what waits for an approval";
+                return Err(Denied::new(DenyReason::Busy, text).remedy("list it: `stockade approve`"));
+            }
+        }
+        self.approvals.followers.insert(connection, generation);
+        Ok(())
+    }
+
+    fn tell_asked(&mut self, id: ExecId) {
+        for connection in self.followers() {
+            let person = self.person(connection);
+            let Some(waits) = self.approvals.waiting.get(&id) else { return };
+            let summary = waits.summary(waits.question.may_answer(&person).is_ok());
+            self.answer(connection, &ServerMessage::ApprovalAsked(Box::new(summary)));
+        }
+    }
+
+    fn tell_followers(&mut self, message: &ServerMessage) {
+        for connection in self.followers() {
+            self.answer(connection, message);
+        }
+    }
+
+    /// Those who read what they are told, and may still be told it. The others are told that they miss something, once.
+    fn followers(&mut self) -> Vec<ConnectionId> {
+        let generation = self.gate.generation();
+        let mut told = Vec::new();
+        for (connection, of) in self.approvals.followers.clone() {
+            let reads = self.connections.get(&connection).is_some_and(|outbox| outbox.waiting() < HIGH);
+            if reads && (of == generation || self.may_still(connection)) {
+                self.approvals.followers.insert(connection, generation);
+                told.push(connection);
+            } else {
+                self.approvals.followers.remove(&connection);
+                self.answer(connection, &ServerMessage::ApprovalsMissed);
+            }
+        }
+        told
+    }
+
+    fn may_still(&mut self, connection: ConnectionId) -> bool {
+        let uptime = self.uptime();
+        let Ok(asker) = self.asker(connection) else { return false };
+        if self.gate.has_rules() {
+            self.gate.may_approve(&asker, uptime)
+        } else {
+            may_operate(asker.uid, self.settings.uid, "").is_ok()
+        }
+    }
+}
+
+fn barred_from(barred: Barred) -> Denied {
+    let (reason, rule) = match barred {
+        Barred::Himself => (DenyReason::NotPermitted, "own"),
+        Barred::Already => (DenyReason::NotPermitted, "needed"),
+        Barred::OtherDigest => (DenyReason::BadRequest, "digest"),
+    };
+    Denied::new(reason, barred.to_string()).decided_by("approve", rule)
+}

@@ -1,0 +1,562 @@
+//! What waits until somebody has approved it. All clients are of one user here, and each of a unit of its own: `own-unit` says
+//! whether they may answer for each other. Other users are in `tests/tests/approvals.rs`.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use stockade_gate::{
+    Ask, Asked, Ending, Given, Moment, Reason, Refusal, Row, Stage as GateStage, StageName, Verdict,
+};
+use stockade_protocol::ExecId;
+use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary};
+use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMessage, StdinMode, Workspace};
+use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::outcome::Outcome;
+
+use super::access::put;
+use super::gate::{TOOL, called, put_tool};
+use super::stage::{Before, Changes, Client, Launcher, Stage, open, until};
+use super::{breakers, metrics, record};
+use crate::serve::Order;
+
+const RULES: &str = "[thresholds]\nask = 50\nrefuse = 100\n\
+    [[rule]]\nname = \"marked\"\nscore = 60\nreason = \"it's marked\"\nwhen = { word-matches = \"^asked$\" }\n\
+    [[rule]]\nname = \"awful\"\nscore = 40\nreason = \"it's awful\"\nwhen = { word-matches = \"^awful$\" }\n";
+
+fn file(approval: &str) -> String {
+    format!("[approval]\nown-unit = true\n{approval}{RULES}")
+}
+
+fn stage_with(approval: &str, more: impl FnOnce(&Path) + 'static) -> Stage {
+    let text = file(approval);
+    let before: Before = Box::new(move |directory| {
+        put(directory, "approval.toml", &text);
+        more(directory);
+    });
+    Stage::new(Changes { before: Some(before), metrics: true, ..Changes::default() })
+}
+
+fn stage(approval: &str) -> Stage {
+    stage_with(approval, |_| {})
+}
+
+/// A command of these words, and its workspace.
+fn request(stage: &Stage, words: &[&str]) -> (ExecRequest, OwnedFd) {
+    let argv = core::iter::once("/bin/true").chain(words.iter().copied()).map(Into::into).collect();
+    let workspace = stage.workspace();
+    let passed = open(&workspace);
+    let workspace = Workspace::Descriptor { path: workspace.into() };
+    (ExecRequest { argv, workspace, request_id: 77, ..stage.request() }, passed)
+}
+
+/// Asks, and waits until it's told that it has to wait.
+fn asks_for(client: &mut Client, (request, passed): (ExecRequest, OwnedFd)) -> ExecId {
+    client.say_with(&ClientMessage::Exec(Box::new(request)), &[passed]);
+    match client.next() {
+        ServerMessage::AwaitsApproval { request_id: 77, exec_id, score: 60, factors, .. } => {
+            assert_eq!(factors[0].name, "marked");
+            exec_id
+        }
+        other => panic!("{other:?} instead of AwaitsApproval"),
+    }
+}
+
+fn asks(stage: &Stage, client: &mut Client) -> ExecId {
+    asks_for(client, request(stage, &["asked"]))
+}
+
+fn list(client: &mut Client, follow: bool) -> Vec<ApprovalSummary> {
+    client.say(&ClientMessage::Approvals { follow });
+    match client.next() {
+        ServerMessage::Approvals { waiting, more: 0 } => waiting,
+        other => panic!("{other:?} instead of a list"),
+    }
+}
+
+type Answered = Result<(u32, Option<ApprovalEnd>), Denied>;
+
+fn answers(client: &mut Client, exec_id: ExecId, digest: [u8; 32], approve: bool) -> Answered {
+    let reason = "as the test has it".to_owned();
+    client.say(&ClientMessage::Approve { exec_id, digest, approve, reason });
+    match client.next() {
+        ServerMessage::ApprovalAnswered { exec_id: of, missing, how } if of == exec_id => Ok((missing, how)),
+        ServerMessage::Denied { request_id: 0, exec_id: Some(of), denied } if of == exec_id => Err(denied),
+        other => panic!("{other:?} instead of an answer"),
+    }
+}
+
+/// Answers for the only one that waits.
+fn answer(client: &mut Client, approve: bool) -> Answered {
+    let waiting = list(client, false);
+    assert_eq!(waiting.len(), 1);
+    answers(client, waiting[0].exec_id, waiting[0].digest, approve)
+}
+
+fn refused(client: &mut Client) -> (DenyReason, String, String) {
+    match client.next() {
+        ServerMessage::Denied { request_id: 77, denied, .. } => {
+            let decided = denied.decided.map(|decided| (decided.stage, decided.rule)).unwrap_or_default();
+            assert!(
+                decided.0 == "approve" || decided.0 == "validate" || denied.reason == DenyReason::Draining
+            );
+            (denied.reason, decided.1, denied.message)
+        }
+        other => panic!("{other:?} instead of Denied"),
+    }
+}
+
+fn is_refused_by(client: &mut Client, rule: &str) {
+    let (reason, by, message) = refused(client);
+    assert_eq!((reason, by.as_str()), (DenyReason::NotApproved, rule), "{message}");
+}
+
+fn runs(launcher: &mut Launcher, client: &mut Client, run: ExecId) {
+    assert!(matches!(client.event(run, 1), ExecEvent::Accepted { request_id: 77 }));
+    let (launch, _) = launcher.launch();
+    assert_eq!(launch.exec_id, run);
+    launcher.started_with(&launch, &[]);
+    launcher.ended(run, Outcome::Exited { code: 0 });
+    client.read_to_end(run, 2);
+}
+
+#[test]
+fn what_is_risky_waits_for_a_yes_and_what_isnt_runs_at_once() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (plain, passed) = request(&stage, &["plain"]);
+    let run = client.exec_with(plain, &[passed]);
+    let (launch, _) = launcher.launch();
+    launcher.started_with(&launch, &[]);
+    launcher.ended(run, Outcome::Exited { code: 0 });
+    client.read_to_end(run, 2);
+    let run = asks(&stage, &mut client);
+    assert!(!launcher.hears_something(), "a launcher was told of it");
+    assert_eq!(other.status().approvals_waiting, 1);
+    let waiting = list(&mut other, false);
+    let one = &waiting[0];
+    assert_eq!((one.exec_id, one.score, one.needed, one.approved), (run, 60, 1, 0));
+    assert_eq!(one.argv, ["/bin/true".into(), "asked".into()]);
+    assert!(one.may_answer && !one.is_cut && one.input == ApprovalInput::None);
+    assert_eq!(one.workspace, stage.workspace().into());
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+    assert_eq!(list(&mut other, false), []);
+    let told = metrics::scrape(&stage);
+    assert_eq!(told["stockade_approvals_total{how=\"approved\"}"], 1.0);
+    assert_eq!(
+        (told["stockade_approvals_total{how=\"late\"}"], told["stockade_approvals_waiting"]),
+        (0.0, 0.0)
+    );
+}
+
+#[test]
+fn a_no_is_a_no_and_what_is_too_risky_nobody_is_asked_about() {
+    let stage = stage("needed = 2\n");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    assert_eq!(answer(&mut stage.client(), true), Ok((1, None)));
+    assert_eq!(answer(&mut other, false), Ok((0, Some(ApprovalEnd::Refused))));
+    is_refused_by(&mut client, "refused");
+    let late = answers(&mut other, run, [0; 32], true).unwrap_err();
+    assert_eq!(late.reason, DenyReason::UnknownRun);
+    let (awful, passed) = request(&stage, &["asked", "awful"]);
+    client.say_with(&ClientMessage::Exec(Box::new(awful)), &[passed]);
+    is_refused_by(&mut client, "approval.toml: thresholds.refuse");
+    assert!(!launcher.hears_something());
+}
+
+#[test]
+fn as_many_as_are_needed_have_to_say_yes_and_nobody_twice() {
+    let stage = stage("needed = 2\n");
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    let (mut one, mut other) = (stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    assert_eq!(answer(&mut one, true), Ok((1, None)));
+    assert!(!list(&mut one, false)[0].may_answer);
+    assert_eq!(answer(&mut one, true).unwrap_err().reason, DenyReason::NotPermitted);
+    assert!(!launcher.hears_something());
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn nobody_answers_for_himself_nor_from_another_unit_where_the_file_doesnt_say_so() {
+    for (own_unit, others) in [(true, true), (false, false)] {
+        let text = RULES.to_owned();
+        let before: Before = Box::new(move |directory| {
+            put(directory, "approval.toml", &format!("[approval]\nown-unit = {own_unit}\n{text}"));
+        });
+        let stage = Stage::new(Changes { before: Some(before), ..Changes::default() });
+        let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+        let run = asks(&stage, &mut client);
+        assert!(!list(&mut client, false)[0].may_answer);
+        for approve in [true, false] {
+            let denied = answer(&mut client, approve).unwrap_err();
+            let decided = denied.decided.unwrap();
+            assert_eq!((denied.reason, decided.rule.as_str()), (DenyReason::NotPermitted, "own"));
+        }
+        assert_eq!(list(&mut other, false)[0].may_answer, others);
+        assert_eq!(answer(&mut other, true).is_ok(), others);
+        if others {
+            runs(&mut launcher, &mut client, run);
+        } else {
+            assert!(!launcher.hears_something());
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_about_a_digest_and_the_digest_about_all_that_would_run() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let changed: [&dyn Fn(&mut ExecRequest); 8] = [
+        &|_| {},
+        &|request| request.argv.push("more".into()),
+        &|request| request.environment.push(("LANG".into(), "C".into())),
+        &|request| request.cwd = stage.workspace().join("sub").into(),
+        &|request| request.policy = "strict".into(),
+        &|request| request.overrides.wall_ms = Some(1_000),
+        &|request| request.stdin = StdinMode::Inline("x".into()),
+        &|request| request.stdin = StdinMode::Inline("y".into()),
+    ];
+    std::fs::create_dir(stage.workspace().join("sub")).unwrap();
+    let mut digests = Vec::new();
+    for change in changed {
+        let (mut asked, passed) = request(&stage, &["asked"]);
+        change(&mut asked);
+        let run = asks_for(&mut client, (asked, passed));
+        let one = list(&mut other, false).into_iter().find(|one| one.exec_id == run).unwrap();
+        digests.push((run, one.digest));
+    }
+    let mut different: Vec<_> = digests.iter().map(|(_, digest)| digest).collect();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), digests.len(), "two that aren't the same have one digest");
+    // What one was approved by is no approval of another.
+    let (run, _) = digests[0];
+    for (_, digest) in &digests[1..] {
+        let denied = answers(&mut other, run, *digest, true).unwrap_err();
+        assert_eq!(
+            (denied.reason, denied.decided.unwrap().rule.as_str()),
+            (DenyReason::BadRequest, "digest")
+        );
+    }
+    assert!(!launcher.hears_something());
+    let (run, digest) = digests[1];
+    answers(&mut other, run, digest, true).unwrap();
+    runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn nobody_who_answers_in_time_is_a_no() {
+    let stage = stage("within = \"1s\"\n");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let began = Instant::now();
+    let run = asks(&stage, &mut client);
+    let digest = list(&mut other, false)[0].digest;
+    is_refused_by(&mut client, "within");
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert_eq!(answers(&mut other, run, digest, true).unwrap_err().reason, DenyReason::UnknownRun);
+    assert!(!launcher.hears_something());
+    assert_eq!(other.status().approvals_waiting, 0);
+}
+
+#[test]
+fn what_is_cancelled_or_whose_client_leaves_waits_no_more_but_what_is_detached_does() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    client.say(&ClientMessage::Cancel { exec_id: run });
+    is_refused_by(&mut client, "cancelled");
+    let run = asks(&stage, &mut client);
+    client.say(&ClientMessage::Signal { exec_id: run, signal: 15 });
+    is_refused_by(&mut client, "cancelled");
+    asks(&stage, &mut client);
+    drop(client);
+    until("withdrawn", || list(&mut other, false).is_empty());
+    let mut client = stage.client();
+    let (asked, passed) = request(&stage, &["asked"]);
+    let run = asks_for(&mut client, (ExecRequest { detach: true, ..asked }, passed));
+    drop(client);
+    until("gone", || other.status().connections == 1);
+    assert!(!launcher.hears_something());
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    assert_eq!(launcher.launch().0.exec_id, run);
+}
+
+#[test]
+fn files_that_were_read_again_and_a_directory_that_was_moved_make_a_yes_no_yes() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let mut changed = |client: &mut Client, rule| {
+        assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+        is_refused_by(client, rule);
+    };
+    asks(&stage, &mut client);
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+    changed(&mut client, "reload");
+    // Another directory under the same name.
+    asks(&stage, &mut client);
+    let (workspace, away) = (stage.workspace(), stage.directory.path().join("away"));
+    std::fs::rename(&workspace, &away).unwrap();
+    std::fs::create_dir(&workspace).unwrap();
+    changed(&mut client, "workspace");
+    asks(&stage, &mut client);
+    std::fs::remove_dir(&workspace).unwrap();
+    changed(&mut client, "workspace");
+    assert!(!launcher.hears_something());
+    // As it was: it runs.
+    let run = asks(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn a_path_in_place_of_a_directory_is_refused_where_somebody_has_to_be_asked_and_only_there() {
+    let stage = stage("");
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    let argv = |word: &str| vec!["/bin/true".into(), word.into()];
+    let denied = client.denied(ExecRequest { argv: argv("asked"), ..stage.request() }, &[]);
+    assert_eq!(
+        (denied.reason, denied.decided.unwrap().rule.as_str()),
+        (DenyReason::NotApproved, "workspace")
+    );
+    let run = client.exec(ExecRequest { argv: argv("plain"), ..stage.request() });
+    assert_eq!(launcher.launch().0.exec_id, run);
+}
+
+#[test]
+fn a_tool_whose_program_was_replaced_while_it_waited_isnt_run() {
+    let stage = stage_with("", |directory| {
+        let program = directory.join("program");
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let digest = stockade_gate::tools::executable::digest_of(&program).unwrap();
+        let line = format!("program = \"{}\"\nsha256 = \"{digest}\"", program.display());
+        put_tool(directory, "count.toml", &TOOL.replace("program = \"/usr/bin/wc\"", &line));
+        let rule = "[[rule]]\nname = \"marked\"\nscore = 60\nreason = \"x\"\nwhen = { tool = [\"count\"] }\n";
+        put(
+            directory,
+            "approval.toml",
+            &format!("[approval]\nown-unit = true\n[thresholds]\nask = 50\n{rule}"),
+        );
+    });
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let call = || {
+        let workspace = stage.workspace();
+        let passed = open(&workspace);
+        let workspace = Workspace::Descriptor { path: workspace.into() };
+        let call = called(&stage, "count", breakers::PARAMETERS);
+        (ExecRequest { workspace, request_id: 77, ..call }, passed)
+    };
+    asks_for(&mut client, call());
+    let one = list(&mut other, false).remove(0);
+    assert_eq!((one.tool.as_deref(), one.parameters), (Some("count"), Some(breakers::PARAMETERS.into())));
+    let program = stage.directory.path().join("program");
+    std::fs::write(&program, "#!/bin/sh\nother\n").unwrap();
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+    assert_eq!(refused(&mut client).0, DenyReason::ToolChanged);
+    assert!(!launcher.hears_something());
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+    let run = asks_for(&mut client, call());
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn a_daemon_that_ends_refuses_what_waits_and_nothing_comes_to_wait() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (plain, passed) = request(&stage, &["plain"]);
+    let run = other.exec_with(plain, &[passed]);
+    let (launch, _) = launcher.launch();
+    launcher.started_with(&launch, &[]);
+    asks(&stage, &mut client);
+    stage.order(Order::Stop);
+    assert_eq!(refused(&mut client).0, DenyReason::Draining);
+    let (asked, passed) = request(&stage, &["asked"]);
+    client.say_with(&ClientMessage::Exec(Box::new(asked)), &[passed]);
+    assert_eq!(refused(&mut client).0, DenyReason::Draining);
+    launcher.ended(run, Outcome::Exited { code: 0 });
+}
+
+#[test]
+fn only_so_many_of_one_user_wait() {
+    let stage = stage("");
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    for _ in 0..16 {
+        asks(&stage, &mut client);
+    }
+    let (asked, passed) = request(&stage, &["asked"]);
+    client.say_with(&ClientMessage::Exec(Box::new(asked)), &[passed]);
+    assert_eq!(refused(&mut client).0, DenyReason::Busy);
+    let one = list(&mut client, false).remove(0);
+    client.say(&ClientMessage::Cancel { exec_id: one.exec_id });
+    is_refused_by(&mut client, "cancelled");
+    asks(&stage, &mut client);
+}
+
+#[test]
+fn who_follows_is_told_of_each_and_of_its_end_and_of_nothing_that_he_may_not_know_any_more() {
+    let stage = stage("");
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let mut never = stage.client();
+    assert_eq!(list(&mut other, true), []);
+    let run = asks(&stage, &mut client);
+    match other.next() {
+        ServerMessage::ApprovalAsked(one) => assert_eq!(one.exec_id, run),
+        told => panic!("{told:?}"),
+    }
+    client.say(&ClientMessage::Cancel { exec_id: run });
+    is_refused_by(&mut client, "cancelled");
+    assert_eq!(other.next(), ServerMessage::ApprovalOver { exec_id: run, how: ApprovalEnd::Withdrawn });
+    assert!(never.hears_nothing());
+    put(stage.directory.path(), "roles.toml", "");
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+    asks(&stage, &mut client);
+    assert_eq!(other.next(), ServerMessage::ApprovalsMissed);
+    client.say(&ClientMessage::Approvals { follow: true });
+    let ServerMessage::Denied { denied, .. } = client.next() else { panic!("he may") };
+    assert_eq!(denied.reason, DenyReason::NotPermitted);
+    assert!(other.hears_nothing());
+}
+
+#[test]
+fn a_reload_without_the_file_is_none() {
+    let stage = stage("");
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    std::fs::remove_file(stage.directory.path().join("configuration/approval.toml")).unwrap();
+    stage.order(Order::Reload);
+    until("refused", || stage.said.count("approval.toml is gone") > 0);
+    asks(&stage, &mut client);
+}
+
+#[test]
+fn a_permit_that_asks_has_somebody_asked_and_rules_say_who_answers() {
+    let uid = rustix::process::geteuid().as_raw();
+    let roles = move |roles: &[&str]| -> String {
+        roles.iter().map(|role| format!("[roles.{role}]\nusers = [\"{uid}\"]\n")).collect()
+    };
+    let with_approver = roles(&["approver"]);
+    let stage = stage_with("", move |directory| {
+        put(directory, "approval.toml", "[approval]\nown-unit = true\n");
+        put(directory, "roles.toml", "");
+        let rule = "@id(\"looked-at\")\n@approve(\"it is new here\")\npermit (principal, action == Action::\"run\", resource == Policy::\"strict\");";
+        put(directory, "access.cedar", rule);
+    });
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let strict = || {
+        let (request, passed) = request(&stage, &["x"]);
+        (ExecRequest { policy: "strict".into(), ..request }, passed)
+    };
+    let asks = |client: &mut Client| {
+        let (request, passed) = strict();
+        client.say_with(&ClientMessage::Exec(Box::new(request)), &[passed]);
+        match client.next() {
+            ServerMessage::AwaitsApproval { exec_id, score: 0, factors, .. } => {
+                assert_eq!(factors[0].name, "looked-at (access.cedar:1)");
+                assert_eq!((factors[0].score, factors[0].reason.as_str()), (None, "it is new here"));
+                exec_id
+            }
+            other => panic!("{other:?} instead of AwaitsApproval"),
+        }
+    };
+    asks(&mut client);
+    other.say(&ClientMessage::Approvals { follow: false });
+    let ServerMessage::Denied { denied, .. } = other.next() else { panic!("he may") };
+    assert_eq!(denied.reason, DenyReason::NotPermitted);
+    put(stage.directory.path(), "roles.toml", &with_approver);
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+    is_refused_by(&mut client, "reload");
+    let run = asks(&mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn each_question_and_each_answer_stands_in_the_record_before_the_run_and_a_refusal_with_its_factors() {
+    let stage = stage_with("", record::with_a_key);
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    let digest = list(&mut other, false)[0].digest;
+    assert_eq!(answers(&mut other, run, [1; 32], true).unwrap_err().reason, DenyReason::BadRequest);
+    answers(&mut other, run, digest, true).unwrap();
+    runs(&mut launcher, &mut client, run);
+    asks(&stage, &mut client);
+    answer(&mut other, false).unwrap();
+    is_refused_by(&mut client, "refused");
+    drop((client, other, launcher));
+    let left = record::end(stage);
+    let all = record::entries(left.path());
+    let told: Vec<_> =
+        all.iter().map(|entry| entry.event.name()).filter(|name| !name.starts_with("audit-")).collect();
+    let expected = [
+        "started",
+        "approval-asked",
+        "not-permitted",
+        "approved",
+        "intent",
+        "outcome",
+        "approval-asked",
+        "not-approved",
+        "refused",
+        "stopped",
+    ];
+    assert_eq!(told, expected);
+    let json = |name: &str| all.iter().find(|entry| entry.event.name() == name).unwrap().json();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(
+        json("approval-asked").contains("marked (+60): it's marked") && json("approval-asked").contains(&hex)
+    );
+    assert!(json("approved").contains("as the test has it") && json("approved").contains(&hex));
+    assert!(json("refused").contains("\"stage\":\"approve\"") && json("refused").contains("not-approved"));
+}
+
+/// Has somebody asked about all but those who want to know what it has heard of ends.
+#[derive(Default)]
+struct Asking {
+    heard: Vec<Ending>,
+}
+
+impl GateStage for Asking {
+    fn name(&self) -> StageName {
+        StageName::Breaker
+    }
+
+    fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+        match asked.given {
+            Given::Command(words) if words.last().is_some_and(|word| word == b"heard") => {
+                Err(Refusal::new(self.name(), Reason::BreakerOpen, "test", format!("{:?}", self.heard)))
+            }
+            _ => Ok(Verdict::Ask(Ask { score: 60, ..Ask::by("marked", "it's a test") })),
+        }
+    }
+
+    fn ended(&mut self, _run: u128, _tool: Option<&str>, ending: Ending, _at: Moment) {
+        self.heard.push(ending);
+    }
+}
+
+#[test]
+fn what_a_stage_took_for_what_is_never_approved_is_given_back() {
+    let row: fn() -> Row = || Row::new(vec![Box::new(Asking::default())]);
+    let stage = Stage::new(Changes { row: Some(row), ..Changes::default() });
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    let heard = |client: &mut Client| {
+        let (request, passed) = request(&stage, &["heard"]);
+        client.denied(request, &[passed]).message
+    };
+    let run = asks(&stage, &mut client);
+    assert_eq!(heard(&mut client), "[]", "it waits: a probe that has begun");
+    client.say(&ClientMessage::Cancel { exec_id: run });
+    is_refused_by(&mut client, "cancelled");
+    assert_eq!(heard(&mut client), "[Neither]");
+}

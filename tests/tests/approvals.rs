@@ -1,0 +1,195 @@
+//! Approvals at the command line: docs/approval.md is followed, and users of one daemon answer for each other and not for themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use stockade_tests::{Daemon, Ended, Ground, Person, not_tested, wait_until};
+
+const PAGE: &str = include_str!("../../docs/approval.md");
+const LONG: Duration = Duration::from_secs(60);
+
+const APPROVAL: &str = "[thresholds]\nask = 50\n[[rule]]\nname = \"marked\"\nscore = 50\nreason = \"it's marked\"\n\
+    when = { word-matches = \"^asked$\" }\n";
+
+/// Blocks of the page in this language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let start = format!("```{language}\n");
+    PAGE.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+fn put(ground: &Ground, files: &[(&str, &str)]) {
+    std::fs::create_dir_all(ground.configuration()).unwrap();
+    for (name, text) in files {
+        std::fs::write(ground.configuration().join(name), text).unwrap();
+    }
+    ground.person.own_all(&ground.configuration());
+}
+
+#[test]
+fn the_guide_is_followed_as_it_stands() {
+    let ground = Ground::new(Person::user());
+    for block in blocks("toml").into_iter().chain(blocks("cedar")) {
+        let name = block.lines().next().unwrap().trim_start_matches(['#', '/', ' ']);
+        put(&ground, &[(name, block)]);
+    }
+    let lines: Vec<&str> = blocks("sh")[1].lines().collect();
+    let expected: [(i32, &[&str]); 4] = [
+        (3, &["permitted after approval: releases-are-looked-at (access.cedar:2)", "seen by customers"]),
+        (3, &["its risk is 90", "factor: forced-push (+60): it rewrites", "factor: never-before (+30)"]),
+        (3, &["permitted: owner-runs-shipped-policies", "permitted after approval: its risk is 130"]),
+        (1, &["refused: the risk of it is too high for anybody to approve (190)"]),
+    ];
+    assert_eq!(lines.len(), expected.len());
+    for (line, (status, texts)) in lines.iter().zip(expected) {
+        let words: Vec<&str> = line.split(" || ").next().unwrap().split_whitespace().skip(1).collect();
+        let mut command = ground.stockade();
+        command.current_dir(ground.configuration()).args(words);
+        let ended = Ended::of(command);
+        for text in texts {
+            assert!(ended.text().contains(text), "{line}: {text}: {}", ended.story());
+        }
+        ended.expect_code(status);
+    }
+    let mut check = ground.stockade();
+    check.args(["config", "check"]);
+    Ended::of(check).expect_code(0);
+    let mut json = ground.stockade();
+    json.current_dir(ground.configuration()).args([
+        "access",
+        "check",
+        "3000",
+        "run",
+        "default",
+        "--config",
+        ".",
+        "--json",
+        "--",
+        "cat",
+        "/srv/live",
+    ]);
+    let ended = Ended::of(json);
+    let line: Value = serde_json::from_str(ended.text().trim()).unwrap();
+    assert_eq!((&line["permitted"], &line["asks"]), (&false.into(), &true.into()), "{line}");
+    assert_eq!(line["risk"].as_array().unwrap().len(), 2, "{line}");
+}
+
+/// Starts `stockade run` of these words.
+fn begin(daemon: &Daemon, ground: &Ground, words: &[&str]) -> Child {
+    let mut command: Command = ground.stockade();
+    command.current_dir(ground.work()).args(["run", "--socket"]).arg(&daemon.socket).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: Child) -> (i32, String, String) {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// The only request that waits, as somebody is shown it.
+fn waiting(daemon: &Daemon, approver: &Ground) -> Value {
+    let mut found = Value::Null;
+    let came = wait_until(LONG, || {
+        let listed = Ended::of(daemon.ask(approver, &["approve", "--json"]));
+        listed.expect_code(0);
+        let first = listed.text().lines().next().map(|line| serde_json::from_str(line).unwrap());
+        found = first.unwrap_or_default();
+        !found.is_null()
+    });
+    assert!(came, "nothing waits");
+    found
+}
+
+#[test]
+fn a_users_request_waits_for_root_who_sees_no_escape_of_his_and_not_for_himself() {
+    if !Person::me().is_root() {
+        not_tested("another user who approves", "that takes root");
+        return;
+    }
+    let root = Ground::new(Person::me());
+    put(&root, &[("approval.toml", APPROVAL)]);
+    let launcher = root.binaries.launcher.clone();
+    let daemon = Daemon::start_apart_at(root, launcher);
+    let (user, root) = (Ground::new(Person::user()), Ground::new(Person::me()));
+    let (status, out, _) = end(begin(&daemon, &user, &["--", "/bin/echo", "plain"]));
+    assert_eq!((status, out.as_str()), (0, "plain\n"));
+
+    let child = begin(&daemon, &user, &["--", "/bin/echo", "asked", "\x1b]0;owned\x07"]);
+    let one = waiting(&daemon, &root);
+    let id = one["exec_id"].as_str().unwrap();
+    assert_eq!((one["owner_uid"].as_u64(), &one["may_answer"]), (Some(54_321), &true.into()));
+    let shown = Ended::of(daemon.ask(&root, &["approve"]));
+    assert!(
+        shown.text().contains("asked by    user 54321") && !shown.text().contains('\x1b'),
+        "{}",
+        shown.story()
+    );
+    assert!(shown.text().contains("because     marked (+50): it's marked"), "{}", shown.story());
+    // He may not answer, nor see what waits: there are no rules of access, and he is neither root nor the daemon's user.
+    for words in [&["approve"][..], &["approve", id]] {
+        Ended::of(daemon.ask(&user, words))
+            .expect_code(1)
+            .expect_errors(&["only root and the user that the daemon runs as"]);
+    }
+    let status = Ended::of(daemon.ask(&root, &["status"]));
+    assert!(status.text().contains("approvals    1 wait"), "{}", status.story());
+    Ended::of(daemon.ask(&root, &["approve", "ffff"])).expect_code(1).expect_errors(&["nothing waits under"]);
+    let approved = Ended::of(daemon.ask(&root, &["approve", &id[..13]]));
+    approved.expect_code(0);
+    assert!(approved.text().ends_with(": approved"), "{}", approved.story());
+    let (status, out, errors) = end(child);
+    assert_eq!((status, out.as_str()), (0, "asked \x1b]0;owned\x07\n"), "{errors}");
+    assert!(errors.contains("waits until somebody has approved it, "), "{errors}");
+    assert!(errors.contains("because marked (+50): it's marked"), "{errors}");
+
+    let child = begin(&daemon, &user, &["--json", "--", "/bin/echo", "asked"]);
+    let one = waiting(&daemon, &root);
+    let id = one["exec_id"].as_str().unwrap();
+    let refused = Ended::of(daemon.ask(&root, &["approve", id, "--refuse", "--reason", "not\x1b now"]));
+    refused.expect_code(0);
+    let (status, out, errors) = end(child);
+    assert_eq!(status, 125, "{errors}");
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["awaits_approval"]["exec_id"], id);
+    assert_eq!(lines[1]["denied"]["reason"], "not-approved");
+    assert!(errors.contains("somebody who was asked has refused it: not\\u{1b} now"), "{errors}");
+    assert!(!errors.contains('\x1b'), "{errors:?}");
+}
+
+#[test]
+fn in_a_users_own_daemon_nobody_but_another_answers_and_nobody_is_a_no() {
+    for person in [Person::me(), Person::user()] {
+        let ground = Ground::new(person);
+        put(&ground, &[("approval.toml", &format!("[approval]\nwithin = \"5s\"\n{APPROVAL}"))]);
+        let daemon = Daemon::start_at(ground, &[]);
+        let ground = &daemon.ground;
+        let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
+        let one = waiting(&daemon, ground);
+        assert_eq!(one["may_answer"], false);
+        let own = Ended::of(daemon.ask(ground, &["approve", one["exec_id"].as_str().unwrap()]));
+        own.expect_code(1).expect_errors(&["nobody approves what he has asked for himself"]);
+        let (status, out, errors) = end(child);
+        assert_eq!((status, out.as_str()), (125, ""), "{errors}");
+        assert!(errors.contains("nobody has approved it in time: 0 of 1"), "{errors}");
+    }
+}
+
+#[test]
+fn a_signal_gives_up_what_waits() {
+    let ground = Ground::new(Person::user());
+    put(&ground, &[("approval.toml", APPROVAL)]);
+    let daemon = Daemon::start_at(ground, &[]);
+    let ground = &daemon.ground;
+    let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
+    let _one = waiting(&daemon, ground);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let (status, out, errors) = end(child);
+    assert_eq!((status, out.as_str()), (125, ""), "{errors}");
+    assert!(errors.contains("it was cancelled while it waited"), "{errors}");
+    let listed = Ended::of(daemon.ask(ground, &["approve"]));
+    assert_eq!(listed.text(), "nothing waits for an approval");
+}

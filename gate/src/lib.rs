@@ -13,6 +13,7 @@
 pub mod access;
 pub mod asked;
 pub mod breaker;
+pub mod grants;
 pub mod rate;
 pub mod redact;
 pub mod refusal;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::cache::{self, Decisions};
 use super::engine::{Decision, Engine, Unjudgeable};
 use super::lockout::{Locked, Lockout, Settings};
-use crate::asked::{Action, Asked, Principal};
+use super::question::named;
+use crate::asked::{Action, Asked, Moment, Principal};
+use crate::grants::Held;
 use crate::refusal::{Reason, Refusal};
-use crate::row::{Stage, StageName};
+use crate::row::{Ending, Stage, StageName};
 
 /// What a refusal names as its rule where no rule permits anything.
 const NOBODY: &str = "no-rule-permits";
@@ -19,9 +21,14 @@ const LOCKOUT: &str = "lockout";
 ///
 /// It may have several engines, each of a directory: what all of them permit is permitted. So a user's own files take away from
 /// what the machine's permit, and never add to it.
+///
+/// What nobody permits a grant may: of the engines that [`Access::let_grants`] says, and not of those before them.
 #[derive(Debug, Default)]
 pub struct Access {
     engines: Vec<Arc<Engine>>,
+    /// The first engine that grants add to; none: no grant adds to any.
+    granting: Option<usize>,
+    held: Held,
     decisions: Decisions,
     lockout: Lockout,
     /// Who was locked out since somebody last asked.
@@ -29,11 +36,34 @@ pub struct Access {
 }
 
 impl Access {
-    /// Has these hold. What was decided is forgotten; who is locked out stays so.
+    /// Has these hold. What was decided is forgotten; who is locked out stays so. No grant adds to them until somebody says so.
     pub fn set(&mut self, engines: Vec<Arc<Engine>>, settings: Settings) {
         self.engines = engines;
+        self.granting = None;
         self.decisions.clear();
         self.lockout.set(settings);
+    }
+
+    /// Has grants add to what engines permit, from this one on: whoever grants isn't above those before it.
+    pub fn let_grants(&mut self, from: usize) {
+        self.granting = Some(from).filter(|from| *from < self.engines.len());
+    }
+
+    /// Whether a grant could add to anything.
+    #[must_use]
+    pub fn can_grant(&self) -> bool {
+        self.granting.is_some()
+    }
+
+    /// The grants.
+    #[must_use]
+    pub fn grants(&self) -> &Held {
+        &self.held
+    }
+
+    /// The grants.
+    pub fn grants_mut(&mut self) -> &mut Held {
+        &mut self.held
     }
 
     /// Whether it asks anything.
@@ -48,29 +78,42 @@ impl Access {
         self.engines.iter().any(|engine| engine.reads_load())
     }
 
-    /// What rules say. Nothing counts for it: for who would only know.
+    /// What rules say, and no grant. Nothing counts for it: for who would only know.
     ///
     /// # Errors
     /// The refusal.
     pub fn permits(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.weigh(asked).map_err(|refused| *refused.refusal)
+    }
+
+    /// What rules say, and if they refuse it, whether a grant may permit it all the same: where nobody permits it, by engines that
+    /// grants add to, and all others permit it.
+    fn weigh(&mut self, asked: &Asked<'_>) -> Result<(), Refused> {
+        let mut open = None;
         for (number, engine) in self.engines.iter().enumerate() {
             let key = engine.can_be_remembered(asked.action).then(|| cache::key(number, asked));
             let known = key.and_then(|key| self.decisions.get(&key));
             let decision = match known {
                 Some(known) => known,
                 None => {
-                    let decision = engine.decide(asked).map_err(|error| unjudgeable(&error))?;
+                    let decision =
+                        engine.decide(asked).map_err(|error| Refused::by_rules(unjudgeable(&error)))?;
                     if let Some(key) = key {
                         self.decisions.put(key, decision);
                     }
                     decision
                 }
             };
-            if !matches!(decision, Decision::Permitted(_)) {
-                return Err(refusal(engine, asked.action, decision));
+            let is_open = decision == Decision::Nobody
+                && self.granting.is_some_and(|from| number >= from)
+                && matches!(asked.action, Action::Run | Action::Call);
+            match decision {
+                Decision::Permitted(_) => {}
+                _ if is_open => open = open.or(Some(nobody(asked))),
+                _ => return Err(Refused::by_rules(refusal(engine, asked.action, decision))),
             }
         }
-        Ok(())
+        open.map_or(Ok(()), |refusal| Err(Refused { refusal: Box::new(refusal), is_open: true }))
     }
 
     /// Refuses who is locked out. What is his he may still end and list, if rules permit it.
@@ -127,8 +170,49 @@ impl Stage for Access {
 
     fn judge(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
         self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
-        self.permits(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
+        let Err(refused) = self.weigh(asked) else { return Ok(()) };
+        if refused.is_open && self.held.redeem(asked).is_some() {
+            return Ok(());
+        }
+        self.count(asked.principal, &refused.refusal, asked.at.uptime);
+        Err(*refused.refusal)
     }
+
+    fn take_back(&mut self, asked: &Asked<'_>) {
+        self.held.give_back(asked.run);
+    }
+
+    fn ended(&mut self, run: u128, _tool: Option<&str>, _ending: Ending, _at: Moment) {
+        // Of one that has begun nothing is known here any more.
+        self.held.give_back(run);
+    }
+}
+
+/// Rules permit something not.
+struct Refused {
+    refusal: Box<Refusal>,
+    /// Whether a grant may.
+    is_open: bool,
+}
+
+impl Refused {
+    fn by_rules(refusal: Refusal) -> Self {
+        Self { refusal: Box::new(refusal), is_open: false }
+    }
+}
+
+/// What a grant could permit, and none does. Of what there isn't the same is said.
+fn nobody(asked: &Asked<'_>) -> Refusal {
+    let message = format!("no rule and no grant permits you to {}", doing(asked.action));
+    let refusal = Refusal::new(StageName::Access, Reason::NotPermitted, NOBODY, message);
+    let (kind, name) = (if asked.action == Action::Call { "tool" } else { "policy" }, named(asked));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_name) {
+        return refusal.remedy("ask who operates this machine for a grant: `stockade grant request`");
+    }
+    refusal.remedy(format!(
+        "ask for a grant: `stockade grant request --{kind} {name} --for 10m --why …`; `stockade access check` says which rule decides"
+    ))
 }
 
 fn unjudgeable(error: &Unjudgeable) -> Refusal {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::confinement::Confinement;
 use crate::denied::Denied;
+use crate::grants::{GrantList, GrantSummary, GrantTerms};
 use crate::id::ExecId;
 use crate::outcome::{Outcome, Usage};
 use crate::statistics::{StatisticsQuestion, StatisticsReport};
@@ -125,6 +126,31 @@ pub enum ClientMessage {
         /// His systemd unit; empty: of none; none: whatever his unit.
         unit: Option<String>,
     },
+    /// Gives somebody more than the rules of access do. For whom they permit to `grant`, and to nobody himself.
+    GrantAdd {
+        /// His uid.
+        uid: u32,
+        /// His systemd unit; empty: of none; none: whatever his unit.
+        unit: Option<String>,
+        /// What.
+        terms: GrantTerms,
+    },
+    /// Asks for a grant for the caller, in his unit. It waits for an hour until somebody answers.
+    GrantRequest(GrantTerms),
+    /// Answers somebody's request. For whom the rules permit to `approve`, and never one's own.
+    GrantAnswer {
+        /// The request's name.
+        id: String,
+        /// Whether he is given it.
+        yes: bool,
+    },
+    /// Takes a grant away, or withdraws a request. One's own always, another's grant for whom the rules permit to `grant`.
+    GrantRevoke {
+        /// Its name.
+        id: String,
+    },
+    /// Asks for grants and requests: the caller's own, and everybody's for whom the rules permit to `grant`, `approve` or `inspect`.
+    Grants,
 }
 
 /// Asks for one run.
@@ -270,6 +296,17 @@ pub enum ServerMessage {
         /// How many were locked out: a user may be in each of his units.
         count: u32,
     },
+    /// Answers a `GrantAdd`, a `GrantRequest`, and a `GrantAnswer` that says yes: it is on disk, but for a request.
+    Granted(Box<GrantSummary>),
+    /// Answers a `GrantRevoke`, and a `GrantAnswer` that says no: it is gone, from the disk, too.
+    GrantGone {
+        /// Its name.
+        id: String,
+        /// How many runs end with it.
+        runs: u32,
+    },
+    /// Answers a `Grants`.
+    Grants(Box<GrantList>),
 }
 
 /// Why the supervisor closes a connection.
@@ -510,6 +547,10 @@ pub struct StatusReport {
     pub often_wrong: Vec<OftenWrong>,
     /// Who is locked out; who may not look into the daemon sees himself only.
     pub locked_out: Vec<LockedOut>,
+    /// Grants that hold; for who may not look into the daemon 0.
+    pub grants: u32,
+    /// Requests for grants that wait for an answer; for who may not look into the daemon 0.
+    pub grant_requests: u32,
 }
 
 /// Somebody who was refused too often.

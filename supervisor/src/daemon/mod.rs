@@ -7,7 +7,8 @@
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
-//! `breakers`, what they ask of those, and `access`, who may; `start`,
+//! `breakers`, what they ask of those, and `access`, who may, and `granting`, what they ask of grants; `redeeming` and `recording`, what
+//! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, and `hiding`, those of runs whose output is redacted.
 
@@ -15,8 +16,10 @@ mod access;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
+mod granting;
 mod hiding;
 pub(crate) mod recording;
+pub(crate) mod redeeming;
 mod reports;
 mod requests;
 mod start;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use stockade_gate::Action;
+use stockade_gate::grants::Whom;
 use stockade_policies::Policy;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
@@ -97,6 +98,7 @@ impl State {
                         self.count_refused(owner, &named, &denied);
                     }
                     self.tell_locked(connection);
+                    self.write_grants();
                     self.refuse(connection, request_id, self.gate.discreet(denied));
                 }
             }
@@ -138,6 +140,13 @@ impl State {
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
+            ClientMessage::GrantAdd { uid, unit, terms } => {
+                self.grant_add(connection, Whom { uid, unit }, terms);
+            }
+            ClientMessage::GrantRequest(terms) => self.grant_request(connection, terms),
+            ClientMessage::GrantAnswer { id, yes } => self.grant_answer(connection, &id, yes),
+            ClientMessage::GrantRevoke { id } => self.grant_revoke(connection, &id),
+            ClientMessage::Grants => self.list_grants(connection),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             _ => return Err(unexpected("a message this version doesn't know")),
         }
@@ -187,7 +196,7 @@ impl State {
         });
         // What the gate has let pass ends here, by nobody's fault.
         let (mut run, bytes) = made.map_err(|denied| {
-            self.gate.never_began(id, tool.as_ref(), self.uptime());
+            self.came_to_nothing(id, tool.as_ref());
             refuse(denied)
         })?;
         run.parent = parent;
@@ -260,6 +269,7 @@ impl State {
             request_id,
             policy: launch.note.policy.clone(),
             tool: launch.note.tool.clone(),
+            grant: None,
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
@@ -468,6 +478,7 @@ impl State {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let limiter = self.gate.limiter(self.started.elapsed(), number(counts.running));
         let breaking = self.gate.breaking(self.uptime());
+        let (grants, requests) = self.grant_counts();
         let introduction = self.links.introduction();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -503,6 +514,8 @@ impl State {
             breakers_half_open: number(breaking.half_open),
             often_wrong: self.gate.often_wrong(),
             locked_out: self.gate.locked(self.uptime()).into_iter().map(locked_out).collect(),
+            grants: number(grants),
+            grant_requests: number(requests),
         }
     }
 }

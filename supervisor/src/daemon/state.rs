@@ -18,6 +18,7 @@ use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::{self, Workshop};
 use crate::gate::Gate;
+use crate::grants::Grants;
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -106,6 +107,7 @@ impl Daemon {
                 links: Links::default(),
                 specs: Specs::new(policies),
                 gate: Gate::default(),
+                grants: None,
                 record: None,
                 statistics: None,
                 table: Table::of_this_process(),
@@ -158,6 +160,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     /// How many descriptors we may have.
     pub(crate) table: Table,
+    /// What is on disk of grants, and who waits for that; none before the daemon begins and after it has ended.
+    pub(crate) grants: Option<Grants>,
     /// Where requests are written down, if they are.
     pub(crate) record: Option<Record>,
     /// What runs came to, over restarts, if that is counted.
@@ -367,6 +371,7 @@ impl State {
         }
         if let (Some(outcome), Some(run)) = (ended, self.runs.get(&id)) {
             self.record_end(run, &outcome);
+            self.depends_no_more(id);
         }
         self.ring_followers(id);
     }

@@ -49,6 +49,9 @@ fn gate(state: &mut State) {
     let (share, keys) = limiter.map_or((1.0, 0), |limiter| (f64::from(limiter.share) / WHOLE, limiter.keys));
     put(state, &table::LIMITER_SHARE, &[], share);
     put(state, &table::LIMITER_KEYS, &[], keys as f64);
+    let (grants, requests) = state.grant_counts();
+    set(state, &table::GRANTS, grants);
+    set(state, &table::GRANT_REQUESTS, requests);
 }
 
 fn audit(state: &State) {

@@ -115,7 +115,7 @@ pub(crate) fn access(arguments: &Arguments) -> Result<u8, CliError> {
     }
 }
 
-fn someone(text: &str) -> Result<Who, CliError> {
+pub(crate) fn someone(text: &str) -> Result<Who, CliError> {
     Who::parse(text)
         .ok_or_else(|| CliError::Asked(format!("there is no user `{}` here", escape::line(text.as_bytes()))))
 }

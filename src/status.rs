@@ -94,6 +94,12 @@ fn shown(report: &StatusReport) -> String {
         let name = if at == 0 { "often wrong" } else { "" };
         rows.push((name, format!("{} {}: {} times", text(&often.tool), text(&often.rule), often.count)));
     }
+    if report.grants + report.grant_requests > 0 {
+        rows.push((
+            "grants",
+            format!("{}; {} requests wait for an answer", report.grants, report.grant_requests),
+        ));
+    }
     for (at, locked) in report.locked_out.iter().enumerate() {
         let name = if at == 0 { "locked out" } else { "" };
         let unit = locked.unit.as_deref().map_or_else(String::new, |unit| format!("+{}", text(unit)));
@@ -195,6 +201,8 @@ mod tests {
             breakers_half_open: 1,
             often_wrong: vec![],
             locked_out: vec![],
+            grants: 0,
+            grant_requests: 0,
         }
     }
 

@@ -139,6 +139,7 @@ fn adopted(exec_id: ExecId) -> Adopted {
             fed: false,
             tool: None,
             redaction: None,
+            grant: None,
         },
     }
 }

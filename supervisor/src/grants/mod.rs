@@ -136,6 +136,14 @@ pub(crate) struct Opened {
     aside: Option<PathBuf>,
 }
 
+#[cfg(test)]
+impl Opened {
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.held.len()
+    }
+}
+
 /// Reads what an earlier daemon has written.
 ///
 /// # Errors
@@ -339,4 +347,12 @@ pub(crate) fn is_late(since: Instant) -> bool {
 /// Why it's given up.
 pub(crate) fn late() -> String {
     format!("the disk hasn't answered for {WITHIN:?}")
+}
+
+/// Has a daemon to come find these.
+#[cfg(test)]
+pub(crate) fn put_beforehand(state: &Path, grants: impl IntoIterator<Item = Grant>) {
+    let writes: Vec<Write> = grants.into_iter().map(|grant| Write::Put(Box::new(grant))).collect();
+    let mut store = store::Store::open(state).expect("there is no file");
+    store.write(writes.iter(), &clocks::boot(), clocks::now()).expect("they aren't written");
 }

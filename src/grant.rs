@@ -227,11 +227,16 @@ fn uses(one: &GrantSummary) -> String {
     }
 }
 
+/// In whole seconds, rounded up: what was given for ten minutes is told as that.
+fn lasts(one: &GrantSummary) -> String {
+    duration(one.left_ms.div_ceil(1_000).saturating_mul(1_000))
+}
+
 pub(crate) fn sentence(one: &GrantSummary) -> String {
     let exactly = one.shown.as_ref().map_or_else(String::new, |_| format!(" with exactly `{}`", with(one)));
     let uses = one.uses_left.map_or_else(String::new, |left| format!(", {left} uses"));
     let ends = if one.ends_runs { ", runs end with it" } else { "" };
-    format!("{} to {}{exactly} for {}{uses}{ends}", what(one), who(one), duration(one.left_ms))
+    format!("{} to {}{exactly} for {}{uses}{ends}", what(one), who(one), lasts(one))
 }
 
 fn object(one: &GrantSummary) -> Value {
@@ -252,7 +257,7 @@ fn listed(list: &GrantList, paint: Paint) -> String {
             who(one),
             what(one),
             with(one),
-            format!("{}{ends}", duration(one.left_ms)),
+            format!("{}{ends}", lasts(one)),
             uses(one),
             one.by.map_or_else(|| "-".to_owned(), |by| by.to_string()),
             escape::line(one.why.as_bytes()),
@@ -295,7 +300,7 @@ mod tests {
         let paint = Paint::to(&std::fs::File::open("/dev/null").unwrap_or_else(|_| unreachable!()));
         let text = listed(&list, paint);
         for part in
-            ["holds", "requested", "policy build", "2 of 3", "ends runs", "TICKET-7", "5 more", "1.5 min"]
+            ["holds", "requested", "policy build", "2 of 3", "ends runs", "TICKET-7", "5 more", "90 s"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stockade_gate::access::{Decision, Explained, Origin, Unjudgeable};
+use stockade_gate::grants::{Whom, of_command, of_parameters};
 use stockade_gate::tools::{Registry, load};
 use stockade_gate::validate::Parameters;
 use stockade_gate::{Action, Asked, Given, Moment, Principal, Thing};
 use stockade_policies::{Policy, PolicySet};
+use stockade_protocol::grants::{GrantSummary, GrantWhat};
 use stockade_supervisor::access::{Placed, Who};
 use stockade_supervisor::config::Configured;
 use stockade_supervisor::paths::{SYSTEM_CONFIGURATION, Scope};
@@ -16,8 +18,9 @@ use stockade_supervisor::policies;
 
 use super::{Question, someone};
 use crate::error::{CliError, chain};
+use crate::place::{self, Found};
 use crate::serve::Options;
-use crate::{escape, exit, json, out};
+use crate::{escape, exit, grant, json, out};
 
 /// What an engine says.
 struct Said<'a> {
@@ -48,12 +51,80 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let asked = asked(question, action, &known, (&principal, &words, &parameters))?;
     let said: Vec<Said<'_>> =
         found.iter().map(|placed| Said { placed, said: placed.engine.explain(&asked) }).collect();
-    let permitted = said.iter().all(Said::is_permitted);
+    let by_rules = said.iter().all(Said::is_permitted);
+    let granted = if is_open(action, &said) { Some(granted(&asked)?) } else { None };
+    let permitted = by_rules || matches!(granted, Some(Granted::By(_)));
     let status = if permitted { 0 } else { exit::FAILED };
     if question.json {
-        return out::print_with(&json::line(&object(&who, &principal, action, &said, permitted)), status);
+        let mut object = object(&who, &principal, action, &said, permitted);
+        object["grant"] = match &granted {
+            Some(Granted::By(grant)) => grant.id.as_str().into(),
+            _ => Value::Null,
+        };
+        return out::print_with(&json::line(&object), status);
     }
-    out::print_with(text(question, &principal, &said).as_bytes(), status)
+    let mut text = text(question, &principal, &said);
+    if let Some(granted) = granted {
+        text.push_str(&granted.sentence());
+    }
+    out::print_with(text.as_bytes(), status)
+}
+
+/// Whether a grant may permit what rules refuse: where nobody permits it, by the daemon's own files, and all others do.
+fn is_open(action: Action, said: &[Said<'_>]) -> bool {
+    let is_nobody =
+        |one: &Said<'_>| one.said.as_ref().is_ok_and(|explained| explained.decision == Decision::Nobody);
+    let grants = |one: &Said<'_>| one.is_permitted() || one.placed.is_own && is_nobody(one);
+    matches!(action, Action::Run | Action::Call)
+        && said.iter().all(grants)
+        && !said.iter().all(Said::is_permitted)
+}
+
+/// What a daemon's grants say.
+enum Granted {
+    By(Box<GrantSummary>),
+    Nobody,
+    NotAsked,
+}
+
+impl Granted {
+    fn sentence(&self) -> String {
+        match self {
+            Self::By(one) => format!(
+                "refused by rules, permitted by a grant: {}: {}\n",
+                escape::line(one.id.as_bytes()),
+                grant::sentence(one)
+            ),
+            Self::Nobody => "no grant that you may see permits it\n".to_owned(),
+            Self::NotAsked => "grants aren't looked at: there is no daemon to ask\n".to_owned(),
+        }
+    }
+}
+
+/// Asks the daemon, if there is one, whether a grant fits: by the names, unit and digest that it tells, as it would itself.
+fn granted(asked: &Asked<'_>) -> Result<Granted, CliError> {
+    let mut client = match place::look(None)? {
+        Found::Daemon(client, path) => place::greeted(client, path)?,
+        Found::Nobody(_) => return Ok(Granted::NotAsked),
+    };
+    let what = match asked.action {
+        Action::Run => asked.policy.map(|name| GrantWhat::Policy(name.to_owned())),
+        _ => asked.tool.map(|name| GrantWhat::Tool(name.to_owned())),
+    };
+    let digest = match asked.given {
+        Given::Command(words) => of_command(words.iter().map(Vec::as_slice)),
+        Given::Parameters(parameters) => of_parameters(parameters),
+        Given::Nothing => None,
+    };
+    let fits = |one: &GrantSummary| {
+        let to = Whom { uid: one.uid, unit: one.unit.clone() };
+        to.is(asked.principal)
+            && what.as_ref() == Some(&one.what)
+            && one.uses_left.is_none_or(|left| left > 0)
+            && one.digest.is_none_or(|of| digest == Some(of))
+    };
+    let found = client.grants()?.grants.into_iter().find(fits);
+    Ok(found.map_or(Granted::Nobody, |one| Granted::By(Box::new(one))))
 }
 
 fn action(name: &str) -> Result<Action, CliError> {

@@ -208,10 +208,7 @@ pub(crate) fn serve_with(
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
     redaction::prepare(&policies);
-    let mut gate = match given.gate {
-        Some(gate) => gate,
-        None => gate_of(&sources, &surroundings, &configured)?,
-    };
+    let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured), Ok)?;
     kept::restore(&mut gate, state)?;
     let granted = grants::open(state, surroundings.scope)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;

@@ -216,6 +216,23 @@ fn there(daemon: &Daemon) -> (BTreeMap<String, Value>, Option<u64>) {
     (all, left)
 }
 
+/// Runs that leave a mark if they begin.
+fn run_some(daemon: &Daemon, user: &Ground, round: usize) -> Vec<Child> {
+    let run = |number| {
+        let line = format!("echo x >began.{round}.{number}");
+        let mut command = daemon.ask(user, &["run", "--policy", "own"]);
+        command.current_dir(user.work()).args(["--", "sh", "-c", &line]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    (0..3).map(run).collect()
+}
+
+/// How many of them have begun.
+fn begun(user: &Ground) -> u64 {
+    let names = stockade_tests::left::names(&user.work());
+    names.iter().filter(|name| name.starts_with("began.")).count() as u64
+}
+
 /// Adds, revocations and runs go on while the daemon is killed again and again.
 #[test]
 fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_twice_and_none_is_half() {
@@ -258,15 +275,8 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
                 (why, begin(&daemon, giver, &["revoke", id.as_str().unwrap()]))
             })
             .collect();
-        let mut running: Vec<_> = (0..if redeems { 3 } else { 0 })
-            .map(|number| {
-                runs += 1;
-                let line = format!("echo x >began.{round}.{number}");
-                let mut command = daemon.ask(&user, &["run", "--policy", "own"]);
-                command.current_dir(user.work()).args(["--", "sh", "-c", &line]);
-                command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-            })
-            .collect();
+        let mut running = if redeems { run_some(&daemon, &user, round) } else { Vec::new() };
+        runs += running.len() as u64;
         std::thread::sleep(Duration::from_micros(500 * (round as u64 * 7 % 60)));
         daemon.kill_and_start_again(&[]);
         for (why, child) in whys.iter().zip(&mut adding) {
@@ -285,9 +295,7 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
         let (all, left) = there(&daemon);
         asked.check(&all);
         if redeems {
-            let began = stockade_tests::left::names(&user.work());
-            let began = began.iter().filter(|name| name.starts_with("began.")).count() as u64;
-            let left = left.expect("it's gone");
+            let (left, began) = (left.expect("it's gone"), begun(&user));
             assert!(left <= least, "uses grew from {least} to {left}");
             assert!(MANY - left >= began, "{began} runs began by {} uses", MANY - left);
             assert!(MANY - left <= runs, "{} uses by {runs} runs", MANY - left);

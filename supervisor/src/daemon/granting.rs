@@ -8,12 +8,13 @@ use stockade_gate::grants::{
 };
 use stockade_gate::validate::Parameters;
 use stockade_gate::{Action, Principal, StageName};
-use stockade_protocol::client::ServerMessage;
+use stockade_protocol::client::{ClientMessage, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::redeeming::name;
+use super::requests::{Refused, unexpected};
 use super::state::State;
 use crate::dispatcher::ConnectionId;
 use crate::grants::{Going, Making, Told, Write};
@@ -27,8 +28,30 @@ const SUMMARY_BYTES: usize = 160;
 const BUSY_MS: u64 = 250;
 
 impl State {
+    /// What a client asks of grants.
+    ///
+    /// # Errors
+    /// It's something else, which nobody knows.
+    pub(super) fn about_grants(
+        &mut self,
+        connection: ConnectionId,
+        message: ClientMessage,
+    ) -> Result<(), Refused> {
+        match message {
+            ClientMessage::GrantAdd { uid, unit, terms } => {
+                self.grant_add(connection, Whom { uid, unit }, terms);
+            }
+            ClientMessage::GrantRequest(terms) => self.grant_request(connection, terms),
+            ClientMessage::GrantAnswer { id, yes } => self.grant_answer(connection, &id, yes),
+            ClientMessage::GrantRevoke { id } => self.grant_revoke(connection, &id),
+            ClientMessage::Grants => self.list_grants(connection),
+            _ => return Err(unexpected("a message this version doesn't know")),
+        }
+        Ok(())
+    }
+
     /// Gives somebody more.
-    pub(super) fn grant_add(&mut self, connection: ConnectionId, to: Whom, terms: GrantTerms) {
+    fn grant_add(&mut self, connection: ConnectionId, to: Whom, terms: GrantTerms) {
         let asked = self.may_grant(connection, Action::Grant).and_then(|asker| {
             let terms = terms_of(terms)?;
             self.is_known(&terms.what)?;
@@ -137,7 +160,7 @@ impl State {
     }
 
     /// Asks for a grant, for whoever may answer.
-    pub(super) fn grant_request(&mut self, connection: ConnectionId, terms: GrantTerms) {
+    fn grant_request(&mut self, connection: ConnectionId, terms: GrantTerms) {
         let asked = self.request_grant(connection, terms);
         self.tell_denied(connection, asked);
     }
@@ -167,7 +190,7 @@ impl State {
     }
 
     /// Answers a request.
-    pub(super) fn grant_answer(&mut self, connection: ConnectionId, id: &str, yes: bool) {
+    fn grant_answer(&mut self, connection: ConnectionId, id: &str, yes: bool) {
         let answered = self.answer_request(connection, id, yes);
         self.tell_denied(connection, answered);
     }
@@ -198,7 +221,7 @@ impl State {
     }
 
     /// Takes a grant away, or withdraws a request.
-    pub(super) fn grant_revoke(&mut self, connection: ConnectionId, id: &str) {
+    fn grant_revoke(&mut self, connection: ConnectionId, id: &str) {
         let revoked = self.revoke_grant(connection, id);
         self.tell_denied(connection, revoked);
     }
@@ -262,7 +285,7 @@ impl State {
     }
 
     /// The grants and requests that somebody may see.
-    pub(super) fn list_grants(&mut self, connection: ConnectionId) {
+    fn list_grants(&mut self, connection: ConnectionId) {
         let Ok(asker) = self.asker(connection) else { return };
         let uptime = self.uptime();
         let sees_all = [Action::Grant, Action::Approve, Action::Inspect]

@@ -3,6 +3,8 @@
 //! A use that is counted is on disk before anything else happens to the run; what waits for that stands beside what waits for the
 //! record ([`super::recording`]), under bounds like its, and goes there next.
 
+use std::collections::HashMap;
+
 use stockade_audit::Request;
 use stockade_gate::grants::{GrantId, Redeemed};
 use stockade_protocol::ExecId;
@@ -134,7 +136,7 @@ impl State {
     /// Refuses all that waits for the disk: the daemon ends.
     pub(super) fn refuse_all_redeeming(&mut self) {
         let all = self.grants.as_mut().map(|grants| core::mem::take(&mut grants.redeeming));
-        for redeeming in all.into_iter().flat_map(|all| all.into_values()) {
+        for redeeming in all.into_iter().flat_map(HashMap::into_values) {
             let Undecided { run, connection, request_id, .. } = redeeming.undecided;
             self.came_to_nothing(run.exec_id, run.tool.as_ref());
             self.count_refused_run(&run, Stage::Queue);

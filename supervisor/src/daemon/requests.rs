@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use stockade_gate::Action;
-use stockade_gate::grants::Whom;
 use stockade_policies::Policy;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
@@ -140,15 +139,8 @@ impl State {
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
-            ClientMessage::GrantAdd { uid, unit, terms } => {
-                self.grant_add(connection, Whom { uid, unit }, terms);
-            }
-            ClientMessage::GrantRequest(terms) => self.grant_request(connection, terms),
-            ClientMessage::GrantAnswer { id, yes } => self.grant_answer(connection, &id, yes),
-            ClientMessage::GrantRevoke { id } => self.grant_revoke(connection, &id),
-            ClientMessage::Grants => self.list_grants(connection),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
-            _ => return Err(unexpected("a message this version doesn't know")),
+            other => self.about_grants(connection, other)?,
         }
         Ok(Pause::None)
     }
@@ -520,7 +512,7 @@ impl State {
     }
 }
 
-fn unexpected(text: &str) -> ProtocolError {
+pub(super) fn unexpected(text: &str) -> ProtocolError {
     ProtocolError { code: ProtocolErrorCode::Unexpected, text: text.to_owned() }
 }
 

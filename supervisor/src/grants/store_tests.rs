@@ -76,9 +76,11 @@ fn over_a_start_of_the_machine_only_what_is_left_by_the_calendar_holds_and_it_is
     assert_eq!(left("third", later(10, 0)), None, "what was over stays so");
 }
 
+type Harm = fn(&Path);
+
 #[test]
 fn a_damaged_file_is_set_aside_and_nothing_of_it_holds() {
-    let harms: [(&str, fn(&Path)); 5] = [
+    let harms: [(&str, Harm); 5] = [
         ("no database", |path| fs::write(path, "x".repeat(8192)).unwrap()),
         ("cut", |path| {
             let bytes = fs::read(path).unwrap();

@@ -260,6 +260,6 @@ mod tests {
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
         assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
-        assert_eq!(object.as_object().unwrap().len(), 33);
+        assert_eq!(object.as_object().unwrap().len(), 35);
     }
 }

@@ -70,7 +70,7 @@ fn what_is_granted_is_had_as_long_as_it_says_and_over_a_restart_and_what_is_revo
         let (giver, user) = (&daemon.ground, Ground::new(mode.client()));
         let uid = user.person.uid.to_string();
         let refused = own_run(&daemon, &user, &["true"]);
-        refused.expect_code(125).expect_errors(&["no grant permits", "stockade grant request --policy own"]);
+        refused.expect_code(125).expect_errors(&["no grant does", "stockade grant request --policy NAME"]);
         let add = |words: &[&str]| {
             let mut all = vec!["add", &uid, "--policy", "own", "--why", "a test", "--for", "1h"];
             all.extend(words);

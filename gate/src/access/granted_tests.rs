@@ -72,7 +72,7 @@ fn what_no_rule_permits_a_grant_does_and_without_it_nobody() {
     let refused = access.judge(&run(&alice, 1)).unwrap_err();
     assert_eq!(rule(&refused), "no-rule-permits");
     let remedy = refused.remedy.unwrap();
-    assert!(remedy.contains("stockade grant request --policy build"), "{remedy}");
+    assert!(remedy.contains("stockade grant request --policy NAME"), "{remedy}");
     granted(&mut access, policy(), None);
     access.judge(&run(&alice, 2)).unwrap();
     // To look isn't to redeem.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::cache::{self, Decisions};
 use super::engine::{Decision, Engine, Unjudgeable};
 use super::lockout::{Locked, Lockout, Settings};
-use super::question::named;
 use crate::asked::{Action, Asked, Moment, Principal};
 use crate::grants::Held;
 use crate::refusal::{Reason, Refusal};
@@ -201,18 +200,14 @@ impl Refused {
     }
 }
 
-/// What a grant could permit, and none does. Of what there isn't the same is said.
+/// What a grant could permit, and none does. Of what there isn't the same is said, to the letter: so it names nothing.
 fn nobody(asked: &Asked<'_>) -> Refusal {
-    let message = format!("no rule and no grant permits you to {}", doing(asked.action));
-    let refusal = Refusal::new(StageName::Access, Reason::NotPermitted, NOBODY, message);
-    let (kind, name) = (if asked.action == Action::Call { "tool" } else { "policy" }, named(asked));
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_name) {
-        return refusal.remedy("ask who operates this machine for a grant: `stockade grant request`");
-    }
-    refusal.remedy(format!(
-        "ask for a grant: `stockade grant request --{kind} {name} --for 10m --why …`; `stockade access check` says which rule decides"
-    ))
+    let message = format!("no rule permits you to {}, and no grant does", doing(asked.action));
+    let kind = if asked.action == Action::Call { "tool" } else { "policy" };
+    let remedy = format!(
+        "ask for a grant: `stockade grant request --{kind} NAME --for 10m --why TEXT`; `stockade access check` says which rule decides"
+    );
+    Refusal::new(StageName::Access, Reason::NotPermitted, NOBODY, message).remedy(remedy)
 }
 
 fn unjudgeable(error: &Unjudgeable) -> Refusal {

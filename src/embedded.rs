@@ -355,18 +355,18 @@ impl<'a> Run<'a> {
             stdout.pending().then(|| (stdout.as_fd(), PollFlags::OUT)),
             stderr.pending().then(|| (stderr.as_fd(), PollFlags::OUT)),
         ];
-        let deadline = self.deadline();
+        let deadline = self.deadline(full);
         let ready = wait(wanted, deadline).map_err(CliError::io("wait for the launcher"))?;
         let [signal, _, out, err, input, input_out, ..] = ready;
         self.link.turn()?;
         self.flush();
-        self.let_go();
         if out {
             self.read(Stream::Stdout)?;
         }
         if err {
             self.read(Stream::Stderr)?;
         }
+        self.let_go(full, [out, err]);
         if input || input_out {
             self.feed(input)?;
         }
@@ -380,10 +380,10 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, full: [bool; 2]) -> Option<Instant> {
         let idle = self.plan.idle.filter(|_| self.idle_runs());
         let drain = if self.drain_runs() { Some(DRAIN) } else { None };
-        let held = self.hiding.as_ref().and_then(|hiding| hiding.deadline());
+        let held = self.hiding.as_ref().and_then(|hiding| hiding.deadline(full.map(|full| !full)));
         let own = idle.into_iter().chain(drain).map(|wait| self.moved + wait);
         own.chain(self.link.deadline()).chain(held).min()
     }
@@ -451,11 +451,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets go what was held for long enough.
-    fn let_go(&mut self) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let shown = self.hiding.as_mut().and_then(|hiding| hiding.flush(stream));
-            self.put(stream, shown.unwrap_or_default());
+    /// Lets go what is held of a stream that has been silent for long enough. `full`: those that weren't listened to; `spoke`: those
+    /// that had something to say.
+    fn let_go(&mut self, full: [bool; 2], spoke: [bool; 2]) {
+        for (at, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
+            let Some(hiding) = &mut self.hiding else { return };
+            if full[at] {
+                hiding.turn_away(stream);
+            } else if !spoke[at] {
+                let shown = hiding.flush(stream);
+                self.put(stream, shown.unwrap_or_default());
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! Secrets in the output of a run without a daemon are named and not shown, as the policy or the operator's file has it.
 //!
-//! As a daemon does, but nobody else reads this output, and our own clock says when somebody may be waiting for what is held.
+//! As a daemon does, but nobody else reads this output, and our own clock says when somebody may be waiting for what is held: once a
+//! stream has been silent for [`FLUSH_AFTER`] while we listened to it. While our own output is full we don't, and know nothing of its
+//! silence.
 
 use std::time::{Duration, Instant};
 
-use stockade_gate::redact::Redactor;
+use stockade_gate::redact::{FLUSH_AFTER, Redactor};
 use stockade_policies::PolicySet;
 use stockade_protocol::client::{Redactions, Stream};
 use stockade_protocol::launch::Redaction;
@@ -40,21 +42,28 @@ fn wrong(faults: Vec<Fault>) -> CliError {
     CliError::Asked(Faults(faults).to_string())
 }
 
+fn at(stream: Stream) -> usize {
+    usize::from(stream == Stream::Stderr)
+}
+
 /// Both streams of one run.
 #[derive(Debug)]
 pub(crate) struct Hiding {
     redactors: [Redactor; 2],
+    /// Since when each stream was listened to, and silent.
+    silent: [Duration; 2],
     began: Instant,
 }
 
 impl Hiding {
     pub(crate) fn new(redacting: &Redacting) -> Self {
         let sought = redacting.sought();
-        Self { redactors: [Redactor::of(sought.clone()), Redactor::of(sought)], began: Instant::now() }
+        let redactors = [Redactor::of(sought.clone()), Redactor::of(sought)];
+        Self { redactors, silent: [Duration::ZERO; 2], began: Instant::now() }
     }
 
     fn of(&mut self, stream: Stream) -> &mut Redactor {
-        &mut self.redactors[usize::from(stream == Stream::Stderr)]
+        &mut self.redactors[at(stream)]
     }
 
     fn now(&self) -> Duration {
@@ -64,18 +73,27 @@ impl Hiding {
     /// What may be seen of these bytes, and of those before them.
     pub(crate) fn feed(&mut self, stream: Stream, bytes: &[u8]) -> Vec<u8> {
         let (now, mut shown) = (self.now(), Vec::with_capacity(bytes.len()));
+        self.silent[at(stream)] = now;
         self.of(stream).feed(now, bytes, &mut shown);
         shown
     }
 
-    /// What was held for long enough.
+    /// Nobody listens to a stream now: it may be anything but silent.
+    pub(crate) fn turn_away(&mut self, stream: Stream) {
+        self.silent[at(stream)] = self.now();
+    }
+
+    /// What is held of a stream, if that has been silent for long enough.
     pub(crate) fn flush(&mut self, stream: Stream) -> Option<Vec<u8>> {
         let now = self.now();
-        let redactor = self.of(stream);
+        self.let_go_at(at(stream)).filter(|at| *at <= now)?;
         let mut shown = Vec::new();
-        redactor.flush_at().filter(|at| *at <= now)?;
-        redactor.flush(&mut shown);
+        self.of(stream).flush(&mut shown);
         Some(shown)
+    }
+
+    fn let_go_at(&self, at: usize) -> Option<Duration> {
+        self.redactors[at].flush_at().map(|_| self.silent[at].saturating_add(FLUSH_AFTER))
     }
 
     /// What is left at a stream's end.
@@ -85,9 +103,10 @@ impl Hiding {
         shown
     }
 
-    /// When something will have been held for long enough.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.redactors.iter().filter_map(Redactor::flush_at).min().map(|at| self.began + at)
+    /// When a stream that is listened to will have been silent for long enough.
+    pub(crate) fn deadline(&self, is_heard: [bool; 2]) -> Option<Instant> {
+        let heard = (0..2).filter(|at| is_heard[*at]);
+        heard.filter_map(|at| self.let_go_at(at)).min().map(|at| self.began + at)
     }
 
     /// What was hidden.

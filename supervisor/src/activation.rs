@@ -2,14 +2,18 @@
 //!
 //! What is passed is looked at before it is served: one Unix stream socket with a path, listening. Its name, its group
 //! and its mode are its unit's affair, so it is never unlinked, and options that say something else are refused.
-//! Whatever else is passed is refused, too: somebody meant something by it that we wouldn't do.
+//! Beside it there may be the doors of launchers that systemd has held since our predecessor ([`crate::shelf`]).
+//! Whatever else is passed is refused: somebody meant something by it that we wouldn't do.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
+
+use crate::shelf::is_door;
 
 /// What its unit calls the socket (`FileDescriptorName=`), unless it leaves that to systemd.
 const CLIENTS: &str = "clients";
@@ -62,6 +66,9 @@ pub enum ActivationError {
     Group,
 }
 
+/// Doors of launchers, by their names in systemd's store. Their descriptors stay open.
+pub(crate) type Doors = Vec<(String, RawFd)>;
+
 /// A socket that was made for us, and where it is.
 #[derive(Debug)]
 pub(crate) struct Passed {
@@ -74,20 +81,22 @@ impl Passed {
     ///
     /// # Errors
     /// [`ActivationError`]: what was passed can't be served.
-    pub(crate) fn to_this_process() -> Result<Option<Self>, ActivationError> {
+    pub(crate) fn to_this_process() -> Result<(Option<Self>, Doors), ActivationError> {
         // Both read the same variables: one knows names and closes them all on exec, the other owns them.
-        let names: Vec<String> = sd_notify::listen_fds_with_names()
-            .map_err(ActivationError::Variables)?
-            .map(|(_, name)| name)
-            .collect();
-        if names.is_empty() {
-            return Ok(None);
+        let passed: Vec<(RawFd, String)> =
+            sd_notify::listen_fds_with_names().map_err(ActivationError::Variables)?.collect();
+        let doors = passed.iter().filter(|(_, name)| is_door(name));
+        let doors: Doors = doors.map(|(number, name)| (name.clone(), *number)).collect();
+        let names: Vec<String> = passed.into_iter().map(|(_, name)| name).collect();
+        if names.len() == doors.len() {
+            return Ok((None, doors));
         }
         let index = ours(&names).ok_or_else(|| ActivationError::Names(names.clone()))?;
         let name = names[index].clone();
         let wrong = |source| ActivationError::Type { name: name.clone(), source };
         let socket = ListenFd::from_env().take_unix_listener(index).map_err(wrong)?;
-        Self::check(socket.ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))?, name).map(Some)
+        let socket = Self::check(socket.ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))?, name)?;
+        Ok((Some(socket), doors))
     }
 
     fn check(socket: UnixListener, name: String) -> Result<Self, ActivationError> {
@@ -114,12 +123,13 @@ impl Passed {
     }
 }
 
-/// Which one is the clients' socket: one alone, by its name or by one that its unit didn't choose.
+/// Which one is the clients' socket: the only one that is no door, by its name or by one that its unit didn't choose.
 pub(crate) fn ours(names: &[String]) -> Option<usize> {
-    let [name] = names else { return None };
+    let mut others = names.iter().enumerate().filter(|(_, name)| !is_door(name));
+    let (Some((index, name)), None) = (others.next(), others.next()) else { return None };
     // Without FileDescriptorName= it is the unit's own, and `unknown` where names aren't passed at all.
     let unchosen = name == "unknown" || name.ends_with(".socket");
-    (name == CLIENTS || unchosen).then_some(0)
+    (name == CLIENTS || unchosen).then_some(index)
 }
 
 #[cfg(test)]
@@ -140,6 +150,9 @@ mod tests {
         assert_eq!(names(&["metrics"]), None);
         assert_eq!(names(&["clients", "clients"]), None);
         assert_eq!(names(&["clients", "metrics"]), None);
+        assert_eq!(names(&["launcher-0a", "clients", "launcher-0b"]), Some(1));
+        assert_eq!(names(&["launcher-0a"]), None);
+        assert_eq!(names(&["launcher-0a", "launcher", "clients"]), None);
     }
 
     #[test]

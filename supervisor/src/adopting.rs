@@ -21,9 +21,9 @@ pub(crate) async fn adopt_all(daemon: &Rc<Daemon>, register: &Register) -> Optio
     let mut current = None;
     // All at once: those that say nothing keep clients waiting no longer than one of them.
     let meet = |entry: Entry| {
-        let path = register.path_of(&entry);
+        let way = register.way_to(&entry);
         let within = daemon.settings.met_within;
-        let met = async move { (door::meet(&path, &entry.keep, within).await, path, entry) };
+        let met = async move { (door::meet(&way, &entry.keep, within).await, way.path, entry) };
         spawn_local(met)
     };
     let meetings: Vec<_> = register.entries().into_iter().map(meet).collect();

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::getsockopt;
@@ -75,6 +75,15 @@ impl DoorError {
     }
 }
 
+/// The way to a door.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    /// Where it was made.
+    pub(crate) path: PathBuf,
+    /// The door itself, held for us whatever has become of its name: a path that connect(2) follows to it.
+    pub(crate) held: Option<PathBuf>,
+}
+
 /// A launcher that was met.
 #[derive(Debug)]
 pub(crate) struct Met {
@@ -110,7 +119,7 @@ fn address(directory: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)
 ///
 /// # Errors
 /// [`DoorError`].
-pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
+pub(crate) async fn meet(door: &Way, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let until = Instant::now() + within;
     loop {
         match knock(door, keep, within).await {
@@ -120,7 +129,7 @@ pub(crate) async fn meet(door: &Path, keep: &Keep, within: Duration) -> Result<M
     }
 }
 
-async fn knock(door: &Path, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
+async fn knock(door: &Way, keep: &Keep, within: Duration) -> Result<Met, DoorError> {
     let socket = connect(door, within).await.map_err(DoorError::Connect)?;
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| DoorError::Connect(errno.into()))?;
     if !may_be_a_launchers(peer.uid()) || !kin::is_no_run(peer.pid()) {
@@ -151,15 +160,27 @@ pub(crate) fn may_be_a_launchers(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-async fn connect(door: &Path, within: Duration) -> io::Result<OwnedFd> {
-    let directory = door.parent().unwrap_or(Path::new("/"));
-    let name = door.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+async fn connect(door: &Way, within: Duration) -> io::Result<OwnedFd> {
+    let Way { path, held } = door;
+    if let Some(held) = held {
+        let connected = connect_to(&SocketAddrUnix::new(held)?, within).await;
+        // Behind one that nobody listens at any more there may be another of its name.
+        if !connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return connected;
+        }
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (_held, address) = address(directory, name)?;
+    connect_to(&address, within).await
+}
+
+async fn connect_to(address: &SocketAddrUnix, within: Duration) -> io::Result<OwnedFd> {
     let until = Instant::now() + within;
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        match rustix::net::connect(&socket, &address) {
+        match rustix::net::connect(&socket, address) {
             Ok(()) => return Ok(socket),
             // Its queue is full.
             Err(Errno::AGAIN) if Instant::now() < until => sleep(PAUSE).await,

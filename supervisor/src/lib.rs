@@ -65,6 +65,7 @@ mod register;
 mod reload;
 mod runs;
 mod serve;
+mod shelf;
 mod silent;
 mod spare;
 mod specs;

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Nothing of a run is told to a launcher before its intent is durable. Its outcome is written when it has one, and tried again for
-//! as long as it can't be; nobody waits for that. Whoever the gate or admission refuses is written down with the stage and the rule,
+//! as long as it can't be; no client waits for that, but its launcher keeps the run until it's written ([`Record::holds`]): a daemon that
+//! is killed in between is followed by one that is told of the end again, and writes it. Whoever the gate or admission refuses is written down with the stage and the rule,
 //! and not with what he gave: that would have to be looked at for whoever asks too often. What is refused behind its intent, a full
 //! queue say, is an outcome of it.
 
@@ -35,7 +36,7 @@ use crate::admission::chain;
 use crate::config::Auditing;
 use crate::daemon::Daemon;
 use crate::daemon::recording::Undecided;
-use crate::dispatcher::Share;
+use crate::dispatcher::{LauncherId, Share};
 use crate::metrics;
 use crate::paths::Scope;
 
@@ -71,11 +72,20 @@ pub(crate) struct Record {
     /// Those that were refused while theirs was on its way, with their owners and tools: if it arrives it came to nothing.
     pub(crate) given_up: HashMap<ExecId, (u32, Option<String>)>,
     most: Most,
-    /// Outcomes that couldn't be written.
-    owed: VecDeque<Event>,
-    /// While this is there, tests have a disk that hangs: intents are told nothing of.
+    /// What couldn't be written; outcomes with their runs.
+    owed: VecDeque<(Option<ExecId>, Event)>,
+    /// Runs whose outcome isn't written yet; those that nobody needs any more are released when it is.
+    unwritten: HashMap<ExecId, Option<Needless>>,
+    /// While this is there, tests have a disk that hangs: nothing more is told of what is written then.
     #[cfg(test)]
     hangs: PathBuf,
+}
+
+/// A run that nobody needs any more but for its outcome, which isn't written yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needless {
+    pub(crate) launcher: Option<LauncherId>,
+    pub(crate) has_ring: bool,
 }
 
 /// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
@@ -116,8 +126,10 @@ impl Most {
 pub(crate) enum Told {
     /// Of a request.
     Intent(ExecId, Result<(), Unavailable>),
-    /// Of an event that has to be written all the same.
-    Owed(Box<Event>),
+    /// Of an event that couldn't be written, and has to be all the same; an outcome with its run.
+    Owed(Option<ExecId>, Box<Event>),
+    /// Of a run: its outcome is durable.
+    Outcome(ExecId),
     /// There is something to wait for, which was not so before.
     Waits,
 }
@@ -184,6 +196,7 @@ impl Record {
                 given_up: HashMap::new(),
                 most,
                 owed: VecDeque::new(),
+                unwritten: HashMap::new(),
                 #[cfg(test)]
                 hangs: state.join("hangs"),
             },
@@ -223,18 +236,40 @@ impl Record {
 
     /// Writes what has to be there sooner or later.
     pub(crate) fn owe(&self, event: Event) {
+        self.owe_of(None, event);
+    }
+
+    fn owe_of(&self, run: Option<ExecId>, event: Event) {
+        #[cfg(test)]
+        if self.hangs.exists() {
+            return;
+        }
         let (teller, again) = (self.teller.clone(), Box::new(event.clone()));
         let told = move |told: Result<_, Unavailable>| {
-            if told.is_err() {
-                let _ = teller.send(Told::Owed(again));
-            }
+            let _ = match (told, run) {
+                (Err(_), run) => teller.send(Told::Owed(run, again)),
+                (Ok(_), Some(run)) => teller.send(Told::Outcome(run)),
+                (Ok(_), None) => Ok(()),
+            };
         };
         self.log.append(event, Box::new(told));
     }
 
+    /// Whether a run that nobody needs any more has to be known to its launcher still, since its outcome isn't written: it's told by
+    /// [`Told::Outcome`] when that is.
+    pub(crate) fn holds(&mut self, run: ExecId, needless: Needless) -> bool {
+        let unwritten = self.unwritten.get_mut(&run);
+        unwritten.map(|held| *held = Some(needless)).is_some()
+    }
+
+    /// Whether a launcher has to know any run still.
+    pub(crate) fn holds_any_of(&self, launcher: LauncherId) -> bool {
+        self.unwritten.values().flatten().any(|needless| needless.launcher == Some(launcher))
+    }
+
     /// Writes what came of a run.
     pub(crate) fn ended(
-        &self,
+        &mut self,
         uid: u32,
         tool: Option<&str>,
         run: ExecId,
@@ -246,28 +281,25 @@ impl Record {
             Outcome::Signaled { signal, .. } => Some(i32::from(*signal)),
             _ => None,
         };
-        self.came_of(
-            uid,
-            Written {
-                exec: run.to_string(),
-                tool: tool.map(ToOwned::to_owned),
-                outcome: metrics::word(outcome).to_owned(),
-                code,
-                milliseconds: usage.map(|usage| usage.wall_us / 1000),
-                memory: usage.map(|usage| usage.memory_peak),
-            },
-        );
+        let written = Written {
+            exec: run.to_string(),
+            tool: tool.map(ToOwned::to_owned),
+            outcome: metrics::word(outcome).to_owned(),
+            code,
+            milliseconds: usage.map(|usage| usage.wall_us / 1000),
+            memory: usage.map(|usage| usage.memory_peak),
+        };
+        self.unwritten.insert(run, None);
+        self.owe_of(Some(run), came_of(uid, written));
     }
 
     /// Writes that an intent came to nothing: its run was refused after it, or nobody was there any more.
     pub(crate) fn not_started(&self, uid: u32, tool: Option<&str>, run: ExecId) {
         let (exec, tool) = (run.to_string(), tool.map(ToOwned::to_owned));
-        self.came_of(uid, Written { exec, tool, outcome: "not-started".to_owned(), ..Written::default() });
-    }
-
-    fn came_of(&self, uid: u32, outcome: Written) {
-        let principal = Some(Principal { uid, ..Principal::default() });
-        self.owe(Event { principal, what: What::Outcome(outcome) });
+        self.owe(came_of(
+            uid,
+            Written { exec, tool, outcome: "not-started".to_owned(), ..Written::default() },
+        ));
     }
 
     /// Writes a refusal. One of a program that was changed, or by rules of access, is for whoever watches over the machine, too.
@@ -315,19 +347,28 @@ impl Record {
         !self.undecided.is_empty() || !self.owed.is_empty()
     }
 
-    /// Keeps an event that couldn't be written.
-    fn keep(&mut self, event: &Event) {
-        if self.owed.len() < MOST_OWED {
-            self.owed.push_back(event.clone());
+    /// Keeps an event that couldn't be written. What launchers keep for it meanwhile is bounded by this: where runs may start all the
+    /// same, or too much is owed, the run is released without its outcome.
+    fn keep(&mut self, run: Option<ExecId>, event: Event) -> Option<Needless> {
+        let has_room = self.owed.len() < MOST_OWED;
+        let is_held = has_room && self.is_required;
+        if has_room {
+            self.owed.push_back((run.filter(|_| is_held), event));
         } else {
             tracing::error!(event = event.name(), "an event is lost: nothing could be recorded for too long");
         }
+        run.filter(|_| !is_held).and_then(|run| self.written(run))
+    }
+
+    /// A run's outcome needn't be waited for any more; what may be released then.
+    fn written(&mut self, run: ExecId) -> Option<Needless> {
+        self.unwritten.remove(&run).flatten()
     }
 
     /// Tries to write what couldn't be written.
     fn try_again(&mut self) {
-        for event in core::mem::take(&mut self.owed) {
-            self.owe(event);
+        for (run, event) in core::mem::take(&mut self.owed) {
+            self.owe_of(run, event);
         }
     }
 
@@ -354,6 +395,11 @@ pub(crate) fn given_of(request: &ExecRequest, parameters: Option<&[u8]>) -> Give
         Some(parameters) => Given::of([parameters]),
         None => Given::of(request.argv.iter().map(|argument| &**argument)),
     }
+}
+
+fn came_of(uid: u32, outcome: Written) -> Event {
+    let principal = Some(Principal { uid, ..Principal::default() });
+    Event { principal, what: What::Outcome(outcome) }
 }
 
 /// Why a request isn't run.
@@ -400,10 +446,16 @@ async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
                 let mut state = daemon.state.borrow_mut();
                 match said {
                     Told::Intent(run, result) => state.decided(run, result.map_err(|error| chain(&error))),
-                    Told::Owed(event) => match &mut state.record {
-                        Some(record) => record.keep(&event),
-                        None => tracing::error!(event = event.name(), "an event is lost: it can't be recorded"),
-                    },
+                    Told::Owed(run, event) => {
+                        let record = state.record.as_mut();
+                        let needless = record.and_then(|record| record.keep(run, *event));
+                        state.release_needless(run, needless);
+                    }
+                    Told::Outcome(run) => {
+                        let record = state.record.as_mut();
+                        let needless = record.and_then(|record| record.written(run));
+                        state.release_needless(Some(run), needless);
+                    }
                     Told::Waits => {}
                 }
             }

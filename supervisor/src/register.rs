@@ -13,7 +13,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use stockade_protocol::launch::{Keep, Token};
 
-use crate::door;
+use crate::door::{self, Way};
+use crate::shelf::Shelf;
 use crate::state_file;
 
 /// The version of the file that is written, and the newest that is read.
@@ -97,6 +98,7 @@ struct Inner {
     doors: PathBuf,
     parked: u32,
     entries: RefCell<Vec<Entry>>,
+    shelf: Shelf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,14 +119,18 @@ struct Written {
 }
 
 impl Register {
-    /// Reads what is there. `state`: the state directory; `doors`: where doors are; `parked`: what launchers are started with.
+    /// Reads what is there. `state`: the state directory; `doors`: where doors are; `parked`: what launchers are started with;
+    /// `shelf`: doors that systemd holds, too.
     ///
     /// # Errors
     /// [`RegisterError`].
-    pub(crate) fn open(state: &Path, doors: &Path, parked: u32) -> Result<Self, RegisterError> {
+    pub(crate) fn open(state: &Path, doors: &Path, parked: u32, shelf: Shelf) -> Result<Self, RegisterError> {
         let entries = read(&state.join(NAME))?;
+        shelf.keep_only(entries.iter().map(|entry| Path::new(&entry.door)));
+        // Of an earlier version, or of a time without systemd.
+        entries.iter().for_each(|entry| shelf.put(Path::new(&entry.door)));
         let (state, doors) = (state.to_owned(), doors.to_owned());
-        Ok(Self(Rc::new(Inner { state, doors, parked, entries: RefCell::new(entries) })))
+        Ok(Self(Rc::new(Inner { state, doors, parked, entries: RefCell::new(entries), shelf })))
     }
 
     /// The launchers that were started, oldest first.
@@ -138,8 +144,9 @@ impl Register {
     }
 
     /// Where a launcher's door is.
-    pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
-        PathBuf::from(&entry.door)
+    pub(crate) fn way_to(&self, entry: &Entry) -> Way {
+        let path = PathBuf::from(&entry.door);
+        Way { held: self.0.shelf.way_to(&path), path }
     }
 
     /// Writes another launcher down and makes its door, in this order: killed in between we leave what the next one finds
@@ -162,7 +169,10 @@ impl Register {
         self.0.entries.borrow_mut().push(entry.clone());
         let made = self.write().and_then(|()| door::make(&self.0.doors, &name).map_err(failed));
         match made {
-            Ok(listening) => Ok((entry, listening)),
+            Ok(listening) => {
+                self.0.shelf.put(&path);
+                Ok((entry, listening))
+            }
             Err(error) => {
                 self.remove(Some(keep));
                 Err(error)
@@ -176,7 +186,9 @@ impl Register {
         let gone: Vec<Entry> =
             self.0.entries.borrow_mut().extract_if(.., |entry| entry.keep == keep).collect();
         for entry in gone {
-            if let Err(error) = std::fs::remove_file(self.path_of(&entry))
+            let door = Path::new(&entry.door);
+            self.0.shelf.remove(door);
+            if let Err(error) = std::fs::remove_file(door)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(%error, door = entry.door, "a launcher's door can't be removed");
@@ -303,7 +315,7 @@ mod tests {
     use super::*;
 
     fn open(directory: &Path) -> Result<Register, RegisterError> {
-        Register::open(directory, directory, 8)
+        Register::open(directory, directory, 8, Shelf::default())
     }
 
     #[test]
@@ -313,9 +325,9 @@ mod tests {
         let (one, _door) = before.add(Some(1)).unwrap();
         let (two, _door) = before.add(None).unwrap();
         assert_eq!(open(directory.path()).unwrap().entries(), [one.clone(), two.clone()]);
-        assert!(before.path_of(&one).exists());
+        assert!(before.way_to(&one).path.exists());
         before.remove(Some(one.keep));
-        assert!(!before.path_of(&one).exists() && before.path_of(&two).exists());
+        assert!(!before.way_to(&one).path.exists() && before.way_to(&two).path.exists());
         assert_eq!(open(directory.path()).unwrap().entries(), [two]);
     }
 
@@ -329,7 +341,7 @@ mod tests {
         for (at, token) in all.iter().enumerate() {
             assert!(!all[..at].contains(token) && token.0 != [0; 32]);
         }
-        for path in [directory.path().join(NAME), register.path_of(&one)] {
+        for path in [directory.path().join(NAME), register.way_to(&one).path] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
@@ -369,7 +381,7 @@ mod tests {
     fn a_door_is_written_down_before_it_is_made_and_not_any_more_when_it_cant_be() {
         let directory = tempfile::tempdir().unwrap();
         let nowhere = directory.path().join("nowhere");
-        let register = Register::open(directory.path(), &nowhere, 8).unwrap();
+        let register = Register::open(directory.path(), &nowhere, 8, Shelf::default()).unwrap();
         assert!(
             matches!(register.add(None), Err(RegisterError::Io { path, .. }) if path.starts_with(&nowhere))
         );

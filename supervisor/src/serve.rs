@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::activation::{ActivationError, Passed};
+use crate::activation::{ActivationError, Doors, Passed};
 use crate::config::{Configured, Sources};
 use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
@@ -39,6 +39,7 @@ use crate::paths::Surroundings;
 use crate::record::{self, Record};
 use crate::register::{Register, RegisterError};
 use crate::reload::{Reload, SetLevel};
+use crate::shelf::Shelf;
 use crate::spare::{PER_RUN, SPARE};
 use crate::statistics;
 use crate::systemd::{self, Systemd};
@@ -149,7 +150,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         None => Box::new(|| launcher::start(Purpose::Daemon).map(|(channel, child)| (channel, Some(child)))),
         Some(path) => Box::new(move || launcher::connect(&path).map(|channel| (channel, None))),
     };
-    let passed = Passed::to_this_process()?;
+    let (passed, doors) = Passed::to_this_process()?;
     let settings = Settings {
         uid,
         scope,
@@ -162,7 +163,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     };
     let limits = Limits::of(&options.configured.values, scope);
     raise_descriptor_limit(limits.bounds.slots.total)?;
-    let given = Given { passed, systemd: Systemd::of_this_process(), ..Given::default() };
+    let given = Given { passed, doors, systemd: Systemd::of_this_process(), ..Given::default() };
     serve_with(options, settings, limits, starter, given)
 }
 
@@ -171,6 +172,8 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
 pub(crate) struct Given {
     /// The socket, if it is there already.
     pub(crate) passed: Option<Passed>,
+    /// Doors of launchers that an earlier daemon had held for us.
+    pub(crate) doors: Doors,
     /// Who wants to know how we are.
     pub(crate) systemd: Systemd,
     /// What it is told in place of signals.
@@ -220,7 +223,9 @@ pub(crate) fn serve_with(
         Some(_) => state,
         None => named.socket.path().and_then(Path::parent).ok_or(ListenError::NoPlace)?,
     };
-    let register = Register::open(state, doors, configured.values.runs.parked.number())?;
+    let systemd = Rc::new(given.systemd);
+    let shelf = Shelf::new(Rc::clone(&systemd), given.doors);
+    let register = Register::open(state, doors, configured.values.runs.parked.number(), shelf)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let reload = Reload { running: configured, sources, usual, set_level };
@@ -238,7 +243,7 @@ pub(crate) fn serve_with(
             None => Listener::bind(named.socket.path().ok_or(ListenError::NoPlace)?, access)?,
         };
         let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
-        let outside = Outside { listener, orders, systemd: Rc::new(given.systemd) };
+        let outside = Outside { listener, orders, systemd };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
         let recording = recorded.map(|opened| record::begin(&daemon, opened));

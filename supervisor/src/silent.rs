@@ -28,12 +28,13 @@ pub(crate) fn ask_again(daemon: &Rc<Daemon>, register: &Register, entry: Entry) 
 }
 
 async fn ask(daemon: Weak<Daemon>, register: Register, entry: Entry) {
-    let path = register.path_of(&entry);
+    let way = register.way_to(&entry);
+    let path = &way.path;
     let mut pause = FIRST_PAUSE;
     loop {
         sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
-        let met = door::meet(&path, &entry.keep, MET_WITHIN).await;
+        let met = door::meet(&way, &entry.keep, MET_WITHIN).await;
         let Some(daemon) = daemon.upgrade() else { return };
         if is_ending(&daemon) {
             return;

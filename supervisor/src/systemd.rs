@@ -13,6 +13,7 @@
 use core::cell::Cell;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -83,13 +84,19 @@ impl Systemd {
         self.send(&[NotifyState::Stopping, more_time()]);
     }
 
-    fn send(&self, states: &[NotifyState<'_>]) {
+    pub(crate) fn send(&self, states: &[NotifyState<'_>]) {
+        self.send_with(states, &[]);
+    }
+
+    /// With descriptors beside it.
+    pub(crate) fn send_with(&self, states: &[NotifyState<'_>], descriptors: &[BorrowedFd<'_>]) {
         let Some(address) = &self.address else { return };
         let text: String = states.iter().map(|state| format!("{state}\n")).collect();
         // A socket each time: systemd's own may be another one since the last.
         let sent = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
-            socket.send_to_addr(text.as_bytes(), address)
+            socket.connect_addr(address)?;
+            stockade_wire::socket::send(&socket, text.as_bytes(), descriptors)
         });
         if let Err(error) = sent {
             tracing::warn!(%error, text, "systemd can't be told");

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -71,48 +72,111 @@ fn a_run_a_call_and_a_refusal_are_found_by_their_commands() {
     }
 }
 
-/// What a client was told is in the record: each run that began has its intent, though its daemon was killed at any moment.
+/// What a client was told is in the record: each run that began has its intent, and each end that somebody heard of its outcome, though
+/// the daemon was killed at any moment.
 #[test]
-fn a_daemon_that_is_killed_leaves_an_intent_of_each_run_that_began() {
-    const KILLS: usize = 12;
+fn a_daemon_that_is_killed_over_and_over_misses_no_intent_and_no_outcome() {
+    let kills = std::env::var("STOCKADE_RESTARTS").map_or(KILLS, |kills| kills.parse().unwrap());
     for mode in Mode::daemons_here() {
         let server = Ground::new(mode.server());
         recording(&server, "");
         let daemon = Daemon::start_at(server, &[]);
         let ground = Ground::new(mode.client());
-        let is_mark = |name: &String| name.starts_with("began.");
-        let mut began = BTreeSet::new();
-        for round in 0..KILLS {
-            let mut running: Vec<_> = (0..6)
-                .map(|number| {
-                    let line = format!("echo x >began.{round}.{number}");
-                    let mut command = run(&daemon, &ground, &["sh", "-c", &line]);
-                    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-                    command.spawn().unwrap()
-                })
-                .collect();
-            if round + 1 == KILLS {
-                // In one round at least something has run before, however busy the machine is.
-                let is_there = || stockade_tests::left::names(&ground.work()).iter().any(&is_mark);
-                assert!(wait_until(PATIENCE, is_there), "nothing ever ran: {}", daemon.log());
+        let is_over = AtomicBool::new(false);
+        let ended: Vec<(String, Option<i32>)> = std::thread::scope(|scope| {
+            let client = |client: usize| {
+                let (daemon, ground, is_over) = (&daemon, &ground, &is_over);
+                scope.spawn(move || ask_on(daemon, ground, client, is_over))
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+            for round in 0..kills {
+                std::thread::sleep(Duration::from_millis(7 * (round % 13)));
+                daemon.kill_and_start_again(&[]);
             }
-            std::thread::sleep(Duration::from_millis(3 * round as u64));
-            daemon.kill_and_start_again(&[]);
-            for child in &mut running {
-                child.wait().unwrap();
-            }
+            is_over.store(true, Ordering::Relaxed);
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        });
+        let told: BTreeSet<&str> =
+            ended.iter().filter(|(_, code)| *code == Some(OWN)).map(|(mark, _)| mark.as_str()).collect();
+        assert!(!told.is_empty(), "nothing ever ran: nothing is tested\n{}", daemon.log());
+
+        let mut all = Vec::new();
+        let is_whole = || {
+            all = events(&daemon.ground);
+            let (intents, outcomes) = (intents(&all), outcomes(&all));
+            told.iter().all(|mark| intents.get(*mark).is_some_and(|exec| outcomes.contains_key(exec)))
+        };
+        // The last ones may be a moment behind what their clients are told.
+        let is_whole = wait_until(PATIENCE, is_whole);
+        let (intents, outcomes) = (intents(&all), outcomes(&all));
+        let missing: Vec<_> = told.iter().filter(|mark| !intents.contains_key(**mark)).collect();
+        assert!(missing.is_empty(), "{mode:?}: ran, and no intent of them: {missing:?}");
+        let missing: Vec<_> = told.iter().filter(|mark| !outcomes.contains_key(&intents[**mark])).collect();
+        assert!(is_whole && missing.is_empty(), "{mode:?}: told, and no outcome of them: {missing:?}");
+        let ran =
+            stockade_tests::left::names(&ground.work()).into_iter().filter(|name| name.starts_with("began."));
+        let missing: Vec<_> = ran.filter(|mark| !intents.contains_key(mark)).collect();
+        assert!(missing.is_empty(), "{mode:?}: ran, and no intent of them: {missing:?}");
+        // Written twice, at the most, by the one who was killed and the one after it: never otherwise.
+        for mark in &told {
+            let came = &outcomes[&intents[*mark]];
+            assert!(came.iter().all(|outcome| *outcome == ("exited".to_owned(), i64::from(OWN))), "{came:?}");
         }
-        began.extend(stockade_tests::left::names(&ground.work()).into_iter().filter(is_mark));
-        assert!(!began.is_empty(), "nothing ever ran: nothing is tested");
-        let intents: BTreeSet<String> = events(&daemon.ground)
-            .iter()
-            .filter(|one| one["event"] == "intent")
-            .filter_map(|one| Some(one["given"]["text"][2].as_str()?.strip_prefix("echo x >")?.to_owned()))
-            .collect();
-        let missing: Vec<_> = began.difference(&intents).collect();
-        assert!(missing.is_empty(), "{mode:?}: ran and isn't recorded: {missing:?}");
         audit(&daemon.ground, &["verify"]).expect_code(0);
+        let twice = outcomes.values().filter(|came| came.len() > 1).count();
+        println!(
+            "{mode:?}: {kills} kills, {} asked, {} told, {} intents, {twice} outcomes twice",
+            ended.len(),
+            told.len(),
+            intents.len()
+        );
     }
+}
+
+/// Kills, unless `STOCKADE_RESTARTS` says otherwise.
+const KILLS: u64 = 20;
+/// Who ask meanwhile.
+const CLIENTS: usize = 6;
+/// What commands end with, and the command line by itself never does.
+const OWN: i32 = 42;
+
+/// Asks for one run after another until it's over: the mark that each leaves, and what its client ended with.
+fn ask_on(
+    daemon: &Daemon,
+    ground: &Ground,
+    client: usize,
+    is_over: &AtomicBool,
+) -> Vec<(String, Option<i32>)> {
+    let mut ended = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let mark = format!("began.{client}.{}", ended.len());
+        let line = format!("echo x >{mark}; exit {OWN}");
+        let mut command = run(daemon, ground, &["sh", "-c", &line]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let code = command.status().unwrap().code();
+        ended.push((mark, code));
+    }
+    ended
+}
+
+/// Marks, and the runs that were to leave them.
+fn intents(all: &[Value]) -> BTreeMap<String, String> {
+    let of = |one: &Value| {
+        let line = one["given"]["text"][2].as_str()?;
+        let mark = line.strip_prefix("echo x >")?.split(';').next()?;
+        Some((mark.to_owned(), one["exec"].as_str()?.to_owned()))
+    };
+    all.iter().filter(|one| one["event"] == "intent").filter_map(of).collect()
+}
+
+/// What came of runs.
+fn outcomes(all: &[Value]) -> BTreeMap<String, Vec<(String, i64)>> {
+    let mut found: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for one in all.iter().filter(|one| one["event"] == "outcome") {
+        let came = (one["outcome"].as_str().unwrap().to_owned(), one["code"].as_i64().unwrap_or(-1));
+        found.entry(one["exec"].as_str().unwrap().to_owned()).or_default().push(came);
+    }
+    found
 }
 
 /// A small filesystem on the record's directory, which is unmounted again.

@@ -1,5 +1,6 @@
 //! Secrets in output are named and not shown, in every way of running, and shown where no policy hides them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test reads as slowly as somebody who looks")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,6 +113,33 @@ fn a_prompt_that_may_be_the_beginning_of_a_secret_is_shown_when_nothing_follows(
         }
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+}
+
+/// While nobody takes what there is, a tool that waits to write is not silent.
+#[test]
+fn a_reader_that_pauses_sees_no_half_of_a_secret() {
+    const COUNT: usize = 8_000;
+    let line = format!(
+        "one=' ghp_abcdefghijklmnopqrstuvwxyz0123456789'; for ((i = 0; i < {COUNT}; i++)); do all+=$one; done; \
+         printf %s \"$all\""
+    );
+    for setting in each() {
+        let mut command = setting.run("hides").words(["bash", "-c", &line]).into_command();
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (mut seen, mut buffer) = (Vec::new(), vec![0; 3_001]);
+        while let count @ 1.. = std::io::Read::read(&mut out, &mut buffer).unwrap() {
+            seen.extend_from_slice(&buffer[..count]);
+            if seen.len() % 7 == 0 {
+                std::thread::sleep(Duration::from_millis(70));
+            }
+        }
+        assert!(child.wait().unwrap().success(), "{:?}", setting.mode);
+        let seen = String::from_utf8(seen).unwrap();
+        let marks = seen.split(' ').filter(|word| word.starts_with("[redacted:")).count();
+        let other = seen.split(' ').find(|word| !word.is_empty() && !word.starts_with("[redacted:"));
+        assert_eq!((marks, other), (COUNT, None), "{:?}", setting.mode);
     }
 }
 

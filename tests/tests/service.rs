@@ -69,6 +69,11 @@ impl Place {
         listener
     }
 
+    /// Once somebody listens.
+    fn is_served(&self) {
+        assert!(wait_until(PATIENCE, || UnixStream::connect(&self.socket).is_ok()));
+    }
+
     fn run(&self, words: &[&str]) -> Ended {
         let mut command = self.ground.stockade();
         command.args(["run", "--policy", "default", "--socket"]).arg(&self.socket).arg("--").args(words);
@@ -97,6 +102,21 @@ impl Systemd {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).expect("systemd is told nothing");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    /// The next descriptor that is to be held, and its name, which begins so.
+    fn is_given(&self, name: &str) -> (String, OwnedFd) {
+        let mut buffer = [0; 4096];
+        loop {
+            let received =
+                stockade_wire::socket::receive(&self.socket, &mut buffer).expect("systemd is told nothing");
+            let message = core::str::from_utf8(&buffer[..received.length]).unwrap();
+            let given = message.lines().find_map(|line| line.strip_prefix("FDNAME="));
+            if let (Some(given), Some(held)) = (given, received.descriptors.into_iter().next()) {
+                assert!(given.starts_with(name) && message.contains("FDSTORE=1"), "{message}");
+                return (given.to_owned(), held);
+            }
+        }
     }
 
     /// The next message with such a line in it, whatever comes before.
@@ -234,6 +254,60 @@ fn systemd_is_told_when_the_daemon_serves_reloads_and_stops() {
         let stopping = systemd.hears_of("STOPPING=1");
         assert!(stopping.contains("EXTEND_TIMEOUT_USEC="), "{stopping}");
         assert_eq!(served.ends(), Some(0));
+    }
+}
+
+/// A daemon that is killed while a run goes on and whose door then loses its name; the run's id, the door's name in the store, and what
+/// systemd holds of it; and the launcher.
+fn killed_without_a_door(place: &Place, systemd: &Systemd) -> (String, String, OwnedFd, Pid) {
+    let mut command = place.serve_here();
+    command.env("NOTIFY_SOCKET", &systemd.path);
+    let mut served = Served::by(command);
+    let (name, held) = systemd.is_given("launcher-");
+    let mut run = place.ground.stockade();
+    run.args(["run", "--detach", "--policy", "default", "--socket"]).arg(&place.socket);
+    run.args(["--", "bash", "-c", "until [ -e go ]; do sleep 0.02; done; echo went"]);
+    let run = Ended::of(run);
+    run.expect_code(0);
+    let mut status = place.ground.stockade();
+    status.args(["status", "--json", "--socket"]).arg(&place.socket);
+    let status = Ended::of(status).text();
+    let launcher = status.split_once("\"launcher_pid\":").unwrap().1;
+    let launcher: String = launcher.trim().chars().take_while(char::is_ascii_digit).collect();
+    let launcher = Pid::from_raw(launcher.parse().unwrap()).unwrap();
+    served.signal(Signal::KILL);
+    assert_eq!(served.ends(), None);
+    std::fs::remove_file(place.socket.with_file_name(format!("{name}.sock"))).unwrap();
+    (run.text(), name, held, launcher)
+}
+
+#[test]
+fn door_that_systemd_holds_leads_to_its_launcher_when_its_name_is_gone() {
+    for person in daemons() {
+        let place = Place::new(person);
+        let systemd = place.systemd();
+        let (id, name, held, _) = killed_without_a_door(&place, &systemd);
+        let mut next = place.serve_passed(held, &name);
+        next.arg("--socket").arg(&place.socket);
+        let _served = Served::by(next);
+        place.is_served();
+        place.ground.put("go", "");
+        let mut attach = place.ground.stockade();
+        attach.args(["attach", "--socket"]).arg(&place.socket).arg(&id);
+        Ended::of(attach).expect_code(0).expect_text("went");
+
+        // And without it nobody knows the way.
+        let place = Place::new(person);
+        let systemd = place.systemd();
+        let (id, .., launcher) = killed_without_a_door(&place, &systemd);
+        let _served = Served::by(place.serve_here());
+        place.is_served();
+        place.ground.put("go", "");
+        let mut attach = place.ground.stockade();
+        attach.args(["attach", "--socket"]).arg(&place.socket).arg(&id);
+        Ended::of(attach).expect_code(125).expect_errors(&[&id]);
+        // Nobody else would, for minutes.
+        kill_process(launcher, Signal::KILL).unwrap();
     }
 }
 

@@ -569,6 +569,26 @@ check_killed_daemon_and_a_run_of_a_minute() {
     survives "$id" 'kill -9 of the supervisor'
 }
 
+door() { find /var/lib/stockade -name 'launcher-*.sock'; }
+check_killed_daemon_finds_its_launcher_by_what_systemd_holds() {
+    fresh
+    serves
+    [[ $(unit NFileDescriptorStore) == 1 ]]
+    local id before
+    id=$(minute)
+    before=$(main_pid)
+    # Its name is gone: only what is held leads there.
+    [[ -S $(door) ]]
+    rm "$(door)"
+    kill -9 "$before"
+    within 20 restarted "$before"
+    within 20 is_known "$id"
+    ask ann kill "$id"
+    within 20 has_ended_otherwise "$id"
+    [[ $(unit NFileDescriptorStore) == 1 ]]
+}
+has_ended_otherwise() { ! ask ann attach "$1" >/tmp/said 2>&1 </dev/null && grep -e cancel -e signal -e kill /tmp/said >/dev/null; }
+
 check_package_upgrade_and_a_run_of_a_minute() {
     fresh
     serves

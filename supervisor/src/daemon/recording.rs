@@ -14,7 +14,7 @@ use stockade_stats::Stage;
 use super::state::State;
 use crate::dispatcher::event;
 use crate::dispatcher::{ConnectionId, Event, draining};
-use crate::record::{self, WITHIN};
+use crate::record::{self, Needless, WITHIN};
 use crate::runs::Run;
 use crate::statistics::stage;
 
@@ -213,11 +213,29 @@ impl State {
     }
 
     /// Writes what came of a run.
-    pub(super) fn record_end(&self, run: &Run, outcome: &Outcome) {
-        if let Some(record) = &self.record {
+    pub(super) fn record_end(&mut self, id: ExecId, outcome: &Outcome) {
+        if let (Some(record), Some(run)) = (&mut self.record, self.runs.get(&id)) {
             let usage = run.started.then(|| run.final_usage());
             let tool = run.tool.as_ref().map(|tool| tool.name.as_str());
-            record.ended(run.owner, tool, run.exec_id, outcome, usage.as_ref());
+            record.ended(run.owner, tool, id, outcome, usage.as_ref());
+        }
+    }
+
+    /// Tells a launcher that a run is needed no more, once its outcome is written.
+    pub(super) fn release(&mut self, id: ExecId, needless: Needless) {
+        let is_held = self.record.as_mut().is_some_and(|record| record.holds(id, needless));
+        if !is_held {
+            self.links.release(needless.launcher, id, needless.has_ring);
+        }
+    }
+
+    /// Releases a run that was held until its outcome was written.
+    pub(crate) fn release_needless(&mut self, id: Option<ExecId>, needless: Option<Needless>) {
+        if let (Some(id), Some(needless)) = (id, needless) {
+            self.links.release(needless.launcher, id, needless.has_ring);
+            if let Some(launcher) = needless.launcher {
+                self.end_elder(launcher);
+            }
         }
     }
 }

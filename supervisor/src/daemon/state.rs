@@ -28,7 +28,7 @@ use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::paths::Scope;
 use crate::peer::Viewer;
-use crate::record::Record;
+use crate::record::{Needless, Record};
 use crate::runs::{Exited, Run};
 use crate::spare::Table;
 use crate::specs::Specs;
@@ -369,8 +369,8 @@ impl State {
                 run.exited = Some(Exited { seq, outcome });
             }
         }
-        if let (Some(outcome), Some(run)) = (ended, self.runs.get(&id)) {
-            self.record_end(run, &outcome);
+        if let Some(outcome) = ended {
+            self.record_end(id, &outcome);
             self.depends_no_more(id);
         }
         self.ring_followers(id);
@@ -414,7 +414,7 @@ impl State {
             }
         }
         // Without a ring the relay knows nothing of it.
-        self.links.release(run.launcher, id, run.ring.is_some());
+        self.release(id, Needless { launcher: run.launcher, has_ring: run.ring.is_some() });
         if let Some(feed) = &run.feed {
             feed.close();
         }
@@ -429,7 +429,10 @@ impl State {
 
     /// Ends a launcher that only stays for the runs it has, once it has none.
     pub(crate) fn end_elder(&mut self, launcher: LauncherId) {
-        let has_runs = || self.runs.values().any(|run| run.launcher == Some(launcher));
+        let has_runs = || {
+            let is_held = self.record.as_ref().is_some_and(|record| record.holds_any_of(launcher));
+            is_held || self.runs.values().any(|run| run.launcher == Some(launcher))
+        };
         if self.links.is_elder(launcher) && !has_runs() {
             tracing::info!(
                 launcher = launcher.0,

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use stockade_audit::{Check, Entry, Filter, Keys, MasterKey, Reader, verify};
 use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage, ToolCall};
@@ -200,6 +201,30 @@ fn with_a_disk_that_hangs_a_request_is_refused_after_a_while_and_runs_once_it_an
     assert_eq!(launcher.launch().0.exec_id, run, "the one that was refused was begun");
 }
 
+/// Killed now, it would be told of the end again by its launcher, and write it.
+#[test]
+fn a_launcher_knows_a_run_until_its_outcome_is_written_though_nobody_else_does() {
+    let (stage, hangs) = hanging("", Changes::default());
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    for is_hanging in [false, true] {
+        let _gone = std::fs::remove_file(&hangs);
+        let run = client.exec(stage.request());
+        let (launch, _) = launcher.launch();
+        launcher.started_with(&launch, &[]);
+        if is_hanging {
+            std::fs::write(&hangs, "").unwrap();
+        }
+        launcher.ended(run, Outcome::Exited { code: 0 });
+        client.read_to_end(run, 2);
+        until("the run is forgotten", || client.runs().is_empty());
+        let until = Instant::now() + Duration::from_secs(if is_hanging { 1 } else { 20 });
+        let mut is_released = || launcher.has_released(run);
+        while !is_released() && Instant::now() < until {}
+        assert_eq!(is_released(), !is_hanging);
+    }
+}
+
 #[test]
 fn a_stop_answers_those_that_wait_for_the_disk() {
     let (stage, _hangs) = hanging("", Changes::default());
@@ -217,7 +242,7 @@ fn a_stop_answers_those_that_wait_for_the_disk() {
 
 #[test]
 fn of_clients_that_leave_while_the_disk_hangs_only_detached_runs_begin_and_are_forgotten_in_their_time() {
-    let retention = std::time::Duration::from_millis(200);
+    let retention = Duration::from_millis(200);
     let (stage, _hangs) = hanging("required = false\n", Changes { retention, ..Changes::default() });
     let mut launcher = stage.launcher();
     for detach in [false, true] {

@@ -209,7 +209,7 @@ impl Stage {
             };
             let systemd = changes.notify.as_deref().map(Systemd::at).unwrap_or_default();
             let gate = changes.row.map(|row| Gate::new(row()));
-            let given = Given { orders: Some(received), systemd, passed: None, gate };
+            let given = Given { orders: Some(received), systemd, gate, ..Given::default() };
             serve_with(options, settings, limits, starter, given).unwrap();
         });
         let stage = Self {
@@ -448,6 +448,12 @@ impl Launcher {
     /// Whether something comes within a moment.
     pub(super) fn hears_something(&mut self) -> bool {
         self.hears_within(Duration::from_millis(100))
+    }
+
+    /// Whether it is told within a moment, or was, that a run is needed no more.
+    pub(super) fn has_released(&mut self, run: ExecId) -> bool {
+        self.hears_something();
+        self.released.contains(&run)
     }
 
     pub(super) fn say(&self, message: &FromLauncher, descriptors: &[OwnedFd]) {

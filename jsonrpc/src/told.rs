@@ -248,7 +248,7 @@ structure!(
         policies: Vec<String>, unready: Vec<String>, known: u32, launchers: u64, outcomes: Vec<wire::Count>,
         denials: Vec<wire::Count>, process: wire::ProcessReport, connection_bytes: u64, kernel: String, metrics: String,
         tools: u32, limiter: Option<wire::LimiterReport>, breakers_open: u32, breakers_half_open: u32,
-        often_wrong: Vec<wire::OftenWrong>, locked_out: Vec<wire::LockedOut>,
+        often_wrong: Vec<wire::OftenWrong>, locked_out: Vec<wire::LockedOut>, approvals_waiting: u32,
     }
 );
 structure!(

@@ -2,6 +2,7 @@
 
 mod alone;
 mod check;
+mod granted;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -117,7 +118,7 @@ pub(crate) fn access(arguments: &Arguments) -> Result<u8, CliError> {
     }
 }
 
-fn someone(text: &str) -> Result<Who, CliError> {
+pub(crate) fn someone(text: &str) -> Result<Who, CliError> {
     Who::parse(text)
         .ok_or_else(|| CliError::Asked(format!("there is no user `{}` here", escape::line(text.as_bytes()))))
 }

@@ -13,8 +13,8 @@ use stockade_supervisor::sysexits;
 use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
-    access, approve, attach, audit, breaker, completions, config, doctor, exit, kill, logs, man, out, policy,
-    ps, run, serve, stats, status, tool,
+    access, approve, attach, audit, breaker, completions, config, doctor, exit, grant, kill, logs, man, out,
+    policy, ps, run, serve, stats, status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -50,6 +50,7 @@ enum Subcommand {
     Breaker(breaker::Arguments),
     Access(access::Arguments),
     Approve(approve::Arguments),
+    Grant(grant::Arguments),
     Audit(audit::Arguments),
     Man(man::Arguments),
     Completions(completions::Arguments),
@@ -109,6 +110,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Config(arguments) => config::config(arguments),
         Subcommand::Tool(arguments) => tool::tool(arguments),
         Subcommand::Breaker(arguments) => breaker::breaker(arguments),
+        Subcommand::Grant(arguments) => grant::grant(arguments),
         Subcommand::Access(arguments) => access::access(arguments),
         Subcommand::Approve(arguments) => approve::approve(arguments),
         Subcommand::Audit(arguments) => audit::audit(arguments),
@@ -150,6 +152,7 @@ mod tests {
                         || DOCUMENT.contains(&format!("`stockade tool {name}"))
                         || DOCUMENT.contains(&format!("`stockade breaker {name}"))
                         || DOCUMENT.contains(&format!("`stockade access {name}"))
+                        || DOCUMENT.contains(&format!("`stockade grant {name}"))
                         || DOCUMENT.contains(&format!("`stockade audit {name}")),
                     "{name}"
                 );

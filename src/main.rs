@@ -26,6 +26,7 @@ mod escape;
 mod exit;
 mod file_page;
 mod follow;
+mod grant;
 mod hiding;
 mod journal;
 mod json;

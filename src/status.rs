@@ -97,6 +97,12 @@ fn shown(report: &StatusReport) -> String {
         let name = if at == 0 { "often wrong" } else { "" };
         rows.push((name, format!("{} {}: {} times", text(&often.tool), text(&often.rule), often.count)));
     }
+    if report.grants + report.grant_requests > 0 {
+        rows.push((
+            "grants",
+            format!("{}; {} requests wait for an answer", report.grants, report.grant_requests),
+        ));
+    }
     for (at, locked) in report.locked_out.iter().enumerate() {
         let name = if at == 0 { "locked out" } else { "" };
         let unit = locked.unit.as_deref().map_or_else(String::new, |unit| format!("+{}", text(unit)));
@@ -199,6 +205,8 @@ mod tests {
             often_wrong: vec![],
             locked_out: vec![],
             approvals_waiting: 0,
+            grants: 0,
+            grant_requests: 0,
         }
     }
 
@@ -256,6 +264,6 @@ mod tests {
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
         assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
-        assert_eq!(object.as_object().unwrap().len(), 34);
+        assert_eq!(object.as_object().unwrap().len(), 36);
     }
 }

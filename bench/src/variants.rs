@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 75] = [
+pub(crate) const ALL: [Named; 79] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -104,6 +104,13 @@ pub(crate) const ALL: [Named; 75] = [
     named("access-first", "the same, each for somebody of whom nothing is remembered"),
     named("access-time", "the same, one rule of ten reads the time: nothing can be remembered"),
     named("access-parameters", "the same, one rule of ten reads 21 parameters of 2 KiB"),
+    named(
+        "access-granted",
+        "what nobody permits, and one of 1,000 grants does, a thousand principals, all remembered",
+    ),
+    named("access-granted-time", "the same, one rule of ten reads the time: nothing is remembered"),
+    named("access-not-granted", "what nobody permits, and none of 1,000 grants does"),
+    named("access-not-granted-time", "the same, nothing is remembered"),
     named(
         "row",
         "the whole row of the gate but the record, a tool of 20 properties and 2 KiB: one pair again and again",

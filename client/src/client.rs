@@ -9,6 +9,7 @@ use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     BreakerSummary, ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome,
 };
+use stockade_protocol::grants::{GrantList, GrantSummary, GrantTerms};
 use stockade_protocol::statistics::{StatisticsQuestion, StatisticsReport};
 use stockade_protocol::{Bytes, ExecId};
 
@@ -255,6 +256,83 @@ impl Client {
             }
             _ => None,
         })?
+    }
+
+    /// Gives somebody more than the rules of access do; `unit` as in [`Client::unlock`]. It's on disk when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not, or there can be no such grant; [`ClientError::Silent`] when no answer comes in time.
+    pub fn grant_add(
+        &mut self,
+        uid: u32,
+        unit: Option<&str>,
+        terms: &GrantTerms,
+    ) -> Result<GrantSummary, ClientError> {
+        let unit = unit.map(ToOwned::to_owned);
+        self.connection.send(&ClientMessage::GrantAdd { uid, unit, terms: terms.clone() }, &[])?;
+        self.granted()
+    }
+
+    /// Asks for a grant, for the caller.
+    ///
+    /// # Errors
+    /// As [`Client::grant_add`].
+    pub fn grant_request(&mut self, terms: &GrantTerms) -> Result<GrantSummary, ClientError> {
+        self.connection.send(&ClientMessage::GrantRequest(terms.clone()), &[])?;
+        self.granted()
+    }
+
+    fn granted(&mut self) -> Result<GrantSummary, ClientError> {
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Granted(made) => Some(Ok(made.as_ref().clone())),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Answers somebody's request; the grant, if he is given it.
+    ///
+    /// # Errors
+    /// As [`Client::grant_add`].
+    pub fn grant_answer(&mut self, id: &str, yes: bool) -> Result<Option<GrantSummary>, ClientError> {
+        self.connection.send(&ClientMessage::GrantAnswer { id: id.to_owned(), yes }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Granted(made) => Some(Ok(Some(made.as_ref().clone()))),
+            ServerMessage::GrantGone { .. } => Some(Ok(None)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Takes a grant away, or withdraws a request; how many runs end with it. It's gone from the disk when this returns.
+    ///
+    /// # Errors
+    /// As [`Client::grant_add`].
+    pub fn grant_revoke(&mut self, id: &str) -> Result<u32, ClientError> {
+        self.connection.send(&ClientMessage::GrantRevoke { id: id.to_owned() }, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::GrantGone { runs, .. } => Some(Ok(*runs)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// The grants and requests that the caller may see.
+    ///
+    /// # Errors
+    /// [`ClientError::Silent`] when no answer comes in time.
+    pub fn grants(&mut self) -> Result<GrantList, ClientError> {
+        self.connection.send(&ClientMessage::Grants, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Grants(list) => Some(list.as_ref().clone()),
+            _ => None,
+        })
     }
 
     /// Closes a tool's circuit breaker; whether there was anything to forget. For root and the user that the daemon runs as.

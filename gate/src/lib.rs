@@ -15,6 +15,7 @@ pub mod access;
 pub mod approve;
 pub mod asked;
 pub mod breaker;
+pub mod grants;
 pub mod rate;
 pub mod redact;
 pub mod refusal;

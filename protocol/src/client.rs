@@ -11,6 +11,7 @@ use crate::approval::{ApprovalEnd, ApprovalSummary, RiskFactor};
 use crate::bytes::Bytes;
 use crate::confinement::Confinement;
 use crate::denied::Denied;
+use crate::grants::{GrantList, GrantSummary, GrantTerms};
 use crate::id::ExecId;
 use crate::outcome::{Outcome, Usage};
 use crate::statistics::{StatisticsQuestion, StatisticsReport};
@@ -142,6 +143,31 @@ pub enum ClientMessage {
         /// Why, for whoever asked and for the record: at most [`crate::bounds::MAX_APPROVAL_REASON`].
         reason: String,
     },
+    /// Gives somebody more than the rules of access do. For whom they permit to `grant`, and to nobody himself.
+    GrantAdd {
+        /// His uid.
+        uid: u32,
+        /// His systemd unit; empty: of none; none: whatever his unit.
+        unit: Option<String>,
+        /// What.
+        terms: GrantTerms,
+    },
+    /// Asks for a grant for the caller, in his unit. It waits for an hour until somebody answers.
+    GrantRequest(GrantTerms),
+    /// Answers somebody's request. For whom the rules permit to `approve`, and never one's own.
+    GrantAnswer {
+        /// The request's name.
+        id: String,
+        /// Whether he is given it.
+        yes: bool,
+    },
+    /// Takes a grant away, or withdraws a request. One's own always, another's grant for whom the rules permit to `grant`.
+    GrantRevoke {
+        /// Its name.
+        id: String,
+    },
+    /// Asks for grants and requests: the caller's own, and everybody's for whom the rules permit to `grant`, `approve` or `inspect`.
+    Grants,
 }
 
 /// Asks for one run.
@@ -327,6 +353,17 @@ pub enum ServerMessage {
     },
     /// Nothing more is told of what waits: the client didn't read, or may not approve any more. It can ask again.
     ApprovalsMissed,
+    /// Answers a `GrantAdd`, a `GrantRequest`, and a `GrantAnswer` that says yes: it is on disk, but for a request.
+    Granted(Box<GrantSummary>),
+    /// Answers a `GrantRevoke`, and a `GrantAnswer` that says no: it is gone, from the disk, too.
+    GrantGone {
+        /// Its name.
+        id: String,
+        /// How many runs end with it.
+        runs: u32,
+    },
+    /// Answers a `Grants`.
+    Grants(Box<GrantList>),
 }
 
 /// Why the supervisor closes a connection.
@@ -569,6 +606,10 @@ pub struct StatusReport {
     pub locked_out: Vec<LockedOut>,
     /// Requests that wait until somebody has approved them.
     pub approvals_waiting: u32,
+    /// Grants that hold; for who may not look into the daemon 0.
+    pub grants: u32,
+    /// Requests for grants that wait for an answer; for who may not look into the daemon 0.
+    pub grant_requests: u32,
 }
 
 /// Somebody who was refused too often.

@@ -189,6 +189,17 @@ pub struct RunNote {
     pub tool: Option<CalledTool>,
     /// What is hidden in its output, if that is redacted.
     pub redaction: Option<Redaction>,
+    /// The grant that it was let through by, if it was.
+    pub grant: Option<GrantNote>,
+}
+
+/// By which grant a run was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantNote {
+    /// Its name.
+    pub id: [u8; 16],
+    /// Whether the run ends with it.
+    pub ends_run: bool,
 }
 
 /// What is hidden in a run's output.

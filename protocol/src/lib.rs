@@ -6,7 +6,7 @@
 //! version are frozen: a change of a shape is a new version, and `tests/frozen.rs` holds the bytes.
 //!
 //! Reading order: [`id`], [`bytes`], [`bounds`], [`codec`], [`client`], [`outcome`], [`denied`],
-//! [`confinement`], [`statistics`], [`approval`], [`spec`], [`launch`], [`ring`].
+//! [`confinement`], [`statistics`], [`approval`], [`grants`], [`spec`], [`launch`], [`ring`].
 #![forbid(unsafe_code)]
 
 pub mod approval;
@@ -16,6 +16,7 @@ pub mod client;
 pub mod codec;
 pub mod confinement;
 pub mod denied;
+pub mod grants;
 pub mod id;
 pub mod launch;
 pub mod outcome;

@@ -98,6 +98,8 @@ pub enum CancelReason {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The grant that it was let through by is over or was revoked, and was given so that its runs end with it.
+    GrantOver,
 }
 
 /// Across a fork, numbers: where set-up failed and the errno. The words are made in the supervisor.

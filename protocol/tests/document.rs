@@ -230,7 +230,7 @@ fn table(page: &str, name: &str) -> Option<Vec<Vec<String>>> {
 #[test]
 fn page_tables_equal_the_types() {
     let mut all = BTreeMap::new();
-    for source in ["client", "confinement", "denied", "outcome", "spec", "statistics", "approval"] {
+    for source in ["client", "confinement", "denied", "outcome", "spec", "statistics", "approval", "grants"] {
         shapes(&std::fs::read_to_string(root().join(format!("src/{source}.rs"))).unwrap(), &mut all);
     }
     // From the two messages down to every type they reach.

@@ -124,7 +124,7 @@ fn frozen_examples_have_every_variant_of_every_type_once() {
         assert_eq!(indices, &all, "{kind} has variants without an example");
     }
     // Every enum of the crate's sources that is encoded has examples here.
-    let sources = ["client", "confinement", "denied", "launch", "outcome", "spec", "statistics"];
+    let sources = ["client", "confinement", "denied", "grants", "launch", "outcome", "spec", "statistics"];
     for source in sources {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/{source}.rs"));
         for line in std::fs::read_to_string(path).unwrap().lines() {

@@ -15,6 +15,7 @@ use stockade_supervisor::config::Configured;
 use stockade_supervisor::paths::{SYSTEM_CONFIGURATION, Scope};
 use stockade_supervisor::policies;
 
+use super::granted::Granted;
 use super::{Question, someone};
 use crate::error::{CliError, chain};
 use crate::serve::Options;
@@ -35,6 +36,12 @@ impl Said<'_> {
             _ => None,
         }
     }
+
+    /// Whether a grant may permit what these refuse: they are the daemon's own, and no rule says anything.
+    fn is_open(&self) -> bool {
+        let is_nobody = |explained: &Explained| explained.decision == Decision::Nobody;
+        self.placed.is_own && self.said.as_ref().is_ok_and(is_nobody)
+    }
 }
 
 /// What all files together say.
@@ -47,13 +54,15 @@ enum Answer {
 }
 
 impl Answer {
-    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>) -> Self {
+    /// `granted`: whether a grant permits what it may.
+    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>, granted: bool) -> Self {
         let risk = match risk {
             Ok(Verdict::Pass) => Self::Permitted,
             Ok(Verdict::Ask(_)) => Self::Asked,
             Err(_) => Self::Refused,
         };
-        let rules = said.iter().map(|one| one.answer().unwrap_or(Self::Refused));
+        let open = |one: &Said<'_>| if granted && one.is_open() { Self::Permitted } else { Self::Refused };
+        let rules = said.iter().map(|one| one.answer().unwrap_or_else(|| open(one)));
         rules.fold(risk, Self::max)
     }
 
@@ -90,16 +99,32 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let said: Vec<Said<'_>> =
         found.iter().map(|placed| Said { placed, said: placed.engine.explain(&asked) }).collect();
     let weighed = risk.weigh(&asked);
-    let answer = Answer::of(&said, &weighed);
+    let granted = if is_open(action, &said) { Some(Granted::look(&asked)?) } else { None };
+    let answer = Answer::of(&said, &weighed, matches!(granted, Some(Granted::By(_))));
     let status = answer.status();
     if question.json {
         let mut object = object(&who, &principal, action, &said, answer == Answer::Permitted);
         object["asks"] = json!(answer == Answer::Asked);
         object["risk"] = json!(factors(&weighed));
+        object["grant"] = match &granted {
+            Some(Granted::By(grant)) => grant.id.as_str().into(),
+            _ => Value::Null,
+        };
         return out::print_with(&json::line(&object), status);
     }
-    let text = text(question, &principal, &said) + &of_risk(question, &weighed);
+    let mut text = text(question, &principal, &said);
+    if let Some(granted) = granted {
+        text.push_str(&granted.sentence());
+    }
+    text.push_str(&of_risk(question, &weighed));
     out::print_with(text.as_bytes(), status)
+}
+
+/// Whether a grant may permit what rules refuse: where nobody permits it, by the daemon's own files, and no others refuse it.
+fn is_open(action: Action, said: &[Said<'_>]) -> bool {
+    matches!(action, Action::Run | Action::Call)
+        && said.iter().all(|one| one.answer().is_some() || one.is_open())
+        && said.iter().any(Said::is_open)
 }
 
 /// What of risk there is, a line each.

@@ -172,6 +172,7 @@ pub fn admit(
         fed: false,
         tool: None,
         redaction,
+        grant: None,
     };
     let launch = Launch {
         exec_id,

@@ -38,6 +38,7 @@ mod frames;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
+mod grants;
 mod homes;
 mod keeper;
 mod launch_link;
@@ -86,6 +87,7 @@ pub mod words;
 
 pub use activation::ActivationError;
 pub use gate::{Fault, Faults, KeptError, access, approval, faults};
+pub use grants::GrantsError;
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};
 pub use metrics::{Endpoint, EndpointError};

@@ -90,13 +90,13 @@ pub(crate) struct Needless {
 
 /// How many requests may wait to be recorded, and how many bytes they may hold, as owners share them.
 #[derive(Debug)]
-struct Most {
+pub(crate) struct Most {
     count: Share,
     bytes: Share,
 }
 
 impl Most {
-    fn of(scope: Scope) -> Self {
+    pub(crate) fn of(scope: Scope) -> Self {
         Self {
             count: Share::new(UNDECIDED, 1, scope.is_machine()),
             bytes: Share::new(UNDECIDED_BYTES, MAX_FRAME as usize, scope.is_machine()),
@@ -104,7 +104,12 @@ impl Most {
     }
 
     /// Whether an owner may have so many bytes more wait beside those that wait: owners, and what each request holds.
-    fn allow(&self, waiting: impl Iterator<Item = (u32, usize)>, owner: u32, bytes: usize) -> bool {
+    pub(crate) fn allow(
+        &self,
+        waiting: impl Iterator<Item = (u32, usize)>,
+        owner: u32,
+        bytes: usize,
+    ) -> bool {
         let (mut taken, mut own) = ((0, 0), (0, 0));
         for (of, holds) in waiting {
             taken = (taken.0 + 1, taken.1 + holds);

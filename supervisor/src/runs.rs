@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stockade_gate::redact::Forms;
 use stockade_protocol::confinement::Confinement;
-use stockade_protocol::launch::{Adopted, CalledTool, Launch};
+use stockade_protocol::launch::{Adopted, CalledTool, GrantNote, Launch};
 use stockade_protocol::outcome::{Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::SandboxSpec;
@@ -54,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) parent: Option<Parent>,
     /// The tool that was called, if one was.
     pub(crate) tool: Option<CalledTool>,
+    /// The grant that it was let through by, if it was.
+    pub(crate) grant: Option<GrantNote>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
@@ -174,6 +176,7 @@ impl Run {
             timing: Timing::default(),
             parent: None,
             tool: note.tool,
+            grant: note.grant,
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,

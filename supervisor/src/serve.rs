@@ -27,6 +27,7 @@ use crate::daemon::{Daemon, Settings};
 use crate::dispatcher::Event;
 use crate::gate::kept::{self, KeptError};
 use crate::gate::{Faults, Files, Gate};
+use crate::grants::{self, GrantsError};
 use crate::launch_link::{self, Starter};
 use crate::launcher::{self, Purpose};
 use crate::limits::Limits;
@@ -99,6 +100,9 @@ pub enum ServeError {
     /// What is known of breakers can't be read.
     #[error(transparent)]
     Breakers(#[from] KeptError),
+    /// What is written of grants can't be read.
+    #[error(transparent)]
+    Grants(#[from] GrantsError),
     /// The record can't be written.
     #[error("cannot open the record")]
     Record(#[from] AuditError),
@@ -207,11 +211,9 @@ pub(crate) fn serve_with(
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
     redaction::prepare(&policies);
-    let mut gate = match given.gate {
-        Some(gate) => gate,
-        None => gate_of(&sources, &surroundings, &configured)?,
-    };
+    let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured), Ok)?;
     kept::restore(&mut gate, state)?;
+    let granted = grants::open(state, surroundings.scope)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;
     if let Some(passed) = &given.passed {
         passed.agrees(asked.socket.path(), asked.group.name())?;
@@ -245,6 +247,7 @@ pub(crate) fn serve_with(
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
         let recording = recorded.map(|opened| record::begin(&daemon, opened));
+        let granting = grants::begin(&daemon, granted);
         let counting = statistics::begin(&daemon, &reload.running.values.statistics, state);
         let (over, is_over) = oneshot::channel();
         let keeping = spawn_local(kept::keep(Rc::clone(&daemon), state.to_owned(), is_over));
@@ -254,6 +257,7 @@ pub(crate) fn serve_with(
         drop(over);
         let _ended = keeping.await;
         statistics::end(&daemon, counting).await;
+        grants::end(&daemon, granting).await;
         if let Some(recording) = recording {
             record::end(&daemon, recording).await;
         }

@@ -41,7 +41,7 @@ impl ServeError {
             }
             Self::Activation(_) | Self::Descriptors { .. } | Self::Gate(_) => CONFIG,
             Self::Breakers(KeptError::Io { source, .. }) => of_io(source, CANTCREAT),
-            Self::Breakers(_) => CONFIG,
+            Self::Breakers(_) | Self::Grants(_) => CONFIG,
             Self::Register(RegisterError::Io { source, .. }) => of_io(source, CANTCREAT),
             Self::Register(_) => CONFIG,
             Self::Metrics(EndpointError::Socket(error)) => of_listening(error),
@@ -84,6 +84,7 @@ impl ServeError {
             | Self::Metrics(_)
             | Self::Launcher
             | Self::Breakers(_)
+            | Self::Grants(_)
             | Self::Descriptors { .. } => None,
         }
     }

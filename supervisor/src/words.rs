@@ -88,6 +88,8 @@ fn cancelled(reason: &CancelReason) -> Sentence {
             path.to_text()
         ))
         .remedy("run it again, and leave the path alone meanwhile"),
+        CancelReason::GrantOver => Sentence::new("ended because its grant is over, or was revoked")
+            .remedy("`stockade grant request` asks for another"),
         _ => Sentence::new("cancelled"),
     }
 }

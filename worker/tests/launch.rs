@@ -163,6 +163,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             fed: false,
             tool: None,
             redaction: None,
+            grant: None,
         },
         proved: false,
     };

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stockade_gate::access::{Access, Engine, Origin, Source, read_roles};
 use stockade_gate::approve::{self, MAX_READ, Risk};
 use stockade_gate::breaker::{Breakers, Settings};
+use stockade_gate::grants::{BadGrant, Clocks, Grant, GrantId, LONGEST, Terms, What, Whom};
 use stockade_gate::rate::{FILE, Limiter, read};
 use stockade_gate::redact::{Forms, Redactor, Secret};
 use stockade_gate::validate::Parameters;
@@ -109,6 +110,10 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         decided("access-first", access(ANY)?, Some(ASKING)).against("access"),
         decided("access-time", access(BY_TIME)?, None).against("access"),
         decided("access-parameters", access(BY_PARAMETERS)?, None).against("access"),
+        granted("access-granted", access(ANY)?, true)?.against("access"),
+        granted("access-granted-time", access(BY_TIME)?, true)?.against("access"),
+        granted("access-not-granted", access(ANY)?, false)?.against("access"),
+        granted("access-not-granted-time", access(BY_TIME)?, false)?.against("access"),
     ];
     interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
     let rows = row::variants(&|| access(ANY))?;
@@ -239,7 +244,9 @@ fn access(forbids: &str) -> Result<Access, BenchError> {
     let roles = read_roles("roles.toml", &roles, &|_| None).map_err(wrong)?;
     let source = Source { origin: Origin::Access, file: "access.cedar", text: &rules };
     let mut access = Access::default();
-    access.set(vec![Arc::new(Engine::new(&[source], roles).map_err(wrong)?)], Default::default());
+    // Nobody is locked out: what is refused is measured, too.
+    let nobody = stockade_gate::access::Settings { refusals: 0, ..Default::default() };
+    access.set(vec![Arc::new(Engine::new(&[source], roles).map_err(wrong)?)], nobody);
     Ok(access)
 }
 
@@ -308,6 +315,39 @@ fn weighed<'a>(name: &str, mut risk: Risk, is_longest: bool) -> Variant<'a> {
         }
         Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(REFUSALS))
     })
+}
+
+/// Microseconds of one decision that rules leave open, with so many grants as there are principals that a sample asks for. `has`:
+/// whether each has one; else somebody else does, and it's refused.
+fn granted<'a>(name: &str, mut access: Access, has: bool) -> Result<Variant<'a>, BenchError> {
+    access.let_grants(0);
+    let wrong = |error: BadGrant| BenchError::Wrong(error.to_string());
+    for uid in 0..ASKING {
+        let terms = Terms {
+            what: What::Tool(TOOL.to_owned()),
+            given: None,
+            length: LONGEST,
+            uses: None,
+            ends_runs: false,
+            why: "a measurement".to_owned(),
+        };
+        let id = GrantId(u128::from(uid).to_be_bytes());
+        let to = Whom { uid, unit: None };
+        access.grants_mut().put(Grant::new(id, to, terms, 0, Clocks::default()).map_err(wrong)?);
+    }
+    let first = if has { 0 } else { ASKING };
+    let principals: Vec<Principal> = (first..first + ASKING).map(principal).collect();
+    let parameters = Parameters::new(parameters());
+    Ok(Variant::new(name, move || {
+        let began = Instant::now();
+        for principal in &principals {
+            let asked = Asked { given: Given::Parameters(&parameters), ..asked(principal) };
+            if black_box(access.judge(black_box(&asked))).is_ok() != has {
+                return Err(BenchError::Wrong("a grant was taken for another's".into()));
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ASKING))
+    }))
 }
 
 /// Twenty of them, two KiB together.

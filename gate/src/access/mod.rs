@@ -17,13 +17,15 @@
 //! load. What is remembered goes when files are read again. What a rule may read of arguments is bounded: nobody makes a decision
 //! dear by what he sends.
 //!
-//! Grants aren't here yet. Their place is [`Engine`]'s set of permits: one more is another permit beside the operator's, which
-//! every forbid still overrides.
+//! Where no rule permits something and none forbids it, a grant may ([`crate::grants`]): it's looked for behind what is remembered, and
+//! by the engines only that the daemon's own files make.
 //!
 //! Reading order: `roles`, `statements`, `rules`, `reads`, `question`, `engine`, `cache`, `lockout`, `stage`.
 
 mod cache;
 mod engine;
+#[cfg(test)]
+mod granted_tests;
 mod lockout;
 mod question;
 mod reads;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::cache::{self, Decisions};
 use super::engine::{Decision, Engine, Unjudgeable};
 use super::lockout::{Locked, Lockout, Settings};
-use crate::asked::{Action, Asked, Principal};
+use crate::asked::{Action, Asked, Moment, Principal};
+use crate::grants::Held;
 use crate::refusal::{Reason, Refusal};
-use crate::row::{Stage, StageName};
+use crate::row::{Ending, Stage, StageName};
 use crate::verdict::{Ask, Verdict};
 
 /// What a refusal names as its rule where no rule permits anything.
@@ -20,9 +21,14 @@ const LOCKOUT: &str = "lockout";
 ///
 /// It may have several engines, each of a directory: what all of them permit is permitted. So a user's own files take away from
 /// what the machine's permit, and never add to it.
+///
+/// What nobody permits a grant may: of the engines that [`Access::let_grants`] says, and not of those before them.
 #[derive(Debug, Default)]
 pub struct Access {
     engines: Vec<Arc<Engine>>,
+    /// The first engine that grants add to; none: no grant adds to any.
+    granting: Option<usize>,
+    held: Held,
     decisions: Decisions,
     lockout: Lockout,
     /// Who was locked out since somebody last asked.
@@ -30,11 +36,34 @@ pub struct Access {
 }
 
 impl Access {
-    /// Has these hold. What was decided is forgotten; who is locked out stays so.
+    /// Has these hold. What was decided is forgotten; who is locked out stays so. No grant adds to them until somebody says so.
     pub fn set(&mut self, engines: Vec<Arc<Engine>>, settings: Settings) {
         self.engines = engines;
+        self.granting = None;
         self.decisions.clear();
         self.lockout.set(settings);
+    }
+
+    /// Has grants add to what engines permit, from this one on: whoever grants isn't above those before it.
+    pub fn let_grants(&mut self, from: usize) {
+        self.granting = Some(from).filter(|from| *from < self.engines.len());
+    }
+
+    /// Whether a grant could add to anything.
+    #[must_use]
+    pub fn can_grant(&self) -> bool {
+        self.granting.is_some()
+    }
+
+    /// The grants.
+    #[must_use]
+    pub fn grants(&self) -> &Held {
+        &self.held
+    }
+
+    /// The grants.
+    pub fn grants_mut(&mut self) -> &mut Held {
+        &mut self.held
     }
 
     /// Whether it asks anything.
@@ -49,36 +78,51 @@ impl Access {
         self.engines.iter().any(|engine| engine.reads_load())
     }
 
-    /// What rules say. Nothing counts for it: for who would only know. If any rule that permits it has somebody asked first, so it
-    /// is, whatever other rules or other engines permit without.
+    /// What rules say, and no grant. Nothing counts for it: for who would only know. If any rule that permits it has somebody asked
+    /// first, so it is, whatever other rules or other engines permit without.
     ///
     /// # Errors
     /// The refusal.
     pub fn permits(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
+        self.weigh(asked).map_err(|refused| *refused.refusal)
+    }
+
+    /// What rules say, and if they refuse it, whether a grant may permit it all the same: where nobody permits it, by engines that
+    /// grants add to, and all others permit it. Of those one may still have somebody asked: a grant doesn't answer for him.
+    fn weigh(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refused> {
         let mut verdict = Verdict::Pass;
+        let mut open = None;
         for (number, engine) in self.engines.iter().enumerate() {
             let key = engine.can_be_remembered(asked.action).then(|| cache::key(number, asked));
             let known = key.and_then(|key| self.decisions.get(&key));
             let decision = match known {
                 Some(known) => known,
                 None => {
-                    let decision = engine.decide(asked).map_err(|error| unjudgeable(&error))?;
+                    let decision =
+                        engine.decide(asked).map_err(|error| Refused::by_rules(unjudgeable(&error)))?;
                     if let Some(key) = key {
                         self.decisions.put(key, decision);
                     }
                     decision
                 }
             };
+            let is_open = decision == Decision::Nobody
+                && self.granting.is_some_and(|from| number >= from)
+                && matches!(asked.action, Action::Run | Action::Call);
             match decision {
                 Decision::Permitted(_) => {}
                 Decision::Asked(number) if matches!(asked.action, Action::Run | Action::Call) => {
                     verdict = verdict.and(Verdict::Ask(ask(engine, number)));
                 }
+                _ if is_open => open = open.or_else(|| Some(nobody(asked))),
                 // Of all else nothing waits for an answer; no such rule is loaded.
-                _ => return Err(refusal(engine, asked.action, decision)),
+                _ => return Err(Refused::by_rules(refusal(engine, asked.action, decision))),
             }
         }
-        Ok(verdict)
+        match open {
+            None => Ok(verdict),
+            Some(refusal) => Err(Refused { refusal: Box::new(refusal), open: Some(verdict) }),
+        }
     }
 
     /// Whether rules permit what nobody is asked about: all but runs and calls.
@@ -159,8 +203,50 @@ impl Stage for Access {
 
     fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
-        self.permits(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
+        let Refused { refusal, open } = match self.weigh(asked) {
+            Ok(verdict) => return Ok(verdict),
+            Err(refused) => refused,
+        };
+        if let Some(verdict) = open
+            && self.held.redeem(asked).is_some()
+        {
+            return Ok(verdict);
+        }
+        self.count(asked.principal, &refusal, asked.at.uptime);
+        Err(*refusal)
     }
+
+    fn take_back(&mut self, asked: &Asked<'_>) {
+        self.held.give_back(asked.run);
+    }
+
+    fn ended(&mut self, run: u128, _tool: Option<&str>, _ending: Ending, _at: Moment) {
+        // Of one that has begun nothing is known here any more.
+        self.held.give_back(run);
+    }
+}
+
+/// Rules permit something not.
+struct Refused {
+    refusal: Box<Refusal>,
+    /// What holds if a grant permits it; none: no grant may.
+    open: Option<Verdict>,
+}
+
+impl Refused {
+    fn by_rules(refusal: Refusal) -> Self {
+        Self { refusal: Box::new(refusal), open: None }
+    }
+}
+
+/// What a grant could permit, and none does. Of what there isn't the same is said, to the letter: so it names nothing.
+fn nobody(asked: &Asked<'_>) -> Refusal {
+    let message = format!("no rule permits you to {}, and no grant does", doing(asked.action));
+    let kind = if asked.action == Action::Call { "tool" } else { "policy" };
+    let remedy = format!(
+        "ask for a grant: `stockade grant request --{kind} NAME --for 10m --why TEXT`; `stockade access check` says which rule decides"
+    );
+    Refusal::new(StageName::Access, Reason::NotPermitted, NOBODY, message).remedy(remedy)
 }
 
 /// Why a rule has somebody asked.

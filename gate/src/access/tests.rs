@@ -109,7 +109,7 @@ fn shipped_roles_may_what_the_guide_says_and_no_more() {
         (Action::Attach, "admin"),
         (Action::Kill, "admin operator"),
         (Action::List, "admin operator auditor"),
-        (Action::Grant, "admin"),
+        (Action::Grant, "admin approver"),
         (Action::Approve, "admin approver"),
         (Action::ReadAudit, "admin auditor"),
         (Action::Reload, "admin operator"),

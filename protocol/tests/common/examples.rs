@@ -20,9 +20,10 @@ use stockade_protocol::client::{
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
 use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::launch::{
-    Adopted, CalledTool, FromLauncher, FromRelay, Keep, LAUNCH_VERSION, Launch, LaunchOutput, Made, Owner,
-    Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Adopted, CalledTool, FromLauncher, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch, LaunchOutput,
+    Made, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -263,6 +264,11 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
                 reason: "not before the release".into(),
             },
         ),
+        ("", ClientMessage::GrantAdd { uid: 1_000, unit: Some("agent.service".into()), terms: terms() }),
+        ("", ClientMessage::GrantRequest(called_terms())),
+        ("", ClientMessage::GrantAnswer { id: GRANT.into(), yes: true }),
+        ("", ClientMessage::GrantRevoke { id: GRANT.into() }),
+        ("", ClientMessage::Grants),
     ]
 }
 
@@ -373,7 +379,52 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     let how = Some(ApprovalEnd::Approved);
     messages.push(("", ServerMessage::ApprovalAnswered { exec_id: RUN, missing: 0, how }));
     messages.push(("", ServerMessage::ApprovalsMissed));
+    messages.push(("", ServerMessage::Granted(Box::new(granted()))));
+    messages.push(("", ServerMessage::GrantGone { id: GRANT.into(), runs: 2 }));
+    let list = GrantList { grants: vec![granted()], requests: Vec::new(), left_out: 0 };
+    messages.push(("", ServerMessage::Grants(Box::new(list))));
     messages
+}
+
+const GRANT: &str = "018f2d5e-7a10-7c3b-9d44-5a610ef28399";
+
+fn terms() -> GrantTerms {
+    GrantTerms {
+        what: GrantWhat::Policy("build-host".into()),
+        given: Some(GrantGiven::Command(bytes(&["make", "test"]))),
+        length_ms: 600_000,
+        uses: Some(3),
+        ends_runs: true,
+        why: "to find out why the tests fail there".into(),
+    }
+}
+
+fn called_terms() -> GrantTerms {
+    GrantTerms {
+        what: GrantWhat::Tool("deploy".into()),
+        given: Some(GrantGiven::Parameters("{\"to\":\"staging\"}".into())),
+        length_ms: 3_600_000,
+        uses: None,
+        ends_runs: false,
+        why: "the release".into(),
+    }
+}
+
+fn granted() -> GrantSummary {
+    GrantSummary {
+        id: GRANT.into(),
+        uid: 1_000,
+        unit: Some("agent.service".into()),
+        what: GrantWhat::Policy("build-host".into()),
+        digest: Some(digest()),
+        shown: Some("make test".into()),
+        left_ms: 599_000,
+        uses: Some(3),
+        uses_left: Some(2),
+        ends_runs: true,
+        by: Some(0),
+        why: "to find out why the tests fail there".into(),
+    }
 }
 
 fn statistics_question() -> StatisticsQuestion {
@@ -467,6 +518,8 @@ fn status() -> StatusReport {
             retry_after_ms: 1_800_000,
         }],
         approvals_waiting: 1,
+        grants: 2,
+        grant_requests: 1,
     }
 }
 
@@ -532,6 +585,7 @@ fn cancel_reasons() -> Vec<CancelReason> {
         CancelReason::Draining,
         CancelReason::GuardDissolved { path: "/home/ada/project/.git/config".into() },
         CancelReason::InputExceeded { limit: 1 << 20 },
+        CancelReason::GrantOver,
     ]
 }
 
@@ -643,6 +697,7 @@ fn note() -> RunNote {
         fed: false,
         tool: Some(CalledTool { name: "count-lines".into(), is_tightened: true }),
         redaction: Some(Redaction { secrets: vec![("API_TOKEN".into(), "c0rrect-horse".into())] }),
+        grant: Some(GrantNote { id: [0x9d; 16], ends_run: true }),
     }
 }
 
@@ -753,6 +808,11 @@ fn parts() -> Vec<Example> {
     parts.extend(part(&outcomes()));
     parts.extend(part(&[Clock::Wall, Clock::Cpu, Clock::Idle]));
     parts.extend(part(&cancel_reasons()));
+    parts.extend(part(&[GrantWhat::Policy("build-host".into()), GrantWhat::Tool("deploy".into())]));
+    parts.extend(part(&[
+        GrantGiven::Command(bytes(&["make", "test"])),
+        GrantGiven::Parameters("{\"to\":\"staging\"}".into()),
+    ]));
     parts.extend(part(&setup_stages()));
     parts.extend(part(&[MemoryMechanism::Rusage, MemoryMechanism::Monitor, MemoryMechanism::Cgroup]));
     parts.extend(part(&[Level::Strict, Level::Moderate, Level::Minimal]));

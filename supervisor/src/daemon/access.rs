@@ -172,6 +172,8 @@ impl State {
             report.tools = 0;
             report.breakers_open = 0;
             report.breakers_half_open = 0;
+            report.grants = 0;
+            report.grant_requests = 0;
             report.locked_out.retain(|locked| asker.as_ref().is_some_and(|asker| asker.uid == locked.uid));
         }
         // His own is among them, however many there are.
@@ -207,7 +209,7 @@ impl State {
         }
     }
 
-    fn watch(&self, connection: ConnectionId, name: &str, text: String, about: &str) {
+    pub(super) fn watch(&self, connection: ConnectionId, name: &str, text: String, about: &str) {
         if let Some(record) = &self.record {
             record.watched(self.principal(connection), name, text, about);
         }

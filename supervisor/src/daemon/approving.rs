@@ -350,6 +350,11 @@ impl State {
             let text = "the daemon has read its files again since somebody was asked";
             return Err(not_approved("reload", text).remedy(again));
         }
+        if self.gate.redeemed(id).is_some_and(|of| self.gate.held().get(of.id).is_none()) {
+            let text =
+                "the grant by which it was let through was revoked, or is over, since somebody was asked";
+            return Err(not_approved("grant", text).remedy(again));
+        }
         if let Some(tool) = &waits.run.tool {
             self.gate.check_pin_of(&tool.name, self.settings.uid)?;
         }
@@ -390,7 +395,7 @@ impl State {
 
     /// What the gate had let pass comes to nothing.
     fn turn_away(&mut self, run: &Run, principal: Principal, request: Option<Request>, denied: &Denied) {
-        self.gate.never_began(run.exec_id, run.tool.as_ref(), self.uptime());
+        self.came_to_nothing(run.exec_id, run.tool.as_ref());
         self.count_refused_run(run, stage(denied));
         if let (Some(record), Some(request)) = (&self.record, request) {
             record.refused(principal, request, denied);

@@ -1,4 +1,5 @@
-//! Requests between the gate and the dispatcher: those whose intent isn't durable yet.
+//! Requests between the gate and the dispatcher: those whose intent isn't durable yet. Before them stand those that take a use of a
+//! grant ([`super::redeeming`]).
 
 use std::time::Instant;
 
@@ -6,6 +7,7 @@ use stockade_audit::{Principal, Request};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::Denied;
+use stockade_protocol::launch::CalledTool;
 use stockade_protocol::outcome::Outcome;
 use stockade_stats::Stage;
 
@@ -21,6 +23,8 @@ use crate::statistics::stage;
 pub(crate) struct Undecided {
     pub(super) run: Run,
     pub(super) connection: ConnectionId,
+    /// Who asks, as it's written down: his connection may be gone.
+    pub(super) principal: Principal,
     pub(super) request_id: u64,
     pub(super) detach: bool,
     pub(super) bytes: usize,
@@ -36,7 +40,7 @@ impl Undecided {
 }
 
 impl State {
-    /// Has a request recorded, if there is a record, and then run.
+    /// Has a request's grant written down, if it was let through by one, then the request recorded, if there is a record, and then run.
     pub(super) fn decide(
         &mut self,
         run: Run,
@@ -56,18 +60,38 @@ impl State {
         request: Option<Request>,
     ) {
         let id = run.exec_id;
-        let undecided = Undecided { run, connection, request_id, detach, bytes, since: Instant::now() };
+        let since = Instant::now();
+        let undecided = Undecided { run, connection, principal, request_id, detach, bytes, since };
+        match self.gate.redeemed(id) {
+            Some(redeemed) => self.redeem(undecided, request, redeemed),
+            None => self.record_intent(undecided, request),
+        }
+    }
+
+    /// Has a request recorded, if there is a record, and then run.
+    pub(super) fn record_intent(&mut self, mut undecided: Undecided, request: Option<Request>) {
+        let Undecided { connection, request_id, bytes, .. } = undecided;
+        let id = undecided.run.exec_id;
+        let principal = undecided.principal.clone();
+        // The record's own patience begins here.
+        undecided.since = Instant::now();
         match (&mut self.record, request) {
             (Some(record), Some(request)) if !record.has_room_for(undecided.run.owner, bytes) => {
                 let denied = record::full();
                 record.refused(principal, request, &denied);
                 self.count_refused_run(&undecided.run, stage(&denied));
-                self.gate.never_began(id, undecided.run.tool.as_ref(), self.uptime());
+                self.came_to_nothing(id, undecided.run.tool.as_ref());
                 self.refuse(connection, request_id, denied);
             }
             (Some(record), Some(request)) => record.intend(id, undecided, principal, request),
             _ => self.dispatch(undecided),
         }
+    }
+
+    /// What the gate has let pass is no run: what was taken for it is given back.
+    pub(super) fn came_to_nothing(&mut self, id: ExecId, tool: Option<&CalledTool>) {
+        self.gate.never_began(id, tool, self.uptime());
+        self.write_grants();
     }
 
     /// Who asks by a connection, as it's written down.
@@ -97,7 +121,7 @@ impl State {
         }
         if !undecided.detach && !self.connections.contains_key(&undecided.connection) {
             let Undecided { run, .. } = undecided;
-            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            self.came_to_nothing(id, run.tool.as_ref());
             if recorded.is_ok() {
                 self.record_not_started(&run);
             }
@@ -136,10 +160,11 @@ impl State {
 
     /// Refuses all that waits for the record: the daemon ends.
     pub(crate) fn refuse_all_undecided(&mut self) {
+        self.refuse_all_redeeming();
         let all = self.record.as_mut().map(|record| core::mem::take(&mut record.undecided));
         for (id, undecided) in all.into_iter().flatten() {
             let Undecided { run, connection, request_id, .. } = undecided;
-            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            self.came_to_nothing(id, run.tool.as_ref());
             self.record_not_started(&run);
             self.count_refused_run(&run, Stage::Queue);
             self.refuse(connection, request_id, draining());
@@ -148,7 +173,7 @@ impl State {
 
     fn refuse_undecided(&mut self, undecided: Undecided, why: &str) {
         let Undecided { run, connection, request_id, .. } = undecided;
-        self.gate.never_began(run.exec_id, run.tool.as_ref(), self.uptime());
+        self.came_to_nothing(run.exec_id, run.tool.as_ref());
         let denied = record::unavailable(why);
         self.count_refused_run(&run, stage(&denied));
         self.refuse(connection, request_id, denied);
@@ -187,10 +212,12 @@ impl State {
         if self.dispatcher.phase(id, owner).is_none()
             && let Some(run) = self.runs.remove(&id)
         {
-            self.gate.never_began(id, run.tool.as_ref(), self.uptime());
+            self.came_to_nothing(id, run.tool.as_ref());
             self.record_not_started(&run);
             // The dispatcher has refused it, and told its client.
             self.count_refused_run(&run, Stage::Queue);
+        } else {
+            self.began(id);
         }
     }
 

@@ -235,7 +235,9 @@ impl State {
         };
         self.figures.adopted();
         self.runs.insert(run.exec_id, run);
+        let id = event.run;
         self.handle(Event::Adopted(event));
+        self.adopt_grant(id);
     }
 
     /// A launcher doesn't answer any more; how it ends is found out.

@@ -99,6 +99,7 @@ impl State {
                         self.count_refused(owner, &named, &denied);
                     }
                     self.tell_locked(connection);
+                    self.write_grants();
                     self.refuse(connection, request_id, self.gate.discreet(denied));
                 }
             }
@@ -146,7 +147,7 @@ impl State {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
-            _ => return Err(unexpected("a message this version doesn't know")),
+            other => self.about_grants(connection, other)?,
         }
         Ok(Pause::None)
     }
@@ -202,7 +203,7 @@ impl State {
         });
         // What the gate has let pass ends here, by nobody's fault.
         let (mut run, bytes, question) = made.map_err(|denied| {
-            self.gate.never_began(id, tool.as_ref(), self.uptime());
+            self.came_to_nothing(id, tool.as_ref());
             refuse(denied)
         })?;
         run.parent = parent;
@@ -287,6 +288,7 @@ impl State {
             request_id,
             policy: launch.note.policy.clone(),
             tool: launch.note.tool.clone(),
+            grant: None,
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
@@ -499,6 +501,7 @@ impl State {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let limiter = self.gate.limiter(self.started.elapsed(), number(counts.running));
         let breaking = self.gate.breaking(self.uptime());
+        let (grants, requests) = self.grant_counts();
         let introduction = self.links.introduction();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -535,11 +538,13 @@ impl State {
             often_wrong: self.gate.often_wrong(),
             locked_out: self.gate.locked(self.uptime()).into_iter().map(locked_out).collect(),
             approvals_waiting: number(self.approvals.len()),
+            grants: number(grants),
+            grant_requests: number(requests),
         }
     }
 }
 
-fn unexpected(text: &str) -> ProtocolError {
+pub(super) fn unexpected(text: &str) -> ProtocolError {
     ProtocolError { code: ProtocolErrorCode::Unexpected, text: text.to_owned() }
 }
 

@@ -19,6 +19,7 @@ use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
 use crate::gate::Gate;
+use crate::grants::Grants;
 use crate::homes::{self, Homes, Lookup};
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -107,6 +108,7 @@ impl Daemon {
                 links: Links::default(),
                 specs: Specs::new(policies),
                 gate: Gate::default(),
+                grants: None,
                 record: None,
                 approvals: Approvals::default(),
                 statistics: None,
@@ -160,6 +162,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     /// How many descriptors we may have.
     pub(crate) table: Table,
+    /// What is on disk of grants, and who waits for that; none before the daemon begins and after it has ended.
+    pub(crate) grants: Option<Grants>,
     /// Where requests are written down, if they are.
     pub(crate) record: Option<Record>,
     /// What waits until somebody has approved it.
@@ -364,6 +368,7 @@ impl State {
         }
         if let Some(outcome) = ended {
             self.record_end(id, &outcome);
+            self.depends_no_more(id);
         }
         self.ring_followers(id);
     }

@@ -27,6 +27,8 @@ pub struct Placed {
     pub engine: Arc<Engine>,
     /// Whether it has a file of roles.
     pub has_roles: bool,
+    /// Whether they are the daemon's own: not the machine's above a user's daemon.
+    pub is_own: bool,
 }
 
 /// The rules that hold for a daemon with this directory of configuration; none: there are no files of access, and nothing is asked.
@@ -42,7 +44,10 @@ pub fn rules(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Vec<Pla
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     for directory in directories {
         match of_directory(directory, uid) {
-            Ok(placed) => found.extend(placed),
+            Ok(placed) => {
+                let is_own = scope.is_machine() || directory != machines;
+                found.extend(placed.map(|placed| Placed { is_own, ..placed }));
+            }
             Err(faults) => wrong.extend(faults),
         }
     }
@@ -78,7 +83,7 @@ fn of_directory(directory: &Path, uid: u32) -> Result<Option<Placed>, Vec<Fault>
         .collect();
     let engine = Engine::new(&sources, roles);
     let engine = engine.map_err(|mistakes| mistakes.into_iter().map(Fault::from).collect::<Vec<_>>())?;
-    Ok(Some(Placed { directory: directory.to_owned(), engine: Arc::new(engine), has_roles }))
+    Ok(Some(Placed { directory: directory.to_owned(), engine: Arc::new(engine), has_roles, is_own: false }))
 }
 
 /// A file's name as it's told, and what it says; none: it isn't there. A link that leads nowhere is there, and can't be read: rules

@@ -110,7 +110,12 @@ impl Gate {
     }
 
     /// What is asked of the daemon itself.
-    fn of_daemon<'a>(&mut self, asker: &'a Principal, action: Action, uptime: Duration) -> Asked<'a> {
+    pub(super) fn of_daemon<'a>(
+        &mut self,
+        asker: &'a Principal,
+        action: Action,
+        uptime: Duration,
+    ) -> Asked<'a> {
         let runs = self.load.map_or(0, |(_, load)| load.runs);
         Asked { load: self.load(uptime, runs), ..Asked::by(asker, action, moment(uptime)) }
     }

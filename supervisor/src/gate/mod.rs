@@ -8,6 +8,7 @@ pub mod approval;
 mod asking;
 mod call;
 mod files;
+mod granting;
 pub(crate) mod kept;
 mod pressure;
 mod standing;
@@ -176,8 +177,14 @@ impl Gate {
             stages.push(Box::new(Rc::clone(&self.breakers)));
         }
         let Limited { limits, breaker, breakers, lockout, .. } = files.limited.unwrap_or_default();
+        let own = files.rules.iter().position(|placed| placed.is_own);
         let engines = files.rules.into_iter().map(|placed| placed.engine).collect();
-        self.access.borrow_mut().set(engines, lockout.map(|lockout| lockout.value).unwrap_or_default());
+        {
+            let mut access = self.access.borrow_mut();
+            access.set(engines, lockout.map(|lockout| lockout.value).unwrap_or_default());
+            // The machine's come before a user's own, whose daemon isn't above them.
+            own.into_iter().for_each(|first| access.let_grants(first));
+        }
         self.roles = files.roles;
         self.generation += 1;
         if self.access.borrow().is_on() {
@@ -273,6 +280,7 @@ impl Gate {
             owner: None,
             load: self.load(uptime, wanted.runs),
         };
+        self.tell_grants_time();
         let judged = self.row.judge(&asked, &wanted.sought.leaves_out());
         if let Err(Refusal { reason: Reason::NotPermitted | Reason::NotApproved, .. }) = judged {
             self.risk.borrow_mut().refused(wanted.asker.uid, uptime);

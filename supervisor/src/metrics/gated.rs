@@ -29,6 +29,31 @@ const USUAL: [(StageName, DenyReason); 9] = [
     (StageName::Record, DenyReason::AuditUnavailable),
 ];
 
+/// What happens to a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GrantEvent {
+    Given,
+    Revoked,
+    Redeemed,
+    EndedRun,
+}
+
+impl GrantEvent {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Given, "given"),
+        (Self::Revoked, "revoked"),
+        (Self::Redeemed, "redeemed"),
+        (Self::EndedRun, "ended-run"),
+    ];
+}
+
+/// A counter for each of them, in their order.
+fn grants_of(counters: &IntCounterVec) -> Result<[IntCounter; GrantEvent::ALL.len()], Error> {
+    let [given, revoked, redeemed, ended] =
+        GrantEvent::ALL.map(|(_, word)| counters.get_metric_with_label_values(&[word]));
+    Ok([given?, revoked?, redeemed?, ended?])
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Gated {
@@ -37,6 +62,7 @@ pub(crate) struct Gated {
     refused: Histogram,
     lag: Histogram,
     approvals: IntCounterVec,
+    grants: [IntCounter; GrantEvent::ALL.len()],
     calls: IntCounterVec,
     tools: HashMap<String, Outcomes>,
     /// Of tools that aren't loaded, or beyond the bound.
@@ -62,6 +88,7 @@ impl Gated {
             passed: times.get_metric_with_label_values(&["passed"])?,
             refused: times.get_metric_with_label_values(&["refused"])?,
             lag: make.histogram(&table::AUDIT_LAG)?,
+            grants: grants_of(&make.counters(&table::GRANT_EVENTS)?)?,
             nameless: outcomes_of(&calls, "")?,
             calls,
             tools: HashMap::new(),
@@ -98,6 +125,12 @@ impl Gated {
     /// A request has become durable.
     pub(crate) fn recorded(&self, took: Duration) {
         self.lag.observe(took.as_secs_f64());
+    }
+
+    /// Something happened to a grant.
+    pub(crate) fn granted(&self, event: GrantEvent) {
+        let counters = GrantEvent::ALL.iter().zip(&self.grants);
+        counters.filter(|((of, _), _)| *of == event).for_each(|(_, counter)| counter.inc());
     }
 
     /// A call is over; `tool`: of which tool, if that is loaded.

@@ -32,6 +32,7 @@ mod timing;
 pub(crate) use endpoint::Door;
 pub use endpoint::{Endpoint, EndpointError};
 pub(crate) use figures::Figures;
+pub(crate) use gated::GrantEvent;
 pub(crate) use gauges::unready;
 #[cfg(feature = "fuzzing")]
 pub(crate) use http::head_of;

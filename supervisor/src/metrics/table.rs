@@ -156,6 +156,10 @@ metrics! {
         "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
     LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],
         "Users, and users with a tool or a policy, that still owe something to a limit.";
+    GRANTS: Kind::Gauge, "stockade_grants", [], "Grants that hold.";
+    GRANT_REQUESTS: Kind::Gauge, "stockade_grant_requests", [], "Requests for grants that wait for an answer.";
+    GRANT_EVENTS: Kind::Counter, "stockade_grant_events_total", ["event"],
+        "What happened to grants: given, revoked, redeemed by a run, a run ended with one.";
     AUDIT_LAG: Kind::Histogram(SHORT_SECONDS), "stockade_audit_lag_seconds", [],
         "From the moment that a request is handed to the record until that is durable; those that weren't recorded aside.";
     AUDIT_BYTES: Kind::Gauge, "stockade_audit_bytes", [], "Size of the record's segments together.";

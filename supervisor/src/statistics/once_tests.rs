@@ -24,6 +24,7 @@ fn run(number: u8) -> Run {
         fed: false,
         tool: None,
         redaction: None,
+        grant: None,
     };
     let adopted = Adopted {
         exec_id: ExecId::from_bytes([number; 16]),

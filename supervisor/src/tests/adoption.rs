@@ -11,9 +11,10 @@ use stockade_protocol::client::{ClientMessage, ExecEvent, RunState, ServerMessag
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::launch::{
-    Adopted, FromLauncher, FromRelay, LAUNCH_VERSION, Program, Redaction, RunNote, ToLauncher, ToRelay, Token,
+    Adopted, FromLauncher, FromRelay, GrantNote, LAUNCH_VERSION, Program, Redaction, RunNote, ToLauncher,
+    ToRelay, Token,
 };
-use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
+use stockade_protocol::outcome::{CancelReason, MemoryMechanism, Outcome, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::Level;
 use stockade_protocol::{Bytes, ExecId};
@@ -139,6 +140,7 @@ fn adopted(exec_id: ExecId) -> Adopted {
             fed: false,
             tool: None,
             redaction: None,
+            grant: None,
         },
     }
 }
@@ -603,4 +605,31 @@ fn what_a_client_has_not_got_is_whole_after_a_restart_of_a_run_with_a_full_ring(
     let seen = redacted::read(&mut stage.client(), run(1), behind);
     assert_eq!(seen.lost, 0);
     assert!(!redacted::shows_a_piece(&seen.all()));
+}
+
+#[test]
+fn an_adopted_run_whose_grant_is_gone_ends_where_that_said_so_and_goes_on_where_not() {
+    for ends_run in [true, false] {
+        let (stage, door) = stage();
+        let channel = answer(&door);
+        let mut adopted = adopted(run(1));
+        adopted.note.grant = Some(GrantNote { id: [7; 16], ends_run });
+        channel.send(&FromLauncher::Adopted(Box::new(adopted)), &[]).unwrap();
+        let writer = Writer::new(RING);
+        channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+        let elder = Elder::introduce(channel, program::of_this_process());
+        elder.wrote(run(1), &writer, 0);
+        elder.told();
+        let mut client = stage.client();
+        assert_eq!(client.runs().len(), 1);
+        if !ends_run {
+            // What it hears first is what somebody asks.
+            client.say(&ClientMessage::Cancel { exec_id: run(1) });
+        }
+        let expected = if ends_run { CancelReason::GrantOver } else { CancelReason::Asked };
+        match elder.hears() {
+            ToLauncher::Cancel { exec_id, reason } => assert_eq!((exec_id, reason), (run(1), expected)),
+            other => panic!("{other:?} instead of Cancel"),
+        }
+    }
 }

@@ -18,7 +18,7 @@ use stockade_protocol::outcome::Outcome;
 use super::access::put;
 use super::gate::{TOOL, called, put_tool};
 use super::stage::{Before, Changes, Client, Launcher, Stage, open, until};
-use super::{breakers, metrics, record};
+use super::{breakers, grants, metrics, record};
 use crate::serve::Order;
 
 const RULES: &str = "[thresholds]\nask = 50\nrefuse = 100\n\
@@ -559,4 +559,52 @@ fn what_a_stage_took_for_what_is_never_approved_is_given_back() {
     client.say(&ClientMessage::Cancel { exec_id: run });
     is_refused_by(&mut client, "cancelled");
     assert_eq!(heard(&mut client), "[Neither]");
+}
+
+/// Who may only by a grant, and is asked about for risk.
+fn granted_stage(uses: Option<u32>) -> Stage {
+    grants::stage_with([grants::terms(uses)], |directory| put(directory, "approval.toml", &file("")))
+}
+
+fn asks_under_a_grant(stage: &Stage, client: &mut Client) -> ExecId {
+    let (asked, passed) = request(stage, &["asked"]);
+    asks_for(client, (ExecRequest { policy: "custom".into(), ..asked }, passed))
+}
+
+fn left(client: &mut Client) -> Option<u32> {
+    grants::list(client).grants[0].uses_left
+}
+
+#[test]
+fn what_a_grant_lets_through_is_asked_about_all_the_same_and_takes_a_use_only_with_a_yes() {
+    let stage = granted_stage(Some(2));
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    asks_under_a_grant(&stage, &mut client);
+    assert_eq!(left(&mut other), Some(1), "it may not be used by another while it waits");
+    assert_eq!(answer(&mut other, false), Ok((0, Some(ApprovalEnd::Refused))));
+    is_refused_by(&mut client, "refused");
+    assert_eq!(left(&mut other), Some(2));
+    let run = asks_under_a_grant(&stage, &mut client);
+    client.say(&ClientMessage::Cancel { exec_id: run });
+    is_refused_by(&mut client, "cancelled");
+    assert_eq!(left(&mut other), Some(2));
+    let run = asks_under_a_grant(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+    assert_eq!(left(&mut other), Some(1));
+}
+
+#[test]
+fn a_grant_that_is_gone_by_then_makes_a_yes_no_yes() {
+    for uses in [None, Some(1)] {
+        let stage = granted_stage(uses);
+        let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+        asks_under_a_grant(&stage, &mut client);
+        let id = grants::list(&mut other).grants[0].id.clone();
+        other.say(&ClientMessage::GrantRevoke { id });
+        assert!(matches!(other.next(), ServerMessage::GrantGone { runs: 0, .. }));
+        assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+        is_refused_by(&mut client, "grant");
+        assert!(!launcher.hears_something());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stockade_audit::{Check, Entry, Filter, Keys, MasterKey, Reader, verify};
-use stockade_protocol::client::{ExecRequest, ServerMessage, ToolCall};
+use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage, ToolCall};
 use stockade_protocol::denied::DenyReason;
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
@@ -111,6 +111,38 @@ fn who_isnt_permitted_something_and_who_is_locked_out_for_it_stand_in_the_record
     assert_eq!((of("not-permitted"), of("locked-out"), of("refused")), (5, 1, 6));
     let told = all.iter().find(|entry| entry.event.name() == "not-permitted").unwrap().json();
     assert!(told.contains("no-rule-permits") && told.contains("\"about\":\"nosuch\""), "{told}");
+}
+
+#[test]
+fn a_run_by_a_grant_is_written_with_it_and_what_is_done_about_grants_stands_in_the_record() {
+    let stage = super::grants::stage_with([super::grants::terms(Some(1))], with_a_key);
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    let run = client.exec(ExecRequest { policy: "custom".into(), ..stage.request() });
+    launcher.play(b"");
+    client.read_to_end(run, 2);
+    let id = super::grants::list(&mut client).grants[0].id.clone();
+    let asked = super::grants::made(&mut client, &ClientMessage::GrantRequest(super::grants::wire()));
+    for (id, yes) in [(&asked.id, Some(false)), (&id, None)] {
+        let id = id.clone();
+        client.say(&match yes {
+            Some(yes) if rustix::process::geteuid().is_root() => ClientMessage::GrantAnswer { id, yes },
+            _ => ClientMessage::GrantRevoke { id },
+        });
+        assert!(matches!(client.next(), ServerMessage::GrantGone { .. }));
+    }
+    let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: super::grants::wire() };
+    super::grants::made(&mut client, &add);
+    drop((client, launcher));
+    let left = end(stage);
+    let all = entries(left.path());
+    let of = |name: &str| all.iter().find(|entry| entry.event.name() == name).map(Entry::json);
+    let intent = of("intent").unwrap();
+    assert!(intent.contains(&format!("\"because\":[\"grant {id}\"]")), "{intent}");
+    let given = of("granted").unwrap();
+    assert!(given.contains("policy custom for 60s") && given.contains("\"about\":\"4242\""), "{given}");
+    assert!(of("grant-revoked").unwrap().contains(&id));
+    assert!(of("grant-requested").unwrap().contains("a test"));
+    assert_eq!(of("grant-answered").is_some(), rustix::process::geteuid().is_root());
 }
 
 #[test]

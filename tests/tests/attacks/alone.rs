@@ -150,6 +150,7 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             fed: false,
             tool: None,
             redaction: None,
+            grant: None,
         },
         proved: false,
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Who reads it, and for what.
-const READERS: [&str; 11] = [
+const READERS: [&str; 12] = [
     // Ids that sort by time: a clock that steps back makes ids that sort earlier, and random all the same.
     "protocol/src/id.rs",
     // What rules of access would say now, asked beforehand: they may speak of the hour of the day. Nothing is let in by the answer.
@@ -19,6 +19,9 @@ const READERS: [&str; 11] = [
     "stats/src/writer.rs",
     // For rules about the hour of the day, and for what outlives the daemon; intervals of the gate go by the other clock.
     "supervisor/src/gate/mod.rs",
+    // A grant's end over a start of the machine, which no other clock outlives. Within one start the other clock decides, too, and what
+    // is over by either is: a step back makes none last longer.
+    "supervisor/src/grants/clocks.rs",
     // When the process began, for Prometheus.
     "supervisor/src/metrics/figures.rs",
     // To which hour of the statistics something is counted.

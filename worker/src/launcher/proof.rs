@@ -100,6 +100,7 @@ mod tests {
             fed: false,
             tool: None,
             redaction: None,
+            grant: None,
         };
         Launch {
             exec_id: stockade_protocol::ExecId::generate(),

@@ -1,0 +1,148 @@
+//! The thread that has the file.
+//!
+//! All that waits goes into one transaction, and is on disk together. Whoever hands over waits for nothing: he's told. What takes a
+//! grant away is kept, and tried again, if it can't be written: all else only makes grants fewer when it's lost.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::store::Store;
+use super::{Write, clocks};
+use crate::admission::chain;
+
+/// The most that is written at once.
+const MOST_AT_ONCE: usize = 512;
+/// The most orders that may wait: of what clients may ask for again.
+const MOST_WAITING: usize = 4_096;
+/// How often what couldn't be written is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Who is told that it's on disk, or why not: called on the thread.
+pub(super) type Told = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
+
+struct Order {
+    writes: Vec<Write>,
+    told: Option<Told>,
+}
+
+/// The thread's other end. Dropped, the thread writes what it has and ends; [`Writer::close`] waits for that.
+#[derive(Debug)]
+pub(super) struct Writer {
+    orders: Sender<Order>,
+    waiting: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub(super) fn start(directory: PathBuf, store: Option<Store>) -> io::Result<Self> {
+        let (orders, received) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&waiting);
+        let desk = Desk { directory, store, boot: clocks::boot(), owed: Vec::new(), is_failing: false };
+        let thread = Builder::new().name("grants".to_owned()).spawn(move || desk.serve(&received, &count))?;
+        Ok(Self { orders, waiting, thread })
+    }
+
+    /// Whether one more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) < MOST_WAITING
+    }
+
+    /// Has these written, together.
+    pub(super) fn write(&self, writes: Vec<Write>, told: Option<Told>) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        // A thread that is gone has died of a bug: nobody is told, and what waits is given up after a while.
+        let _ = self.orders.send(Order { writes, told });
+    }
+
+    /// Ends it, once everything is written that can be.
+    pub(super) fn close(self) {
+        drop(self.orders);
+        let _ended = self.thread.join();
+    }
+}
+
+/// What the thread has.
+struct Desk {
+    directory: PathBuf,
+    store: Option<Store>,
+    boot: String,
+    /// Grants that were taken away, and are on disk still.
+    owed: Vec<Write>,
+    is_failing: bool,
+}
+
+impl Desk {
+    fn serve(mut self, orders: &Receiver<Order>, waiting: &AtomicUsize) {
+        loop {
+            let first = if self.owed.is_empty() {
+                orders.recv().map_err(Into::into)
+            } else {
+                orders.recv_timeout(AGAIN)
+            };
+            let mut batch = match first {
+                Ok(order) => vec![order],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _last = self.write(&[]);
+                    return;
+                }
+            };
+            while batch.len() < MOST_AT_ONCE
+                && let Ok(order) = orders.try_recv()
+            {
+                batch.push(order);
+            }
+            let result = self.write(&batch);
+            waiting.fetch_sub(batch.len(), Ordering::AcqRel);
+            for told in batch.into_iter().filter_map(|order| order.told) {
+                told(result.clone());
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Order]) -> Result<(), Arc<str>> {
+        if batch.is_empty() && self.owed.is_empty() {
+            return Ok(());
+        }
+        let store = match self.store.take() {
+            Some(store) => Ok(store),
+            None => Store::open(&self.directory),
+        };
+        let written = store.and_then(|store| {
+            let writes = batch.iter().flat_map(|order| &order.writes);
+            let all = self.owed.iter().chain(writes);
+            self.store.insert(store).write(all, &self.boot, clocks::now())
+        });
+        match written {
+            Ok(()) => {
+                if core::mem::take(&mut self.is_failing) {
+                    tracing::info!("grants can be written again");
+                }
+                self.owed.clear();
+                Ok(())
+            }
+            Err(error) => {
+                let why = chain(&error);
+                if !core::mem::replace(&mut self.is_failing, true) {
+                    tracing::error!(
+                        why,
+                        "grants can't be written: none is added, and none whose uses are counted is used, until they can"
+                    );
+                }
+                // Of what was to be added nobody knows whether it's there: it isn't to be.
+                self.owed.extend(batch.iter().flat_map(|order| &order.writes).filter_map(Write::undone));
+                Err(why.into())
+            }
+        }
+    }
+}

@@ -149,6 +149,21 @@ impl Access {
         self.allows(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
     }
 
+    /// Whether somebody may do something at all, by rules or by a grant, of which no use is taken: for who asks about it. What is
+    /// refused counts.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn could(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
+        let Err(Refused { refusal, open }) = self.weigh(asked) else { return Ok(()) };
+        if open.is_some() && self.held.fitting(asked).is_some() {
+            return Ok(());
+        }
+        self.count(asked.principal, &refusal, asked.at.uptime);
+        Err(*refusal)
+    }
+
     /// Refuses who is locked out. What is his he may still end and list, if rules permit it.
     ///
     /// # Errors

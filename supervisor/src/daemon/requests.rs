@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use stockade_gate::{Action, Verdict};
 use stockade_policies::Policy;
+use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
     ServerMessage, StatusReport, StdinMode, Workspace,
@@ -102,6 +103,9 @@ impl State {
                     self.write_grants();
                     self.refuse(connection, request_id, self.gate.discreet(denied));
                 }
+            }
+            ClientMessage::StdinData { bytes, .. } if bytes.len() > MAX_STDIN_CHUNK => {
+                return Err(unexpected("more input in one message than MAX_STDIN_CHUNK"));
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return Ok(self.stdin(connection, owner, exec_id, bytes));

@@ -88,7 +88,7 @@ impl Access {
     }
 
     /// What rules say, and if they refuse it, whether a grant may permit it all the same: where nobody permits it, by engines that
-    /// grants add to, and all others permit it. Of those one may still have somebody asked: a grant doesn't answer for him.
+    /// grants add to, and all others permit it. What any of them would have somebody asked about is asked all the same.
     fn weigh(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refused> {
         let mut verdict = Verdict::Pass;
         let mut open = None;
@@ -114,7 +114,15 @@ impl Access {
                 Decision::Asked(number) if matches!(asked.action, Action::Run | Action::Call) => {
                     verdict = verdict.and(Verdict::Ask(ask(engine, number)));
                 }
-                _ if is_open => open = open.or_else(|| Some(nobody(asked))),
+                _ if is_open => {
+                    open = open.or_else(|| Some(nobody(asked)));
+                    if !self.held.is_empty()
+                        && let Some(number) =
+                            engine.would_ask(asked).map_err(|error| Refused::by_rules(unjudgeable(&error)))?
+                    {
+                        verdict = verdict.and(Verdict::Ask(ask(engine, number)));
+                    }
+                }
                 // Of all else nothing waits for an answer; no such rule is loaded.
                 _ => return Err(Refused::by_rules(refusal(engine, asked.action, decision))),
             }

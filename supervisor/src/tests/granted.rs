@@ -22,7 +22,7 @@ fn stage(length: Duration) -> Stage {
         std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let terms = Terms { what: What::Policy("custom".into()), length, ..terms(None) };
         let grant = Grant::new(GrantId([1; 16]), Whom { uid, unit: None }, terms, 0, clocks::now()).unwrap();
-        put_beforehand(&state, [grant].into_iter());
+        put_beforehand(&state, [grant]);
     });
     let policy = Some("extends = \"strict\"\n");
     Stage::new(Changes { before: Some(before), policy, slots: 1, ..Changes::default() })

@@ -55,12 +55,16 @@ impl State {
         let because = vec![format!("grant {}", name(redeemed.id))];
         let redeeming =
             Redeeming { undecided, request: request.map(|request| Request { because, ..request }) };
-        let writes = self.grant_writes();
+        let mut writes = self.grant_writes();
+        // As it is now, whatever was or wasn't written of it meanwhile: a run that somebody was asked about took its use long ago, and
+        // nobody was told whether that is on disk.
+        let left = self.gate.held().get(redeemed.id).and_then(|grant| grant.uses).map(|uses| uses.left);
         let Some(grants) = &mut self.grants else { return self.refuse_redeeming(redeeming, full()) };
         if redeemed.left.is_none() {
             grants.write(writes);
             return self.has_redeemed(redeeming);
         }
+        writes.extend(left.map(|left| Write::Left(redeemed.id, left)));
         let (owner, bytes) = redeeming.held();
         let waiting = grants.redeeming.values().map(Redeeming::held);
         if !grants.has_room() || !grants.most.allow(waiting, owner, bytes) {

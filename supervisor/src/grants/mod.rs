@@ -122,9 +122,6 @@ pub(crate) struct Grants {
     /// Runs that end with their grants.
     pub(crate) depending: HashMap<ExecId, GrantId>,
     timer: Option<Rc<AsyncFd<OwnedFd>>>,
-    /// While this is there, tests have a disk that hangs.
-    #[cfg(test)]
-    hangs: PathBuf,
 }
 
 /// What an earlier daemon has left.
@@ -138,9 +135,9 @@ pub(crate) struct Opened {
 
 #[cfg(test)]
 impl Opened {
-    /// How many there were.
-    pub(crate) fn count(&self) -> usize {
-        self.held.len()
+    /// Those that hold.
+    pub(crate) fn held(&self) -> &[Grant] {
+        &self.held
     }
 }
 
@@ -185,8 +182,6 @@ pub(crate) fn open(state: &Path, scope: Scope) -> Result<Opened, GrantsError> {
         most: Most::of(scope),
         depending: HashMap::new(),
         timer: None,
-        #[cfg(test)]
-        hangs: state.join("hangs"),
     };
     Ok(Opened { grants, told, held: found.grants, aside: found.aside.map(|(path, _)| path) })
 }
@@ -230,10 +225,6 @@ impl Grants {
         if self.making.len() + self.going.len() + self.redeeming.len() == 1 {
             // A disk that hangs says nothing: from now on somebody has to look at the time.
             let _ = self.teller.send(Told::Waits);
-        }
-        #[cfg(test)]
-        if self.hangs.exists() {
-            return;
         }
         let teller = self.teller.clone();
         let tell = move |result: Result<(), std::sync::Arc<str>>| {

@@ -118,6 +118,8 @@ impl Desk {
             Some(store) => Ok(store),
             None => Store::open(&self.directory),
         };
+        #[cfg(test)]
+        let store = trouble(&self.directory).and(store);
         let written = store.and_then(|store| {
             let writes = batch.iter().flat_map(|order| &order.writes);
             let all = self.owed.iter().chain(writes);
@@ -145,4 +147,17 @@ impl Desk {
             }
         }
     }
+}
+
+/// Tests have a disk that hangs while there is a file `hangs` beside it, for a while at the most, and one that takes nothing while there
+/// is `fails`.
+#[cfg(test)]
+fn trouble(directory: &std::path::Path) -> Result<(), super::GrantsError> {
+    let since = std::time::Instant::now();
+    while directory.join("hangs").exists() && since.elapsed() < 3 * crate::record::WITHIN {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    let path = directory.join("fails");
+    let source = io::Error::from(io::ErrorKind::StorageFull);
+    if path.exists() { Err(super::GrantsError::Io { path, source }) } else { Ok(()) }
 }

@@ -73,6 +73,19 @@ fn state(directory: &Path) -> PathBuf {
     state
 }
 
+/// What a daemon that starts now would find.
+pub(super) fn on_disk(left: &tempfile::TempDir) -> Vec<Grant> {
+    let state = left.path().join("state");
+    crate::grants::open(&state, crate::paths::Scope::of(uid())).unwrap().held().to_vec()
+}
+
+/// Has a disk that takes nothing, until what is given is removed.
+pub(super) fn fails(stage: &Stage) -> PathBuf {
+    let fails = stage.directory.path().join("state/fails");
+    std::fs::write(&fails, "").unwrap();
+    fails
+}
+
 fn custom(stage: &Stage) -> ExecRequest {
     ExecRequest { policy: "custom".into(), ..stage.request() }
 }
@@ -90,7 +103,7 @@ fn left(client: &mut Client) -> Vec<Option<u32>> {
 }
 
 /// Asks for something that isn't done.
-fn refused(client: &mut Client, message: &ClientMessage) -> Denied {
+pub(super) fn refused(client: &mut Client, message: &ClientMessage) -> Denied {
     client.say(message);
     match client.next() {
         ServerMessage::Denied { request_id: 0, exec_id: None, denied } => denied,
@@ -246,8 +259,7 @@ fn a_revoked_grant_holds_no_more_and_its_runs_end() {
     stage.order(Order::Stop);
     stage.order(Order::Stop);
     let left = stage.join_but_keep();
-    let found = crate::grants::open(&left.path().join("state"), crate::paths::Scope::of(uid())).unwrap();
-    assert_eq!(found.count(), 0, "it would hold again after a restart");
+    assert_eq!(on_disk(&left), [], "it would hold again after a restart");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::redeeming::name;
 use super::requests::{Refused, unexpected};
 use super::state::State;
 use crate::dispatcher::ConnectionId;
-use crate::grants::{Going, Making, Told, Write};
+use crate::grants::{Going, Making, Told, Write, late};
 use crate::metrics::GrantEvent;
 
 /// Bytes of a list of grants, below a frame's limit.
@@ -55,7 +55,7 @@ impl State {
         let asked = self.may_grant(connection, Action::Grant).and_then(|asker| {
             let terms = terms_of(terms)?;
             self.is_known(&terms.what)?;
-            self.make_grant(connection, &asker, (GrantId(*ExecId::generate().as_bytes()), to, terms))
+            self.make_grant(connection, &asker, (None, to, terms))
         });
         self.tell_denied(connection, asked);
     }
@@ -98,18 +98,19 @@ impl State {
         }
     }
 
-    /// Has a grant written down, which holds once it is.
+    /// Has a grant written down, which holds once it is. Its name is new each time: one that was given up may be on disk yet, or taken
+    /// from there, after the next is.
     fn make_grant(
         &mut self,
         connection: ConnectionId,
         giver: &Principal,
-        (id, to, terms): (GrantId, Whom, Terms),
+        (request, to, terms): (Option<GrantId>, Whom, Terms),
     ) -> Result<(), Denied> {
         if to.is_himself(giver) {
             return Err(himself());
         }
         self.gate.held().sweep();
-        let now = self.gate.held().now();
+        let (id, now) = (new_id(), self.gate.held().now());
         let grant = Grant::new(id, to, terms, giver.uid, now).map_err(|error| bad(&error))?;
         self.write_grants();
         let principal = self.principal(connection);
@@ -127,7 +128,7 @@ impl State {
             return Err(Denied::new(DenyReason::Busy, text).retry_after(BUSY_MS));
         }
         let write = Write::Put(Box::new(grant.clone()));
-        grants.making.insert(id, Making { grant, connection, principal, since: Instant::now() });
+        grants.making.insert(id, Making { grant, request, connection, principal, since: Instant::now() });
         grants.tell(vec![write], move |result| Told::Made(id, result));
         Ok(())
     }
@@ -135,18 +136,16 @@ impl State {
     /// A grant is on disk, and holds; or why it isn't.
     pub(crate) fn grant_made(&mut self, id: GrantId, result: Result<(), String>) {
         let Some(grants) = &mut self.grants else { return };
-        let Some(Making { grant, connection, principal, .. }) = grants.making.remove(&id) else {
-            if result.is_ok() {
-                // It came too late: whoever asked for it was told that there is none.
-                grants.write(vec![Write::Drop(id)]);
-            }
+        // One that was given up was taken back at that.
+        let Some(Making { grant, request, connection, principal, .. }) = grants.making.remove(&id) else {
             return;
         };
         if let Err(why) = result {
-            let denied = unavailable(&why);
-            return self.answer(connection, &refused(denied));
+            return self.answer(connection, &refused(not_made(&why)));
         }
-        grants.requests.take(id, self.gate.held().now());
+        if let Some(request) = request {
+            grants.requests.take(request, self.gate.held().now());
+        }
         self.figures.gated.granted(GrantEvent::Given);
         let (to, what, by) = (grant.to.to_string(), grant.what.to_string(), grant.by);
         tracing::info!(grant = name(id), to, what, by, for_s = grant.length.as_secs(), "granted");
@@ -157,6 +156,14 @@ impl State {
         let summary = summary(&grant, self.gate.held().now());
         self.gate.held().put(grant);
         self.answer(connection, &ServerMessage::Granted(Box::new(summary)));
+    }
+
+    /// The disk hasn't answered in time: there is to be no such grant, whenever it gets there.
+    pub(super) fn give_up_making(&mut self, id: GrantId) {
+        if let Some(grants) = &self.grants {
+            grants.write(vec![Write::Drop(id)]);
+        }
+        self.grant_made(id, Err(late()));
     }
 
     /// Asks for a grant, for whoever may answer.
@@ -171,7 +178,7 @@ impl State {
         self.gate.lets_in(&asker, Action::Grant, uptime)?;
         let terms = terms_of(terms)?;
         terms.check().map_err(|error| bad(&error))?;
-        let id = GrantId(*ExecId::generate().as_bytes());
+        let id = new_id();
         let to = Whom { uid: asker.uid, unit: Some(asker.unit.clone().unwrap_or_default()) };
         let now = self.gate.held().now();
         let pending = Pending { id, to, terms, since: now };
@@ -201,7 +208,7 @@ impl State {
         let Some(grants) = &mut self.grants else { return Err(unavailable("there are no grants")) };
         let found = id_of(id).and_then(|id| grants.requests.get(id, now).cloned());
         let pending = found.ok_or_else(|| unknown("request"))?;
-        if grants.making.contains_key(&pending.id) {
+        if grants.answering(pending.id).is_some() {
             return Err(Denied::new(DenyReason::BadRequest, "the request is being answered"));
         }
         if pending.to.is_himself(&asker) {
@@ -210,7 +217,7 @@ impl State {
         let verdict = if yes { "said yes to" } else { "said no to" };
         let text = format!("{verdict} {}, as {id}", pending.terms.what);
         if yes {
-            self.make_grant(connection, &asker, (pending.id, pending.to.clone(), pending.terms))?;
+            self.make_grant(connection, &asker, (Some(pending.id), pending.to.clone(), pending.terms))?;
         } else {
             grants.requests.take(pending.id, now);
             self.answer(connection, &ServerMessage::GrantGone { id: name(pending.id), runs: 0 });
@@ -340,6 +347,10 @@ fn refused(denied: Denied) -> ServerMessage {
     ServerMessage::Denied { request_id: 0, exec_id: None, denied }
 }
 
+fn new_id() -> GrantId {
+    GrantId(*ExecId::generate().as_bytes())
+}
+
 fn id_of(text: &str) -> Option<GrantId> {
     text.parse::<ExecId>().ok().map(|id| GrantId(*id.as_bytes()))
 }
@@ -365,6 +376,15 @@ fn unavailable(why: &str) -> Denied {
     tracing::error!(why, "a grant can't be written down");
     Denied::new(DenyReason::Unavailable, "the grant can't be written down, and so there is none")
         .remedy("the daemon's log has the reason (a full disk?)")
+}
+
+/// Of one that was handed over: nobody knows whether it gets there.
+fn not_made(why: &str) -> Denied {
+    tracing::error!(why, "a grant can't be written down, and doesn't hold");
+    let text = "the grant can't be written down, and doesn't hold; if it gets on disk yet it's taken from there again, but after a \
+        restart before that it would hold";
+    Denied::new(DenyReason::Unavailable, text)
+        .remedy("the daemon's log has the reason (a full disk?); after a restart `stockade grant list` has it if it holds")
 }
 
 fn bad(error: &BadGrant) -> Denied {

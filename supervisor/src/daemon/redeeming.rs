@@ -134,7 +134,7 @@ impl State {
         let going: Vec<GrantId> =
             grants.going.iter().filter(|(_, waits)| is_late(waits.since)).map(|(id, _)| *id).collect();
         runs.into_iter().for_each(|id| self.redeemed(id, Err(late())));
-        making.into_iter().for_each(|id| self.grant_made(id, Err(late())));
+        making.into_iter().for_each(|id| self.give_up_making(id));
         going.into_iter().for_each(|id| self.grant_gone(id, Err(late())));
     }
 

@@ -92,6 +92,8 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) struct Making {
     pub(crate) grant: Grant,
+    /// The request that it answers.
+    pub(crate) request: Option<GrantId>,
     pub(crate) connection: ConnectionId,
     pub(crate) principal: stockade_audit::Principal,
     pub(crate) since: Instant,
@@ -235,6 +237,11 @@ impl Grants {
             Some(writer) => writer.write(writes, Some(Box::new(tell))),
             None => tell(Err("there is no thread that writes".into())),
         }
+    }
+
+    /// The grant that is on its way by a yes to this request.
+    pub(crate) fn answering(&self, request: GrantId) -> Option<GrantId> {
+        self.making.values().find(|making| making.request == Some(request)).map(|making| making.grant.id)
     }
 
     fn waits(&self) -> bool {

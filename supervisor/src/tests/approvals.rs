@@ -607,9 +607,7 @@ fn a_use_that_was_taken_before_somebody_was_asked_is_on_disk_before_its_run_what
     assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
     runs(&mut launcher, &mut client, run);
     drop((launcher, client, other));
-    stage.order(Order::Stop);
-    stage.order(Order::Stop);
-    let left = grants::on_disk(&stage.join_but_keep());
+    let left = grants::end(stage);
     assert_eq!(left[0].uses.unwrap().left, 1, "it would be had twice");
 }
 

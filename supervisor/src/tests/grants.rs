@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stockade_gate::grants::{Grant, GrantId, Terms, What, Whom};
+use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantList, GrantSummary, GrantTerms, GrantWhat};
@@ -73,10 +74,12 @@ fn state(directory: &Path) -> PathBuf {
     state
 }
 
-/// What a daemon that starts now would find.
-pub(super) fn on_disk(left: &tempfile::TempDir) -> Vec<Grant> {
-    let state = left.path().join("state");
-    crate::grants::open(&state, crate::paths::Scope::of(uid())).unwrap().held().to_vec()
+/// Stops the daemon; what the next one would find.
+pub(super) fn end(stage: Stage) -> Vec<Grant> {
+    stage.order(Order::Stop);
+    stage.order(Order::Stop);
+    let left = stage.join_but_keep();
+    crate::grants::open(&left.path().join("state"), crate::paths::Scope::of(uid())).unwrap().held().to_vec()
 }
 
 /// Has a disk that takes nothing, until what is given is removed.
@@ -256,10 +259,7 @@ fn a_revoked_grant_holds_no_more_and_its_runs_end() {
     assert!(matches!(launcher.next(), ToLauncher::Cancel { reason: CancelReason::GrantOver, .. }));
     assert_eq!(refused(&mut client, &ClientMessage::GrantRevoke { id }).reason, DenyReason::BadRequest);
     assert_eq!(client.denied(custom(&stage), &[]).reason, DenyReason::NotPermitted);
-    stage.order(Order::Stop);
-    stage.order(Order::Stop);
-    let left = stage.join_but_keep();
-    assert_eq!(on_disk(&left), [], "it would hold again after a restart");
+    assert_eq!(end(stage), [], "it would hold again after a restart");
 }
 
 #[test]
@@ -273,7 +273,8 @@ fn nobody_gives_to_himself_or_answers_his_own_request_but_root() {
     let answer = ClientMessage::GrantAnswer { id: asked.id.clone(), yes: true };
     if uid() == 0 {
         let given = made(&mut client, &answer);
-        assert_eq!((&given.id, given.by), (&asked.id, Some(0)));
+        assert_eq!(given.by, Some(0));
+        assert_ne!(given.id, asked.id, "another answer is another grant");
         let both = list(&mut client);
         assert_eq!((both.grants.len(), both.requests.len()), (1, 0));
         play(&stage, &mut launcher, &mut client);
@@ -294,6 +295,32 @@ fn nobody_gives_to_himself_or_answers_his_own_request_but_root() {
         assert_eq!(made(&mut client, &add).by, Some(uid()));
         assert!(client.denied(custom(&stage), &[]).message.contains("no grant does"), "it's another's");
     }
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_none_and_takes_no_later_one_with_it() {
+    let stage = stage([], Changes::default());
+    let mut client = stage.client();
+    let asked = made(&mut client, &ClientMessage::GrantRequest(wire()));
+    let give = if uid() == 0 {
+        ClientMessage::GrantAnswer { id: asked.id, yes: true }
+    } else {
+        ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: wire() }
+    };
+    let hangs = hangs(&stage);
+    let denied = refused(&mut client, &give);
+    assert_eq!(denied.reason, DenyReason::Unavailable);
+    assert!(denied.message.contains("doesn't hold") && denied.message.contains("restart"), "{denied:?}");
+    client.say(&give);
+    client.status();
+    std::fs::remove_file(&hangs).unwrap();
+    assert!(matches!(client.next(), ServerMessage::Granted(_)));
+    let all = list(&mut client);
+    assert_eq!((all.grants.len(), all.requests.len()), (1, usize::from(uid() != 0)));
+    drop(client);
+    let left: Vec<String> =
+        end(stage).iter().map(|grant| ExecId::from_bytes(grant.id.0).to_string()).collect();
+    assert_eq!(left, [all.grants[0].id.clone()], "the second is there, and the first isn't");
 }
 
 #[test]

@@ -65,6 +65,14 @@ impl From<Change> for Write {
 }
 
 impl Write {
+    /// Of which grant.
+    fn id(&self) -> GrantId {
+        match self {
+            Self::Put(grant) => grant.id,
+            Self::Left(id, _) | Self::Drop(id) => *id,
+        }
+    }
+
     /// What is to be written yet if this couldn't be.
     fn undone(&self) -> Option<Self> {
         match self {

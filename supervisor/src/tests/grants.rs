@@ -183,6 +183,23 @@ fn with_a_disk_that_hangs_no_use_is_taken_and_grants_without_number_go_on() {
 }
 
 #[test]
+fn what_is_refused_behind_a_grant_costs_the_disk_nothing() {
+    let stage = stage([terms(Some(2))], Changes::default());
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    play(&stage, &mut launcher, &mut client);
+    let log = stage.directory.path().join("state/grants.sqlite-wal");
+    let before = log.metadata().unwrap().modified().unwrap();
+    for _ in 0..20 {
+        let bad = ExecRequest { argv: Vec::new(), ..custom(&stage) };
+        assert_eq!(client.denied(bad, &[]).reason, DenyReason::BadRequest);
+    }
+    // Longer than what nobody waits for is kept back.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(log.metadata().unwrap().modified().unwrap(), before);
+    assert_eq!(left(&mut client), [Some(1)]);
+}
+
+#[test]
 fn a_grant_without_number_waits_for_no_disk() {
     let stage = stage([terms(None)], Changes::default());
     let (mut launcher, mut client) = (stage.launcher(), stage.client());

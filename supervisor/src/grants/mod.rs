@@ -169,11 +169,15 @@ pub(crate) fn open(state: &Path, scope: Scope) -> Result<Opened, GrantsError> {
     if let Some((path, why)) = &found.aside {
         tracing::error!(path = %path.display(), why, "the grants are damaged and set aside: none of them holds");
     }
-    if found.over > 0 {
-        tracing::info!(count = found.over, "grants were over when the daemon began");
+    if !found.over.is_empty() {
+        tracing::info!(count = found.over.len(), "grants were over when the daemon began");
+    }
+    if let Some((_, why)) = &found.owed {
+        tracing::error!(why, "what is left of grants can't be written: they hold, and it's tried again");
     }
     let (teller, told) = mpsc::unbounded_channel();
-    let writer = found.store.map(|store| Writer::start(state.to_owned(), Some(store)));
+    let owed = found.owed.map_or_else(Vec::new, |(owed, _)| owed);
+    let writer = found.store.map(|store| Writer::start(state.to_owned(), Some(store), owed));
     let writer = writer.transpose().unwrap_or_else(|error| {
         tracing::error!(%error, "there can be no grants: no thread can be started");
         broken = Some(error.to_string());
@@ -206,8 +210,9 @@ impl Grants {
             return Err(broken.clone());
         }
         if self.writer.is_none() {
-            self.writer =
-                Some(Writer::start(self.directory.clone(), None).map_err(|error| error.to_string())?);
+            self.writer = Some(
+                Writer::start(self.directory.clone(), None, Vec::new()).map_err(|error| error.to_string())?,
+            );
         }
         Ok(())
     }
@@ -299,7 +304,11 @@ pub(crate) fn begin(daemon: &Rc<Daemon>, opened: Opened) -> JoinHandle<()> {
         let mut all = state.gate.held();
         held.into_iter().for_each(|grant| all.put(grant));
     }
+    let broken = grants.broken.clone();
     state.grants = Some(grants);
+    if let Some(why) = broken {
+        state.note_security("grants-unreadable", format!("there are no grants until a restart: {why}"));
+    }
     if let Some(path) = aside {
         let text =
             format!("the file of grants was damaged: it's {} now, and no grant of it holds", path.display());

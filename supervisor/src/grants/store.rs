@@ -128,6 +128,9 @@ pub(super) struct Store {
     path: PathBuf,
 }
 
+/// Which start of the machine times in it are of, and the latest that it has seen; none: no such time can be.
+type Clock = (String, Option<Duration>);
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -135,8 +138,10 @@ pub(super) struct Found {
     pub(super) store: Option<Store>,
     /// What holds.
     pub(super) grants: Vec<Grant>,
-    /// How many were over when it was opened.
-    pub(super) over: usize,
+    /// What was over when it was opened.
+    pub(super) over: Vec<Grant>,
+    /// What couldn't be written of that: it has to be before anything else is, and why it couldn't.
+    pub(super) owed: Option<(Vec<Write>, String)>,
     /// A damaged file is there now.
     pub(super) aside: Option<(PathBuf, String)>,
 }
@@ -152,8 +157,8 @@ pub(super) fn open(directory: &Path, boot: &str, now: Clocks) -> Result<Found, G
         _ => {}
     }
     let read = Store::open(directory).and_then(|mut store| {
-        let (grants, over) = store.resume(boot, now)?;
-        Ok(Found { store: Some(store), grants, over, aside: None })
+        let found = store.resume(boot, now)?;
+        Ok(Found { store: Some(store), ..found })
     });
     match read {
         Err(error) if error.is_damage() => {
@@ -194,11 +199,39 @@ impl Store {
         move |source| GrantsError::Sqlite { path: path.clone(), source }
     }
 
-    /// What holds of what is in it, and how much was over: that is dropped, and what is left of the others is written anew, in one
-    /// transaction.
-    fn resume(&mut self, boot: &str, now: Clocks) -> Result<(Vec<Grant>, usize), GrantsError> {
-        let wrong = self.wrong();
+    /// What holds of what is in it, and what was over: that is dropped, and what is left of the others is written anew, in one
+    /// transaction. Where nothing can be written (a full disk) all the same holds that could be read.
+    fn resume(&mut self, boot: &str, now: Clocks) -> Result<Found, GrantsError> {
+        let (clock, all) = self.read()?;
         let damaged = || GrantsError::Damaged { path: self.path.clone() };
+        let whole: Option<Vec<Grant>> = all.into_iter().collect();
+        let all = whole.filter(|grants| grants.len() <= MAX_GRANTS).ok_or_else(damaged)?;
+        let (of, seen) = match clock {
+            Some((of, Some(seen))) => (of, seen),
+            None if all.is_empty() => (String::new(), Duration::ZERO),
+            _ => return Err(damaged()),
+        };
+        let is_same = !boot.is_empty() && of == boot;
+        let (mut grants, mut over) = (Vec::new(), Vec::new());
+        for grant in all {
+            match grant.clone().resumed(is_same, now, seen) {
+                Some(resumed) => grants.push(resumed),
+                None => over.push(grant),
+            }
+        }
+        let drops = over.iter().map(|grant| Write::Drop(grant.id));
+        let puts = grants.iter().map(|grant| Write::Put(Box::new(grant.clone())));
+        let writes: Vec<Write> = drops.chain(puts).collect();
+        let owed = match self.write(writes.iter(), boot, now) {
+            Ok(()) => None,
+            Err(error) if error.is_damage() => return Err(error),
+            Err(error) => Some((writes, crate::admission::chain(&error))),
+        };
+        Ok(Found { grants, over, owed, ..Found::default() })
+    }
+
+    /// All that is in it: the clock, and the grants, none for each that can't have been written.
+    fn read(&self) -> Result<(Option<Clock>, Vec<Option<Grant>>), GrantsError> {
         let read = || {
             let mut clock = self.connection.prepare("select boot, seen from clock")?;
             let mut clocks = clock.query_map([], |row| Ok((row.get::<_, String>(0)?, micros(row, 1)?)))?;
@@ -207,29 +240,7 @@ impl Store {
             let grants = held.query_map([MOST_ROWS], grant)?.collect::<Result<Vec<_>, _>>()?;
             Ok((clock, grants))
         };
-        let (clock, all) = read().map_err(&wrong)?;
-        let count = all.len();
-        let whole: Option<Vec<Grant>> = all.into_iter().collect();
-        let grants = whole.filter(|grants| grants.len() <= MAX_GRANTS).ok_or_else(damaged)?;
-        let (of, seen) = match clock {
-            Some((of, Some(seen))) => (of, seen),
-            None if grants.is_empty() => (String::new(), Duration::ZERO),
-            _ => return Err(damaged()),
-        };
-        let is_same = !boot.is_empty() && of == boot;
-        let resumed: Vec<Grant> =
-            grants.into_iter().filter_map(|grant| grant.resumed(is_same, now, seen)).collect();
-        let transaction = self.within()?;
-        let write = || {
-            transaction.execute("delete from held", [])?;
-            let mut put = transaction.prepare(PUT)?;
-            resumed.iter().try_for_each(|grant| put_one(&mut put, grant))?;
-            tick(&transaction, boot, now)
-        };
-        write().map_err(&wrong)?;
-        transaction.commit().map_err(&wrong)?;
-        let over = count - resumed.len();
-        Ok((resumed, over))
+        read().map_err(self.wrong())
     }
 
     fn within(&self) -> Result<Transaction<'_>, GrantsError> {

@@ -76,6 +76,27 @@ fn over_a_start_of_the_machine_only_what_is_left_by_the_calendar_holds_and_it_is
     assert_eq!(left("third", later(10, 0)), None, "what was over stays so");
 }
 
+#[test]
+fn what_can_be_read_and_not_written_holds_and_is_owed_and_no_time_is_written_before_it() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &[Write::Put(Box::new(grant(1, None))), Write::Put(Box::new(grant(2, Some(3))))]);
+    let path = state.path().join(FILE);
+    sql(&path, "create trigger full before insert on held begin select raise(abort, 'full'); end");
+    let later = Clocks { boot: Duration::from_secs(5), wall: NOW.wall + HOUR / 2 };
+    let found = open(state.path(), "other", later).unwrap();
+    assert_eq!(found.grants.iter().map(|grant| grant.left(later)).collect::<Vec<_>>(), [HOUR / 2; 2]);
+    let (owed, why) = found.owed.unwrap();
+    assert!(why.contains("full") && owed.len() == 2, "{why}");
+    // Nothing of this start's clock is on disk: the next reads the same.
+    drop(found.store);
+    assert_eq!(read(state.path(), "other", later), found.grants);
+    sql(&path, "drop trigger full");
+    let mut store = Store::open(state.path()).unwrap();
+    store.write(owed.iter(), "other", later).unwrap();
+    drop(store);
+    assert_eq!(read(state.path(), "other", later), found.grants);
+}
+
 type Harm = fn(&Path);
 
 #[test]

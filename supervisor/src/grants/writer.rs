@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use stockade_gate::grants::GrantId;
+use stockade_gate::grants::{GrantId, MAX_GRANTS};
 
 use super::store::Store;
 use super::{Write, clocks};
@@ -27,6 +27,8 @@ use crate::admission::chain;
 const MOST_AT_ONCE: usize = 512;
 /// The most orders that may wait: of what clients may ask for again.
 const MOST_WAITING: usize = 4_096;
+/// The most that may be owed to a disk that takes nothing before it's given no more: what a start owes, and as much again.
+const MOST_OWED: usize = 2 * MAX_GRANTS;
 /// How long what nobody waits for may wait for something to go with.
 const SHORT: Duration = Duration::from_millis(100);
 /// How often what couldn't be written is tried again.
@@ -48,29 +50,38 @@ type Slots = Mutex<BTreeMap<GrantId, u32>>;
 pub(super) struct Writer {
     orders: Sender<Order>,
     waiting: Arc<AtomicUsize>,
+    owing: Arc<AtomicUsize>,
     slots: Arc<Slots>,
     thread: JoinHandle<()>,
 }
 
 impl Writer {
-    /// Starts the thread.
+    /// Starts the thread. `owed`: what has to be written before anything else is.
     ///
     /// # Errors
     /// There can be none.
-    pub(super) fn start(directory: PathBuf, store: Option<Store>) -> io::Result<Self> {
+    pub(super) fn start(directory: PathBuf, store: Option<Store>, owed: Vec<Write>) -> io::Result<Self> {
         let (orders, received) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (count, slots) = (Arc::clone(&waiting), Arc::new(Slots::default()));
-        let owed = Vec::new();
-        let boot = clocks::boot();
-        let desk = Desk { directory, store, boot, slots: Arc::clone(&slots), owed, is_failing: false };
+        let (boot, is_failing) = (clocks::boot(), !owed.is_empty());
+        let owing = Arc::new(AtomicUsize::new(owed.len()));
+        let desk = Desk {
+            directory,
+            store,
+            boot,
+            slots: Arc::clone(&slots),
+            owed,
+            owing: Arc::clone(&owing),
+            is_failing,
+        };
         let thread = Builder::new().name("grants".to_owned()).spawn(move || desk.serve(&received, &count))?;
-        Ok(Self { orders, waiting, slots, thread })
+        Ok(Self { orders, waiting, owing, slots, thread })
     }
 
     /// Whether one more may wait.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) < MOST_WAITING
+        self.waiting.load(Ordering::Acquire) < MOST_WAITING && self.owing.load(Ordering::Acquire) < MOST_OWED
     }
 
     /// Has these written, together.
@@ -112,14 +123,16 @@ struct Desk {
     store: Option<Store>,
     boot: String,
     slots: Arc<Slots>,
-    /// Grants that were taken away, and are on disk still.
+    /// What has to be written before anything else: grants that were taken away and are on disk still, and what a start has found.
     owed: Vec<Write>,
+    /// How much that is.
+    owing: Arc<AtomicUsize>,
     is_failing: bool,
 }
 
 impl Desk {
     fn serve(mut self, orders: &Receiver<Order>, waiting: &AtomicUsize) {
-        let mut wait = None;
+        let mut wait = (!self.owed.is_empty()).then_some(AGAIN);
         loop {
             let first = match wait {
                 None => orders.recv().map_err(Into::into),
@@ -145,6 +158,7 @@ impl Desk {
                 continue;
             }
             let result = self.write(&batch);
+            self.owing.store(self.owed.len(), Ordering::Release);
             waiting.fetch_sub(batch.len(), Ordering::AcqRel);
             for told in batch.into_iter().filter_map(|order| order.told) {
                 told(result.clone());

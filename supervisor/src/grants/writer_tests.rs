@@ -15,7 +15,7 @@ fn begin() -> (tempfile::TempDir, Writer) {
         why: "a test".into(),
     };
     let grant = Grant::new(ID, Whom { uid: 7, unit: None }, terms, 0, clocks::now()).unwrap();
-    let writer = Writer::start(state.path().to_owned(), None).unwrap();
+    let writer = Writer::start(state.path().to_owned(), None, Vec::new()).unwrap();
     tell(&writer, Write::Put(Box::new(grant)));
     (state, writer)
 }
@@ -68,9 +68,27 @@ fn nothing_older_is_written_after_what_a_run_waits_for() {
     tell(&writer, Write::Left(ID, 8));
     writer.close();
     assert_eq!(left(&state), 8);
-    let writer = Writer::start(state.path().to_owned(), None).unwrap();
+    let writer = Writer::start(state.path().to_owned(), None, Vec::new()).unwrap();
     tell(&writer, Write::Left(ID, 7));
     writer.write(vec![Write::Left(ID, 8)], None);
     writer.close();
     assert_eq!(left(&state), 8, "what was given back afterwards is");
+}
+
+#[test]
+fn what_is_owed_to_a_disk_that_takes_nothing_has_a_bound() {
+    let (state, writer) = begin();
+    std::fs::write(state.path().join("fails"), "").unwrap();
+    let drops = || (0..MAX_GRANTS as u128).map(|number| Write::Drop(GrantId(number.to_be_bytes()))).collect();
+    for has_room in [true, false] {
+        let (said, hear) = channel();
+        writer.write(drops(), Some(Box::new(move |result| said.send(result).unwrap())));
+        hear.recv().unwrap().unwrap_err();
+        assert_eq!(writer.has_room(), has_room);
+    }
+    std::fs::remove_file(state.path().join("fails")).unwrap();
+    tell(&writer, Write::Left(ID, 3));
+    assert!(writer.has_room());
+    writer.close();
+    assert_eq!(left(&state), 3);
 }

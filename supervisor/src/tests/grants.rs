@@ -194,7 +194,7 @@ fn what_is_refused_behind_a_grant_costs_the_disk_nothing() {
         assert_eq!(client.denied(bad, &[]).reason, DenyReason::BadRequest);
     }
     // Longer than what nobody waits for is kept back.
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::park_timeout(Duration::from_millis(300));
     assert_eq!(log.metadata().unwrap().modified().unwrap(), before);
     assert_eq!(left(&mut client), [Some(1)]);
 }
@@ -409,6 +409,25 @@ fn who_may_neither_grant_nor_approve_is_refused_alike_whether_there_is_one_or_no
     assert_eq!(list(&mut client).grants.len(), 1);
     client.say(&revoke(&id));
     assert!(matches!(client.next(), ServerMessage::GrantGone { .. }));
+}
+
+#[test]
+fn where_the_file_can_be_read_and_not_written_at_the_start_what_it_has_holds_and_is_written_when_it_can() {
+    let ends = Terms { what: What::Policy("custom".into()), ends_runs: true, ..terms(None) };
+    let stage =
+        stage_with([ends, Terms { what: What::Tool("none".into()), ..terms(Some(3)) }], |directory| {
+            let file = rusqlite::Connection::open(state(directory).join("grants.sqlite")).unwrap();
+            let text = "create trigger full before insert on held begin select raise(abort, 'full'); end";
+            file.execute(text, []).unwrap();
+        });
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    assert_eq!(left(&mut client), [None, Some(3)]);
+    play(&stage, &mut launcher, &mut client);
+    let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: wire() };
+    assert_eq!(refused(&mut client, &add).reason, DenyReason::Unavailable);
+    drop((client, launcher));
+    let again = end(stage);
+    assert_eq!(again.iter().map(|grant| grant.id).collect::<Vec<_>>(), [GrantId([1; 16]), GrantId([2; 16])]);
 }
 
 #[test]

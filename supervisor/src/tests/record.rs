@@ -146,6 +146,21 @@ fn a_run_by_a_grant_is_written_with_it_and_what_is_done_about_grants_stands_in_t
 }
 
 #[test]
+fn a_file_of_grants_that_cant_be_used_stands_in_the_record() {
+    let stage = super::grants::stage_with([], |directory| {
+        with_a_key(directory);
+        let state = directory.join("state");
+        std::fs::remove_file(state.join("grants.sqlite")).unwrap();
+        std::fs::create_dir(state.join("grants.sqlite")).unwrap();
+    });
+    drop((stage.launcher(), stage.client()));
+    let all = entries(end(stage).path());
+    let found =
+        all.iter().find(|entry| entry.event.name() == "grants-unreadable").expect("it isn't recorded");
+    assert!(found.json().contains("directory"), "{}", found.json());
+}
+
+#[test]
 fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() {
     let stage = breakers::stage(|directory| {
         with_a_key(directory);

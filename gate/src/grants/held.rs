@@ -214,10 +214,10 @@ impl Held {
         Some(id)
     }
 
-    /// When the first of these is over, in so long; none: none of them is there.
+    /// When the first of them is over, in so long; none: there is none.
     #[must_use]
-    pub fn next_end(&self, ids: impl IntoIterator<Item = GrantId>) -> Option<Duration> {
-        ids.into_iter().filter_map(|id| Some(self.grants.get(&id)?.left(self.now))).min()
+    pub fn next_end(&self) -> Option<Duration> {
+        self.grants.values().map(|grant| grant.left(self.now)).min()
     }
 
     #[cfg(test)]

@@ -250,15 +250,16 @@ fn requests_are_so_many_wait_so_long_and_are_answered_once() {
         to: Whom { uid, unit: None },
         terms: terms(),
         since: START,
+        generation: 1,
     };
     for number in 0..16 {
-        assert!(requests.put(request(number, 7), START));
+        assert_eq!(requests.put(request(number, 7), START), Ok(()));
     }
-    assert!(!requests.put(request(99, 7), START));
+    assert_eq!(requests.put(request(99, 7), START), Err(NoRequest::Many));
     for number in 0..240 {
-        assert!(requests.put(request(100 + number, 1000 + u32::from(number)), START));
+        assert_eq!(requests.put(request(100 + number, 1000 + u32::from(number)), START), Ok(()));
     }
-    assert!(!requests.put(request(999, 9), START));
+    assert_eq!(requests.put(request(999, 9), START), Err(NoRequest::Many));
     let id = request(3, 7).id;
     assert!(requests.get(id, START).is_some());
     assert!(requests.take(id, START).is_some() && requests.take(id, START).is_none());
@@ -267,7 +268,33 @@ fn requests_are_so_many_wait_so_long_and_are_answered_once() {
     assert!(
         requests.get(request(4, 7).id, late).is_none() && requests.take(request(4, 7).id, late).is_none()
     );
-    assert!(requests.put(request(999, 9), late));
+    assert_eq!(requests.put(request(999, 9), late), Ok(()));
+}
+
+#[test]
+fn who_asks_and_withdraws_asks_so_many_a_minute() {
+    let mut requests = Requests::default();
+    let mut ask = |number: u16, uid, now| {
+        let id = GrantId(u128::from(number).to_be_bytes());
+        let pending = Pending { id, to: Whom { uid, unit: None }, terms: terms(), since: now, generation: 1 };
+        let asked = requests.put(pending, now);
+        requests.take(id, now);
+        asked
+    };
+    let after = |seconds| START.after(Duration::from_secs(seconds));
+    for number in 0..16 {
+        assert_eq!(ask(number, 7, after(u64::from(number))), Ok(()));
+    }
+    assert_eq!(ask(99, 7, after(20)), Err(NoRequest::Often(Duration::from_secs(40))));
+    assert_eq!(ask(99, 8, after(20)), Ok(()), "another's");
+    assert_eq!((ask(99, 7, after(60)), ask(99, 7, after(60)).is_err()), (Ok(()), true));
+    for number in 100..335 {
+        assert_eq!(ask(number, 1000 + u32::from(number), after(120)), Ok(()));
+    }
+    for number in 335..356 {
+        assert_eq!(ask(number, 1000 + u32::from(number), after(121)), Ok(()));
+    }
+    assert_eq!(ask(999, 9, after(122)), Err(NoRequest::Often(Duration::from_secs(58))));
 }
 
 #[derive(Debug, Clone)]

@@ -188,22 +188,22 @@ impl State {
         match &mut self.grants {
             Some(grants) if is_there => {
                 grants.depending.insert(run, grant);
-                self.wait_for_ends();
             }
             _ => self.end_with_grant(run, grant),
         }
     }
 
-    fn wait_for_ends(&mut self) {
+    /// Has the timer ring when the first grant is over.
+    pub(crate) fn wait_for_ends(&mut self) {
         let Some(grants) = &mut self.grants else { return };
-        let next = self.gate.held().next_end(grants.depending.values().copied());
+        let next = self.gate.held().next_end();
         grants.ring_after(&self.daemon, next);
     }
 
     /// A run has ended.
     pub(super) fn depends_no_more(&mut self, run: ExecId) {
-        if self.grants.as_mut().is_some_and(|grants| grants.depending.remove(&run).is_some()) {
-            self.wait_for_ends();
+        if let Some(grants) = &mut self.grants {
+            grants.depending.remove(&run);
         }
     }
 
@@ -223,9 +223,9 @@ impl State {
         }
     }
 
-    /// Ends the runs whose grants are over or gone; how many.
-    pub(crate) fn end_with_grants(&mut self) -> u32 {
-        let Some(grants) = &mut self.grants else { return 0 };
+    /// Ends the runs whose grants are over or gone; which, and by which grants they ran.
+    pub(crate) fn end_with_grants(&mut self) -> Vec<(ExecId, GrantId)> {
+        let Some(grants) = &mut self.grants else { return Vec::new() };
         let ending: Vec<(ExecId, GrantId)> = {
             let held = self.gate.held();
             grants.depending.extract_if(|_, grant| held.get(*grant).is_none()).collect()
@@ -233,10 +233,10 @@ impl State {
         for (run, grant) in &ending {
             self.end_with_grant(*run, *grant);
         }
-        self.gate.held().sweep();
+        self.sweep_grants();
         self.write_grants();
         self.wait_for_ends();
-        u32::try_from(ending.len()).unwrap_or(u32::MAX)
+        ending
     }
 }
 

@@ -1,7 +1,7 @@
 //! Grants in the daemon: what is on disk of them, who waits for that, and the runs that end with them.
 //!
 //! ```text
-//! grant add ──────────────> the file's thread ──durable──> held ([`stockade_gate::grants`]), answered
+//! grant add ──> the record ──durable──> the file's thread ──durable──> held ([`stockade_gate::grants`]), answered
 //! a run is let through ───> one use fewer ──> the file's thread ──durable──> to the record, and to the dispatcher
 //!     └── uses aren't counted: at once                 └── not in time, or not at all: refused, the use is given back
 //! nothing came of a run ──> one use more, written when it can be
@@ -88,7 +88,9 @@ impl Write {
 pub(crate) enum Told {
     /// Of a run that was let through.
     Redeemed(ExecId, Result<(), String>),
-    /// Of a grant that is to hold.
+    /// Of a grant that is to hold: whether it's recorded.
+    Recorded(GrantId, Result<(), String>),
+    /// The same: whether it's on disk.
     Made(GrantId, Result<(), String>),
     /// Of one that holds no more.
     Gone(GrantId, Result<(), String>),
@@ -104,6 +106,8 @@ pub(crate) struct Making {
     pub(crate) request: Option<GrantId>,
     pub(crate) connection: ConnectionId,
     pub(crate) principal: stockade_audit::Principal,
+    /// Whether it has been handed over to be written: before that it stands in the record, or is on its way there.
+    pub(crate) is_handed: bool,
     pub(crate) since: Instant,
 }
 
@@ -111,6 +115,8 @@ pub(crate) struct Making {
 #[derive(Debug)]
 pub(crate) struct Going {
     pub(crate) connection: ConnectionId,
+    /// What it's called by who takes it away: its own name, or that of the request that it answers.
+    pub(crate) named: GrantId,
     pub(crate) runs: u32,
     pub(crate) since: Instant,
 }
@@ -140,6 +146,7 @@ pub(crate) struct Opened {
     grants: Grants,
     told: mpsc::UnboundedReceiver<Told>,
     held: Vec<Grant>,
+    over: Vec<Grant>,
     aside: Option<PathBuf>,
 }
 
@@ -197,7 +204,13 @@ pub(crate) fn open(state: &Path, scope: Scope) -> Result<Opened, GrantsError> {
         depending: HashMap::new(),
         timer: None,
     };
-    Ok(Opened { grants, told, held: found.grants, aside: found.aside.map(|(path, _)| path) })
+    Ok(Opened {
+        grants,
+        told,
+        held: found.grants,
+        over: found.over,
+        aside: found.aside.map(|(path, _)| path),
+    })
 }
 
 impl Grants {
@@ -237,18 +250,27 @@ impl Grants {
         writes: Vec<Write>,
         told: impl FnOnce(Result<(), String>) -> Told + Send + 'static,
     ) {
+        let told = self.telling(told);
+        let tell = move |result: Result<(), std::sync::Arc<str>>| told(result.map_err(|why| why.to_string()));
+        match &self.writer {
+            Some(writer) => writer.write(writes, Some(Box::new(tell))),
+            None => tell(Err("there is no thread that writes".into())),
+        }
+    }
+
+    /// What somebody else is to call who is waited for.
+    pub(crate) fn telling(
+        &self,
+        told: impl FnOnce(Result<(), String>) -> Told + Send + 'static,
+    ) -> impl FnOnce(Result<(), String>) + Send + 'static {
         if self.making.len() + self.going.len() + self.redeeming.len() == 1 {
             // A disk that hangs says nothing: from now on somebody has to look at the time.
             let _ = self.teller.send(Told::Waits);
         }
         let teller = self.teller.clone();
-        let tell = move |result: Result<(), std::sync::Arc<str>>| {
+        move |result| {
             // A loop that is over waits for nothing.
-            let _ = teller.send(told(result.map_err(|why| why.to_string())));
-        };
-        match &self.writer {
-            Some(writer) => writer.write(writes, Some(Box::new(tell))),
-            None => tell(Err("there is no thread that writes".into())),
+            let _ = teller.send(told(result));
         }
     }
 
@@ -295,7 +317,7 @@ async fn keep_time(daemon: std::rc::Weak<Daemon>, timer: Rc<AsyncFd<OwnedFd>>) {
 
 /// Has grants hold from now on.
 pub(crate) fn begin(daemon: &Rc<Daemon>, opened: Opened) -> JoinHandle<()> {
-    let Opened { grants, told, held, aside } = opened;
+    let Opened { grants, told, held, over, aside } = opened;
     let mut state = daemon.state.borrow_mut();
     if !held.is_empty() {
         tracing::info!(count = held.len(), "grants of an earlier daemon hold");
@@ -306,6 +328,8 @@ pub(crate) fn begin(daemon: &Rc<Daemon>, opened: Opened) -> JoinHandle<()> {
     }
     let broken = grants.broken.clone();
     state.grants = Some(grants);
+    state.note_over(&over);
+    state.wait_for_ends();
     if let Some(why) = broken {
         state.note_security("grants-unreadable", format!("there are no grants until a restart: {why}"));
     }
@@ -340,6 +364,7 @@ async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
                 let mut state = daemon.state.borrow_mut();
                 match said {
                     Told::Redeemed(run, result) => state.redeemed(run, result),
+                    Told::Recorded(id, result) => state.grant_recorded(id, result),
                     Told::Made(id, result) => state.grant_made(id, result),
                     Told::Gone(id, result) => state.grant_gone(id, result),
                     Told::Waits => {}

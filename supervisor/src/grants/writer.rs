@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stockade_gate::grants::{GrantId, MAX_GRANTS};
 
@@ -213,7 +213,7 @@ impl Desk {
 /// is `fails`.
 #[cfg(test)]
 fn trouble(directory: &std::path::Path) -> Result<(), super::GrantsError> {
-    let since = Instant::now();
+    let since = std::time::Instant::now();
     while directory.join("hangs").exists() && since.elapsed() < 3 * crate::record::WITHIN {
         std::thread::park_timeout(Duration::from_millis(2));
     }

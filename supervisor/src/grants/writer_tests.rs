@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use stockade_gate::grants::{Grant, Terms, What, Whom};
 
 use super::*;

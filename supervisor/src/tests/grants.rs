@@ -341,6 +341,59 @@ fn a_grant_that_comes_too_late_is_none_and_takes_no_later_one_with_it() {
 }
 
 #[test]
+fn a_request_that_is_withdrawn_while_it_is_answered_makes_no_grant() {
+    if uid() != 0 {
+        return;
+    }
+    let stage = stage([], Changes::default());
+    let (mut client, mut other) = (stage.client(), stage.client());
+    let id = made(&mut client, &ClientMessage::GrantRequest(wire())).id;
+    let hangs = hangs(&stage);
+    other.say(&ClientMessage::GrantAnswer { id: id.clone(), yes: true });
+    other.status();
+    client.say(&ClientMessage::GrantRevoke { id: id.clone() });
+    client.status();
+    std::fs::remove_file(hangs).unwrap();
+    match other.next() {
+        ServerMessage::Denied { denied, .. } => assert!(denied.message.contains("withdrawn"), "{denied:?}"),
+        other => panic!("{other:?} instead of a refusal"),
+    }
+    match client.next() {
+        ServerMessage::GrantGone { id: of, runs } => assert_eq!((of, runs), (id, 0)),
+        other => panic!("{other:?} instead of GrantGone"),
+    }
+    let all = list(&mut client);
+    assert_eq!((all.grants.len(), all.requests.len()), (0, 0));
+    drop((client, other));
+    assert_eq!(end(stage), []);
+}
+
+#[test]
+fn a_yes_is_to_what_was_asked_for_and_not_to_what_files_say_by_now() {
+    if uid() != 0 {
+        return;
+    }
+    let stage = stage([], Changes::default());
+    let mut client = stage.client();
+    let strange = GrantTerms { what: GrantWhat::Policy("later".into()), ..wire() };
+    let unknown = made(&mut client, &ClientMessage::GrantRequest(strange)).id;
+    let before_reload = made(&mut client, &ClientMessage::GrantRequest(wire())).id;
+    let yes = |id| ClientMessage::GrantAnswer { id, yes: true };
+    assert_eq!(refused(&mut client, &yes(unknown.clone())).reason, DenyReason::UnknownPolicy);
+    std::fs::write(stage.directory.path().join("policies/later.toml"), "extends = \"strict\"\n").unwrap();
+    let reloads = || stage.said.count("policies reloaded");
+    let before = reloads();
+    stage.order(Order::Reload);
+    until("reloaded", || reloads() > before);
+    for id in [unknown, before_reload] {
+        let denied = refused(&mut client, &yes(id.clone()));
+        assert!(denied.message.contains("read its files again"), "{denied:?}");
+        assert!(refused(&mut client, &yes(id)).message.contains("no such request"));
+    }
+    assert_eq!(list(&mut client).grants, []);
+}
+
+#[test]
 fn what_cant_be_granted_is_refused_with_why_and_what_would_help() {
     let stage = stage([], Changes::default());
     let mut client = stage.client();

@@ -231,15 +231,19 @@ fn after_a_restart_no_grant_lasts_longer_than_it_would_have() {
         boot: Duration::from_secs(boot),
         wall: START.wall + Duration::from_secs(wall),
     };
-    let seen = START.wall + Duration::from_secs(600);
+    let seen = START.after(Duration::from_secs(600));
     let left = |same, now| given().resumed(same, now, seen).map(|grant| grant.left(now).as_secs());
     assert_eq!(left(true, at(50 + 1000, 1000)), Some(2600));
     assert_eq!(left(true, at(50 + 3600, 0)), None, "set back within one start");
     assert_eq!(left(false, at(5, 1000)), Some(2600));
     assert_eq!(left(false, at(5, 0)), Some(3000), "set back while the machine was off");
     assert_eq!(left(false, at(5, 3600)), None);
-    let long_ago = given().resumed(false, Clocks { wall: Duration::ZERO, ..at(5, 0) }, Duration::ZERO);
-    assert_eq!(long_ago.unwrap().left(at(5, 0)).as_secs(), 3600, "never more than it was given for");
+    let long_ago = Clocks { wall: Duration::ZERO, ..at(5, 0) };
+    let left = |seen| given().resumed(false, long_ago, seen).map(|grant| grant.left(at(5, 0)).as_secs());
+    assert_eq!(left(Clocks::default()), Some(3600), "never more than it was given for");
+    // By a calendar that knows nothing what had run by the other clock is gone all the same.
+    assert_eq!(left(Clocks { wall: Duration::ZERO, ..seen }), Some(3000));
+    assert_eq!(left(Clocks { wall: Duration::ZERO, ..START.after(HOUR) }), None);
 }
 
 #[test]
@@ -306,7 +310,8 @@ enum Step {
     Revoke { which: usize },
     Pass { seconds: u64 },
     Set { back: u64 },
-    Restart { boots: bool },
+    Write,
+    Restart { boots: bool, goes_right: bool },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -320,7 +325,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<usize>().prop_map(|which| Step::Revoke { which }),
         (1..60_u64).prop_map(|seconds| Step::Pass { seconds }),
         (1..200_u64).prop_map(|back| Step::Set { back }),
-        any::<bool>().prop_map(|boots| Step::Restart { boots }),
+        Just(Step::Write),
+        any::<(bool, bool)>().prop_map(|(boots, goes_right)| Step::Restart { boots, goes_right }),
     ];
     prop::collection::vec(step, 0..80)
 }
@@ -331,7 +337,7 @@ struct Naive {
     counted: Option<u32>,
     began: u32,
     taken: u32,
-    /// By a clock that nobody sets and that goes on while the machine starts.
+    /// By a clock that nobody sets and that goes on while the machine starts; later by what nobody has seen of the time.
     ends: u64,
     is_revoked: bool,
 }
@@ -341,7 +347,9 @@ proptest! {
     fn whatever_happens_no_grant_is_used_more_often_than_it_says_nor_after_its_end(history in steps()) {
         let (mut held, mut disk) = (held([]), HashMap::<GrantId, Grant>::new());
         let mut naive: HashMap<GrantId, Naive> = HashMap::new();
-        let (mut now, mut truth, mut next, mut seen) = (START, 0_u64, 1_u128, START.wall);
+        let (mut now, mut truth, mut next) = (START, 0_u64, 1_u128);
+        // What the file has seen of both clocks, and when that was.
+        let (mut seen, mut seen_at) = (START, 0_u64);
         let mut open: Vec<(u128, GrantId)> = Vec::new();
         for step in history {
             held.tell_time(now);
@@ -352,7 +360,7 @@ proptest! {
                     let terms = Terms { uses, length, ..terms() };
                     let grant = Grant::new(id, Whom { uid, unit: None }, terms, 0, now).unwrap();
                     disk.insert(id, grant.clone());
-                    seen = seen.max(now.wall);
+                    (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth);
                     held.put(grant);
                     let ends = truth + seconds;
                     naive.insert(id, Naive { given: uid, counted: uses, began: 0, taken: 0, ends, is_revoked: false });
@@ -391,8 +399,9 @@ proptest! {
                     truth += seconds;
                     now = now.after(Duration::from_secs(seconds));
                 }
+                Step::Write => (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth),
                 Step::Set { back } => now.wall = now.wall.saturating_sub(Duration::from_secs(back)),
-                Step::Restart { boots } => {
+                Step::Restart { boots, goes_right } => {
                     // Whatever hadn't begun is gone, and its use with it.
                     open.clear();
                     for naive in naive.values_mut() {
@@ -400,8 +409,13 @@ proptest! {
                     }
                     if boots {
                         now.boot = Duration::from_secs(1);
-                        // The hardware's clock goes right.
-                        now.wall = START.wall + Duration::from_secs(truth);
+                        if goes_right {
+                            now.wall = START.wall + Duration::from_secs(truth);
+                        } else {
+                            // It begins anew: what ran since the file was written is had once more.
+                            now.wall = START.wall;
+                            naive.values_mut().for_each(|naive| naive.ends += truth - seen_at);
+                        }
                     }
                     held = Held::default();
                     held.tell_time(now);
@@ -411,6 +425,7 @@ proptest! {
                             held.put(grant);
                         }
                     }
+                    (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth);
                 }
                 _ => {}
             }

@@ -4,6 +4,7 @@
 //! record ([`super::recording`]), under bounds like its, and goes there next.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use stockade_audit::Request;
 use stockade_gate::grants::{GrantId, Redeemed};
@@ -23,6 +24,9 @@ use crate::statistics::stage;
 
 /// When to ask again while too many wait, in milliseconds.
 const FULL_MS: u64 = 100;
+
+/// How often the calendar is looked at while runs end with their grants: somebody may have set it forward.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A run whose use isn't on disk yet.
 #[derive(Debug)]
@@ -188,6 +192,9 @@ impl State {
         match &mut self.grants {
             Some(grants) if is_there => {
                 grants.depending.insert(run, grant);
+                if grants.depending.len() == 1 {
+                    self.wait_for_ends();
+                }
             }
             _ => self.end_with_grant(run, grant),
         }
@@ -196,7 +203,7 @@ impl State {
     /// Has the timer ring when the first grant is over.
     pub(crate) fn wait_for_ends(&mut self) {
         let Some(grants) = &mut self.grants else { return };
-        let next = self.gate.held().next_end();
+        let next = next_look(self.gate.held().next_end(), !grants.depending.is_empty());
         grants.ring_after(&self.daemon, next);
     }
 
@@ -240,7 +247,31 @@ impl State {
     }
 }
 
+/// When to look next whether grants are over. The timer goes by the clock that nobody sets: while runs are to end with theirs, the
+/// calendar is looked at, too.
+fn next_look(next_end: Option<Duration>, runs_depend: bool) -> Option<Duration> {
+    next_end.map(|next| if runs_depend { next.min(LOOK_EVERY) } else { next })
+}
+
 fn full() -> Denied {
     let text = "too many runs wait until their grants' uses are written down";
     Denied::new(DenyReason::Busy, text).retry_after(FULL_MS).remedy("ask again in a moment: the disk is slow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_runs_end_with_their_grants_the_calendar_is_looked_at_and_else_nobody_wakes_for_it() {
+        let (short, long) = (Duration::from_secs(5), Duration::from_secs(7_200));
+        for (next, depends, expected) in [
+            (None, true, None),
+            (Some(long), false, Some(long)),
+            (Some(long), true, Some(LOOK_EVERY)),
+            (Some(short), true, Some(short)),
+        ] {
+            assert_eq!(next_look(next, depends), expected);
+        }
+    }
 }

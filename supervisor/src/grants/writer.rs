@@ -7,6 +7,9 @@
 //! would leave them all in memory. It stands in a slot, one for each grant, and is written with the next order, or a moment later. An
 //! order takes its grant's slot with it, so that what is in a slot is always newer than all orders before it: nothing older than a run's
 //! order is ever written after it.
+//!
+//! While there are grants the time is written now and then, also when nothing else is: what has run by then is over, also on a machine
+//! whose calendar begins anew with each start.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,6 +34,8 @@ const MOST_WAITING: usize = 4_096;
 const MOST_OWED: usize = 2 * MAX_GRANTS;
 /// How long what nobody waits for may wait for something to go with.
 const SHORT: Duration = Duration::from_millis(100);
+/// How often the time is written while there are grants.
+const TICK: Duration = Duration::from_secs(60);
 /// How often what couldn't be written is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -61,6 +66,15 @@ impl Writer {
     /// # Errors
     /// There can be none.
     pub(super) fn start(directory: PathBuf, store: Option<Store>, owed: Vec<Write>) -> io::Result<Self> {
+        Self::start_with(directory, store, owed, TICK)
+    }
+
+    fn start_with(
+        directory: PathBuf,
+        store: Option<Store>,
+        owed: Vec<Write>,
+        tick: Duration,
+    ) -> io::Result<Self> {
         let (orders, received) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (count, slots) = (Arc::clone(&waiting), Arc::new(Slots::default()));
@@ -68,6 +82,9 @@ impl Writer {
         let owing = Arc::new(AtomicUsize::new(owed.len()));
         let desk = Desk {
             directory,
+            // Whether there is any nobody has looked yet.
+            holds: store.is_some(),
+            tick,
             store,
             boot,
             slots: Arc::clone(&slots),
@@ -128,11 +145,14 @@ struct Desk {
     /// How much that is.
     owing: Arc<AtomicUsize>,
     is_failing: bool,
+    /// Whether there are grants.
+    holds: bool,
+    tick: Duration,
 }
 
 impl Desk {
     fn serve(mut self, orders: &Receiver<Order>, waiting: &AtomicUsize) {
-        let mut wait = (!self.owed.is_empty()).then_some(AGAIN);
+        let mut wait = self.patience();
         loop {
             let first = match wait {
                 None => orders.recv().map_err(Into::into),
@@ -163,14 +183,20 @@ impl Desk {
             for told in batch.into_iter().filter_map(|order| order.told) {
                 told(result.clone());
             }
-            wait = (!self.owed.is_empty()).then_some(AGAIN);
+            wait = self.patience();
         }
+    }
+
+    /// How long it waits for orders.
+    fn patience(&self) -> Option<Duration> {
+        let tick = self.holds.then_some(self.tick);
+        if self.owed.is_empty() { tick } else { Some(AGAIN) }
     }
 
     fn write(&mut self, batch: &[Order]) -> Result<(), Arc<str>> {
         // After the orders: what is in there is newer.
         let slots = core::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));
-        if batch.is_empty() && self.owed.is_empty() && slots.is_empty() {
+        if batch.is_empty() && self.owed.is_empty() && slots.is_empty() && !self.holds {
             return Ok(());
         }
         let slots: Vec<Write> = slots.into_iter().map(|(id, left)| Write::Left(id, left)).collect();
@@ -186,7 +212,8 @@ impl Desk {
             self.store.insert(store).write(all, &self.boot, clocks::now())
         });
         match written {
-            Ok(()) => {
+            Ok(holds) => {
+                self.holds = holds;
                 if core::mem::take(&mut self.is_failing) {
                     tracing::info!("grants can be written again");
                 }

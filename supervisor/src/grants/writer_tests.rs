@@ -6,7 +6,7 @@ use super::*;
 
 const ID: GrantId = GrantId([7; 16]);
 
-fn begin() -> (tempfile::TempDir, Writer) {
+fn begin(ticks: bool) -> (tempfile::TempDir, Writer) {
     let state = tempfile::tempdir().unwrap();
     let terms = Terms {
         what: What::Policy("build".into()),
@@ -17,7 +17,8 @@ fn begin() -> (tempfile::TempDir, Writer) {
         why: "a test".into(),
     };
     let grant = Grant::new(ID, Whom { uid: 7, unit: None }, terms, 0, clocks::now()).unwrap();
-    let writer = Writer::start(state.path().to_owned(), None, Vec::new()).unwrap();
+    let tick = Duration::from_millis(if ticks { 20 } else { 60_000 });
+    let writer = Writer::start_with(state.path().to_owned(), None, Vec::new(), tick).unwrap();
     tell(&writer, Write::Put(Box::new(grant)));
     (state, writer)
 }
@@ -36,7 +37,7 @@ fn left(state: &tempfile::TempDir) -> u32 {
 
 #[test]
 fn what_nobody_waits_for_takes_no_memory_however_long_the_disk_hangs_and_is_written_then() {
-    let (state, writer) = begin();
+    let (state, writer) = begin(false);
     std::fs::write(state.path().join("hangs"), "").unwrap();
     for count in (0..20_000).rev() {
         writer.write(vec![Write::Left(ID, count % 1_000 + 5)], None);
@@ -50,12 +51,11 @@ fn what_nobody_waits_for_takes_no_memory_however_long_the_disk_hangs_and_is_writ
 
 #[test]
 fn what_nobody_waits_for_is_written_a_moment_later() {
-    let (state, writer) = begin();
-    let log = || state.path().join("grants.sqlite-wal").metadata().unwrap().modified().unwrap();
-    let before = log();
+    let (state, writer) = begin(false);
+    let before = written(&state);
     writer.write(vec![Write::Left(ID, 3)], None);
     let until = Instant::now() + Duration::from_secs(60);
-    while log() == before {
+    while written(&state) == before {
         assert!(Instant::now() < until, "it isn't written");
         std::thread::yield_now();
     }
@@ -63,9 +63,30 @@ fn what_nobody_waits_for_is_written_a_moment_later() {
     assert_eq!(left(&state), 3);
 }
 
+/// When the log beside the file was written.
+fn written(state: &tempfile::TempDir) -> std::time::SystemTime {
+    state.path().join("grants.sqlite-wal").metadata().unwrap().modified().unwrap()
+}
+
+#[test]
+fn the_time_is_written_while_there_are_grants_and_not_when_there_is_none() {
+    let (state, writer) = begin(true);
+    let before = written(&state);
+    let until = Instant::now() + Duration::from_secs(60);
+    while written(&state) == before {
+        assert!(Instant::now() < until, "nobody writes");
+        std::thread::yield_now();
+    }
+    tell(&writer, Write::Drop(ID));
+    let before = written(&state);
+    std::thread::park_timeout(Duration::from_millis(200));
+    assert_eq!(written(&state), before);
+    writer.close();
+}
+
 #[test]
 fn nothing_older_is_written_after_what_a_run_waits_for() {
-    let (state, writer) = begin();
+    let (state, writer) = begin(false);
     writer.write(vec![Write::Left(ID, 9)], None);
     tell(&writer, Write::Left(ID, 8));
     writer.close();
@@ -79,7 +100,7 @@ fn nothing_older_is_written_after_what_a_run_waits_for() {
 
 #[test]
 fn what_is_owed_to_a_disk_that_takes_nothing_has_a_bound() {
-    let (state, writer) = begin();
+    let (state, writer) = begin(false);
     std::fs::write(state.path().join("fails"), "").unwrap();
     let drops = || (0..MAX_GRANTS as u128).map(|number| Write::Drop(GrantId(number.to_be_bytes()))).collect();
     for has_room in [true, false] {

@@ -3,7 +3,8 @@
 //
 //   examples/exec.mjs [-p POLICY] COMMAND [ARGUMENT]...
 //
-// The command's output comes as it is written, its exit status is ours. Nothing but Node's own modules.
+// The command's output comes as it is written, its exit status is ours; 125: there is none. Nothing but Node's own modules.
+// Arguments and variables have to be text: Node shows us others changed.
 
 import net from "node:net";
 
@@ -11,6 +12,8 @@ const argv = process.argv.slice(2);
 const policy = argv[0] === "-p" ? argv.splice(0, 2)[1] : "default";
 const path = process.env.STOCKADE_SOCKET ?? `${process.env.XDG_RUNTIME_DIR ?? "/run"}/stockade/stockade.sock`;
 const connection = net.connect(path);
+// Until the run's own is known.
+process.exitCode = 125;
 
 const ask = (id, method, params) => {
   const body = Buffer.from(JSON.stringify({ jsonrpc: "2.0", id, method, params }));
@@ -49,6 +52,7 @@ connection.on("data", (chunk) => {
   }
 });
 connection.on("error", (error) => end(125, error.message));
+connection.on("end", () => end(125, "the daemon has closed the connection"));
 
 ask(1, "initialize", { clientInfo: { name: "exec.mjs" } });
 ask(2, "exec", { argv, policy, workspace: process.cwd(), env: process.env });

@@ -3,8 +3,8 @@
 #
 #   examples/exec.sh [-p POLICY] COMMAND [ARGUMENT]...
 #
-# Text of the command's output is printed as it comes; the exit status is the command's. Output that isn't text is left to clients
-# in languages that have bytes.
+# Text of the command's output is printed as it comes; the exit status is the command's. Arguments and output that aren't text are
+# left to clients in languages that have bytes: jq would change them.
 set -eu
 
 policy=default

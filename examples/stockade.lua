@@ -12,7 +12,9 @@ end
 function M.exec(argv, on, policy)
   local path = vim.env.STOCKADE_SOCKET or ((vim.env.XDG_RUNTIME_DIR or "/run") .. "/stockade/stockade.sock")
   local pipe, waiting = vim.uv.new_pipe(false), ""
+  local over = false
   local function close()
+    over = true
     if not pipe:is_closing() then pipe:close() end
   end
   local function ask(id, method, params)
@@ -28,7 +30,10 @@ function M.exec(argv, on, policy)
   pipe:connect(path, function(refused)
     if refused then on.error(refused) return close() end
     pipe:read_start(function(broken, chunk)
-      if broken or not chunk then return close() end
+      if broken or not chunk then
+        if not over then on.error(broken or "the daemon has closed the connection") end
+        return close()
+      end
       waiting = waiting .. chunk
       for line in waiting:gmatch("(.-)\n") do take(vim.json.decode(line)) end
       waiting = waiting:match("[^\n]*$")

@@ -86,6 +86,9 @@ struct Question {
     parameters: Option<String>,
     #[command(flatten)]
     whose: Whose,
+    /// The daemon that is asked about grants [default: where one with these files listens; with --config none]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Say who was asked about, and by which rules
     #[arg(long)]
     why: bool,
@@ -121,6 +124,14 @@ pub(crate) fn access(arguments: &Arguments) -> Result<u8, CliError> {
 pub(crate) fn someone(text: &str) -> Result<Who, CliError> {
     Who::parse(text)
         .ok_or_else(|| CliError::Asked(format!("there is no user `{}` here", escape::line(text.as_bytes()))))
+}
+
+impl Question {
+    /// Where the daemon is that has these files, if one is running.
+    fn daemon(&self) -> Option<PathBuf> {
+        let usual = || self.whose.config.is_none().then(|| self.whose.surroundings().listen()).flatten();
+        self.socket.clone().or_else(usual)
+    }
 }
 
 impl Whose {

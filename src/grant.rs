@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use stockade_client::{Client, ClientError};
 use stockade_policies::amount::{TIME_EXPECTED, Time};
-use stockade_protocol::Bytes;
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
+use stockade_protocol::{Bytes, ExecId};
 use stockade_supervisor::access::Who;
 use stockade_supervisor::words::duration;
 
@@ -19,13 +19,16 @@ use crate::{access, escape, json, out, place, table};
 /// The shortest part of an id that may stand for it.
 const SHORTEST: usize = 4;
 
+/// The most characters of arguments in a table.
+const COLUMN: usize = 60;
+
 const EXAMPLES: &str = "Examples:
   stockade grant add alice --policy build-host --for 10m --why 'the release'
   stockade grant add 1000+agent.service --tool deploy --args '{\"to\":\"staging\"}' --for 1h --uses 3 --why TICKET-7
   stockade grant add alice --policy build-host --for 1h --ends-runs --why 'to look' -- make test
   stockade grant request --policy build-host --for 10m --why 'the tests fail there only'
   stockade grant list
-  stockade grant answer 8399 yes
+  stockade grant answer 0192f0c1-7a10-7c3b-9d44-5a610ef28399 yes
   stockade grant revoke 8399";
 
 /// Gives somebody more than the rules do, for a while; asks for that; and takes it away.
@@ -61,7 +64,7 @@ enum Subcommand {
     },
     /// Answers somebody's request: for whom the rules permit to `approve`, and never one's own
     Answer {
-        /// Its id, or a part of the beginning or end that only one has
+        /// Its whole id: a part of it might be another's by now
         id: String,
         /// Whether he is given it
         #[arg(value_parser = ["yes", "no"])]
@@ -153,7 +156,7 @@ pub(crate) fn grant(arguments: &Arguments) -> Result<u8, CliError> {
             listed(&list, Paint::to(&std::io::stdout()))
         }
         Subcommand::Answer { id, answer } => {
-            let id = find(&mut client, id, |list| list.requests)?;
+            let id = whole(&mut client, id)?;
             match client.grant_answer(&id, answer == "yes").map_err(denied)? {
                 Some(made) => format!("{id}: granted {}\n", sentence(&made)),
                 None => format!("{id}: refused\n"),
@@ -174,6 +177,21 @@ fn denied(error: ClientError) -> CliError {
         ClientError::Denied(denied) => CliError::Denied(denied),
         other => other.into(),
     }
+}
+
+/// The request of this name, which has to be whole: what is found by a part of it may be another one than was looked at.
+fn whole(client: &mut Client, text: &str) -> Result<String, CliError> {
+    if text.parse::<ExecId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let all = client.grants().map_err(denied)?.requests;
+    let like = all.iter().filter(|one| one.id.starts_with(text) || one.id.ends_with(text));
+    let like: Vec<_> = like.map(|one| format!("{}: {}", one.id, sentence(one))).collect();
+    let text = escape::line(text.as_bytes());
+    let found = if like.is_empty() { "no request is like it".to_owned() } else { like.join("\n  ") };
+    Err(CliError::Asked(format!(
+        "`{text}` is no whole id, and an answer is about one request: give all of it\n  {found}"
+    )))
 }
 
 /// The one whose name begins or ends so. What isn't among those that one sees goes to the daemon as it is, which has the words.
@@ -220,6 +238,11 @@ fn with(one: &GrantSummary) -> String {
     one.shown.as_deref().map_or_else(|| "any".to_owned(), |shown| escape::line(shown.as_bytes()))
 }
 
+/// In a table; all of it stands in the sentences about one, and in JSON.
+fn cut(text: String) -> String {
+    if text.chars().count() <= COLUMN { text } else { text.chars().take(COLUMN - 1).chain(['…']).collect() }
+}
+
 fn uses(one: &GrantSummary) -> String {
     match (one.uses_left, one.uses) {
         (Some(left), Some(of)) => format!("{left} of {of}"),
@@ -256,7 +279,7 @@ fn listed(list: &GrantList, paint: Paint) -> String {
             if one.by.is_some() { "holds" } else { "requested" }.to_owned(),
             who(one),
             what(one),
-            with(one),
+            cut(with(one)),
             format!("{}{ends}", lasts(one)),
             uses(one),
             one.by.map_or_else(|| "-".to_owned(), |by| by.to_string()),

@@ -211,7 +211,7 @@ fn told(answer: &Answer, policy: &str, what: What, thing: &str) -> Value {
         "rule": answer.rule,
         "file": answer.file,
         "line": answer.line,
-        "note": answer.note,
+        "note": note(answer),
     })
 }
 
@@ -224,10 +224,19 @@ fn said(answer: &Answer) -> String {
     } else if !answer.file.is_empty() {
         text.push_str(&format!("  at {}\n", escape::line(answer.file.as_bytes())));
     }
-    if !answer.note.is_empty() {
-        text.push_str(&format!("  {}\n", escape::line(answer.note.as_bytes())));
+    let note = note(answer);
+    if !note.is_empty() {
+        text.push_str(&format!("  {}\n", escape::line(note.as_bytes())));
     }
     text
+}
+
+/// What else is to be known. Whoever asks here reads the policies' files himself.
+fn note(answer: &Answer) -> String {
+    match &answer.value {
+        Some(value) => format!("its value is `{}`", value.escape_ascii()),
+        None => answer.note.clone(),
+    }
 }
 
 /// What is asked, in the policies' terms.

@@ -8,7 +8,7 @@ use core::fmt;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use stockade_protocol::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT};
+use stockade_protocol::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT, MAX_STDIN_CHUNK};
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, Overrides, StdinMode, ToolCall, Workspace,
 };
@@ -67,7 +67,7 @@ pub(crate) fn read(method: &str, params: Option<&RawValue>) -> Result<Asked, Ref
             let SignalParams { exec_id, signal } = of(params)?;
             one(ClientMessage::Signal { exec_id, signal })
         }
-        "stdin" => Ok(of::<StdinParams>(params)?.asked()),
+        "stdin" => of::<StdinParams>(params)?.asked(),
         "resize" => {
             let ResizeParams { exec_id, rows, columns } = of(params)?;
             one(ClientMessage::Resize { exec_id, rows, columns })
@@ -93,6 +93,11 @@ pub(crate) fn read(method: &str, params: Option<&RawValue>) -> Result<Asked, Ref
             Err(Refusal::new(METHOD_NOT_FOUND, format!("no method {shown:?}")))
         }
     }
+}
+
+/// Whether a method only asks, and nothing but its answer comes of it.
+pub(crate) fn is_question(method: &str) -> bool {
+    matches!(method, "list" | "status" | "breakers" | "statistics" | "policy/explain")
 }
 
 /// Parameters by name; none are the same as an empty object.
@@ -401,7 +406,7 @@ pub(crate) struct StdinParams {
     #[serde(deserialize_with = "run_id")]
     #[cfg_attr(test, schemars(with = "String"))]
     exec_id: ExecId,
-    /// More of its input.
+    /// More of its input: at most 262144 bytes (`maxStdin`).
     data: Option<Text>,
     /// Whether that is the end.
     #[serde(default)]
@@ -409,11 +414,19 @@ pub(crate) struct StdinParams {
 }
 
 impl StdinParams {
-    fn asked(self) -> Asked {
+    fn asked(self) -> Result<Asked, Refusal> {
         let exec_id = self.exec_id;
+        if let Some(length) =
+            self.data.as_ref().map(|text| text.0.len()).filter(|length| *length > MAX_STDIN_CHUNK)
+        {
+            let text = format!(
+                "`data` has {length} bytes: at most {MAX_STDIN_CHUNK} at a time; send the rest after it"
+            );
+            return Err(Refusal::params(text));
+        }
         let data = self.data.map(|text| ClientMessage::StdinData { exec_id, bytes: text.0 });
         let end = self.eof.then_some(ClientMessage::StdinEof { exec_id });
-        Asked::Messages(data.into_iter().chain(end).collect())
+        Ok(Asked::Messages(data.into_iter().chain(end).collect()))
     }
 }
 

@@ -6,8 +6,15 @@ pub const MAX_MESSAGE: usize = stockade_protocol::bounds::MAX_FRAME as usize;
 pub const MAX_HEADER: usize = 1024;
 /// The most requests of one batch.
 pub const MAX_BATCH: usize = 256;
-/// The most bytes that the answers to one batch have together: those beyond are errors that say so.
+/// The most batches of one connection that aren't answered yet.
+pub const MAX_BATCHES: usize = 16;
+/// The most bytes that the answers to all batches of one connection have together, while they wait for the last of their own: larger
+/// ones beyond are errors that say so, and ended runs come without their output.
 pub const MAX_BATCH_ANSWERS: usize = 1024 * 1024;
+/// An answer of so many bytes always has room: that a run was accepted or has ended is never left out.
+pub(crate) const SMALL_ANSWER: usize = 4 * 1024;
+/// The most bytes of an error's sentence: it may repeat what came.
+pub(crate) const SHOWN_MESSAGE: usize = 512;
 /// The most bytes of a request's id, as it's written.
 pub const MAX_ID: usize = 256;
 /// The most requests of one connection that wait for their answer.

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asked;
+mod batch;
 pub mod bounds;
 mod envelope;
 pub mod framing;

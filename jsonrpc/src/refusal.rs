@@ -5,6 +5,8 @@ use stockade_protocol::ExecId;
 use stockade_protocol::client::{ProtocolError, ProtocolErrorCode};
 use stockade_protocol::denied::{Denied, DenyReason};
 
+use crate::bounds::SHOWN_MESSAGE;
+
 /// Not JSON.
 pub(crate) const PARSE_ERROR: i32 = -32_700;
 /// JSON, and not a request.
@@ -88,9 +90,18 @@ struct Decided {
     rule: String,
 }
 
+/// A sentence that may repeat what came, cut.
+fn cut(mut message: String) -> String {
+    if message.len() > SHOWN_MESSAGE {
+        message.truncate(message.floor_char_boundary(SHOWN_MESSAGE));
+        message.push('…');
+    }
+    message
+}
+
 impl Refusal {
     pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: None }
+        Self { code, message: cut(message.into()), data: None }
     }
 
     pub(crate) fn parse(error: &dyn core::fmt::Display) -> Self {
@@ -117,7 +128,7 @@ impl Refusal {
             decided,
             exec_id,
         };
-        Self { code: DENIED, message: denied.message.clone(), data: Some(Box::new(data)) }
+        Self { code: DENIED, message: cut(denied.message.clone()), data: Some(Box::new(data)) }
     }
 
     pub(crate) fn protocol(error: &ProtocolError) -> Self {

@@ -23,7 +23,10 @@ use stockade_protocol::client::{ClientMessage, ExecEvent, ExecRequest, ServerMes
 use stockade_protocol::denied::Denied;
 
 use crate::asked::{self, Asked, ExplainParams, METHODS};
-use crate::bounds::{A_REQUEST, MAX_BATCH, MAX_BATCH_ANSWERS, MAX_IN_FLIGHT, MAX_INLINE_OUTPUT, MAX_MESSAGE};
+use crate::batch::Batches;
+use crate::bounds::{
+    A_REQUEST, MAX_BATCH, MAX_BATCH_ANSWERS, MAX_BATCHES, MAX_IN_FLIGHT, MAX_INLINE_OUTPUT, MAX_MESSAGE,
+};
 use crate::envelope::{self, Element, Message};
 use crate::framing::Kind;
 use crate::id::Id;
@@ -96,14 +99,6 @@ pub enum Todo {
     CancelRun(ExecId),
 }
 
-/// A batch that isn't answered yet.
-#[derive(Debug, Default)]
-struct Batch {
-    /// How many answers are still to come.
-    left: usize,
-    answers: Vec<u8>,
-}
-
 #[derive(Debug)]
 struct Wait {
     ticket: Ticket,
@@ -117,7 +112,6 @@ pub struct Session {
     server: &'static str,
     is_open: bool,
     next_number: u64,
-    next_batch: u64,
     /// Runs that were asked for, by number; and whether their end is waited for.
     asked: HashMap<u64, (Ticket, bool)>,
     waits: HashMap<ExecId, Wait>,
@@ -125,7 +119,7 @@ pub struct Session {
     now: Option<(Ticket, bool)>,
     /// Who waits for statistics: one of a connection may.
     later: Option<Ticket>,
-    batches: HashMap<u64, Batch>,
+    batches: Batches,
     in_flight: HashSet<Id>,
     /// Bytes of ids in flight.
     ids: usize,
@@ -169,12 +163,11 @@ impl Session {
             server,
             is_open: false,
             next_number: first,
-            next_batch: 0,
             asked: HashMap::new(),
             waits: HashMap::new(),
             now: None,
             later: None,
-            batches: HashMap::new(),
+            batches: Batches::default(),
             in_flight: HashSet::new(),
             ids: 0,
             out: Vec::new(),
@@ -184,9 +177,8 @@ impl Session {
     /// Bytes of memory that this takes, roughly.
     #[must_use]
     pub fn held(&self) -> usize {
-        let batches: usize = self.batches.values().map(|batch| batch.answers.capacity() + A_REQUEST).sum();
         let waits: usize = self.waits.values().map(|wait| wait.collected.held() + A_REQUEST).sum();
-        batches + waits + self.ids + self.in_flight.len() * A_REQUEST + self.out.capacity()
+        self.batches.held() + waits + self.ids + self.in_flight.len() * A_REQUEST + self.out.capacity()
     }
 
     /// What is ready to be sent, which is taken.
@@ -210,13 +202,14 @@ impl Session {
             }
             Ok(Message::One(element)) => self.admit(element, None).into_iter().collect(),
             Ok(Message::Batch(elements)) => {
-                let number = self.next_batch;
-                self.next_batch += 1;
                 let answered = |element: &&Element| !matches!(element, Ok(request) if request.id.is_none());
-                let left = elements.iter().filter(answered).count();
-                if left > 0 {
-                    self.batches.insert(number, Batch { left, answers: Vec::new() });
-                }
+                let Some(number) = self.batches.begin(elements.iter().filter(answered).count()) else {
+                    let text = format!(
+                        "{MAX_BATCHES} batches of this connection aren't answered yet; nothing of this was asked"
+                    );
+                    self.refuse(&Ticket { id: None, batch: None }, None, &Refusal::invalid(text));
+                    return Vec::new();
+                };
                 elements.into_iter().filter_map(|element| self.admit(element, Some(number))).collect()
             }
         }
@@ -262,6 +255,9 @@ impl Session {
             self.answer(ticket, Err::<&Done, _>(&refusal));
             return Todo::Done;
         }
+        if self.batches.is_full(ticket.batch) && asked::is_question(&method) {
+            return self.too_large(ticket, "it wasn't asked");
+        }
         match asked::read(&method, params.as_deref()) {
             Err(refusal) => self.answer(ticket, Err::<&Done, _>(&refusal)),
             Ok(Asked::Initialize) => {
@@ -295,6 +291,14 @@ impl Session {
                 return Todo::Explain(params);
             }
         }
+        Todo::Done
+    }
+
+    /// Answers that there is no room for an answer.
+    fn too_large(&mut self, ticket: Ticket, what: &str) -> Todo {
+        let text =
+            format!("the answers to batches have more than {MAX_BATCH_ANSWERS} bytes together; {what}");
+        self.answer(ticket, Err::<&Done, _>(&Refusal::new(ANSWER_TOO_LARGE, text)));
         Todo::Done
     }
 
@@ -455,7 +459,7 @@ impl Session {
         let ExecEvent::Exited { outcome, usage, trusted_files, redactions } = event else { return };
         let truncated = wait.collected.truncated;
         let [stdout, stderr] = wait.collected.take().map(|bytes| Text(bytes.into()));
-        let told = EndedTold {
+        let mut told = EndedTold {
             exec_id: RunId(run),
             outcome: outcome.told(),
             usage: usage.told(),
@@ -465,7 +469,14 @@ impl Session {
             trusted_files: trusted_files.told(),
             redactions: redactions.told(),
         };
-        self.answer(wait.ticket, Ok(&told));
+        let Ticket { id: Some(id), batch } = wait.ticket else { return };
+        self.is_answered(&id);
+        let mut bytes = encoded(&Response { jsonrpc: "2.0", id: Some(&id), answer: Answer::Result(&told) });
+        if !self.batches.has_room(batch, bytes.len()) {
+            told = EndedTold { stdout: Text::default(), stderr: Text::default(), truncated: true, ..told };
+            bytes = encoded(&Response { jsonrpc: "2.0", id: Some(&id), answer: Answer::Result(&told) });
+        }
+        self.deliver(batch, bytes);
     }
 
     fn answer_now(&mut self, result: &impl Serialize) {
@@ -476,39 +487,33 @@ impl Session {
 
     fn answer<T: Serialize>(&mut self, ticket: Ticket, answer: Result<&T, &Refusal>) {
         let Ticket { id: Some(id), batch } = ticket else { return };
-        self.in_flight.remove(&id);
-        self.ids = self.ids.saturating_sub(id.held());
+        let is_result = answer.is_ok();
         let answer = match answer {
             Ok(result) => Answer::Result(result),
             Err(refusal) => Answer::Error(refusal),
         };
         let bytes = encoded(&Response { jsonrpc: "2.0", id: Some(&id), answer });
-        self.deliver(batch, Some(&id), bytes);
+        if is_result && !self.batches.has_room(batch, bytes.len()) {
+            self.too_large(Ticket { id: Some(id), batch }, "what was asked was done");
+            return;
+        }
+        self.is_answered(&id);
+        self.deliver(batch, bytes);
+    }
+
+    fn is_answered(&mut self, id: &Id) {
+        self.in_flight.remove(id);
+        self.ids = self.ids.saturating_sub(id.held());
     }
 
     /// An error for what isn't in flight.
     fn refuse(&mut self, ticket: &Ticket, id: Option<&Id>, refusal: &Refusal) {
         let bytes = encoded(&Response::<Done> { jsonrpc: "2.0", id, answer: Answer::Error(refusal) });
-        self.deliver(ticket.batch, id, bytes);
+        self.deliver(ticket.batch, bytes);
     }
 
-    fn deliver(&mut self, number: Option<u64>, id: Option<&Id>, mut answer: Vec<u8>) {
-        let batch = number.and_then(|number| self.batches.get_mut(&number).map(|batch| (number, batch)));
-        let Some((number, batch)) = batch else { return self.kind.frame(&answer, &mut self.out) };
-        if batch.answers.len() + answer.len() > MAX_BATCH_ANSWERS {
-            let text = format!(
-                "the answers to this batch have more than {MAX_BATCH_ANSWERS} bytes; what was asked was done"
-            );
-            let refusal = Refusal::new(ANSWER_TOO_LARGE, text);
-            answer = encoded(&Response::<Done> { jsonrpc: "2.0", id, answer: Answer::Error(&refusal) });
-        }
-        batch.answers.push(if batch.answers.is_empty() { b'[' } else { b',' });
-        batch.answers.extend_from_slice(&answer);
-        batch.left -= 1;
-        if batch.left == 0 {
-            let mut whole = core::mem::take(&mut batch.answers);
-            whole.push(b']');
-            self.batches.remove(&number);
+    fn deliver(&mut self, batch: Option<u64>, answer: Vec<u8>) {
+        if let Some(whole) = self.batches.add(batch, answer) {
             self.kind.frame(&whole, &mut self.out);
         }
     }

@@ -151,7 +151,7 @@ impl Told for [confinement::StdioPath; 3] {
     }
 }
 
-/// A structure that has the wire's fields. One that the wire has got since stands here or in `LEFT_OUT`: a test compares.
+/// A structure that has the wire's fields: all of them, or it doesn't compile.
 macro_rules! structure {
     ($(#[$doc:meta])* $name:ident of $from:ty { $($(#[$about:meta])* $field:ident: $kind:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -163,7 +163,8 @@ macro_rules! structure {
         impl Told for $from {
             type Json = $name;
             fn told(&self) -> $name {
-                $name { $($field: self.$field.told()),* }
+                let Self { $($field),* } = self;
+                $name { $($field: $field.told()),* }
             }
         }
     };

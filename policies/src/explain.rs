@@ -48,6 +48,8 @@ pub struct Answer {
     pub line: u32,
     /// What else is to be known; may be empty.
     pub note: String,
+    /// Of a variable that the policy sets: to what. That may be a secret: it's for who may read the policy's file.
+    pub value: Option<Vec<u8>>,
 }
 
 /// Answers to what is asked of a path.
@@ -60,7 +62,8 @@ enum Use {
 
 impl Answer {
     fn new(allowed: bool, rule: impl Into<String>, at: &Position, note: impl Into<String>) -> Self {
-        Self { allowed, rule: rule.into(), file: at.file.to_string(), line: at.line, note: note.into() }
+        let (file, line) = (at.file.to_string(), at.line);
+        Self { allowed, rule: rule.into(), file, line, note: note.into(), value: None }
     }
 
     fn by(allowed: bool, rule: Rule<'_>, note: impl Into<String>) -> Self {
@@ -175,11 +178,9 @@ impl Resolved {
         // What they are was resolved without an error.
         let variables = self.confines.variables(&self.given).unwrap_or_default();
         if let Some(variable) = variables.get(name.as_bytes()) {
-            let note = match variable.origin {
-                Origin::Caller(_) => String::new(),
-                _ => format!("its value is `{}`", variable.value.escape_ascii()),
-            };
-            return Answer::by(true, variable.origin.rule(), note);
+            let is_set = !matches!(variable.origin, Origin::Caller(_));
+            let value = is_set.then(|| variable.value.to_vec());
+            return Answer { value, ..Answer::by(true, variable.origin.rule(), "") };
         }
         match allowing(&self.confines.policy, name.as_bytes()) {
             Some(pattern) => Answer::by(true, Rule::Allowed(pattern), "the caller has no such variable"),

@@ -99,13 +99,17 @@ fn ports_name_their_rule() {
 fn variables_name_their_rule() {
     let resolved = resolved(POLICY);
     let answer = |name: &str| resolved.explain(&Question::Env(name.into()));
-    check(&answer("B"), true, ("p.toml", 18), "set: B", "its value is `b`");
+    check(&answer("B"), true, ("p.toml", 18), "set: B", "");
+    assert_eq!(answer("B").value.as_deref(), Some(&b"b"[..]));
     check(&answer("LC_ALL"), true, ("p.toml", 17), "allow: \"LC_*\"", "the caller has no such variable");
-    check(&answer("LC_D"), true, ("p.toml", 19), "default: LC_D", "its value is `/tmp`");
+    check(&answer("LC_D"), true, ("p.toml", 19), "default: LC_D", "");
+    assert_eq!(answer("LC_D").value.as_deref(), Some(&b"/tmp"[..]));
     check(&answer("LC_TOKEN"), false, ("p.toml", 1), "doesn't list it", "");
     check(&answer("AWS_SECRET_ACCESS_KEY"), false, ("p.toml", 1), "doesn't list it", "");
-    check(&answer("HOME"), true, ("built-in", 0), "HOME", "/home/u");
-    check(&answer("PATH"), true, ("built-in", 0), "default", "/usr/bin");
+    check(&answer("HOME"), true, ("built-in", 0), "HOME", "");
+    assert_eq!(answer("HOME").value.as_deref(), Some(&b"/home/u"[..]));
+    check(&answer("PATH"), true, ("built-in", 0), "default", "");
+    assert!(answer("PATH").value.is_some_and(|value| value.ends_with(b"/bin")));
 }
 
 #[test]

@@ -37,6 +37,15 @@ impl Said<'_> {
         }
     }
 
+    /// What these say to what a grant permits; `None`: none may.
+    fn granted(&self, asked: &Asked<'_>) -> Option<Answer> {
+        if !self.is_open() {
+            return None;
+        }
+        let asks = self.placed.engine.would_ask(asked).ok()?.is_some();
+        Some(if asks { Answer::Asked } else { Answer::Permitted })
+    }
+
     /// Whether a grant may permit what these refuse: they are the daemon's own, and no rule says anything.
     fn is_open(&self) -> bool {
         let is_nobody = |explained: &Explained| explained.decision == Decision::Nobody;
@@ -54,15 +63,15 @@ enum Answer {
 }
 
 impl Answer {
-    /// `granted`: whether a grant permits what it may.
-    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>, granted: bool) -> Self {
+    /// `granted`: of what a grant permits.
+    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>, granted: Option<&Asked<'_>>) -> Self {
         let risk = match risk {
             Ok(Verdict::Pass) => Self::Permitted,
             Ok(Verdict::Ask(_)) => Self::Asked,
             Err(_) => Self::Refused,
         };
-        let open = |one: &Said<'_>| if granted && one.is_open() { Self::Permitted } else { Self::Refused };
-        let rules = said.iter().map(|one| one.answer().unwrap_or_else(|| open(one)));
+        let open = |one: &Said<'_>| granted.and_then(|asked| one.granted(asked));
+        let rules = said.iter().map(|one| one.answer().or_else(|| open(one)).unwrap_or(Self::Refused));
         rules.fold(risk, Self::max)
     }
 
@@ -99,8 +108,9 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let said: Vec<Said<'_>> =
         found.iter().map(|placed| Said { placed, said: placed.engine.explain(&asked) }).collect();
     let weighed = risk.weigh(&asked);
-    let granted = if is_open(action, &said) { Some(Granted::look(&asked)?) } else { None };
-    let answer = Answer::of(&said, &weighed, matches!(granted, Some(Granted::By(_))));
+    let granted = is_open(action, &said).then(|| Granted::look(question.daemon().as_deref(), &asked));
+    let by_grant = matches!(granted, Some(Granted::By(_)));
+    let answer = Answer::of(&said, &weighed, by_grant.then_some(&asked));
     let status = answer.status();
     if question.json {
         let mut object = object(&who, &principal, action, &said, answer == Answer::Permitted);

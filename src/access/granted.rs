@@ -1,18 +1,21 @@
 //! What `stockade access check` says of grants: the daemon has them, and it's asked.
 
+use std::path::Path;
+
 use stockade_gate::grants::{Whom, of_command, of_parameters};
 use stockade_gate::{Action, Asked, Given};
 use stockade_protocol::grants::{GrantSummary, GrantWhat};
 
-use crate::error::CliError;
-use crate::place::{self, Found};
+use crate::error::{CliError, chain};
+use crate::place;
 use crate::{escape, grant};
 
 /// What a daemon's grants say.
 pub(super) enum Granted {
     By(Box<GrantSummary>),
     Nobody,
-    NotAsked,
+    /// There is no daemon of these files, or why it can't be asked.
+    NotAsked(Option<String>),
 }
 
 impl Granted {
@@ -25,16 +28,24 @@ impl Granted {
                 grant::sentence(one)
             ),
             Self::Nobody => "no grant that you may see permits it\n".to_owned(),
-            Self::NotAsked => "grants aren't looked at: there is no daemon to ask\n".to_owned(),
+            Self::NotAsked(None) => "grants aren't looked at: there is no daemon to ask\n".to_owned(),
+            Self::NotAsked(Some(why)) => {
+                format!("grants aren't looked at: {}\n", escape::line(why.as_bytes()))
+            }
         }
     }
 
-    /// Asks the daemon, if there is one, whether a grant fits: by the names, unit and digest that it tells, as it would itself.
-    pub(super) fn look(asked: &Asked<'_>) -> Result<Self, CliError> {
-        let mut client = match place::look(None)? {
-            Found::Daemon(client, path) => place::greeted(client, path)?,
-            Found::Nobody(_) => return Ok(Self::NotAsked),
-        };
+    /// Asks the daemon of the files that are asked about, if there is one, whether a grant fits.
+    pub(super) fn look(socket: Option<&Path>, asked: &Asked<'_>) -> Self {
+        let there = socket.filter(|path| path.try_exists().unwrap_or(true));
+        there.map_or(Self::NotAsked(None), |socket| {
+            Self::ask(socket, asked).unwrap_or_else(|error| Self::NotAsked(Some(chain(&error))))
+        })
+    }
+
+    /// By the names, unit and digest that it tells, as it would itself.
+    fn ask(socket: &Path, asked: &Asked<'_>) -> Result<Self, CliError> {
+        let mut client = place::need("access check", Some(socket))?;
         let what = match asked.action {
             Action::Run => asked.policy.map(|name| GrantWhat::Policy(name.to_owned())),
             _ => asked.tool.map(|name| GrantWhat::Tool(name.to_owned())),

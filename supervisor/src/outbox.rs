@@ -183,8 +183,10 @@ impl Outbox {
         match &mut self.form {
             Form::Frames => frames::push(message, &mut bytes)?,
             Form::Json(session) => {
+                let before = session.held();
                 session.tell(message);
                 bytes = session.take_out();
+                self.keeps_within(before);
             }
         }
         if is_last {
@@ -198,14 +200,25 @@ impl Outbox {
     /// Has the session of a client of JSON do something, and puts what it answers.
     pub(crate) fn with_session<T: Default>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
         let Some(session) = self.form.session() else { return T::default() };
+        let before = session.held();
         let result = act(session);
         let bytes = session.take_out();
+        self.keeps_within(before);
         if bytes.is_empty() {
             self.count();
         } else {
             self.answer(&bytes);
         }
         result
+    }
+
+    /// What a session keeps for later (answers of a batch whose last isn't there) has to have memory, too. `before`: what it held.
+    fn keeps_within(&mut self, before: usize) {
+        let held = self.held();
+        if self.form.held() > before && !self.entry.allows(held) {
+            self.is_overdrawn = true;
+        }
+        self.entry.set(held);
     }
 
     /// Puts a piece of a run's output.

@@ -94,7 +94,7 @@ impl Daemon {
         command.args(arguments);
         let child = Mutex::new(command.spawn().unwrap());
         let daemon = Self { child, ground, socket, mounts, spawner };
-        let up = wait_until(PATIENCE, || UnixStream::connect(&daemon.socket).is_ok() || daemon.is_over());
+        let up = wait_until(PATIENCE, || daemon.answers() || daemon.is_over());
         assert!(up && !daemon.is_over(), "the daemon doesn't serve; it said:\n{}", daemon.log());
         daemon
     }
@@ -119,7 +119,7 @@ impl Daemon {
     /// As [`start_again`](Self::start_again), with another program.
     pub fn start_another(&self, program: Command, arguments: &[&str]) {
         self.follow_with(program, arguments);
-        let up = wait_until(PATIENCE, || UnixStream::connect(&self.socket).is_ok() || self.is_over());
+        let up = wait_until(PATIENCE, || self.answers() || self.is_over());
         assert!(up && !self.is_over(), "the next daemon doesn't serve; it said:\n{}", self.log());
     }
 
@@ -162,6 +162,14 @@ impl Daemon {
 
     fn is_over(&self) -> bool {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().unwrap().is_some()
+    }
+
+    /// Whether it's the one that listens: the socket of one that was killed may be open for a moment yet, in a child that it was
+    /// just making.
+    fn answers(&self) -> bool {
+        let connected = UnixStream::connect(&self.socket).ok();
+        let peer = connected.and_then(|stream| rustix::net::sockopt::socket_peercred(stream).ok());
+        peer.is_some_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(self.pid()))
     }
 
     /// Its process id.

@@ -129,7 +129,12 @@ fn a_request_is_answered_by_somebody_else_and_a_run_ends_when_its_time_is_over()
     let status = Ended::of(daemon.ask(root, &["status", "--json"]));
     assert!(status.text().contains("\"grants\":0"), "{}", status.story());
     let again = id(&grant(&daemon, &user, &words));
-    says(&grant(&daemon, root, &["answer", &again[30..], "no"]), "refused");
+    grant(&daemon, root, &["answer", &again[30..], "no"]).expect_code(1).expect_errors(&[
+        "no whole id",
+        &again,
+        "policy own to",
+    ]);
+    says(&grant(&daemon, root, &["answer", &again, "no"]), "refused");
     own_run(&daemon, &user, &["true"]).expect_code(125);
 }
 

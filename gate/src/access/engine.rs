@@ -64,16 +64,26 @@ type Scope = (Option<EntityUid>, Option<EntityUid>);
 #[derive(Debug, Default)]
 struct About {
     by_scope: HashMap<Scope, PolicySet>,
+    /// Of those, the permits that have somebody asked.
+    asking: HashMap<Scope, PolicySet>,
     reads: Reads,
 }
 
 impl About {
     /// The rules that could say something: those of all, of one of these principals, of this thing, and of both.
     fn of<'a>(&'a self, whom: &'a [EntityUid], what: &'a EntityUid) -> impl Iterator<Item = &'a PolicySet> {
-        let whom = core::iter::once(None).chain(whom.iter().cloned().map(Some));
-        let scopes = whom.flat_map(move |whom| [(whom.clone(), None), (whom, Some(what.clone()))]);
-        scopes.filter_map(|scope| self.by_scope.get(&scope))
+        among(&self.by_scope, whom, what)
     }
+}
+
+fn among<'a>(
+    rules: &'a HashMap<Scope, PolicySet>,
+    whom: &'a [EntityUid],
+    what: &'a EntityUid,
+) -> impl Iterator<Item = &'a PolicySet> {
+    let whom = core::iter::once(None).chain(whom.iter().cloned().map(Some));
+    let scopes = whom.flat_map(move |whom| [(whom.clone(), None), (whom, Some(what.clone()))]);
+    scopes.filter_map(|scope| rules.get(&scope))
 }
 
 /// Rules and roles of one directory.
@@ -169,6 +179,30 @@ impl Engine {
         Ok(Explained { decision, because, broken, roles })
     }
 
+    /// The rule that would have somebody asked, if what is asked were permitted: one whose permit fits, or may fit, whatever forbids it.
+    /// For what something beside the rules permits: nobody is spared a question by that.
+    ///
+    /// # Errors
+    /// As [`Engine::decide`].
+    pub fn would_ask(&self, asked: &Asked<'_>) -> Result<Option<usize>, Unjudgeable> {
+        let Some(about) = self.about.get(&asked.action).filter(|about| !about.asking.is_empty()) else {
+            return Ok(None);
+        };
+        let principal = asked.principal;
+        let roles = self.roles.of(principal.uid, &principal.gids, principal.unit.as_deref());
+        let question = question::of(asked, roles.iter(), about.reads)?;
+        let mut asking: Vec<usize> = Vec::new();
+        for policies in among(&about.asking, &question.whom, &question.what) {
+            let response = self.authorizer.is_authorized(&question.request, policies, &question.entities);
+            let diagnostics = response.diagnostics();
+            let broken = diagnostics
+                .errors()
+                .map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id());
+            asking.extend(diagnostics.reason().chain(broken).filter_map(rules::number));
+        }
+        Ok(asking.into_iter().min())
+    }
+
     /// Cedar's word, but for forbids that couldn't be evaluated: Cedar passes over them.
     fn weigh(&self, is_allowed: bool, because: &[usize], broken: &[usize]) -> Decision {
         let is_forbid = |number: &usize| self.rule(*number).is_none_or(|rule| rule.effect == Effect::Forbid);
@@ -200,10 +234,13 @@ fn of_action(action: Action, all: &[Read]) -> About {
             continue;
         }
         about.reads = about.reads.and(read.found.reads);
-        let policies = about.by_scope.entry(scope(&read.policy)).or_default();
-        // Numbers are given once; should one be there all the same, nothing may be left out quietly.
-        if policies.add(read.policy.clone()).is_err() {
-            return About::default();
+        let asks = read.rule.approve.is_some();
+        let sets = core::iter::once(&mut about.by_scope).chain(asks.then_some(&mut about.asking));
+        for policies in sets.map(|set| set.entry(scope(&read.policy)).or_default()) {
+            // Numbers are given once; should one be there all the same, nothing may be left out quietly.
+            if policies.add(read.policy.clone()).is_err() {
+                return About::default();
+            }
         }
     }
     about

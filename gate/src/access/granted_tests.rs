@@ -135,6 +135,42 @@ fn a_grant_doesnt_answer_for_whom_other_rules_have_asked() {
 }
 
 #[test]
+fn what_insiders_have_to_ask_about_an_outsider_with_a_grant_asks_about_too() {
+    let alice = alice();
+    let roles = ["deployer".to_owned()];
+    let permit = |when: &str| {
+        format!(
+            "@approve(\"seen by customers\")\npermit (principal, action == Action::\"call\", resource == Tool::\"deploy\"){when};"
+        )
+    };
+    let broken = " when { principal.uid + 9223372036854775807 > 0 }";
+    for (tool_roles, when, asks) in [
+        (None, "", true),
+        (Some(&roles[..]), "", true),
+        (None, broken, true),
+        (Some(&roles[..]), broken, true),
+        (Some(&roles[..]), " when { principal.uid == 7 }", false),
+    ] {
+        let thing = Thing { named: "deploy", is_shipped: false, tool_roles, network: None };
+        let call = |run| Asked {
+            run,
+            policy: Some("build"),
+            tool: Some("deploy"),
+            thing,
+            given: Given::Nothing,
+            ..Asked::by(&alice, Action::Call, at())
+        };
+        let mut access = access(vec![engine(&permit(when), "")]);
+        if tool_roles.is_some() {
+            assert!(access.judge(&call(1)).is_err());
+        }
+        granted(&mut access, What::Tool("deploy".into()), None);
+        let verdict = access.judge(&call(2)).unwrap();
+        assert_eq!(!verdict.is_pass(), asks, "{tool_roles:?} {when}");
+    }
+}
+
+#[test]
 fn a_grant_adds_to_the_daemons_own_files_and_never_to_the_machines() {
     let permit = "permit (principal, action == Action::\"run\", resource == Policy::\"build\");";
     let alice = alice();

@@ -88,7 +88,7 @@ impl Access {
     }
 
     /// What rules say, and if they refuse it, whether a grant may permit it all the same: where nobody permits it, by engines that
-    /// grants add to, and all others permit it. Of those one may still have somebody asked: a grant doesn't answer for him.
+    /// grants add to, and all others permit it. What any of them would have somebody asked about is asked all the same.
     fn weigh(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refused> {
         let mut verdict = Verdict::Pass;
         let mut open = None;
@@ -114,7 +114,15 @@ impl Access {
                 Decision::Asked(number) if matches!(asked.action, Action::Run | Action::Call) => {
                     verdict = verdict.and(Verdict::Ask(ask(engine, number)));
                 }
-                _ if is_open => open = open.or_else(|| Some(nobody(asked))),
+                _ if is_open => {
+                    open = open.or_else(|| Some(nobody(asked)));
+                    if !self.held.is_empty()
+                        && let Some(number) =
+                            engine.would_ask(asked).map_err(|error| Refused::by_rules(unjudgeable(&error)))?
+                    {
+                        verdict = verdict.and(Verdict::Ask(ask(engine, number)));
+                    }
+                }
                 // Of all else nothing waits for an answer; no such rule is loaded.
                 _ => return Err(Refused::by_rules(refusal(engine, asked.action, decision))),
             }
@@ -147,6 +155,21 @@ impl Access {
     pub fn judge_allowed(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
         self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
         self.allows(asked).inspect_err(|refusal| self.count(asked.principal, refusal, asked.at.uptime))
+    }
+
+    /// Whether somebody may do something at all, by rules or by a grant, of which no use is taken: for who asks about it. What is
+    /// refused counts.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn could(&mut self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.is_let_in(asked.principal, asked.action, asked.at.uptime)?;
+        let Err(Refused { refusal, open }) = self.weigh(asked) else { return Ok(()) };
+        if open.is_some() && self.held.fitting(asked).is_some() {
+            return Ok(());
+        }
+        self.count(asked.principal, &refusal, asked.at.uptime);
+        Err(*refusal)
     }
 
     /// Refuses who is locked out. What is his he may still end and list, if rules permit it.

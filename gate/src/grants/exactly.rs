@@ -8,7 +8,6 @@ use core::fmt::Write as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::grant::MAX_SHOWN;
 use crate::asked::Given;
 use crate::validate::Parameters;
 
@@ -53,26 +52,30 @@ pub(super) fn of(given: Given<'_>) -> Option<Digest> {
     }
 }
 
-/// A command as it's shown: cut, and without what a terminal would obey.
+/// A command as it's shown: each word apart from the next, and nothing that a terminal would obey. What is too long to be shown is no
+/// grant ([`super::BadGrant::Shown`]).
 pub fn shown_command<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let words = words.into_iter().map(|word| word.escape_ascii().to_string());
-    cut(&words.collect::<Vec<_>>().join(" "))
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);
+    let quoted = |word: &[u8]| {
+        if !word.is_empty() && word.iter().all(is_plain) {
+            return String::from_utf8_lossy(word).into_owned();
+        }
+        format!("\"{}\"", word.escape_ascii())
+    };
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Parameters as they are shown.
+/// Parameters as they are shown: as JSON, of which no character is left out.
 #[must_use]
 pub fn shown_parameters(parameters: &Parameters) -> String {
-    let text = parameters.value().map(one_form).unwrap_or_default();
-    cut(&text.chars().filter(|character| !character.is_control()).collect::<String>())
-}
-
-fn cut(text: &str) -> String {
-    const MORE: char = '…';
-    if text.len() <= MAX_SHOWN {
-        return text.to_owned();
+    let mut text = String::new();
+    for character in parameters.value().map(one_form).unwrap_or_default().chars() {
+        if character.is_control() {
+            let _ = write!(text, "\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
     }
-    let mut text = text[..text.floor_char_boundary(MAX_SHOWN - MORE.len_utf8())].to_owned();
-    text.push(MORE);
     text
 }
 

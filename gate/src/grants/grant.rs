@@ -18,8 +18,8 @@ pub const MAX_WHY: usize = 256;
 pub const MAX_NAME: usize = 128;
 /// The longest name of a unit, in bytes: that of a user's has his manager's before it.
 pub const MAX_UNIT: usize = 300;
-/// Bytes of exact arguments that are shown.
-pub const MAX_SHOWN: usize = 256;
+/// The most bytes of exact arguments as they are shown: nobody gives what he can't read whole.
+pub const MAX_SHOWN: usize = 4096;
 
 /// Names one grant, or one request for one, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,7 +113,7 @@ impl fmt::Display for What {
 pub struct Exactly {
     /// By which they are known.
     pub digest: Digest,
-    /// As much of them as is shown.
+    /// They, as they are shown.
     pub shown: String,
 }
 
@@ -162,7 +162,9 @@ pub enum BadGrant {
     #[error("no unit is called so: a name has up to {MAX_UNIT} bytes without control characters")]
     Unit,
     /// What is shown of arguments.
-    #[error("what is shown of arguments has up to {MAX_SHOWN} bytes without control characters")]
+    #[error(
+        "arguments that are granted exactly have up to {MAX_SHOWN} bytes as they are shown: nobody could read these whole"
+    )]
     Shown,
 }
 

@@ -156,7 +156,21 @@ fn exact_arguments_are_these_and_no_others_however_they_are_written() {
     assert_eq!(given(&format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_BYTES))), None);
     assert_ne!(command(&[r#"{"a":1}"#]), given(r#"{"a":1}"#));
     let shown = shown_command([b"ls\x1b[2J".as_slice(), &[b'x'; 1000]]);
-    assert!(shown.len() <= MAX_SHOWN && shown.ends_with('…') && !shown.contains('\x1b'), "{shown}");
+    assert_eq!(shown, format!("\"ls\\x1b[2J\" {}", "x".repeat(1000)));
+    // Words are told apart, and bytes from what looks like them.
+    let quoted = [
+        (vec!["sh", "-c", "make test"], "sh -c \"make test\""),
+        (vec!["sh", "-c", "make", "test"], "sh -c make test"),
+        (vec!["a\nb", "a\\nb", ""], "\"a\\nb\" \"a\\\\nb\" \"\""),
+    ];
+    for (words, shown) in quoted {
+        assert_eq!(shown_command(words.into_iter().map(str::as_bytes)), shown);
+    }
+    let parameters = Parameters::new("{\"a\":\"\u{9b}2J\\u001b\"}".as_bytes().to_vec());
+    assert_eq!(shown_parameters(&parameters), "{\"a\":\"\\u009b2J\\u001b\"}");
+    let exactly = |length| Some(Exactly { digest: [1; 32], shown: "x".repeat(length) });
+    assert!(Terms { given: exactly(MAX_SHOWN), ..terms() }.check().is_ok());
+    assert_eq!(Terms { given: exactly(MAX_SHOWN + 1), ..terms() }.check(), Err(BadGrant::Shown));
 }
 
 #[test]

@@ -100,11 +100,10 @@ impl Connection<'_> {
                 last
             }
             Todo::Explain(asked) => {
-                let owner =
-                    self.daemon.state.borrow().connections.get(&self.id).map(|outbox| outbox.owner.clone());
-                let Some(owner) = owner else { return Err(End::Gone) };
-                let answer = self.daemon.state.borrow().explain(&owner, &asked, &home);
+                let answer = self.daemon.state.borrow_mut().explain(self.id, &asked, &home);
                 self.with_session(|session| session.explained(answer.as_ref()));
+                // A policy is resolved for it: as much as for a run.
+                tokio::task::yield_now().await;
                 Pause::None
             }
             Todo::CancelRun(run) => self.put(ClientMessage::Cancel { exec_id: run }, &home)?,

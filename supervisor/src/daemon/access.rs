@@ -174,6 +174,7 @@ impl State {
             report.breakers_half_open = 0;
             report.grants = 0;
             report.grant_requests = 0;
+            report.approvals_waiting = 0;
             report.locked_out.retain(|locked| asker.as_ref().is_some_and(|asker| asker.uid == locked.uid));
         }
         // His own is among them, however many there are.

@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use stockade_audit::{Principal, Request};
+use stockade_gate::grants::GrantId;
 use stockade_protocol::ExecId;
 use stockade_protocol::client::ServerMessage;
-use stockade_protocol::denied::Denied;
+use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::CalledTool;
 use stockade_protocol::outcome::Outcome;
 use stockade_stats::Stage;
@@ -127,6 +128,12 @@ impl State {
             }
             return;
         }
+        if self.has_lost_its_grant(&undecided.run) {
+            if recorded.is_ok() {
+                self.record_not_started(&undecided.run);
+            }
+            return self.refuse_before_it_begins(undecided, grant_over());
+        }
         match recorded {
             Ok(()) => self.dispatch(undecided),
             Err(why) if is_required => self.refuse_undecided(undecided, &why),
@@ -171,10 +178,18 @@ impl State {
         }
     }
 
+    /// Whether the grant by which a run was let through isn't there any more.
+    pub(super) fn has_lost_its_grant(&self, run: &Run) -> bool {
+        run.grant.is_some_and(|note| self.gate.held().get(GrantId(note.id)).is_none())
+    }
+
     fn refuse_undecided(&mut self, undecided: Undecided, why: &str) {
+        self.refuse_before_it_begins(undecided, record::unavailable(why));
+    }
+
+    fn refuse_before_it_begins(&mut self, undecided: Undecided, denied: Denied) {
         let Undecided { run, connection, request_id, .. } = undecided;
         self.came_to_nothing(run.exec_id, run.tool.as_ref());
-        let denied = record::unavailable(why);
         self.count_refused_run(&run, stage(&denied));
         self.refuse(connection, request_id, denied);
     }
@@ -253,4 +268,9 @@ impl State {
             }
         }
     }
+}
+
+fn grant_over() -> Denied {
+    let text = "the grant was revoked, or is over, before anything was run";
+    Denied::new(DenyReason::NotPermitted, text).decided_by("access", "grant")
 }

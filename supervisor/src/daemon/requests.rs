@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use stockade_gate::{Action, Verdict};
 use stockade_policies::Policy;
+use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, ProtocolError, ProtocolErrorCode, RunState, RunSummary,
     ServerMessage, StatusReport, StdinMode, Workspace,
@@ -104,7 +105,7 @@ impl State {
                 }
             }
             ClientMessage::StdinData { exec_id, bytes } => {
-                return Ok(self.stdin(connection, owner, exec_id, bytes));
+                return self.stdin(connection, owner, exec_id, bytes);
             }
             ClientMessage::StdinEof { exec_id } => {
                 if let Some(feed) = self.stream_of(connection, owner, exec_id) {
@@ -364,19 +365,28 @@ impl State {
         run.feed.clone()
     }
 
-    fn stdin(&mut self, connection: ConnectionId, owner: u32, id: ExecId, bytes: Bytes) -> Pause {
-        let Some(feed) = self.stream_of(connection, owner, id) else { return Pause::None };
+    fn stdin(
+        &mut self,
+        connection: ConnectionId,
+        owner: u32,
+        id: ExecId,
+        bytes: Bytes,
+    ) -> Result<Pause, Refused> {
+        if bytes.len() > MAX_STDIN_CHUNK {
+            return Err(unexpected("more input in one message than MAX_STDIN_CHUNK"));
+        }
+        let Some(feed) = self.stream_of(connection, owner, id) else { return Ok(Pause::None) };
         if !feed.has_memory_for(bytes.len()) {
             if let Some(outbox) = self.connections.get_mut(&connection) {
                 outbox.is_overdrawn = true;
             }
-            return Pause::None;
+            return Ok(Pause::None);
         }
         match feed.push(bytes) {
-            Ok(()) => Pause::Feed(feed),
+            Ok(()) => Ok(Pause::Feed(feed)),
             Err(over) => {
                 self.input_exceeded(id, over.0);
-                Pause::None
+                Ok(Pause::None)
             }
         }
     }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use stockade_protocol::ExecId;
 use stockade_protocol::launch::ToLauncher;
-use stockade_protocol::outcome::{Outcome, SetupFailure, SetupStage};
+use stockade_protocol::outcome::{CancelReason, Outcome, SetupFailure, SetupStage};
 
 use super::state::State;
 use crate::aside::Foreign;
@@ -20,8 +20,12 @@ use crate::link::When;
 use crate::runs::{Input, Pipe, Waiting};
 
 impl State {
-    /// Hands a run over. What can't be handed over ends as a set-up that failed.
+    /// Hands a run over. What can't be handed over ends as a set-up that failed; what waited for longer than its grant lasts isn't
+    /// begun at all.
     pub(super) fn start(&mut self, id: ExecId) {
+        if self.runs.get(&id).is_some_and(|run| self.has_lost_its_grant(run)) {
+            return self.end_before_it_begins(id);
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         if core::mem::take(&mut run.is_held) {
             // What waited here is the launcher's.
@@ -45,6 +49,17 @@ impl State {
                 self.handle(Event::Ended { now: self.now(), run: id, outcome, reaped: true });
             }
         }
+    }
+
+    fn end_before_it_begins(&mut self, id: ExecId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        tracing::info!(parent: run.span(), "its grant is over, and so it isn't begun");
+        let (now, reason) = (self.now(), CancelReason::GrantOver);
+        if run.is_held {
+            self.tell_launcher(id, &ToLauncher::Cancel { exec_id: id, reason: reason.clone() });
+        }
+        let outcome = Outcome::Cancelled { reason };
+        self.handle(Event::Ended { now, run: id, outcome, reaped: true });
     }
 
     /// Gives what its input is to be read from.

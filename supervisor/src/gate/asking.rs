@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use stockade_gate::access::Locked;
-use stockade_gate::{Action, Asked, Principal, Refusal};
+use stockade_gate::{Action, Asked, Given, Principal, Refusal, Thing};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
+use stockade_protocol::spec::NetworkMode;
 
 use super::{Gate, denied, moment};
 
@@ -132,6 +133,30 @@ impl Gate {
     ) -> Result<(), Denied> {
         let asked = self.of_daemon(asker, action, uptime);
         self.access.borrow_mut().judge_allowed(&asked).map_err(denied)
+    }
+
+    /// Whether somebody may be told what a policy allows: who could run something by it. `policy`: whether it's a shipped one, and its
+    /// network; none: there is no such policy. The refusal counts.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) fn explains(
+        &mut self,
+        asker: &Principal,
+        (named, policy): (&str, Option<(bool, NetworkMode)>),
+        uptime: Duration,
+    ) -> Result<(), Denied> {
+        self.tell_grants_time();
+        let thing = Thing {
+            named,
+            is_shipped: policy.is_some_and(|(is_shipped, _)| is_shipped),
+            tool_roles: None,
+            network: policy.map(|(_, network)| network),
+        };
+        let policy = policy.map(|_known| named);
+        let asked =
+            Asked { policy, thing, given: Given::Command(&[]), ..self.of_daemon(asker, Action::Run, uptime) };
+        self.access.borrow_mut().could(&asked).map_err(denied)
     }
 
     /// Whether somebody is told of all that the daemon has. To look isn't what one is locked out for: the refusal doesn't count.

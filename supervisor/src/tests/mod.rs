@@ -19,6 +19,7 @@ mod dead;
 mod flow;
 mod gate;
 mod gated;
+mod granted;
 mod grants;
 mod hostile;
 mod input;

@@ -1,6 +1,9 @@
 //! docs/jsonrpc.md, whose examples are tried word for word, and `examples/`, each run where its interpreter is there.
 
 use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -141,6 +144,36 @@ fn try_example(name: &str, interpreter: &str, has_bytes: bool) {
     let ended = run(&["-p", "nobodys", "true"]);
     assert_ne!(ended.code, Some(0), "{name}");
     assert!(ended.errors().contains("nobodys"), "{name}");
+    has_no_end(&ground, name, interpreter, &script);
+}
+
+/// A daemon that says yes and is gone: no run has ended, and no example says that one has.
+fn has_no_end(ground: &Ground, name: &str, interpreter: &str, script: &Path) {
+    let socket = ground.work().join("gone.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let gone = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut came = Vec::new();
+        while !came.windows(6).any(|six| six == b"\"exec\"") {
+            let mut piece = [0; 4096];
+            let length = stream.read(&mut piece).unwrap();
+            assert!(length > 0);
+            came.extend_from_slice(&piece[..length]);
+        }
+        let answer = r#"{"jsonrpc":"2.0","id":2,"result":{"execId":"01a207c7-d40a-75b1-b016-1d44fae7c6e9"}}"#;
+        let text = if came.starts_with(b"Content-Length") {
+            format!("Content-Length: {}\r\n\r\n{answer}", answer.len())
+        } else {
+            format!("{answer}\n")
+        };
+        stream.write_all(text.as_bytes()).unwrap();
+    });
+    let mut command: Command = ground.command(interpreter);
+    command.arg(script).arg("true").env("STOCKADE_SOCKET", &socket).current_dir(ground.work());
+    let ended = Ended::of(command);
+    gone.join().unwrap();
+    assert!(ended.code.is_some_and(|code| code != 0), "{name}: {}", ended.story());
 }
 
 #[test]

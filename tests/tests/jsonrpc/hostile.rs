@@ -156,11 +156,43 @@ fn batches_of_none_and_of_too_many_are_one_error() {
         }
         json.wire.send_bytes(batch(256).as_bytes()).unwrap();
         assert_eq!(json.message().as_array().unwrap().len(), 256);
-        // Answers that would be large in all are cut short, each with its id.
-        let asked: Vec<Value> =
-            (0..256).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": if id % 2 == 0 { "status" } else { "list" } })).collect();
-        json.send(&json!(asked));
-        assert_eq!(json.message().as_array().unwrap().len(), 256);
+    });
+}
+
+/// A batch of questions whose answers are some kilobytes each, and of a run that goes on.
+fn hog(ground: &Ground, number: usize) -> Value {
+    let mut open = exec(ground, "test-long", &["sleep", "30"]);
+    open["wait"] = json!(true);
+    let status = |at: usize| json!({ "jsonrpc": "2.0", "id": format!("{number}-{at}"), "method": "status" });
+    let mut asked: Vec<Value> = (0..255).map(status).collect();
+    asked.push(json!({ "jsonrpc": "2.0", "id": format!("{number}-open"), "method": "exec", "params": open }));
+    json!(asked)
+}
+
+#[test]
+fn answers_that_wait_for_the_last_of_their_batch_are_bounded_together() {
+    beside_a_binary_client(|daemon, person| {
+        let ground = Ground::new(person);
+        let before = left::resident(daemon.pid());
+        let mut json = Json::opened(daemon, person);
+        for number in 0..16 {
+            json.send(&hog(&ground, number));
+        }
+        // The next is refused whole, and so they were all read.
+        json.send(&hog(&ground, 16));
+        let refused = json.message();
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32_600)), "{refused}");
+        let (after, bound) = (left::resident(daemon.pid()), 24 * 1024);
+        assert!(after < before + bound, "{before} to {after} KiB");
+        let run = json.result("list", json!({}))["runs"][0]["execId"].take();
+        json.result("cancel", json!({ "execId": run }));
+        let answers = json.message();
+        let answers = answers.as_array().unwrap();
+        let end = answers
+            .iter()
+            .find(|answer| answer["id"].as_str().is_some_and(|id| id.ends_with("-open")))
+            .unwrap();
+        assert_eq!((answers.len(), &end["result"]["outcome"]["kind"]), (256, &json!("cancelled")));
     });
 }
 

@@ -317,6 +317,51 @@ fn a_policy_is_explained_as_the_command_line_does() {
     });
 }
 
+/// A daemon with a policy that has a secret in it, and with rules by which only `permitted` may be used, or without.
+fn with_a_secret_policy(permitted: Option<&str>) -> (Daemon, Person) {
+    let mode = Mode::a_daemon();
+    let ground = Ground::new(mode.server());
+    let configuration = ground.configuration();
+    std::fs::create_dir_all(configuration.join("policies")).unwrap();
+    let prod = "extends = \"default\"\n[environment]\nset = { DEPLOY_TOKEN = \"hunter2-very-secret\" }\n";
+    std::fs::write(configuration.join("policies/prod.toml"), prod).unwrap();
+    if let Some(permitted) = permitted {
+        let rule = format!(
+            "permit (principal, action == Action::\"run\", resource == Policy::\"{permitted}\");\n\
+            forbid (principal, action == Action::\"run\", resource) unless {{ resource == Policy::\"{permitted}\" }};\n"
+        );
+        std::fs::write(configuration.join("access.cedar"), rule).unwrap();
+    }
+    (Daemon::start_at(ground, &[]), mode.client())
+}
+
+#[test]
+fn a_policy_is_explained_to_who_could_use_it_and_never_with_what_it_sets() {
+    let asked = |policy: &str, what: &str, thing: &str| json!({ "policy": policy, "what": what, "thing": thing, "workspace": "/srv/project" });
+    for (permitted, sees_prod) in [(None, true), (Some("prod"), true), (Some("default"), false)] {
+        let (daemon, person) = with_a_secret_policy(permitted);
+        let mut json = Json::opened(&daemon, person);
+        let token = asked("prod", "env", "DEPLOY_TOKEN");
+        if sees_prod {
+            let told = json.result("policy/explain", token);
+            assert_eq!((&told["allowed"], &told["note"]), (&json!(true), &json!("")), "{told}");
+            assert!(!told.to_string().contains("hunter2"), "{told}");
+            let file = told["file"].as_str().unwrap();
+            // root may look into the daemon.
+            assert_eq!(file.starts_with('/'), permitted.is_none() || person.is_root(), "{file}");
+            continue;
+        }
+        // What there isn't is refused alike, and nothing that there is is named.
+        let (of, none) =
+            (json.error("policy/explain", token), json.error("policy/explain", asked("nope", "env", "A")));
+        assert_eq!(of, none);
+        assert_eq!(of["data"]["reason"], "not-permitted");
+        assert!(!of.to_string().contains("prod"), "{of}");
+        let told = json.result("policy/explain", asked("default", "env", "PATH"));
+        assert_eq!(told["policy"], "default");
+    }
+}
+
 #[test]
 fn a_batch_is_answered_in_one_piece() {
     each(|daemon, person| {

@@ -332,6 +332,27 @@ impl Record {
         self.log.append(event, Box::new(|_| {}));
     }
 
+    /// Writes that somebody asks for something. As a refusal it isn't kept where nothing can be written: who asks may do that again.
+    pub(crate) fn asked(&self, principal: Principal, name: &str, text: String, about: &str) {
+        self.log.append(noted(principal, name, text, about), Box::new(|_| {}));
+    }
+
+    /// Writes what somebody is about to do, who waits until that is durable: he's told.
+    pub(crate) fn before(
+        &self,
+        (principal, name): (Principal, &str),
+        text: String,
+        about: &str,
+        told: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        #[cfg(test)]
+        if self.hangs.exists() {
+            return;
+        }
+        let told = move |result: Result<_, Unavailable>| told(result.map(drop).map_err(|why| chain(&why)));
+        self.log.append(noted(principal, name, text, about), Box::new(told));
+    }
+
     /// How the log does.
     pub(crate) fn state(&self) -> stockade_audit::State {
         self.log.state()

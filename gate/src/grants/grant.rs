@@ -251,12 +251,14 @@ impl Grant {
     }
 
     /// As it holds for a daemon that finds it written down; `None`: it's over. Within one start of the machine both ends stand. In
-    /// another one the calendar says what is left of it, and if that was set back, the latest time that was `seen` does: it never
-    /// lasts longer than it would have.
+    /// another one the calendar says what is left of it, and if that was set back, the latest time that was `seen` by it does. It's
+    /// never more than was left by the other clock when that was seen last: of a machine whose calendar begins anew with each start,
+    /// only what ran after that is had once more.
     #[must_use]
-    pub fn resumed(mut self, is_same_boot: bool, now: Clocks, seen: Duration) -> Option<Self> {
+    pub fn resumed(mut self, is_same_boot: bool, now: Clocks, seen: Clocks) -> Option<Self> {
         if !is_same_boot {
-            let left = self.until.wall.saturating_sub(now.wall.max(seen)).min(self.length);
+            let left = self.until.wall.saturating_sub(now.wall.max(seen.wall));
+            let left = left.min(self.until.boot.saturating_sub(seen.boot)).min(self.length);
             self.until.boot = now.boot.saturating_add(left);
         }
         Some(self).filter(|grant| !grant.is_over(now))

@@ -1,6 +1,6 @@
 //! The grants that there are, and the runs that were let through by them and haven't begun.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::exactly;
@@ -12,7 +12,7 @@ pub const MAX_GRANTS: usize = 4_096;
 /// The most of one user.
 pub const MAX_OF_ONE: usize = 256;
 
-/// What has to be written down. In this order.
+/// What has to be written down: of each grant one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A grant has so many uses left.
@@ -58,7 +58,11 @@ pub struct Held {
     of_one: HashMap<u32, usize>,
     /// Of runs that haven't begun.
     redeemed: HashMap<u128, Redeemed>,
-    changes: Vec<Change>,
+    /// Grants of which more or less is left than was handed over.
+    changed: BTreeSet<GrantId>,
+    gone: Vec<GrantId>,
+    /// What is left as it was handed over last, of those whose uses are counted.
+    handed: HashMap<GrantId, u32>,
     now: Clocks,
 }
 
@@ -114,6 +118,9 @@ impl Held {
         let (id, key) = (grant.id, Key { to: grant.to.clone(), what: grant.what.clone() });
         *self.of_one.entry(grant.to.uid).or_default() += 1;
         self.by_key.entry(key).or_default().push(id);
+        if let Some(uses) = grant.uses {
+            self.handed.insert(id, uses.left);
+        }
         self.grants.insert(id, grant);
     }
 
@@ -133,7 +140,8 @@ impl Held {
                 self.of_one.remove(&grant.to.uid);
             }
         }
-        self.changes.push(Change::Drop(id));
+        self.handed.remove(&id);
+        self.gone.push(id);
         Some(grant)
     }
 
@@ -150,7 +158,7 @@ impl Held {
         let grant = self.grants.get_mut(&id)?;
         if let Some(uses) = &mut grant.uses {
             uses.left = uses.left.checked_sub(1)?;
-            self.changes.push(Change::Left(id, uses.left));
+            self.changed.insert(id);
         }
         let left = grant.uses.map(|uses| uses.left);
         let redeemed = Redeemed { id, ends_runs: grant.ends_runs, left };
@@ -201,25 +209,31 @@ impl Held {
         let Redeemed { id, .. } = self.redeemed.remove(&run)?;
         if let Some(uses) = self.grants.get_mut(&id).and_then(|grant| grant.uses.as_mut()) {
             uses.left = uses.of.min(uses.left + 1);
-            self.changes.push(Change::Left(id, uses.left));
+            self.changed.insert(id);
         }
         Some(id)
     }
 
-    /// When the first of these is over, in so long; none: none of them is there.
+    /// When the first of them is over, in so long; none: there is none.
     #[must_use]
-    pub fn next_end(&self, ids: impl IntoIterator<Item = GrantId>) -> Option<Duration> {
-        ids.into_iter().filter_map(|id| Some(self.grants.get(&id)?.left(self.now))).min()
+    pub fn next_end(&self) -> Option<Duration> {
+        self.grants.values().map(|grant| grant.left(self.now)).min()
     }
 
     #[cfg(test)]
     pub(super) fn by_key_is_empty(&self) -> bool {
-        self.by_key.is_empty() && self.of_one.is_empty()
+        self.by_key.is_empty() && self.of_one.is_empty() && self.handed.is_empty()
     }
 
-    /// What has to be written down since this was last asked.
+    /// What has to be written down since this was last asked: how it is now. A use that was taken and given back meanwhile is nothing.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        core::mem::take(&mut self.changes)
+        let Self { grants, changed, gone, handed, .. } = self;
+        let left = core::mem::take(changed).into_iter().filter_map(|id| {
+            let left = grants.get(&id)?.uses?.left;
+            let before = handed.insert(id, left);
+            (before != Some(left)).then_some(Change::Left(id, left))
+        });
+        left.chain(core::mem::take(gone).into_iter().map(Change::Drop)).collect()
     }
 }
 

@@ -30,4 +30,6 @@ pub use grant::{
     SHORTEST, Terms, Uses, What, Whom,
 };
 pub use held::{Change, Full, Held, MAX_GRANTS, MAX_OF_ONE, Redeemed};
-pub use requests::{LASTS, MAX_REQUESTS, MAX_REQUESTS_OF_ONE, Pending, Requests};
+pub use requests::{
+    LASTS, MAX_A_MINUTE_OF_ONE, MAX_REQUESTS, MAX_REQUESTS_OF_ONE, NoRequest, Pending, Requests,
+};

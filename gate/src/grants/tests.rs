@@ -95,8 +95,9 @@ fn uses_are_taken_once_a_run_and_given_back_if_it_never_began() {
     assert_eq!(held.give_back(2), None, "given back already");
     assert_eq!(held.redeem(&asked(&who, 4)).unwrap().left, Some(0));
     let id = GrantId([1; 16]);
-    let left = |count| Change::Left(id, count);
-    assert_eq!(held.take_changes(), [left(1), left(0), left(1), left(0)]);
+    assert_eq!(held.take_changes(), [Change::Left(id, 0)], "as it is, and not each step to there");
+    assert!(held.give_back(4).is_some() && held.redeem(&asked(&who, 4)).is_some());
+    assert_eq!(held.take_changes(), [], "taken and given back: nothing has changed");
     assert!(held.revoke(id).is_some() && held.revoke(id).is_none());
     assert_eq!(held.give_back(4), Some(id), "of one that is gone there is nothing to write");
     assert_eq!(held.take_changes(), [Change::Drop(id)]);
@@ -244,15 +245,19 @@ fn after_a_restart_no_grant_lasts_longer_than_it_would_have() {
         boot: Duration::from_secs(boot),
         wall: START.wall + Duration::from_secs(wall),
     };
-    let seen = START.wall + Duration::from_secs(600);
+    let seen = START.after(Duration::from_secs(600));
     let left = |same, now| given().resumed(same, now, seen).map(|grant| grant.left(now).as_secs());
     assert_eq!(left(true, at(50 + 1000, 1000)), Some(2600));
     assert_eq!(left(true, at(50 + 3600, 0)), None, "set back within one start");
     assert_eq!(left(false, at(5, 1000)), Some(2600));
     assert_eq!(left(false, at(5, 0)), Some(3000), "set back while the machine was off");
     assert_eq!(left(false, at(5, 3600)), None);
-    let long_ago = given().resumed(false, Clocks { wall: Duration::ZERO, ..at(5, 0) }, Duration::ZERO);
-    assert_eq!(long_ago.unwrap().left(at(5, 0)).as_secs(), 3600, "never more than it was given for");
+    let long_ago = Clocks { wall: Duration::ZERO, ..at(5, 0) };
+    let left = |seen| given().resumed(false, long_ago, seen).map(|grant| grant.left(at(5, 0)).as_secs());
+    assert_eq!(left(Clocks::default()), Some(3600), "never more than it was given for");
+    // By a calendar that knows nothing what had run by the other clock is gone all the same.
+    assert_eq!(left(Clocks { wall: Duration::ZERO, ..seen }), Some(3000));
+    assert_eq!(left(Clocks { wall: Duration::ZERO, ..START.after(HOUR) }), None);
 }
 
 #[test]
@@ -263,15 +268,16 @@ fn requests_are_so_many_wait_so_long_and_are_answered_once() {
         to: Whom { uid, unit: None },
         terms: terms(),
         since: START,
+        generation: 1,
     };
     for number in 0..16 {
-        assert!(requests.put(request(number, 7), START));
+        assert_eq!(requests.put(request(number, 7), START), Ok(()));
     }
-    assert!(!requests.put(request(99, 7), START));
+    assert_eq!(requests.put(request(99, 7), START), Err(NoRequest::Many));
     for number in 0..240 {
-        assert!(requests.put(request(100 + number, 1000 + u32::from(number)), START));
+        assert_eq!(requests.put(request(100 + number, 1000 + u32::from(number)), START), Ok(()));
     }
-    assert!(!requests.put(request(999, 9), START));
+    assert_eq!(requests.put(request(999, 9), START), Err(NoRequest::Many));
     let id = request(3, 7).id;
     assert!(requests.get(id, START).is_some());
     assert!(requests.take(id, START).is_some() && requests.take(id, START).is_none());
@@ -280,7 +286,33 @@ fn requests_are_so_many_wait_so_long_and_are_answered_once() {
     assert!(
         requests.get(request(4, 7).id, late).is_none() && requests.take(request(4, 7).id, late).is_none()
     );
-    assert!(requests.put(request(999, 9), late));
+    assert_eq!(requests.put(request(999, 9), late), Ok(()));
+}
+
+#[test]
+fn who_asks_and_withdraws_asks_so_many_a_minute() {
+    let mut requests = Requests::default();
+    let mut ask = |number: u16, uid, now| {
+        let id = GrantId(u128::from(number).to_be_bytes());
+        let pending = Pending { id, to: Whom { uid, unit: None }, terms: terms(), since: now, generation: 1 };
+        let asked = requests.put(pending, now);
+        requests.take(id, now);
+        asked
+    };
+    let after = |seconds| START.after(Duration::from_secs(seconds));
+    for number in 0..16 {
+        assert_eq!(ask(number, 7, after(u64::from(number))), Ok(()));
+    }
+    assert_eq!(ask(99, 7, after(20)), Err(NoRequest::Often(Duration::from_secs(40))));
+    assert_eq!(ask(99, 8, after(20)), Ok(()), "another's");
+    assert_eq!((ask(99, 7, after(60)), ask(99, 7, after(60)).is_err()), (Ok(()), true));
+    for number in 100..335 {
+        assert_eq!(ask(number, 1000 + u32::from(number), after(120)), Ok(()));
+    }
+    for number in 335..356 {
+        assert_eq!(ask(number, 1000 + u32::from(number), after(121)), Ok(()));
+    }
+    assert_eq!(ask(999, 9, after(122)), Err(NoRequest::Often(Duration::from_secs(58))));
 }
 
 #[derive(Debug, Clone)]
@@ -292,7 +324,8 @@ enum Step {
     Revoke { which: usize },
     Pass { seconds: u64 },
     Set { back: u64 },
-    Restart { boots: bool },
+    Write,
+    Restart { boots: bool, goes_right: bool },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -306,7 +339,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<usize>().prop_map(|which| Step::Revoke { which }),
         (1..60_u64).prop_map(|seconds| Step::Pass { seconds }),
         (1..200_u64).prop_map(|back| Step::Set { back }),
-        any::<bool>().prop_map(|boots| Step::Restart { boots }),
+        Just(Step::Write),
+        any::<(bool, bool)>().prop_map(|(boots, goes_right)| Step::Restart { boots, goes_right }),
     ];
     prop::collection::vec(step, 0..80)
 }
@@ -317,7 +351,7 @@ struct Naive {
     counted: Option<u32>,
     began: u32,
     taken: u32,
-    /// By a clock that nobody sets and that goes on while the machine starts.
+    /// By a clock that nobody sets and that goes on while the machine starts; later by what nobody has seen of the time.
     ends: u64,
     is_revoked: bool,
 }
@@ -327,7 +361,9 @@ proptest! {
     fn whatever_happens_no_grant_is_used_more_often_than_it_says_nor_after_its_end(history in steps()) {
         let (mut held, mut disk) = (held([]), HashMap::<GrantId, Grant>::new());
         let mut naive: HashMap<GrantId, Naive> = HashMap::new();
-        let (mut now, mut truth, mut next, mut seen) = (START, 0_u64, 1_u128, START.wall);
+        let (mut now, mut truth, mut next) = (START, 0_u64, 1_u128);
+        // What the file has seen of both clocks, and when that was.
+        let (mut seen, mut seen_at) = (START, 0_u64);
         let mut open: Vec<(u128, GrantId)> = Vec::new();
         for step in history {
             held.tell_time(now);
@@ -338,7 +374,7 @@ proptest! {
                     let terms = Terms { uses, length, ..terms() };
                     let grant = Grant::new(id, Whom { uid, unit: None }, terms, 0, now).unwrap();
                     disk.insert(id, grant.clone());
-                    seen = seen.max(now.wall);
+                    (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth);
                     held.put(grant);
                     let ends = truth + seconds;
                     naive.insert(id, Naive { given: uid, counted: uses, began: 0, taken: 0, ends, is_revoked: false });
@@ -377,8 +413,9 @@ proptest! {
                     truth += seconds;
                     now = now.after(Duration::from_secs(seconds));
                 }
+                Step::Write => (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth),
                 Step::Set { back } => now.wall = now.wall.saturating_sub(Duration::from_secs(back)),
-                Step::Restart { boots } => {
+                Step::Restart { boots, goes_right } => {
                     // Whatever hadn't begun is gone, and its use with it.
                     open.clear();
                     for naive in naive.values_mut() {
@@ -386,8 +423,13 @@ proptest! {
                     }
                     if boots {
                         now.boot = Duration::from_secs(1);
-                        // The hardware's clock goes right.
-                        now.wall = START.wall + Duration::from_secs(truth);
+                        if goes_right {
+                            now.wall = START.wall + Duration::from_secs(truth);
+                        } else {
+                            // It begins anew: what ran since the file was written is had once more.
+                            now.wall = START.wall;
+                            naive.values_mut().for_each(|naive| naive.ends += truth - seen_at);
+                        }
                     }
                     held = Held::default();
                     held.tell_time(now);
@@ -397,6 +439,7 @@ proptest! {
                             held.put(grant);
                         }
                     }
+                    (seen, seen_at) = (Clocks { wall: seen.wall.max(now.wall), ..now }, truth);
                 }
                 _ => {}
             }

@@ -4,28 +4,27 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stockade_gate::grants::{
-    self as gate, BadGrant, Clocks, Exactly, Grant, GrantId, Pending, Terms, What, Whom,
+    self as gate, Clocks, Exactly, Grant, GrantId, NoRequest, Pending, Terms, What, Whom,
 };
 use stockade_gate::validate::Parameters;
-use stockade_gate::{Action, Principal, StageName};
+use stockade_gate::{Action, Principal};
 use stockade_protocol::client::{ClientMessage, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::{Bytes, ExecId};
 
+use super::giving::{bad, new_id, said, unavailable};
 use super::redeeming::name;
 use super::requests::{Refused, unexpected};
 use super::state::State;
 use crate::dispatcher::ConnectionId;
-use crate::grants::{Going, Making, Told, Write};
+use crate::grants::{Going, Told};
 use crate::metrics::GrantEvent;
 
 /// Bytes of a list of grants, below a frame's limit.
 const LIST_BYTES: usize = 900 * 1024;
 /// What one takes in a list at most, beside its texts.
 const SUMMARY_BYTES: usize = 160;
-/// When to ask again while too much waits for the disk, in milliseconds.
-const BUSY_MS: u64 = 250;
 
 impl State {
     /// What a client asks of grants.
@@ -55,7 +54,7 @@ impl State {
         let asked = self.may_grant(connection, Action::Grant).and_then(|asker| {
             let terms = terms_of(terms)?;
             self.is_known(&terms.what)?;
-            self.make_grant(connection, &asker, (GrantId(*ExecId::generate().as_bytes()), to, terms))
+            self.make_grant(connection, &asker, (None, to, terms))
         });
         self.tell_denied(connection, asked);
     }
@@ -98,67 +97,6 @@ impl State {
         }
     }
 
-    /// Has a grant written down, which holds once it is.
-    fn make_grant(
-        &mut self,
-        connection: ConnectionId,
-        giver: &Principal,
-        (id, to, terms): (GrantId, Whom, Terms),
-    ) -> Result<(), Denied> {
-        if to.is_himself(giver) {
-            return Err(himself());
-        }
-        self.gate.held().sweep();
-        let now = self.gate.held().now();
-        let grant = Grant::new(id, to, terms, giver.uid, now).map_err(|error| bad(&error))?;
-        self.write_grants();
-        let principal = self.principal(connection);
-        let Some(grants) = &mut self.grants else { return Err(unavailable("there are no grants")) };
-        grants.is_usable().map_err(|why| unavailable(&why))?;
-        let uid = grant.to.uid;
-        let his = grants.making.values().filter(|making| making.grant.to.uid == uid).count();
-        let room = self.gate.held().has_room_for(uid, (grants.making.len(), his));
-        room.map_err(|full| {
-            Denied::new(DenyReason::Busy, full.to_string())
-                .remedy("`stockade grant list` has them: take one away that isn't needed")
-        })?;
-        if !grants.has_room() {
-            let text = "too much waits until it is written down";
-            return Err(Denied::new(DenyReason::Busy, text).retry_after(BUSY_MS));
-        }
-        let write = Write::Put(Box::new(grant.clone()));
-        grants.making.insert(id, Making { grant, connection, principal, since: Instant::now() });
-        grants.tell(vec![write], move |result| Told::Made(id, result));
-        Ok(())
-    }
-
-    /// A grant is on disk, and holds; or why it isn't.
-    pub(crate) fn grant_made(&mut self, id: GrantId, result: Result<(), String>) {
-        let Some(grants) = &mut self.grants else { return };
-        let Some(Making { grant, connection, principal, .. }) = grants.making.remove(&id) else {
-            if result.is_ok() {
-                // It came too late: whoever asked for it was told that there is none.
-                grants.write(vec![Write::Drop(id)]);
-            }
-            return;
-        };
-        if let Err(why) = result {
-            let denied = unavailable(&why);
-            return self.answer(connection, &refused(denied));
-        }
-        grants.requests.take(id, self.gate.held().now());
-        self.figures.gated.granted(GrantEvent::Given);
-        let (to, what, by) = (grant.to.to_string(), grant.what.to_string(), grant.by);
-        tracing::info!(grant = name(id), to, what, by, for_s = grant.length.as_secs(), "granted");
-        if let Some(record) = &self.record {
-            let text = format!("{what} for {:?}, by {by}, as {}: {}", grant.length, name(id), grant.why);
-            record.watched(principal, "granted", text, &to);
-        }
-        let summary = summary(&grant, self.gate.held().now());
-        self.gate.held().put(grant);
-        self.answer(connection, &ServerMessage::Granted(Box::new(summary)));
-    }
-
     /// Asks for a grant, for whoever may answer.
     fn grant_request(&mut self, connection: ConnectionId, terms: GrantTerms) {
         let asked = self.request_grant(connection, terms);
@@ -171,20 +109,25 @@ impl State {
         self.gate.lets_in(&asker, Action::Grant, uptime)?;
         let terms = terms_of(terms)?;
         terms.check().map_err(|error| bad(&error))?;
-        let id = GrantId(*ExecId::generate().as_bytes());
+        let id = new_id();
         let to = Whom { uid: asker.uid, unit: Some(asker.unit.clone().unwrap_or_default()) };
         let now = self.gate.held().now();
-        let pending = Pending { id, to, terms, since: now };
+        let pending = Pending { id, to, terms, since: now, generation: self.gate.generation() };
         let Some(grants) = &mut self.grants else { return Err(unavailable("there are no grants")) };
-        if !grants.requests.put(pending.clone(), now) {
-            let text = "too many requests for grants wait for an answer";
-            return Err(Denied::new(DenyReason::Busy, text)
-                .remedy("`stockade grant list` has yours: withdraw one with `stockade grant revoke`"));
-        }
+        grants.requests.put(pending.clone(), now).map_err(|no| {
+            let denied = Denied::new(DenyReason::Busy, no.to_string())
+                .remedy("`stockade grant list` has yours: withdraw one with `stockade grant revoke`");
+            match no {
+                NoRequest::Many => denied,
+                NoRequest::Often(room) => denied.retry_after(milliseconds(room)).remedy("ask again then"),
+            }
+        })?;
         let what = pending.terms.what.to_string();
         tracing::info!(request = name(id), from = %pending.to, what, "a grant is asked for");
-        let text = format!("{what} for {:?}, as {}: {}", pending.terms.length, name(id), pending.terms.why);
-        self.watch(connection, "grant-requested", text, &pending.to.to_string());
+        let text = format!("{}, as {}: {}", said(&pending.terms), name(id), pending.terms.why);
+        if let Some(record) = &self.record {
+            record.asked(self.principal(connection), "grant-requested", text, &pending.to.to_string());
+        }
         self.answer(connection, &ServerMessage::Granted(Box::new(requested(&pending))));
         Ok(())
     }
@@ -201,23 +144,37 @@ impl State {
         let Some(grants) = &mut self.grants else { return Err(unavailable("there are no grants")) };
         let found = id_of(id).and_then(|id| grants.requests.get(id, now).cloned());
         let pending = found.ok_or_else(|| unknown("request"))?;
-        if grants.making.contains_key(&pending.id) {
+        if grants.answering(pending.id).is_some() {
             return Err(Denied::new(DenyReason::BadRequest, "the request is being answered"));
         }
         if pending.to.is_himself(&asker) {
-            return Err(himself());
+            return Err(self.himself(connection, &pending.to));
         }
         let verdict = if yes { "said yes to" } else { "said no to" };
-        let text = format!("{verdict} {}, as {id}", pending.terms.what);
+        let text = format!("{verdict} {}, as {id}", said(&pending.terms));
         if yes {
-            self.make_grant(connection, &asker, (pending.id, pending.to.clone(), pending.terms))?;
+            self.is_same(&pending)?;
+            self.make_grant(connection, &asker, (Some(pending.id), pending.to.clone(), pending.terms))?;
         } else {
-            grants.requests.take(pending.id, now);
+            self.grants.iter_mut().for_each(|grants| drop(grants.requests.take(pending.id, now)));
             self.answer(connection, &ServerMessage::GrantGone { id: name(pending.id), runs: 0 });
         }
         tracing::info!(request = id, by = asker.uid, yes, "a request for a grant is answered");
         self.watch(connection, "grant-answered", text, &pending.to.to_string());
         Ok(())
+    }
+
+    /// That what a request names is there, and is what it was when it was asked for, as far as anybody knows.
+    fn is_same(&mut self, pending: &Pending) -> Result<(), Denied> {
+        if pending.generation != self.gate.generation() {
+            let now = self.gate.held().now();
+            self.grants.iter_mut().for_each(|grants| drop(grants.requests.take(pending.id, now)));
+            let text =
+                "the daemon has read its files again since the grant was asked for, and the request is over";
+            return Err(Denied::new(DenyReason::BadRequest, text)
+                .remedy("have it asked for again, or give it: `stockade grant add`"));
+        }
+        self.is_known(&pending.terms.what)
     }
 
     /// Takes a grant away, or withdraws a request.
@@ -236,8 +193,7 @@ impl State {
         if let (Some(wanted), Some(requests)) = (wanted, requests)
             && requests.get(wanted, now).is_some_and(|pending| pending.to.uid == asker.uid)
         {
-            requests.take(wanted, now);
-            self.answer(connection, &ServerMessage::GrantGone { id: name(wanted), runs: 0 });
+            self.withdraw_request(connection, wanted);
             return Ok(());
         }
         let is_own = |wanted| self.gate.held().get(wanted).is_some_and(|grant| grant.to.is(&asker));
@@ -245,19 +201,26 @@ impl State {
             // Who may not is told the same whether there is such a one or not.
             self.operates(connection, Action::Grant, || Err(no_rules()))?;
         }
+        if let Some(wanted) = wanted
+            && self.grants.as_ref().is_some_and(|grants| grants.answering(wanted).is_some())
+        {
+            self.withdraw_request(connection, wanted);
+            return Ok(());
+        }
         let wanted = wanted.filter(|wanted| self.gate.held().get(*wanted).is_some());
         let id = wanted.ok_or_else(|| unknown("grant"))?;
         let Some(grants) = &mut self.grants else { return Err(unavailable("there are no grants")) };
         grants.is_usable().map_err(|why| unavailable(&why))?;
         let Some(grant) = self.gate.held().revoke(id) else { return Err(unknown("grant")) };
         let writes = self.grant_writes();
-        let runs = self.end_with_grants();
+        let ended = self.end_with_grants();
+        let runs = ended.iter().filter(|(_, of)| *of == id).count().try_into().unwrap_or(u32::MAX);
         tracing::info!(grant = name(id), by = asker.uid, runs, "a grant is revoked");
         self.figures.gated.granted(GrantEvent::Revoked);
         let text = format!("{}, as {}", grant.what, name(id));
         self.watch(connection, "grant-revoked", text, &grant.to.to_string());
         if let Some(grants) = &mut self.grants {
-            grants.going.insert(id, Going { connection, runs, since: Instant::now() });
+            grants.going.insert(id, Going { connection, named: id, runs, since: Instant::now() });
             grants.tell(writes, move |result| Told::Gone(id, result));
         }
         Ok(())
@@ -265,13 +228,13 @@ impl State {
 
     /// A grant is gone from the disk, or why it isn't.
     pub(crate) fn grant_gone(&mut self, id: GrantId, result: Result<(), String>) {
-        let Some(Going { connection, runs, .. }) =
+        let Some(Going { connection, named, runs, .. }) =
             self.grants.as_mut().and_then(|grants| grants.going.remove(&id))
         else {
             return;
         };
         let answer = match result {
-            Ok(()) => ServerMessage::GrantGone { id: name(id), runs },
+            Ok(()) => ServerMessage::GrantGone { id: name(named), runs },
             Err(why) => {
                 tracing::error!(why, grant = name(id), "a grant that was revoked is on disk still");
                 let text =
@@ -336,7 +299,7 @@ impl State {
     }
 }
 
-fn refused(denied: Denied) -> ServerMessage {
+pub(super) fn refused(denied: Denied) -> ServerMessage {
     ServerMessage::Denied { request_id: 0, exec_id: None, denied }
 }
 
@@ -350,25 +313,9 @@ fn no_rules() -> Denied {
         .remedy("write roles.toml or access.cedar in the directory of configuration: docs/access.md")
 }
 
-fn himself() -> Denied {
-    Denied::new(DenyReason::NotPermitted, "nobody grants anything to himself")
-        .decided_by(StageName::Access.name(), "built-in")
-        .remedy("have somebody else do it; another systemd unit of the same user is somebody else, where both are known")
-}
-
 fn unknown(what: &str) -> Denied {
     Denied::new(DenyReason::BadRequest, format!("there is no such {what}, or not any more"))
         .remedy("`stockade grant list` has those that there are")
-}
-
-fn unavailable(why: &str) -> Denied {
-    tracing::error!(why, "a grant can't be written down");
-    Denied::new(DenyReason::Unavailable, "the grant can't be written down, and so there is none")
-        .remedy("the daemon's log has the reason (a full disk?)")
-}
-
-fn bad(error: &BadGrant) -> Denied {
-    Denied::new(DenyReason::BadRequest, error.to_string())
 }
 
 /// What a client would have.
@@ -420,7 +367,7 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn summary(grant: &Grant, now: Clocks) -> GrantSummary {
+pub(super) fn summary(grant: &Grant, now: Clocks) -> GrantSummary {
     let given = grant.given.as_ref();
     GrantSummary {
         id: name(grant.id),

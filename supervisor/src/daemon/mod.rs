@@ -8,7 +8,7 @@
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
 //! `breakers`, what they ask of those, `access`, who may, `granting`, what they ask of grants, and
-//! `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `redeeming` and `recording`, what
+//! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
@@ -19,6 +19,7 @@ mod breakers;
 pub(crate) mod counting;
 mod delivery;
 mod explaining;
+mod giving;
 mod granting;
 mod hiding;
 pub(crate) mod recording;

@@ -4,6 +4,7 @@
 //! record ([`super::recording`]), under bounds like its, and goes there next.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use stockade_audit::Request;
 use stockade_gate::grants::{GrantId, Redeemed};
@@ -23,6 +24,9 @@ use crate::statistics::stage;
 
 /// When to ask again while too many wait, in milliseconds.
 const FULL_MS: u64 = 100;
+
+/// How often the calendar is looked at while runs end with their grants: somebody may have set it forward.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A run whose use isn't on disk yet.
 #[derive(Debug)]
@@ -55,12 +59,16 @@ impl State {
         let because = vec![format!("grant {}", name(redeemed.id))];
         let redeeming =
             Redeeming { undecided, request: request.map(|request| Request { because, ..request }) };
-        let writes = self.grant_writes();
+        let mut writes = self.grant_writes();
+        // As it is now, whatever was or wasn't written of it meanwhile: a run that somebody was asked about took its use long ago, and
+        // nobody was told whether that is on disk.
+        let left = self.gate.held().get(redeemed.id).and_then(|grant| grant.uses).map(|uses| uses.left);
         let Some(grants) = &mut self.grants else { return self.refuse_redeeming(redeeming, full()) };
         if redeemed.left.is_none() {
             grants.write(writes);
             return self.has_redeemed(redeeming);
         }
+        writes.extend(left.map(|left| Write::Left(redeemed.id, left)));
         let (owner, bytes) = redeeming.held();
         let waiting = grants.redeeming.values().map(Redeeming::held);
         if !grants.has_room() || !grants.most.allow(waiting, owner, bytes) {
@@ -130,7 +138,7 @@ impl State {
         let going: Vec<GrantId> =
             grants.going.iter().filter(|(_, waits)| is_late(waits.since)).map(|(id, _)| *id).collect();
         runs.into_iter().for_each(|id| self.redeemed(id, Err(late())));
-        making.into_iter().for_each(|id| self.grant_made(id, Err(late())));
+        making.into_iter().for_each(|id| self.give_up_making(id));
         going.into_iter().for_each(|id| self.grant_gone(id, Err(late())));
     }
 
@@ -184,22 +192,25 @@ impl State {
         match &mut self.grants {
             Some(grants) if is_there => {
                 grants.depending.insert(run, grant);
-                self.wait_for_ends();
+                if grants.depending.len() == 1 {
+                    self.wait_for_ends();
+                }
             }
             _ => self.end_with_grant(run, grant),
         }
     }
 
-    fn wait_for_ends(&mut self) {
+    /// Has the timer ring when the first grant is over.
+    pub(crate) fn wait_for_ends(&mut self) {
         let Some(grants) = &mut self.grants else { return };
-        let next = self.gate.held().next_end(grants.depending.values().copied());
+        let next = next_look(self.gate.held().next_end(), !grants.depending.is_empty());
         grants.ring_after(&self.daemon, next);
     }
 
     /// A run has ended.
     pub(super) fn depends_no_more(&mut self, run: ExecId) {
-        if self.grants.as_mut().is_some_and(|grants| grants.depending.remove(&run).is_some()) {
-            self.wait_for_ends();
+        if let Some(grants) = &mut self.grants {
+            grants.depending.remove(&run);
         }
     }
 
@@ -219,9 +230,9 @@ impl State {
         }
     }
 
-    /// Ends the runs whose grants are over or gone; how many.
-    pub(crate) fn end_with_grants(&mut self) -> u32 {
-        let Some(grants) = &mut self.grants else { return 0 };
+    /// Ends the runs whose grants are over or gone; which, and by which grants they ran.
+    pub(crate) fn end_with_grants(&mut self) -> Vec<(ExecId, GrantId)> {
+        let Some(grants) = &mut self.grants else { return Vec::new() };
         let ending: Vec<(ExecId, GrantId)> = {
             let held = self.gate.held();
             grants.depending.extract_if(|_, grant| held.get(*grant).is_none()).collect()
@@ -229,14 +240,38 @@ impl State {
         for (run, grant) in &ending {
             self.end_with_grant(*run, *grant);
         }
-        self.gate.held().sweep();
+        self.sweep_grants();
         self.write_grants();
         self.wait_for_ends();
-        u32::try_from(ending.len()).unwrap_or(u32::MAX)
+        ending
     }
+}
+
+/// When to look next whether grants are over. The timer goes by the clock that nobody sets: while runs are to end with theirs, the
+/// calendar is looked at, too.
+fn next_look(next_end: Option<Duration>, runs_depend: bool) -> Option<Duration> {
+    next_end.map(|next| if runs_depend { next.min(LOOK_EVERY) } else { next })
 }
 
 fn full() -> Denied {
     let text = "too many runs wait until their grants' uses are written down";
     Denied::new(DenyReason::Busy, text).retry_after(FULL_MS).remedy("ask again in a moment: the disk is slow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_runs_end_with_their_grants_the_calendar_is_looked_at_and_else_nobody_wakes_for_it() {
+        let (short, long) = (Duration::from_secs(5), Duration::from_secs(7_200));
+        for (next, depends, expected) in [
+            (None, true, None),
+            (Some(long), false, Some(long)),
+            (Some(long), true, Some(LOOK_EVERY)),
+            (Some(short), true, Some(short)),
+        ] {
+            assert_eq!(next_look(next, depends), expected);
+        }
+    }
 }

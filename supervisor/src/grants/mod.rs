@@ -1,7 +1,7 @@
 //! Grants in the daemon: what is on disk of them, who waits for that, and the runs that end with them.
 //!
 //! ```text
-//! grant add ──────────────> the file's thread ──durable──> held ([`stockade_gate::grants`]), answered
+//! grant add ──> the record ──durable──> the file's thread ──durable──> held ([`stockade_gate::grants`]), answered
 //! a run is let through ───> one use fewer ──> the file's thread ──durable──> to the record, and to the dispatcher
 //!     └── uses aren't counted: at once                 └── not in time, or not at all: refused, the use is given back
 //! nothing came of a run ──> one use more, written when it can be
@@ -65,6 +65,14 @@ impl From<Change> for Write {
 }
 
 impl Write {
+    /// Of which grant.
+    fn id(&self) -> GrantId {
+        match self {
+            Self::Put(grant) => grant.id,
+            Self::Left(id, _) | Self::Drop(id) => *id,
+        }
+    }
+
     /// What is to be written yet if this couldn't be.
     fn undone(&self) -> Option<Self> {
         match self {
@@ -80,7 +88,9 @@ impl Write {
 pub(crate) enum Told {
     /// Of a run that was let through.
     Redeemed(ExecId, Result<(), String>),
-    /// Of a grant that is to hold.
+    /// Of a grant that is to hold: whether it's recorded.
+    Recorded(GrantId, Result<(), String>),
+    /// The same: whether it's on disk.
     Made(GrantId, Result<(), String>),
     /// Of one that holds no more.
     Gone(GrantId, Result<(), String>),
@@ -92,8 +102,12 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) struct Making {
     pub(crate) grant: Grant,
+    /// The request that it answers.
+    pub(crate) request: Option<GrantId>,
     pub(crate) connection: ConnectionId,
     pub(crate) principal: stockade_audit::Principal,
+    /// Whether it has been handed over to be written: before that it stands in the record, or is on its way there.
+    pub(crate) is_handed: bool,
     pub(crate) since: Instant,
 }
 
@@ -101,6 +115,8 @@ pub(crate) struct Making {
 #[derive(Debug)]
 pub(crate) struct Going {
     pub(crate) connection: ConnectionId,
+    /// What it's called by who takes it away: its own name, or that of the request that it answers.
+    pub(crate) named: GrantId,
     pub(crate) runs: u32,
     pub(crate) since: Instant,
 }
@@ -122,9 +138,6 @@ pub(crate) struct Grants {
     /// Runs that end with their grants.
     pub(crate) depending: HashMap<ExecId, GrantId>,
     timer: Option<Rc<AsyncFd<OwnedFd>>>,
-    /// While this is there, tests have a disk that hangs.
-    #[cfg(test)]
-    hangs: PathBuf,
 }
 
 /// What an earlier daemon has left.
@@ -133,14 +146,15 @@ pub(crate) struct Opened {
     grants: Grants,
     told: mpsc::UnboundedReceiver<Told>,
     held: Vec<Grant>,
+    over: Vec<Grant>,
     aside: Option<PathBuf>,
 }
 
 #[cfg(test)]
 impl Opened {
-    /// How many there were.
-    pub(crate) fn count(&self) -> usize {
-        self.held.len()
+    /// Those that hold.
+    pub(crate) fn held(&self) -> &[Grant] {
+        &self.held
     }
 }
 
@@ -162,11 +176,15 @@ pub(crate) fn open(state: &Path, scope: Scope) -> Result<Opened, GrantsError> {
     if let Some((path, why)) = &found.aside {
         tracing::error!(path = %path.display(), why, "the grants are damaged and set aside: none of them holds");
     }
-    if found.over > 0 {
-        tracing::info!(count = found.over, "grants were over when the daemon began");
+    if !found.over.is_empty() {
+        tracing::info!(count = found.over.len(), "grants were over when the daemon began");
+    }
+    if let Some((_, why)) = &found.owed {
+        tracing::error!(why, "what is left of grants can't be written: they hold, and it's tried again");
     }
     let (teller, told) = mpsc::unbounded_channel();
-    let writer = found.store.map(|store| Writer::start(state.to_owned(), Some(store)));
+    let owed = found.owed.map_or_else(Vec::new, |(owed, _)| owed);
+    let writer = found.store.map(|store| Writer::start(state.to_owned(), Some(store), owed));
     let writer = writer.transpose().unwrap_or_else(|error| {
         tracing::error!(%error, "there can be no grants: no thread can be started");
         broken = Some(error.to_string());
@@ -185,10 +203,14 @@ pub(crate) fn open(state: &Path, scope: Scope) -> Result<Opened, GrantsError> {
         most: Most::of(scope),
         depending: HashMap::new(),
         timer: None,
-        #[cfg(test)]
-        hangs: state.join("hangs"),
     };
-    Ok(Opened { grants, told, held: found.grants, aside: found.aside.map(|(path, _)| path) })
+    Ok(Opened {
+        grants,
+        told,
+        held: found.grants,
+        over: found.over,
+        aside: found.aside.map(|(path, _)| path),
+    })
 }
 
 impl Grants {
@@ -201,8 +223,9 @@ impl Grants {
             return Err(broken.clone());
         }
         if self.writer.is_none() {
-            self.writer =
-                Some(Writer::start(self.directory.clone(), None).map_err(|error| error.to_string())?);
+            self.writer = Some(
+                Writer::start(self.directory.clone(), None, Vec::new()).map_err(|error| error.to_string())?,
+            );
         }
         Ok(())
     }
@@ -227,23 +250,33 @@ impl Grants {
         writes: Vec<Write>,
         told: impl FnOnce(Result<(), String>) -> Told + Send + 'static,
     ) {
-        if self.making.len() + self.going.len() + self.redeeming.len() == 1 {
-            // A disk that hangs says nothing: from now on somebody has to look at the time.
-            let _ = self.teller.send(Told::Waits);
-        }
-        #[cfg(test)]
-        if self.hangs.exists() {
-            return;
-        }
-        let teller = self.teller.clone();
-        let tell = move |result: Result<(), std::sync::Arc<str>>| {
-            // A loop that is over waits for nothing.
-            let _ = teller.send(told(result.map_err(|why| why.to_string())));
-        };
+        let told = self.telling(told);
+        let tell = move |result: Result<(), std::sync::Arc<str>>| told(result.map_err(|why| why.to_string()));
         match &self.writer {
             Some(writer) => writer.write(writes, Some(Box::new(tell))),
             None => tell(Err("there is no thread that writes".into())),
         }
+    }
+
+    /// What somebody else is to call who is waited for.
+    pub(crate) fn telling(
+        &self,
+        told: impl FnOnce(Result<(), String>) -> Told + Send + 'static,
+    ) -> impl FnOnce(Result<(), String>) + Send + 'static {
+        if self.making.len() + self.going.len() + self.redeeming.len() == 1 {
+            // A disk that hangs says nothing: from now on somebody has to look at the time.
+            let _ = self.teller.send(Told::Waits);
+        }
+        let teller = self.teller.clone();
+        move |result| {
+            // A loop that is over waits for nothing.
+            let _ = teller.send(told(result));
+        }
+    }
+
+    /// The grant that is on its way by a yes to this request.
+    pub(crate) fn answering(&self, request: GrantId) -> Option<GrantId> {
+        self.making.values().find(|making| making.request == Some(request)).map(|making| making.grant.id)
     }
 
     fn waits(&self) -> bool {
@@ -284,7 +317,7 @@ async fn keep_time(daemon: std::rc::Weak<Daemon>, timer: Rc<AsyncFd<OwnedFd>>) {
 
 /// Has grants hold from now on.
 pub(crate) fn begin(daemon: &Rc<Daemon>, opened: Opened) -> JoinHandle<()> {
-    let Opened { grants, told, held, aside } = opened;
+    let Opened { grants, told, held, over, aside } = opened;
     let mut state = daemon.state.borrow_mut();
     if !held.is_empty() {
         tracing::info!(count = held.len(), "grants of an earlier daemon hold");
@@ -293,7 +326,13 @@ pub(crate) fn begin(daemon: &Rc<Daemon>, opened: Opened) -> JoinHandle<()> {
         let mut all = state.gate.held();
         held.into_iter().for_each(|grant| all.put(grant));
     }
+    let broken = grants.broken.clone();
     state.grants = Some(grants);
+    state.note_over(&over);
+    state.wait_for_ends();
+    if let Some(why) = broken {
+        state.note_security("grants-unreadable", format!("there are no grants until a restart: {why}"));
+    }
     if let Some(path) = aside {
         let text =
             format!("the file of grants was damaged: it's {} now, and no grant of it holds", path.display());
@@ -325,6 +364,7 @@ async fn hear(daemon: Rc<Daemon>, mut told: mpsc::UnboundedReceiver<Told>) {
                 let mut state = daemon.state.borrow_mut();
                 match said {
                     Told::Redeemed(run, result) => state.redeemed(run, result),
+                    Told::Recorded(id, result) => state.grant_recorded(id, result),
                     Told::Made(id, result) => state.grant_made(id, result),
                     Told::Gone(id, result) => state.grant_gone(id, result),
                     Told::Waits => {}

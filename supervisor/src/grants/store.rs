@@ -31,7 +31,7 @@ const BUSY: Duration = Duration::from_secs(2);
 /// From each version to the next; the first from an empty file. A released step never changes.
 ///
 /// Times are microseconds: `until_boot` since the start of the machine that `clock` names, `until_wall` since 1970. `seen` is the
-/// latest time that was ever written by.
+/// latest time that was ever written by, `at` the other clock's when it was.
 const STEPS: &[&str] = &["
     create table held (
         id blob primary key,
@@ -51,6 +51,8 @@ const STEPS: &[&str] = &["
         why text not null
     ) strict, without rowid;
     create table clock (one integer primary key check (one = 0), boot text not null, seen integer not null) strict;
+", "
+    alter table clock add column at integer not null default 0;
 "];
 /// The version that this stockade writes.
 #[allow(clippy::cast_possible_truncation, reason = "steps are written by hand")]
@@ -128,6 +130,10 @@ pub(super) struct Store {
     path: PathBuf,
 }
 
+/// Which start of the machine times in it are of, the latest by the calendar that it has seen, and the other clock's then; none: no such
+/// time can be.
+type Clock = (String, Option<Duration>, Option<Duration>);
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -135,8 +141,10 @@ pub(super) struct Found {
     pub(super) store: Option<Store>,
     /// What holds.
     pub(super) grants: Vec<Grant>,
-    /// How many were over when it was opened.
-    pub(super) over: usize,
+    /// What was over when it was opened.
+    pub(super) over: Vec<Grant>,
+    /// What couldn't be written of that: it has to be before anything else is, and why it couldn't.
+    pub(super) owed: Option<(Vec<Write>, String)>,
     /// A damaged file is there now.
     pub(super) aside: Option<(PathBuf, String)>,
 }
@@ -152,8 +160,8 @@ pub(super) fn open(directory: &Path, boot: &str, now: Clocks) -> Result<Found, G
         _ => {}
     }
     let read = Store::open(directory).and_then(|mut store| {
-        let (grants, over) = store.resume(boot, now)?;
-        Ok(Found { store: Some(store), grants, over, aside: None })
+        let found = store.resume(boot, now)?;
+        Ok(Found { store: Some(store), ..found })
     });
     match read {
         Err(error) if error.is_damage() => {
@@ -194,42 +202,49 @@ impl Store {
         move |source| GrantsError::Sqlite { path: path.clone(), source }
     }
 
-    /// What holds of what is in it, and how much was over: that is dropped, and what is left of the others is written anew, in one
-    /// transaction.
-    fn resume(&mut self, boot: &str, now: Clocks) -> Result<(Vec<Grant>, usize), GrantsError> {
-        let wrong = self.wrong();
+    /// What holds of what is in it, and what was over: that is dropped, and what is left of the others is written anew, in one
+    /// transaction. Where nothing can be written (a full disk) all the same holds that could be read.
+    fn resume(&mut self, boot: &str, now: Clocks) -> Result<Found, GrantsError> {
+        let (clock, all) = self.read()?;
         let damaged = || GrantsError::Damaged { path: self.path.clone() };
+        let whole: Option<Vec<Grant>> = all.into_iter().collect();
+        let all = whole.filter(|grants| grants.len() <= MAX_GRANTS).ok_or_else(damaged)?;
+        let (of, seen) = match clock {
+            Some((of, Some(wall), Some(boot))) => (of, Clocks { boot, wall }),
+            None if all.is_empty() => (String::new(), Clocks::default()),
+            _ => return Err(damaged()),
+        };
+        let is_same = !boot.is_empty() && of == boot;
+        let (mut grants, mut over) = (Vec::new(), Vec::new());
+        for grant in all {
+            match grant.clone().resumed(is_same, now, seen) {
+                Some(resumed) => grants.push(resumed),
+                None => over.push(grant),
+            }
+        }
+        let drops = over.iter().map(|grant| Write::Drop(grant.id));
+        let puts = grants.iter().map(|grant| Write::Put(Box::new(grant.clone())));
+        let writes: Vec<Write> = drops.chain(puts).collect();
+        let owed = match self.write(writes.iter(), boot, now) {
+            Ok(_holds) => None,
+            Err(error) if error.is_damage() => return Err(error),
+            Err(error) => Some((writes, crate::admission::chain(&error))),
+        };
+        Ok(Found { grants, over, owed, ..Found::default() })
+    }
+
+    /// All that is in it: the clock, and the grants, none for each that can't have been written.
+    fn read(&self) -> Result<(Option<Clock>, Vec<Option<Grant>>), GrantsError> {
         let read = || {
-            let mut clock = self.connection.prepare("select boot, seen from clock")?;
-            let mut clocks = clock.query_map([], |row| Ok((row.get::<_, String>(0)?, micros(row, 1)?)))?;
+            let mut clock = self.connection.prepare("select boot, seen, at from clock")?;
+            let mut clocks =
+                clock.query_map([], |row| Ok((row.get(0)?, micros(row, 1)?, micros(row, 2)?)))?;
             let clock = clocks.next().transpose()?;
             let mut held = self.connection.prepare("select * from held limit ?")?;
             let grants = held.query_map([MOST_ROWS], grant)?.collect::<Result<Vec<_>, _>>()?;
             Ok((clock, grants))
         };
-        let (clock, all) = read().map_err(&wrong)?;
-        let count = all.len();
-        let whole: Option<Vec<Grant>> = all.into_iter().collect();
-        let grants = whole.filter(|grants| grants.len() <= MAX_GRANTS).ok_or_else(damaged)?;
-        let (of, seen) = match clock {
-            Some((of, Some(seen))) => (of, seen),
-            None if grants.is_empty() => (String::new(), Duration::ZERO),
-            _ => return Err(damaged()),
-        };
-        let is_same = !boot.is_empty() && of == boot;
-        let resumed: Vec<Grant> =
-            grants.into_iter().filter_map(|grant| grant.resumed(is_same, now, seen)).collect();
-        let transaction = self.within()?;
-        let write = || {
-            transaction.execute("delete from held", [])?;
-            let mut put = transaction.prepare(PUT)?;
-            resumed.iter().try_for_each(|grant| put_one(&mut put, grant))?;
-            tick(&transaction, boot, now)
-        };
-        write().map_err(&wrong)?;
-        transaction.commit().map_err(&wrong)?;
-        let over = count - resumed.len();
-        Ok((resumed, over))
+        read().map_err(self.wrong())
     }
 
     fn within(&self) -> Result<Transaction<'_>, GrantsError> {
@@ -237,7 +252,8 @@ impl Store {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(self.wrong())
     }
 
-    /// Writes all of these, in their order, or nothing. They are on disk when it returns.
+    /// Writes all of these, in their order, or nothing, and the time. They are on disk when it returns: whether any grant is there then
+    /// that isn't over.
     ///
     /// # Errors
     /// They aren't, or nobody knows.
@@ -246,7 +262,7 @@ impl Store {
         all: impl Iterator<Item = &'w Write>,
         boot: &str,
         now: Clocks,
-    ) -> Result<(), GrantsError> {
+    ) -> Result<bool, GrantsError> {
         let wrong = self.wrong();
         let transaction = self.within()?;
         let write = || {
@@ -260,10 +276,13 @@ impl Store {
                     Write::Drop(id) => drop(gone.execute([id.0])?),
                 }
             }
-            tick(&transaction, boot, now)
+            tick(&transaction, boot, now)?;
+            let text = "select exists (select 1 from held where until_boot > ? and until_wall > ?)";
+            transaction.query_row(text, [integer(now.boot), integer(now.wall)], |row| row.get(0))
         };
-        write().map_err(&wrong)?;
-        transaction.commit().map_err(&wrong)
+        let holds = write().map_err(&wrong)?;
+        transaction.commit().map_err(&wrong)?;
+        Ok(holds)
     }
 }
 
@@ -317,11 +336,12 @@ fn micros(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Duration>> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).ok().map(Duration::from_micros))
 }
 
-/// The time goes along with everything: a clock that was set back afterwards is known for that.
+/// The time goes along with everything: a clock that was set back afterwards is known for that, and what had run by then is over after
+/// another start, whatever the calendar says there.
 fn tick(transaction: &Transaction<'_>, boot: &str, now: Clocks) -> rusqlite::Result<()> {
-    let text = "insert into clock values (0, ?, ?) \
-        on conflict (one) do update set boot = excluded.boot, seen = max(seen, excluded.seen)";
-    transaction.execute(text, params![boot, integer(now.wall)]).map(drop)
+    let text = "insert into clock (one, boot, seen, at) values (0, ?, ?, ?) on conflict (one) do update \
+        set boot = excluded.boot, seen = max(seen, excluded.seen), at = excluded.at";
+    transaction.execute(text, params![boot, integer(now.wall), integer(now.boot)]).map(drop)
 }
 
 fn put_one(put: &mut rusqlite::Statement<'_>, grant: &Grant) -> rusqlite::Result<()> {

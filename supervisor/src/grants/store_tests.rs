@@ -67,13 +67,60 @@ fn over_a_start_of_the_machine_only_what_is_left_by_the_calendar_holds_and_it_is
     assert_eq!(left("other", later(5, 600)), Some(3000));
     // Within that start the clock that never steps says it, though the calendar is set back.
     assert_eq!(left("other", later(1005, 0)), Some(2000));
-    // And in a third the latest time that was seen.
-    assert_eq!(left("third", later(5, 0)), Some(3000));
+    // And in a third what was left by that one, where the calendar doesn't know.
+    assert_eq!(left("third", later(5, 0)), Some(2000));
     // Who doesn't know which start it is has the calendar.
     assert_eq!(left("", later(5, 1600)), Some(2000));
     assert_eq!(left("", later(99_999, 3000)), Some(600));
     assert_eq!(left("third", later(10, 3600)), None);
     assert_eq!(left("third", later(10, 0)), None, "what was over stays so");
+}
+
+#[test]
+fn where_the_calendar_begins_anew_with_each_start_what_has_run_and_was_written_is_over() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &[Write::Put(Box::new(grant(1, None)))]);
+    let at = |seconds| NOW.after(Duration::from_secs(seconds));
+    Store::open(state.path()).unwrap().write([].iter(), BOOT, at(1_000)).unwrap();
+    for (boot, left) in [("second", 2_600), ("third", 1_600), ("fourth", 600)] {
+        let found = open(state.path(), boot, NOW).unwrap();
+        assert_eq!(found.grants[0].left(NOW).as_secs(), left, "{boot}");
+        // Nobody waits for anything: the time is written all the same.
+        found.store.unwrap().write([].iter(), boot, at(1_000)).unwrap();
+    }
+    assert_eq!(read(state.path(), "fifth", NOW), []);
+}
+
+#[test]
+fn a_file_of_the_first_version_is_read_and_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &[Write::Put(Box::new(grant(1, None)))]);
+    let path = state.path().join(FILE);
+    sql(&path, "alter table clock drop column at");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
+    assert_eq!(read(state.path(), BOOT, NOW), [grant(1, None)]);
+    assert_eq!(read(state.path(), BOOT, NOW), [grant(1, None)]);
+}
+
+#[test]
+fn what_can_be_read_and_not_written_holds_and_is_owed_and_no_time_is_written_before_it() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &[Write::Put(Box::new(grant(1, None))), Write::Put(Box::new(grant(2, Some(3))))]);
+    let path = state.path().join(FILE);
+    sql(&path, "create trigger full before insert on held begin select raise(abort, 'full'); end");
+    let later = Clocks { boot: Duration::from_secs(5), wall: NOW.wall + HOUR / 2 };
+    let found = open(state.path(), "other", later).unwrap();
+    assert_eq!(found.grants.iter().map(|grant| grant.left(later)).collect::<Vec<_>>(), [HOUR / 2; 2]);
+    let (owed, why) = found.owed.unwrap();
+    assert!(why.contains("full") && owed.len() == 2, "{why}");
+    // Nothing of this start's clock is on disk: the next reads the same.
+    drop(found.store);
+    assert_eq!(read(state.path(), "other", later), found.grants);
+    sql(&path, "drop trigger full");
+    let mut store = Store::open(state.path()).unwrap();
+    store.write(owed.iter(), "other", later).unwrap();
+    drop(store);
+    assert_eq!(read(state.path(), "other", later), found.grants);
 }
 
 type Harm = fn(&Path);
@@ -116,7 +163,7 @@ fn a_newer_file_is_refused_and_left_alone_and_so_is_what_is_no_file() {
     let path = state.path().join(FILE);
     Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
     let error = open(state.path(), BOOT, NOW).unwrap_err().to_string();
-    assert!(error.contains("newer stockade (version 2") && path.exists(), "{error}");
+    assert!(error.contains("newer stockade (version 3") && path.exists(), "{error}");
     for make in [
         |path: &Path| fs::create_dir(path).unwrap(),
         |path: &Path| {

@@ -595,6 +595,23 @@ fn what_a_grant_lets_through_is_asked_about_all_the_same_and_takes_a_use_only_wi
 }
 
 #[test]
+fn a_use_that_was_taken_before_somebody_was_asked_is_on_disk_before_its_run_whatever_was_lost_meanwhile() {
+    let stage = granted_stage(Some(2));
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let fails = grants::fails(&stage);
+    let run = asks_under_a_grant(&stage, &mut client);
+    // Whatever was to be written before this has been tried.
+    let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: grants::wire() };
+    assert_eq!(grants::refused(&mut other, &add).reason, DenyReason::Unavailable);
+    std::fs::remove_file(fails).unwrap();
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
+    drop((launcher, client, other));
+    let left = grants::end(stage);
+    assert_eq!(left[0].uses.unwrap().left, 1, "it would be had twice");
+}
+
+#[test]
 fn a_grant_that_is_gone_by_then_makes_a_yes_no_yes() {
     for uses in [None, Some(1)] {
         let stage = granted_stage(uses);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stockade_gate::grants::{Grant, GrantId, Terms, What, Whom};
+use stockade_protocol::ExecId;
 use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantList, GrantSummary, GrantTerms, GrantWhat};
@@ -73,6 +74,21 @@ fn state(directory: &Path) -> PathBuf {
     state
 }
 
+/// Stops the daemon; what the next one would find.
+pub(super) fn end(stage: Stage) -> Vec<Grant> {
+    stage.order(Order::Stop);
+    stage.order(Order::Stop);
+    let left = stage.join_but_keep();
+    crate::grants::open(&left.path().join("state"), crate::paths::Scope::of(uid())).unwrap().held().to_vec()
+}
+
+/// Has a disk that takes nothing, until what is given is removed.
+pub(super) fn fails(stage: &Stage) -> PathBuf {
+    let fails = stage.directory.path().join("state/fails");
+    std::fs::write(&fails, "").unwrap();
+    fails
+}
+
 fn custom(stage: &Stage) -> ExecRequest {
     ExecRequest { policy: "custom".into(), ..stage.request() }
 }
@@ -90,7 +106,7 @@ fn left(client: &mut Client) -> Vec<Option<u32>> {
 }
 
 /// Asks for something that isn't done.
-fn refused(client: &mut Client, message: &ClientMessage) -> Denied {
+pub(super) fn refused(client: &mut Client, message: &ClientMessage) -> Denied {
     client.say(message);
     match client.next() {
         ServerMessage::Denied { request_id: 0, exec_id: None, denied } => denied,
@@ -164,6 +180,23 @@ fn with_a_disk_that_hangs_no_use_is_taken_and_grants_without_number_go_on() {
     std::fs::remove_file(hangs).unwrap();
     play(&stage, &mut launcher, &mut client);
     assert_eq!(left(&mut client), [Some(0), None]);
+}
+
+#[test]
+fn what_is_refused_behind_a_grant_costs_the_disk_nothing() {
+    let stage = stage([terms(Some(2))], Changes::default());
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    play(&stage, &mut launcher, &mut client);
+    let log = stage.directory.path().join("state/grants.sqlite-wal");
+    let before = log.metadata().unwrap().modified().unwrap();
+    for _ in 0..20 {
+        let bad = ExecRequest { argv: Vec::new(), ..custom(&stage) };
+        assert_eq!(client.denied(bad, &[]).reason, DenyReason::BadRequest);
+    }
+    // Longer than what nobody waits for is kept back.
+    std::thread::park_timeout(Duration::from_millis(300));
+    assert_eq!(log.metadata().unwrap().modified().unwrap(), before);
+    assert_eq!(left(&mut client), [Some(1)]);
 }
 
 #[test]
@@ -243,11 +276,7 @@ fn a_revoked_grant_holds_no_more_and_its_runs_end() {
     assert!(matches!(launcher.next(), ToLauncher::Cancel { reason: CancelReason::GrantOver, .. }));
     assert_eq!(refused(&mut client, &ClientMessage::GrantRevoke { id }).reason, DenyReason::BadRequest);
     assert_eq!(client.denied(custom(&stage), &[]).reason, DenyReason::NotPermitted);
-    stage.order(Order::Stop);
-    stage.order(Order::Stop);
-    let left = stage.join_but_keep();
-    let found = crate::grants::open(&left.path().join("state"), crate::paths::Scope::of(uid())).unwrap();
-    assert_eq!(found.count(), 0, "it would hold again after a restart");
+    assert_eq!(end(stage), [], "it would hold again after a restart");
 }
 
 #[test]
@@ -261,7 +290,8 @@ fn nobody_gives_to_himself_or_answers_his_own_request_but_root() {
     let answer = ClientMessage::GrantAnswer { id: asked.id.clone(), yes: true };
     if uid() == 0 {
         let given = made(&mut client, &answer);
-        assert_eq!((&given.id, given.by), (&asked.id, Some(0)));
+        assert_eq!(given.by, Some(0));
+        assert_ne!(given.id, asked.id, "another answer is another grant");
         let both = list(&mut client);
         assert_eq!((both.grants.len(), both.requests.len()), (1, 0));
         play(&stage, &mut launcher, &mut client);
@@ -282,6 +312,85 @@ fn nobody_gives_to_himself_or_answers_his_own_request_but_root() {
         assert_eq!(made(&mut client, &add).by, Some(uid()));
         assert!(client.denied(custom(&stage), &[]).message.contains("no grant does"), "it's another's");
     }
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_none_and_takes_no_later_one_with_it() {
+    let stage = stage([], Changes::default());
+    let mut client = stage.client();
+    let asked = made(&mut client, &ClientMessage::GrantRequest(wire()));
+    let give = if uid() == 0 {
+        ClientMessage::GrantAnswer { id: asked.id, yes: true }
+    } else {
+        ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: wire() }
+    };
+    let hangs = hangs(&stage);
+    let denied = refused(&mut client, &give);
+    assert_eq!(denied.reason, DenyReason::Unavailable);
+    assert!(denied.message.contains("doesn't hold") && denied.message.contains("restart"), "{denied:?}");
+    client.say(&give);
+    client.status();
+    std::fs::remove_file(&hangs).unwrap();
+    assert!(matches!(client.next(), ServerMessage::Granted(_)));
+    let all = list(&mut client);
+    assert_eq!((all.grants.len(), all.requests.len()), (1, usize::from(uid() != 0)));
+    drop(client);
+    let left: Vec<String> =
+        end(stage).iter().map(|grant| ExecId::from_bytes(grant.id.0).to_string()).collect();
+    assert_eq!(left, [all.grants[0].id.clone()], "the second is there, and the first isn't");
+}
+
+#[test]
+fn a_request_that_is_withdrawn_while_it_is_answered_makes_no_grant() {
+    if uid() != 0 {
+        return;
+    }
+    let stage = stage([], Changes::default());
+    let (mut client, mut other) = (stage.client(), stage.client());
+    let id = made(&mut client, &ClientMessage::GrantRequest(wire())).id;
+    let hangs = hangs(&stage);
+    other.say(&ClientMessage::GrantAnswer { id: id.clone(), yes: true });
+    other.status();
+    client.say(&ClientMessage::GrantRevoke { id: id.clone() });
+    client.status();
+    std::fs::remove_file(hangs).unwrap();
+    match other.next() {
+        ServerMessage::Denied { denied, .. } => assert!(denied.message.contains("withdrawn"), "{denied:?}"),
+        other => panic!("{other:?} instead of a refusal"),
+    }
+    match client.next() {
+        ServerMessage::GrantGone { id: of, runs } => assert_eq!((of, runs), (id, 0)),
+        other => panic!("{other:?} instead of GrantGone"),
+    }
+    let all = list(&mut client);
+    assert_eq!((all.grants.len(), all.requests.len()), (0, 0));
+    drop((client, other));
+    assert_eq!(end(stage), []);
+}
+
+#[test]
+fn a_yes_is_to_what_was_asked_for_and_not_to_what_files_say_by_now() {
+    if uid() != 0 {
+        return;
+    }
+    let stage = stage([], Changes::default());
+    let mut client = stage.client();
+    let strange = GrantTerms { what: GrantWhat::Policy("later".into()), ..wire() };
+    let unknown = made(&mut client, &ClientMessage::GrantRequest(strange)).id;
+    let before_reload = made(&mut client, &ClientMessage::GrantRequest(wire())).id;
+    let yes = |id| ClientMessage::GrantAnswer { id, yes: true };
+    assert_eq!(refused(&mut client, &yes(unknown.clone())).reason, DenyReason::UnknownPolicy);
+    std::fs::write(stage.directory.path().join("policies/later.toml"), "extends = \"strict\"\n").unwrap();
+    let reloads = || stage.said.count("policies reloaded");
+    let before = reloads();
+    stage.order(Order::Reload);
+    until("reloaded", || reloads() > before);
+    for id in [unknown, before_reload] {
+        let denied = refused(&mut client, &yes(id.clone()));
+        assert!(denied.message.contains("read its files again"), "{denied:?}");
+        assert!(refused(&mut client, &yes(id)).message.contains("no such request"));
+    }
+    assert_eq!(list(&mut client).grants, []);
 }
 
 #[test]
@@ -353,6 +462,25 @@ fn who_may_neither_grant_nor_approve_is_refused_alike_whether_there_is_one_or_no
     assert_eq!(list(&mut client).grants.len(), 1);
     client.say(&revoke(&id));
     assert!(matches!(client.next(), ServerMessage::GrantGone { .. }));
+}
+
+#[test]
+fn where_the_file_can_be_read_and_not_written_at_the_start_what_it_has_holds_and_is_written_when_it_can() {
+    let ends = Terms { what: What::Policy("custom".into()), ends_runs: true, ..terms(None) };
+    let stage =
+        stage_with([ends, Terms { what: What::Tool("none".into()), ..terms(Some(3)) }], |directory| {
+            let file = rusqlite::Connection::open(state(directory).join("grants.sqlite")).unwrap();
+            let text = "create trigger full before insert on held begin select raise(abort, 'full'); end";
+            file.execute(text, []).unwrap();
+        });
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    assert_eq!(left(&mut client), [None, Some(3)]);
+    play(&stage, &mut launcher, &mut client);
+    let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: wire() };
+    assert_eq!(refused(&mut client, &add).reason, DenyReason::Unavailable);
+    drop((client, launcher));
+    let again = end(stage);
+    assert_eq!(again.iter().map(|grant| grant.id).collect::<Vec<_>>(), [GrantId([1; 16]), GrantId([2; 16])]);
 }
 
 #[test]

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use stockade_audit::{Check, Entry, Filter, Keys, MasterKey, Reader, verify};
 use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage, ToolCall};
 use stockade_protocol::denied::DenyReason;
+use stockade_protocol::grants::{GrantGiven, GrantTerms};
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
 
+use super::access::put;
 use super::metrics::scrape;
 use super::stage::{Changes, Stage, until};
 use super::{breakers, gate};
@@ -97,7 +99,7 @@ fn a_request_is_written_before_it_runs_and_with_what_came_of_it_and_a_refusal_wi
 fn who_isnt_permitted_something_and_who_is_locked_out_for_it_stand_in_the_record_as_security_events() {
     let stage = breakers::stage(|directory| {
         with_a_key(directory);
-        super::access::put(directory, "access.cedar", "");
+        put(directory, "access.cedar", "");
     });
     let (_launcher, mut client) = (stage.launcher(), stage.client());
     for _ in 0..6 {
@@ -130,8 +132,20 @@ fn a_run_by_a_grant_is_written_with_it_and_what_is_done_about_grants_stands_in_t
         });
         assert!(matches!(client.next(), ServerMessage::GrantGone { .. }));
     }
-    let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: super::grants::wire() };
-    super::grants::made(&mut client, &add);
+    let given = Some(GrantGiven::Command(vec!["make".into(), "all".into()]));
+    let terms = GrantTerms { given, uses: Some(3), ends_runs: true, ..super::grants::wire() };
+    let add = |terms| ClientMessage::GrantAdd { uid: 4_242, unit: None, terms };
+    super::grants::made(&mut client, &add(terms));
+    super::grants::made(&mut client, &add(GrantTerms { length_ms: 1_000, ..super::grants::wire() }));
+    until("it's over", || super::grants::list(&mut client).grants.len() == 1);
+    let withdrawn = super::grants::made(&mut client, &ClientMessage::GrantRequest(super::grants::wire())).id;
+    client.say(&ClientMessage::GrantRevoke { id: withdrawn.clone() });
+    assert!(matches!(client.next(), ServerMessage::GrantGone { .. }));
+    if !rustix::process::geteuid().is_root() {
+        let own = rustix::process::geteuid().as_raw();
+        let add = ClientMessage::GrantAdd { uid: own, unit: None, terms: super::grants::wire() };
+        super::grants::refused(&mut client, &add);
+    }
     drop((client, launcher));
     let left = end(stage);
     let all = entries(left.path());
@@ -139,10 +153,65 @@ fn a_run_by_a_grant_is_written_with_it_and_what_is_done_about_grants_stands_in_t
     let intent = of("intent").unwrap();
     assert!(intent.contains(&format!("\"because\":[\"grant {id}\"]")), "{intent}");
     let given = of("granted").unwrap();
-    assert!(given.contains("policy custom for 60s") && given.contains("\"about\":\"4242\""), "{given}");
+    let digest = stockade_gate::grants::of_command([b"make".as_slice(), b"all"]).unwrap();
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    for part in [
+        "policy custom for 60s, 3 uses, its runs end with it, with exactly `make all` (",
+        &digest,
+        "\"about\":\"4242\"",
+    ] {
+        assert!(given.contains(part), "{given}");
+    }
+    assert!(of("grant-over").unwrap().contains("policy custom"));
+    assert!(of("grant-withdrawn").unwrap().contains(&withdrawn));
+    let himself = of("not-permitted").is_some_and(|entry| entry.contains("to himself"));
+    assert_eq!(himself, !rustix::process::geteuid().is_root());
     assert!(of("grant-revoked").unwrap().contains(&id));
     assert!(of("grant-requested").unwrap().contains("a test"));
     assert_eq!(of("grant-answered").is_some(), rustix::process::geteuid().is_root());
+}
+
+#[test]
+fn a_grant_that_cant_be_recorded_is_none_unless_an_operator_has_it_otherwise() {
+    for required in [true, false] {
+        let stage = super::grants::stage_with([], move |directory| {
+            with_a_key(directory);
+            put(directory, "stockade.d/required.toml", &format!("[audit]\nrequired = {required}\n"));
+        });
+        let mut client = stage.client();
+        let hangs = stage.directory.path().join("state/hangs");
+        std::fs::write(&hangs, "").unwrap();
+        let add = ClientMessage::GrantAdd { uid: 4_242, unit: None, terms: super::grants::wire() };
+        client.say(&add);
+        // The file of grants has a disk again by the time that it's asked for one.
+        client.status();
+        std::fs::remove_file(&hangs).unwrap();
+        match client.next() {
+            ServerMessage::Granted(_) => assert!(!required),
+            ServerMessage::Denied { denied, .. } => {
+                assert!(required && denied.reason == DenyReason::AuditUnavailable, "{denied:?}");
+            }
+            other => panic!("{other:?} instead of an answer"),
+        }
+        assert_eq!(super::grants::list(&mut client).grants.len(), usize::from(!required));
+        drop(client);
+        assert_eq!(super::grants::end(stage).len(), usize::from(!required));
+    }
+}
+
+#[test]
+fn a_file_of_grants_that_cant_be_used_stands_in_the_record() {
+    let stage = super::grants::stage_with([], |directory| {
+        with_a_key(directory);
+        let state = directory.join("state");
+        std::fs::remove_file(state.join("grants.sqlite")).unwrap();
+        std::fs::create_dir(state.join("grants.sqlite")).unwrap();
+    });
+    drop((stage.launcher(), stage.client()));
+    let all = entries(end(stage).path());
+    let found =
+        all.iter().find(|entry| entry.event.name() == "grants-unreadable").expect("it isn't recorded");
+    assert!(found.json().contains("directory"), "{}", found.json());
 }
 
 #[test]

@@ -195,6 +195,27 @@ impl Outbox {
         Ok(())
     }
 
+    /// Puts a message that nobody has asked for, if there is memory for it; whether it was put.
+    pub(crate) fn offer(&mut self, message: &ServerMessage) -> bool {
+        let mut bytes = Vec::new();
+        match &mut self.form {
+            Form::Frames => {
+                if frames::push(message, &mut bytes).is_err() {
+                    return false;
+                }
+            }
+            Form::Json(session) => {
+                session.tell(message);
+                bytes = session.take_out();
+            }
+        }
+        let has_memory = bytes.len() <= SMALL || self.entry.allows(self.held() + bytes.len());
+        if has_memory {
+            self.put(|outgoing| outgoing.put(&bytes, &mut None));
+        }
+        has_memory
+    }
+
     /// Has the session of a client of JSON do something, and puts what it answers.
     pub(crate) fn with_session<T: Default>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
         let Some(session) = self.form.session() else { return T::default() };
@@ -429,6 +450,26 @@ mod tests {
         outbox.put(|outgoing| outgoing.put(b"f", &mut None));
         assert_eq!(outbox.waiting(), 1);
         assert_eq!(outbox.to_send(), b"f");
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_is_put_where_there_is_memory_and_ends_no_connection() {
+        let long = |length: usize| ServerMessage::Denied {
+            request_id: 0,
+            exec_id: None,
+            denied: stockade_protocol::denied::Denied::new(
+                stockade_protocol::denied::DenyReason::Busy,
+                "x".repeat(length),
+            ),
+        };
+        let mut outbox = outbox();
+        assert!(outbox.offer(&long(HIGH)));
+        let waiting = outbox.waiting();
+        assert!(!outbox.offer(&long(2 * HIGH)) && outbox.offer(&ServerMessage::ApprovalsMissed));
+        assert!(!outbox.is_overdrawn && outbox.waiting() - waiting < 64);
+        // The twin: an answer ends it.
+        outbox.reply(&long(2 * HIGH)).unwrap();
+        assert!(outbox.is_overdrawn);
     }
 
     #[test]

@@ -22,9 +22,9 @@ use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::access::locked_out;
-use super::approving::Answer;
+use super::approving::{Answer, Asking};
 use super::counting::Named;
-use super::shown::Shown;
+use super::shown::{Beside, Shown};
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
 use crate::aside::Foreign;
@@ -142,7 +142,9 @@ impl State {
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
-            ClientMessage::Approvals { follow } => self.list_approvals(connection, owner, follow),
+            ClientMessage::Approvals { follow, only } => {
+                self.list_approvals(connection, owner, follow, only);
+            }
             ClientMessage::Approve { exec_id, digest, approve, reason } => {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
@@ -179,7 +181,9 @@ impl State {
         let call = call.transpose().map_err(refuse)?;
         let given = asked.as_ref().map(|_| record::given_of(&request, call.as_ref().map(Call::parameters)));
         let tool = call.as_ref().map(Call::called);
-        let parameters = call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
+        let parameters: Option<Bytes> =
+            call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
+        let overrides = request.overrides.clone();
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
@@ -194,8 +198,16 @@ impl State {
             let question = match verdict {
                 Verdict::Pass => None,
                 Verdict::Ask(ask) => {
-                    let (workspace, stdin) = (descriptors.workspace.as_ref(), descriptors.stdin.as_ref());
-                    Some((Shown::of(&admitted, parameters, (workspace, stdin))?, ask))
+                    let beside = Beside {
+                        parameters: parameters.as_deref(),
+                        overrides,
+                        workspace: descriptors.workspace.as_ref(),
+                        stdin: descriptors.stdin.as_ref(),
+                        output: &descriptors.output,
+                    };
+                    let held = Shown::held(&admitted, &beside);
+                    self.may_wait(admitted.launch.owner.uid, held)?;
+                    Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })
                 }
             };
             let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
@@ -212,7 +224,7 @@ impl State {
         let of = (connection, request_id, detach, bytes);
         match question {
             None => self.decide(run, of, asked),
-            Some((shown, ask)) => self.ask_first(run, of, asked, shown, ask),
+            Some(asking) => self.ask_first(run, of, asked, asking),
         }
         Ok(())
     }
@@ -271,7 +283,7 @@ impl State {
         descriptors: Descriptors,
         streams_input: bool,
     ) -> Result<Run, Denied> {
-        let Admitted { mut launch, spec, stdin } = admitted;
+        let Admitted { mut launch, spec, stdin, .. } = admitted;
         let (input, feed) = self.input_of(stdin, descriptors.stdin, (launch.owner.uid, spec.limits.stdin))?;
         launch.note.fed = feed.is_some();
         let proof = self.connections.get(&origin).map_or(Ok(None), |outbox| outbox.proof.shown())?;

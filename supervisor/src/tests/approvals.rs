@@ -68,7 +68,7 @@ fn asks(stage: &Stage, client: &mut Client) -> ExecId {
 }
 
 fn list(client: &mut Client, follow: bool) -> Vec<ApprovalSummary> {
-    client.say(&ClientMessage::Approvals { follow });
+    client.say(&ClientMessage::Approvals { follow, only: None });
     match client.next() {
         ServerMessage::Approvals { waiting, more: 0 } => waiting,
         other => panic!("{other:?} instead of a list"),
@@ -250,6 +250,55 @@ fn an_answer_is_about_a_digest_and_the_digest_about_all_that_would_run() {
 }
 
 #[test]
+fn what_runs_is_shown_with_its_variables_limits_and_files_and_without_what_is_secret() {
+    let policy = "extends = \"default\"\n[environment]\nallow = [\"TOOL\", \"MY_TOKEN\", \"HIDDEN\"]\n\
+        [output]\nsecrets = [\"HIDDEN\"]\n";
+    let before = file("");
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| put(directory, "approval.toml", &before))),
+        policy: Some(policy),
+        ..Changes::default()
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (mut asked, passed) = request(&stage, &["asked"]);
+    let variables = [("TOOL", "--require ./x"), ("MY_TOKEN", "very-secret"), ("HIDDEN", "as secret")];
+    asked.environment = variables.map(|(name, value)| (name.into(), value.into())).to_vec();
+    (asked.policy, asked.overrides.wall_ms) = ("custom".into(), Some(1_500));
+    asked.output = stockade_protocol::client::OutputMode::Descriptor;
+    let path = stage.workspace().join("out");
+    let output = || OwnedFd::from(std::fs::File::create(&path).unwrap());
+    client.say_with(&ClientMessage::Exec(Box::new(asked)), &[passed, output(), output()]);
+    assert!(matches!(client.next(), ServerMessage::AwaitsApproval { .. }));
+    let one = list(&mut other, false).remove(0);
+    let shown: std::collections::HashMap<_, _> = one
+        .environment
+        .iter()
+        .zip(&one.values)
+        .map(|(name, value)| (name.to_text(), value.clone()))
+        .collect();
+    assert_eq!(shown["TOOL"], Some("--require ./x".into()));
+    assert_eq!((&shown["MY_TOKEN"], &shown["HIDDEN"]), (&None, &None));
+    assert_eq!((one.overrides.wall_ms, one.overrides.memory), (Some(1_500), None));
+    assert_eq!(one.output, [path.as_path().into(), path.as_path().into()]);
+    assert_eq!((one.whole.words, one.whole.argv, one.is_cut), (2, 14, false));
+    assert!(!format!("{one:?}").contains("secret"), "{one:?}");
+}
+
+#[test]
+fn one_that_waits_can_be_asked_for_by_its_number() {
+    let stage = stage("");
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (one, two) = (asks(&stage, &mut client), asks(&stage, &mut client));
+    for run in [one, two] {
+        other.say(&ClientMessage::Approvals { follow: false, only: Some(run) });
+        let ServerMessage::Approvals { waiting, more: 0 } = other.next() else { panic!("no list") };
+        assert_eq!(waiting.iter().map(|one| one.exec_id).collect::<Vec<_>>(), [run]);
+    }
+    other.say(&ClientMessage::Approvals { follow: false, only: Some(ExecId::from_bytes([1; 16])) });
+    assert_eq!(other.next(), ServerMessage::Approvals { waiting: Vec::new(), more: 0 });
+}
+
+#[test]
 fn nobody_who_answers_in_time_is_a_no() {
     let stage = stage("within = \"1s\"\n");
     let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
@@ -421,7 +470,7 @@ fn who_follows_is_told_of_each_and_of_its_end_and_of_nothing_that_he_may_not_kno
     until("reloaded", || stage.said.count("policies reloaded") > 0);
     asks(&stage, &mut client);
     assert_eq!(other.next(), ServerMessage::ApprovalsMissed);
-    client.say(&ClientMessage::Approvals { follow: true });
+    client.say(&ClientMessage::Approvals { follow: true, only: None });
     let ServerMessage::Denied { denied, .. } = client.next() else { panic!("he may") };
     assert_eq!(denied.reason, DenyReason::NotPermitted);
     assert!(other.hears_nothing());
@@ -468,7 +517,7 @@ fn a_permit_that_asks_has_somebody_asked_and_rules_say_who_answers() {
         }
     };
     asks(&mut client);
-    other.say(&ClientMessage::Approvals { follow: false });
+    other.say(&ClientMessage::Approvals { follow: false, only: None });
     let ServerMessage::Denied { denied, .. } = other.next() else { panic!("he may") };
     assert_eq!(denied.reason, DenyReason::NotPermitted);
     put(stage.directory.path(), "roles.toml", &with_approver);

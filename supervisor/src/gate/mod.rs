@@ -15,7 +15,7 @@ mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -67,8 +67,8 @@ pub(crate) struct Gate {
     risk: Rc<RefCell<Risk>>,
     /// What an approval takes.
     approving: Settings,
-    /// Whether any file says what somebody is asked about.
-    has_approval: bool,
+    /// The directories with a rule by which somebody is asked.
+    asking: BTreeSet<PathBuf>,
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
@@ -199,7 +199,7 @@ impl Gate {
         if let Some(limiter) = &self.limiter {
             stages.push(Box::new(Rc::clone(limiter)));
         }
-        self.has_approval = !files.approval.is_empty();
+        self.asking = files.asking;
         self.approving = approval::settings(&files.approval);
         self.risk.borrow_mut().set(files.approval);
         if self.risk.borrow().is_on() {
@@ -213,9 +213,9 @@ impl Gate {
         self.approving
     }
 
-    /// Whether any file says what somebody is asked about.
-    pub(crate) fn has_approval(&self) -> bool {
-        self.has_approval
+    /// A directory with a rule by which somebody is asked, of which these files have none.
+    pub(crate) fn asks_no_more(&self, files: &Files) -> Option<PathBuf> {
+        self.asking.difference(&files.asking).next().cloned()
     }
 
     /// Somebody who was asked has refused something of a user's.

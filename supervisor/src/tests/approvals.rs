@@ -172,13 +172,21 @@ fn as_many_as_are_needed_have_to_say_yes_and_nobody_twice() {
     let stage = stage("needed = 2\n");
     let (mut launcher, mut client) = (stage.launcher(), stage.client());
     let (mut one, mut other) = (stage.client(), stage.client());
-    let run = asks(&stage, &mut client);
+    asks(&stage, &mut client);
     assert_eq!(answer(&mut one, true), Ok((1, None)));
-    assert!(!list(&mut one, false)[0].may_answer);
-    assert_eq!(answer(&mut one, true).unwrap_err().reason, DenyReason::NotPermitted);
+    // All are of one user, in whatever unit.
+    for client in [&mut one, &mut other] {
+        assert!(!list(client, false)[0].may_answer);
+        let denied = answer(client, true).unwrap_err();
+        assert_eq!(
+            (denied.reason, denied.decided.unwrap().rule.as_str()),
+            (DenyReason::NotPermitted, "needed")
+        );
+    }
     assert!(!launcher.hears_something());
-    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
-    runs(&mut launcher, &mut client, run);
+    assert_eq!(list(&mut one, false)[0].approved, 1);
+    assert_eq!(answer(&mut one, false), Ok((0, Some(ApprovalEnd::Refused))), "he may think better of it");
+    is_refused_by(&mut client, "refused");
 }
 
 #[test]
@@ -477,13 +485,46 @@ fn who_follows_is_told_of_each_and_of_its_end_and_of_nothing_that_he_may_not_kno
 }
 
 #[test]
-fn a_reload_without_the_file_is_none() {
+fn a_reload_after_which_nobody_would_be_asked_is_none() {
     let stage = stage("");
     let (_launcher, mut client) = (stage.launcher(), stage.client());
-    std::fs::remove_file(stage.directory.path().join("configuration/approval.toml")).unwrap();
+    let directory = stage.directory.path().join("configuration");
+    let mut refused = |text: &str| {
+        let before = stage.said.count(text);
+        stage.order(Order::Reload);
+        until("refused", || stage.said.count(text) > before);
+        let run = asks(&stage, &mut client);
+        client.say(&ClientMessage::Cancel { exec_id: run });
+        is_refused_by(&mut client, "cancelled");
+    };
+    std::fs::remove_file(directory.join("approval.toml")).unwrap();
+    refused("has anybody asked first any more");
+    put(stage.directory.path(), "approval.toml", "[approval]\nneeded = 1\n");
+    refused("has anybody asked first any more");
+    put(stage.directory.path(), "approval.toml", "# nothing\n");
+    refused("it has nothing in it");
+    // The twin: other rules may take their place.
+    put(stage.directory.path(), "approval.toml", &file("within = \"9s\"\n"));
     stage.order(Order::Reload);
-    until("refused", || stage.said.count("approval.toml is gone") > 0);
-    asks(&stage, &mut client);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+}
+
+#[test]
+fn a_reload_that_takes_away_who_has_to_be_asked_by_rules_of_access_is_none() {
+    let asks =
+        "@approve(\"new\")\npermit (principal, action == Action::\"run\", resource == Policy::\"strict\");";
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| {
+            put(directory, "roles.toml", "");
+            put(directory, "access.cedar", asks);
+        })),
+        ..Changes::default()
+    });
+    let _launcher = stage.launcher();
+    put(stage.directory.path(), "access.cedar", "");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.count("has anybody asked first any more") > 0);
+    assert_eq!(stage.said.count("policies reloaded"), 0);
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub enum ApprovalEnd {
     Late,
     /// Its client left, or cancelled it.
     Withdrawn,
-    /// It was approved, and isn't any more what was asked about: files were read again, its tool's program or its workspace is another.
+    /// It was approved, and isn't any more what was asked about: files were read again, its tool's program or its workspace is another, its tool's breaker is open.
     Changed,
     /// The daemon ends.
     Draining,

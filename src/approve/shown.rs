@@ -199,7 +199,9 @@ pub(super) fn end(how: ApprovalEnd) -> &'static str {
         ApprovalEnd::Refused => "refused",
         ApprovalEnd::Late => "nobody has answered in time",
         ApprovalEnd::Withdrawn => "its client has given it up",
-        ApprovalEnd::Changed => "approved, but it isn't any more what was asked about, and doesn't run",
+        ApprovalEnd::Changed => {
+            "approved, but it isn't any more what was asked about, or can't run now: it doesn't"
+        }
         ApprovalEnd::Draining => "the daemon ends",
         _ => "over",
     }

@@ -33,6 +33,7 @@ use super::shown::Shown;
 use super::state::State;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Share, draining};
+use crate::metrics::Timing;
 use crate::runs::Run;
 use crate::statistics::stage;
 
@@ -80,6 +81,7 @@ pub(super) struct Waits {
     held: usize,
     /// Of which files it was let through.
     generation: u64,
+    since: Instant,
     pub(super) until: Instant,
     _alarm: Alarm,
 }
@@ -138,18 +140,31 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// By whom it was approved, and what of it they were shown, as the record of the run itself has it.
+fn because(waits: &Waits) -> Vec<String> {
+    let by = waits.question.approvers().iter().map(|who| {
+        let unit = who.unit.as_deref().map(|unit| format!("+{unit}")).unwrap_or_default();
+        format!("approved by {}{unit}", who.uid)
+    });
+    by.chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    use core::fmt::Write as _;
+    let mut text = String::with_capacity(64);
+    for byte in digest {
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
     Denied::new(DenyReason::NotApproved, text).decided_by("approve", rule)
 }
 
 /// What it's called in the record: which run, and what of it was shown.
 fn about(run: ExecId, digest: &[u8; 32]) -> String {
-    use core::fmt::Write as _;
-    let mut text = format!("{run} ");
-    for byte in digest {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
+    format!("{run} {}", hex(digest))
 }
 
 impl State {
@@ -186,10 +201,24 @@ impl State {
             score: ask.score,
             factors: factors(&ask, MAX_APPROVAL_SHOWN).0,
         };
-        let (generation, until) = (self.gate.generation(), Instant::now() + settings.within);
+        let (generation, since) = (self.gate.generation(), Instant::now());
+        let until = since + settings.within;
+        self.gate.waits(id, run.tool.as_ref());
         let _alarm = self.alarm(id, until);
-        let waits =
-            Waits { run, of, request, principal, question, ask, shown, held, generation, until, _alarm };
+        let waits = Waits {
+            run,
+            of,
+            request,
+            principal,
+            question,
+            ask,
+            shown,
+            held,
+            generation,
+            since,
+            until,
+            _alarm,
+        };
         self.approvals.waiting.insert(id, waits);
         self.answer(connection, &told);
         self.tell_asked(id);
@@ -260,13 +289,15 @@ impl State {
             }
             denied
         })?;
-        let (said, owner) = (if answer.approve { "approved" } else { "not-approved" }, waits.run.owner);
+        let asker = (waits.principal.uid, waits.principal.unit.clone());
+        let said = if answer.approve { "approved" } else { "not-approved" };
         tracing::info!(run = %id, uid, reason = answer.reason, "{said}");
         self.watch_answer(who, said, answer.reason.clone(), &about(id, &answer.digest));
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {
-                self.gate.not_approved(owner, self.uptime());
+                self.gate.not_approved((asker.0, asker.1.as_deref()), self.uptime());
+                self.tell_locked(connection);
                 let denied = self.refused_by(id, uid, &answer.reason);
                 self.over(id, ApprovalEnd::Refused, Some(denied));
                 (0, Some(ApprovalEnd::Refused))
@@ -299,14 +330,29 @@ impl State {
 
     /// As many have said yes as it takes: it runs, if it's still what they were asked about.
     fn go_on(&mut self, id: ExecId) -> ApprovalEnd {
-        if let Err(denied) = self.is_still(id) {
+        if let Err(denied) = self.is_still(id).and_then(|()| self.passes_again(id)) {
             self.over(id, ApprovalEnd::Changed, Some(denied));
             return ApprovalEnd::Changed;
         }
         let Some(waits) = self.over(id, ApprovalEnd::Approved, None) else { return ApprovalEnd::Withdrawn };
-        let Waits { run, of, request, principal, .. } = waits;
+        let because = because(&waits);
+        let Waits { mut run, of, request, principal, since, .. } = waits;
+        // How long somebody thinks says nothing of how long a run takes to begin.
+        self.figures.gated.approved_after(since.elapsed());
+        run.timing = Timing::asked();
+        let request = request.map(|mut request| {
+            request.because.extend(because);
+            request
+        });
         self.decide_for(principal, run, of, request);
         ApprovalEnd::Approved
+    }
+
+    /// Stages that may have changed their mind while somebody thought.
+    fn passes_again(&mut self, id: ExecId) -> Result<(), Denied> {
+        let tool = self.approvals.waiting.get(&id).and_then(|waits| waits.run.tool.clone());
+        let uptime = self.uptime();
+        self.gate.goes_on(id, tool.as_ref(), uptime)
     }
 
     /// What isn't held by the daemon, looked at again.

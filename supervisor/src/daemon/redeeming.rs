@@ -52,9 +52,12 @@ impl State {
         if let Some(waiting) = &mut undecided.run.waiting {
             waiting.launch.note.grant = Some(note);
         }
-        let because = vec![format!("grant {}", name(redeemed.id))];
-        let redeeming =
-            Redeeming { undecided, request: request.map(|request| Request { because, ..request }) };
+        let because = format!("grant {}", name(redeemed.id));
+        let request = request.map(|mut request| {
+            request.because.push(because);
+            request
+        });
+        let redeeming = Redeeming { undecided, request };
         let writes = self.grant_writes();
         let Some(grants) = &mut self.grants else { return self.refuse_redeeming(redeeming, full()) };
         if redeemed.left.is_none() {

@@ -155,7 +155,8 @@ impl Gate {
     /// One with this row.
     #[cfg(test)]
     pub(crate) fn new(row: Row) -> Self {
-        Self { row, ..Self::default() }
+        let approving = Settings { own_unit: true, ..Settings::default() };
+        Self { row, approving, ..Self::default() }
     }
 
     /// One with the stages that files say something to.
@@ -219,8 +220,31 @@ impl Gate {
     }
 
     /// Somebody who was asked has refused something of a user's.
-    pub(crate) fn not_approved(&self, uid: u32, uptime: Duration) {
+    pub(crate) fn not_approved(&self, (uid, unit): (u32, Option<&str>), uptime: Duration) {
         self.risk.borrow_mut().refused(uid, uptime);
+        self.access.borrow_mut().refused_by_person(uid, unit, uptime);
+    }
+
+    /// What has passed waits until somebody has approved it; `called`: the tool, if it was a call.
+    pub(crate) fn waits(&mut self, run: ExecId, called: Option<&CalledTool>) {
+        self.row.waits(number(run), called.map(|called| called.name.as_str()));
+        self.tell_changes();
+    }
+
+    /// It was approved, and is looked at again.
+    ///
+    /// # Errors
+    /// A stage's refusal.
+    pub(crate) fn goes_on(
+        &mut self,
+        run: ExecId,
+        called: Option<&CalledTool>,
+        uptime: Duration,
+    ) -> Result<(), Denied> {
+        let tool = called.map(|called| called.name.as_str());
+        let judged = self.row.goes_on(number(run), tool, moment(uptime));
+        self.tell_changes();
+        judged.map_err(denied)
     }
 
     /// What is looked for in the output of runs that begin now.

@@ -606,14 +606,59 @@ fn each_question_and_each_answer_stands_in_the_record_before_the_run_and_a_refus
     assert!(
         json("approval-asked").contains("marked (+60): it's marked") && json("approval-asked").contains(&hex)
     );
+    // The run's own entry says by whom, and of what.
+    let uid = rustix::process::geteuid().as_raw();
+    let intent = json("intent");
+    assert!(intent.contains(&format!("\"approved by {uid}+")), "{intent}");
+    assert!(intent.contains(&format!("\"approved as {hex}\"")), "{intent}");
     assert!(json("approved").contains("as the test has it") && json("approved").contains(&hex));
     assert!(json("refused").contains("\"stage\":\"approve\"") && json("refused").contains("not-approved"));
+}
+
+#[test]
+fn who_is_refused_by_people_again_and_again_is_locked_out_and_who_gives_up_isnt() {
+    let uid = rustix::process::geteuid().as_raw();
+    let stage = stage_with("", move |directory| {
+        let roles = format!("[roles.approver]\nusers = [\"{uid}\"]\n[roles.admin]\nusers = [\"{uid}\"]\n");
+        put(directory, "roles.toml", &roles);
+        put(directory, "limits.toml", "[lockout]\nrefusals = 2\n");
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    for _ in 0..3 {
+        let run = asks(&stage, &mut client);
+        client.say(&ClientMessage::Cancel { exec_id: run });
+        is_refused_by(&mut client, "cancelled");
+    }
+    for _ in 0..2 {
+        asks(&stage, &mut client);
+        assert_eq!(answer(&mut other, false), Ok((0, Some(ApprovalEnd::Refused))));
+        is_refused_by(&mut client, "refused");
+    }
+    let (asked, passed) = request(&stage, &["asked"]);
+    assert_eq!(client.denied(asked, &[passed]).reason, DenyReason::LockedOut);
+    assert_eq!(stage.said.count("somebody was refused too often"), 1);
+}
+
+#[test]
+fn what_somebody_thinks_is_no_part_of_how_long_a_run_takes_to_begin() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    std::thread::sleep(Duration::from_secs(2));
+    answer(&mut other, true).unwrap();
+    runs(&mut launcher, &mut client, run);
+    let told = metrics::scrape(&stage);
+    assert!(told["stockade_approval_wait_seconds_sum"] >= 2.0, "{told:?}");
+    for part in ["stockade_run_start_seconds_sum", "stockade_run_setup_seconds_sum{stage=\"queue\"}"] {
+        assert!(told[part] < 2.0, "{part}: {}", told[part]);
+    }
 }
 
 /// Has somebody asked about all but those who want to know what it has heard of ends.
 #[derive(Default)]
 struct Asking {
     heard: Vec<Ending>,
+    waited: usize,
 }
 
 impl GateStage for Asking {
@@ -630,9 +675,41 @@ impl GateStage for Asking {
         }
     }
 
+    fn waits(&mut self, _run: u128, _tool: Option<&str>) {
+        self.waited += 1;
+    }
+
+    fn goes_on(&mut self, _run: u128, _tool: Option<&str>, _at: Moment) -> Result<(), Refusal> {
+        if self.waited > 1 {
+            return Ok(());
+        }
+        let refusal = Refusal::new(self.name(), Reason::BreakerOpen, "test", "it's open by now");
+        Err(refusal.retry_after(Duration::from_secs(7)))
+    }
+
     fn ended(&mut self, _run: u128, _tool: Option<&str>, ending: Ending, _at: Moment) {
         self.heard.push(ending);
     }
+}
+
+#[test]
+fn what_was_approved_is_looked_at_again_by_stages_that_may_have_changed_their_mind() {
+    let row: fn() -> Row = || Row::new(vec![Box::new(Asking::default())]);
+    let before: Before = Box::new(|directory| put(directory, "approval.toml", &file("")));
+    let stage = Stage::new(Changes { row: Some(row), before: Some(before), ..Changes::default() });
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    asks(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+    match client.next() {
+        ServerMessage::Denied { request_id: 77, denied, .. } => {
+            assert_eq!((denied.reason, denied.retry_after_ms), (DenyReason::BreakerOpen, Some(7_000)));
+        }
+        told => panic!("{told:?}"),
+    }
+    assert!(!launcher.hears_something());
+    let run = asks(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn holds(when: &str, asked: &Asked<'_>) -> Option<bool> {
 #[test]
 fn each_condition_of_a_command_holds_for_what_it_says_and_for_nothing_else() {
     let alice = principal(1_000);
-    let table: [(&str, &[&str], Option<bool>); 29] = [
+    let table: [(&str, &[&str], Option<bool>); 37] = [
         ("program = [\"git\"]", &["git", "push"], Some(true)),
         ("program = [\"git\"]", &["/usr/bin/git"], Some(true)),
         ("program = [\"/usr/bin/git\"]", &["/usr/bin/git"], Some(true)),
@@ -91,6 +91,15 @@ fn each_condition_of_a_command_holds_for_what_it_says_and_for_nothing_else() {
         ("path-prefix = [\"/etc\"]", &["cat", "src/etc/x"], Some(false)),
         ("path-prefix = [\"/etc\"]", &["cat", "../../etc/passwd"], None),
         ("path-prefix = [\"/etc\"]", &["cat", "/home/../etc/passwd"], None),
+        ("path-prefix = [\"/srv/live\"]", &["curl", "-d", "@/srv/live/x"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["sh", "-c", "rm \\/srv/live/x"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["x", "+/srv/live", "y"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["x", "!/srv/live"], Some(true)),
+        // What goes down a tree from above may come there.
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srv"], None),
+        ("path-prefix = [\"/srv/live\"]", &["find", "/", "-delete"], None),
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srv/other"], Some(false)),
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srvl"], Some(false)),
         ("path-prefix = [\"/\"]", &["cat", "/x"], Some(true)),
         ("path-prefix = [\"/\"]", &["cat", "x"], Some(false)),
         ("policy = [\"default\"]", &["x"], Some(true)),
@@ -120,7 +129,8 @@ fn each_condition_of_a_call_holds_for_what_it_says_and_for_nothing_else() {
         ("parameter = \"/a\", value-matches = \"1\"", "{\"a\":[1]}", None),
         ("parameter = \"/a\"", "{", None),
         ("path-prefix = [\"/etc\"]", "{\"a\":{\"b\":[\"/etc/x\"]}}", Some(true)),
-        ("path-prefix = [\"/etc\"]", "{\"/etc\":1}", Some(false)),
+        ("path-prefix = [\"/etc\"]", "{\"/etc\":1}", Some(true)),
+        ("path-prefix = [\"/etc\"]", "{\"etc\":1}", Some(false)),
         ("path-prefix = [\"/etc\"]", "{", None),
         ("program = [\"x\"]", "{\"x\":\"x\"}", Some(false)),
         ("word-matches = \"x\"", "{\"x\":\"x\"}", Some(false)),
@@ -156,6 +166,13 @@ fn what_cant_be_told_counts() {
     let there = Asked { workspace: Some(Path::new("/srv/live/x")), ..run(&alice, &x) };
     assert_eq!(holds("path-prefix = [\"/srv/live\"]", &there), Some(true));
     assert_eq!(holds("path-prefix = [\"/srv/other\"]", &there), Some(false));
+    // From a directory above it any relative word may lead there.
+    for above in ["/srv", "/"] {
+        let above = Asked { workspace: Some(Path::new(above)), ..run(&alice, &x) };
+        assert_eq!(holds("path-prefix = [\"/srv/live\"]", &above), None);
+    }
+    let beside = Asked { workspace: Some(Path::new("/srv/li")), ..run(&alice, &x) };
+    assert_eq!(holds("path-prefix = [\"/srv/live\"]", &beside), Some(false));
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn who_may_not_answer_and_tries_is_written_down_without_rules_of_access_too() {
     let server = &daemon.ground;
     let tried = || {
         let all = events(server);
-        all.iter().any(|one| one["event"] == "not-permitted" && one["principal"]["uid"] == ground.person.uid)
+        all.iter().any(|one| one["name"] == "not-permitted" && one["principal"]["uid"] == ground.person.uid)
     };
     assert!(wait_until(PATIENCE, tried), "{:?}", events(server));
 }

@@ -229,25 +229,16 @@ fn parameter(pointer: &str, pattern: Option<&Pattern>, given: Given<'_>) -> Is {
 fn path(prefixes: &[String], seen: &Seen<'_>) -> Is {
     let beneath = |path: &str| prefixes.iter().any(|prefix| is_beneath(prefix, path));
     let above = |path: &str| prefixes.iter().any(|prefix| is_beneath(path, prefix));
-    let workspace = match seen.asked.workspace.map(Path::to_str) {
-        Some(None) => return Is::So,
-        Some(Some(workspace)) => workspace,
-        None => "",
-    };
-    if seen.asked.workspace.is_some() && beneath(workspace) {
+    let workspace = seen.asked.workspace.map(Path::to_str);
+    if workspace.is_some_and(|workspace| workspace.is_none_or(beneath)) {
         return Is::So;
     }
-    match seen.paths() {
-        Some(paths) if paths.named.iter().any(|path| beneath(path)) => Is::So,
-        Some(paths)
-            if !paths.is_unclear
-                && !paths.named.iter().any(|path| above(path))
-                && !(seen.asked.workspace.is_some() && above(workspace)) =>
-        {
-            Is::NotSo
-        }
-        _ => Is::Unknown,
+    let Some(paths) = seen.paths() else { return Is::Unknown };
+    if paths.named.iter().any(|path| beneath(path)) {
+        return Is::So;
     }
+    let is_above = workspace.flatten().is_some_and(above) || paths.named.iter().any(|path| above(path));
+    if paths.is_unclear || is_above { Is::Unknown } else { Is::NotSo }
 }
 
 /// Words are what a program may be told, in whatever form, so paths are looked for behind `=`, in options, and in pieces of shell

@@ -289,10 +289,14 @@ impl State {
             }
             denied
         })?;
+        let because = waits.ask.said();
         let asker = (waits.principal.uid, waits.principal.unit.clone());
         let said = if answer.approve { "approved" } else { "not-approved" };
         tracing::info!(run = %id, uid, reason = answer.reason, "{said}");
-        self.watch_answer(who, said, answer.reason.clone(), &about(id, &answer.digest));
+        // What was asked, too: who asks often enough has his questions counted, and not written one by one.
+        let text = if answer.reason.is_empty() { "" } else { "; " };
+        let text = format!("{}{text}asked by user {} because of {because}", answer.reason, asker.0);
+        self.watch_answer(who, said, text, &about(id, &answer.digest));
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {

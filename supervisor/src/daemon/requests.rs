@@ -87,21 +87,7 @@ impl State {
         match message {
             ClientMessage::Exec(request) => {
                 let descriptors = take_descriptors(&request, take)?;
-                let id = ExecId::generate();
-                let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
-                let named = self.statistics.as_ref().map(|_counts| Named::of(&request));
-                if let Err(denied) = self.exec(connection, id, *request, home, descriptors, asked.clone()) {
-                    let (request_id, denied) = *denied;
-                    if let (Some(record), Some(asked)) = (&self.record, asked) {
-                        record.refused(self.principal(connection), asked, &denied);
-                    }
-                    if let Some(named) = named {
-                        self.count_refused(owner, &named, &denied);
-                    }
-                    self.tell_locked(connection);
-                    self.write_grants();
-                    self.refuse(connection, request_id, self.gate.discreet(denied));
-                }
+                self.exec_or_refuse((connection, owner), *request, home, descriptors);
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return Ok(self.stdin(connection, owner, exec_id, bytes));
@@ -152,6 +138,31 @@ impl State {
             other => self.about_grants(connection, other)?,
         }
         Ok(Pause::None)
+    }
+
+    fn exec_or_refuse(
+        &mut self,
+        (connection, owner): (ConnectionId, u32),
+        request: ExecRequest,
+        home: &Path,
+        descriptors: Descriptors,
+    ) {
+        let id = ExecId::generate();
+        let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
+        let named = self.statistics.as_ref().map(|_counts| Named::of(&request));
+        let Err(denied) = self.exec(connection, id, request, home, descriptors, asked.clone()) else {
+            return;
+        };
+        let (request_id, denied) = *denied;
+        if let (Some(record), Some(asked)) = (&self.record, asked) {
+            record.refused(self.principal(connection), asked, &denied);
+        }
+        if let Some(named) = named {
+            self.count_refused(owner, &named, &denied);
+        }
+        self.tell_locked(connection);
+        self.write_grants();
+        self.refuse(connection, request_id, self.gate.discreet(denied));
     }
 
     fn exec(

@@ -611,6 +611,8 @@ fn each_question_and_each_answer_stands_in_the_record_before_the_run_and_a_refus
     let intent = json("intent");
     assert!(intent.contains(&format!("\"approved by {uid}+")), "{intent}");
     assert!(intent.contains(&format!("\"approved as {hex}\"")), "{intent}");
+    let asked = format!("as the test has it; asked by user {uid} because of marked (+60)");
+    assert!(json("approved").contains(&asked), "{}", json("approved"));
     assert!(json("approved").contains("as the test has it") && json("approved").contains(&hex));
     assert!(json("refused").contains("\"stage\":\"approve\"") && json("refused").contains("not-approved"));
 }
@@ -644,7 +646,8 @@ fn what_somebody_thinks_is_no_part_of_how_long_a_run_takes_to_begin() {
     let stage = stage("");
     let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
     let run = asks(&stage, &mut client);
-    std::thread::sleep(Duration::from_secs(2));
+    let asked = Instant::now();
+    until("thought about", || asked.elapsed() >= Duration::from_secs(2));
     answer(&mut other, true).unwrap();
     runs(&mut launcher, &mut client, run);
     let told = metrics::scrape(&stage);

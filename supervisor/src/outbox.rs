@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     pub(crate) pid: i32,
     /// The systemd unit that it's of.
     pub(crate) unit: Option<String>,
+    /// Whether it's root's at a user's own daemon, who may see what waits for an approval and answer, and nothing else.
+    pub(crate) is_visitor: bool,
     /// Who asks by this connection, as the gate's files of this number have him.
     pub(crate) asker: Option<(u64, Rc<Principal>)>,
     /// Whether it was written down that it has asked for a run that it may not know of.
@@ -112,6 +114,7 @@ impl Outbox {
             owner,
             pid: 0,
             unit: None,
+            is_visitor: false,
             asker: None,
             has_probed: false,
             outgoing: Outgoing::default(),

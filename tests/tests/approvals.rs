@@ -193,6 +193,38 @@ fn in_a_users_own_daemon_nobody_but_another_answers_and_nobody_is_a_no() {
 }
 
 #[test]
+fn root_answers_at_a_users_own_daemon_and_does_nothing_else_there() {
+    if !Person::me().is_root() {
+        not_tested("root at a user's daemon", "that takes root");
+        return;
+    }
+    let ground = Ground::new(Person::user());
+    put(&ground, &[("approval.toml", APPROVAL)]);
+    let daemon = Daemon::start_at(ground, &[]);
+    let (ground, root) = (&daemon.ground, Ground::new(Person::me()));
+    let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
+    let one = waiting(&daemon, &root);
+    assert_eq!((one["owner_uid"].as_u64(), &one["may_answer"]), (Some(54_321), &true.into()));
+    let (id, digest) = (one["exec_id"].as_str().unwrap(), one["digest"].as_str().unwrap());
+    for words in
+        [&["ps"][..], &["run", "--", "true"], &["kill", id], &["breaker", "list"], &["grant", "list"]]
+    {
+        let mut command = root.stockade();
+        let (verb, rest) = words.split_first().unwrap();
+        command.arg(verb);
+        // The socket stands behind the verb and its own verb, before a command.
+        let at = usize::from(["breaker", "grant"].contains(verb));
+        command.args(&rest[..at]).arg("--socket").arg(&daemon.socket).args(&rest[at..]);
+        let refused = Ended::of(command);
+        assert_ne!(refused.code, Some(0), "{}", refused.story());
+        refused.expect_errors(&["root may answer approvals at the daemon of user 54321"]);
+    }
+    Ended::of(daemon.ask(&root, &["status"])).expect_code(0);
+    Ended::of(daemon.ask(&root, &["approve", id, "--digest", digest])).expect_code(0);
+    assert_eq!(end(child).1, "asked\n");
+}
+
+#[test]
 fn a_signal_gives_up_what_waits() {
     let ground = Ground::new(Person::user());
     put(&ground, &[("approval.toml", APPROVAL)]);

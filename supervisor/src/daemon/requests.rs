@@ -81,9 +81,14 @@ impl State {
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
         let now = self.now();
-        let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
+        let Some((owner, is_visitor)) =
+            self.connections.get(&connection).map(|outbox| (outbox.owner.uid, outbox.is_visitor))
+        else {
             return Ok(Pause::None);
         };
+        if is_visitor && !is_for_visitors(&message) {
+            return Err(self.not_for_visitors());
+        }
         match message {
             ClientMessage::Exec(request) => {
                 let descriptors = take_descriptors(&request, take)?;
@@ -138,6 +143,14 @@ impl State {
             other => self.about_grants(connection, other)?,
         }
         Ok(Pause::None)
+    }
+
+    fn not_for_visitors(&self) -> Refused {
+        let text = format!(
+            "root may answer approvals at the daemon of user {}, and ask how it is: nothing else",
+            self.settings.uid
+        );
+        ProtocolError { code: ProtocolErrorCode::NotPermitted, text }
     }
 
     fn exec_or_refuse(
@@ -565,6 +578,13 @@ impl State {
             grant_requests: number(requests),
         }
     }
+}
+
+/// What root may ask of a user's own daemon.
+fn is_for_visitors(message: &ClientMessage) -> bool {
+    let is_about_approvals =
+        matches!(message, ClientMessage::Approvals { .. } | ClientMessage::Approve { .. });
+    is_about_approvals || matches!(message, ClientMessage::Status)
 }
 
 pub(super) fn unexpected(text: &str) -> ProtocolError {

@@ -184,7 +184,7 @@ fn asking(approval: &[(PathBuf, Arc<Filed>)], rules: &[Placed]) -> BTreeSet<Path
     by_risk.chain(by_rules).cloned().collect()
 }
 
-/// Says who can answer where it isn't somebody else: in his own daemon a user could, if he may from another unit, or nobody.
+/// Says who can answer where it needn't be somebody else: in his own daemon only root does, or the user himself from another unit, if he may.
 fn warn_of_answers(approval: &[Arc<Filed>], is_asked: bool, scope: Scope) {
     if !is_asked {
         return;
@@ -195,7 +195,7 @@ fn warn_of_answers(approval: &[Arc<Filed>], is_asked: bool, scope: Scope) {
         );
     } else if !scope.is_machine() {
         tracing::warn!(
-            "somebody is asked first, and nobody can answer: all clients of this daemon are of one user"
+            "somebody is asked first, and only root can answer: all other clients of this daemon are of one user"
         );
     }
 }

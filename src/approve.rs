@@ -112,6 +112,10 @@ fn decide(one: &ApprovalSummary, arguments: &Arguments) -> Result<Option<(bool, 
         let text = "approving takes a `y` at the terminal, or `--digest` with the first digits of the one that was seen: `stockade approve` shows it";
         return Err(CliError::Asked(text.to_owned()));
     }
+    if !one.may_answer {
+        out::print(shown::whole(one).as_bytes())?;
+        return Err(CliError::Asked("somebody else has to answer".to_owned()));
+    }
     Ok(match ask::ask(one)? {
         Said::Yes => Some((true, reason)),
         Said::No(text) => Some((false, if text.is_empty() { reason } else { text })),

@@ -27,9 +27,9 @@ pub(super) enum Said {
     Gone,
 }
 
-/// Whether there is somebody to ask.
+/// Whether there is somebody to ask, who sees what he is asked about.
 pub(super) fn is_possible() -> bool {
-    std::io::stdin().is_terminal()
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 /// Shows a request, and asks about it.

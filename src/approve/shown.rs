@@ -28,7 +28,8 @@ pub(super) fn whole(one: &ApprovalSummary) -> String {
 
 fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-    size.map_or(COLUMNS, |size| usize::from(size.ws_col)).clamp(FEWEST, 4 * COLUMNS)
+    let said = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    said.unwrap_or(COLUMNS).clamp(FEWEST, 4 * COLUMNS)
 }
 
 /// In lines of so many columns at most.

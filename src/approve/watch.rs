@@ -23,7 +23,8 @@ struct Watch<'a> {
 /// Until the daemon or the terminal ends.
 pub(super) fn watch(client: &mut Client, json: bool) -> Result<u8, CliError> {
     if !json && !ask::is_possible() {
-        let text = "--watch asks at the terminal, and standard input isn't one; with --json it only tells";
+        let text =
+            "--watch asks at the terminal, and standard input or output isn't one; with --json it only tells";
         return Err(CliError::Asked(text.into()));
     }
     let mut watch = Watch { client, waiting: VecDeque::new(), json };

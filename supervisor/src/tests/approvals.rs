@@ -292,6 +292,62 @@ fn what_runs_is_shown_with_its_variables_limits_and_files_and_without_what_is_se
     assert!(!format!("{one:?}").contains("secret"), "{one:?}");
 }
 
+/// As long as a request's summary can be.
+fn longest(stage: &Stage, byte: u8) -> (ExecRequest, Vec<OwnedFd>) {
+    let long = |length: usize| stockade_protocol::Bytes(vec![byte; length]);
+    let (mut asked, _) = request(stage, &["asked"]);
+    asked.argv.push(long(20_000));
+    (asked.policy, asked.environment) = ("custom".into(), vec![("TOOL".into(), long(20_000))]);
+    asked.stdin = StdinMode::Inline(long(20_000));
+    let mut deep = stage.workspace();
+    for _ in 0..14 {
+        deep.push("d".repeat(250));
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    asked.cwd = deep.as_path().into();
+    asked.workspace = Workspace::Descriptor { path: deep.as_path().into() };
+    asked.output = stockade_protocol::client::OutputMode::Descriptor;
+    let output = || OwnedFd::from(std::fs::File::create(deep.join("out")).unwrap());
+    (asked, vec![open(&deep), output(), output()])
+}
+
+#[test]
+fn however_long_requests_are_all_are_listed_and_each_can_be_seen_as_long_as_may_be() {
+    let approval = "[approval]\nown-unit = true\n[thresholds]\nask = 50\n[[rule]]\nname = \"marked\"\nscore = 60\n\
+        reason = \"it's marked\"\nwhen = { policy = [\"custom\", \"default\"] }\n";
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| put(directory, "approval.toml", approval))),
+        policy: Some("extends = \"default\"\n[environment]\nallow = [\"TOOL\"]\n"),
+        ..Changes::default()
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let mut runs = Vec::new();
+    for number in 0..16 {
+        let (asked, passed) = if number < 15 {
+            longest(&stage, b'a' + number)
+        } else {
+            let (asked, passed) = request(&stage, &["asked"]);
+            (asked, vec![passed])
+        };
+        client.say_with(&ClientMessage::Exec(Box::new(asked)), &passed);
+        match client.next() {
+            ServerMessage::AwaitsApproval { exec_id, .. } => runs.push(exec_id),
+            told => panic!("{told:?}"),
+        }
+    }
+    // A frame has less room than they would take.
+    let listed = list(&mut other, false);
+    assert_eq!(listed.iter().map(|one| one.exec_id).collect::<Vec<_>>(), runs);
+    assert!(
+        listed[..15].iter().all(|one| one.is_cut && one.argv[2].len() < 5_000 && one.whole.argv > 20_000)
+    );
+    assert!(!listed[15].is_cut, "the newest isn't hidden, nor cut");
+    other.say(&ClientMessage::Approvals { follow: false, only: Some(runs[3]) });
+    let ServerMessage::Approvals { waiting, more: 0 } = other.next() else { panic!("no list") };
+    assert_eq!(waiting[0].argv.iter().map(|word| word.len() + 8).sum::<usize>(), 16 * 1_024);
+    assert_eq!(waiting[0].digest, listed[3].digest);
+}
+
 #[test]
 fn one_that_waits_can_be_asked_for_by_its_number() {
     let stage = stage("");

@@ -3,7 +3,11 @@
 //! All that is shown comes from whoever asks, who would like nothing better than to have something else seen: no byte of it reaches
 //! the terminal but as an escape, words keep their ends, and what is left out is said to be. An answer names the digest of what was
 //! shown; the daemon takes it for nothing else.
+//!
+//! A number says nothing of what waits under it: its beginning is the clock's, and who asks may give up one request and make another
+//! while somebody types. So a yes is said to what was seen: at the terminal behind it, or with the digest that was shown.
 
+mod ask;
 mod shown;
 mod watch;
 
@@ -11,27 +15,38 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use stockade_client::{Client, ClientError};
+use stockade_protocol::ExecId;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
 
+use self::ask::Said;
 use crate::error::CliError;
 use crate::{escape, exit, json, out, place};
 
+/// The shortest part of a number that may stand for it.
+const SHORTEST: usize = 4;
+/// Bytes of a digest.
+const DIGEST: usize = 32;
+
 const EXAMPLES: &str = "Examples:
   stockade approve                     what waits
-  stockade approve 0192f0c1            the request whose number begins so
-  stockade approve 0192f0c1 --refuse --reason 'not before the release'
+  stockade approve 5a0d                the request whose number ends so: shows it, and asks
+  stockade approve 5a0d --digest 5f03a9c1
+  stockade approve 5a0d --refuse --reason 'not before the release'
   stockade approve --watch             asks about each that comes
   stockade approve --json | jq -r .exec_id
 
-Exit status: 0; 1 where the answer doesn't count, nothing waits under that number, or what was approved doesn't run; 2 for a wrong command line.";
+Exit status: 0; 1 where nothing was answered or the answer doesn't count, nothing waits under that number, or what was approved doesn't run; 2 for a wrong command line.";
 
 /// Lists what waits until somebody has approved it, and answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Approve this one: its number, or the beginning of it
+    /// Show this one, and ask about it at the terminal: its number, or a part of its end or beginning that only one has
     id: Option<String>,
-    /// Refuse it
+    /// Approve it without a question, if its digest is this: as many digits as one has seen, 8 at least
+    #[arg(long, value_name = "HEX", requires = "id", value_parser = digits)]
+    digest: Option<String>,
+    /// Refuse it, without a question
     #[arg(long, requires = "id")]
     refuse: bool,
     /// Why, for whoever asked and for the record
@@ -55,11 +70,57 @@ pub(crate) fn approve(arguments: &Arguments) -> Result<u8, CliError> {
     }
     let (waiting, more) = client.approvals(false).map_err(refused)?;
     let Some(id) = &arguments.id else { return list(&waiting, more, arguments.json) };
-    let one = find(&waiting, id)?;
-    if !arguments.json {
-        out::print(shown::whole(one).as_bytes())?;
+    let exec_id = find(&waiting, id)?;
+    let Some(one) = client.approval(exec_id).map_err(refused)? else { return Err(nothing(id)) };
+    let Some((approve, reason)) = decide(&one, arguments)? else {
+        return Err(CliError::Asked(format!("nothing was answered: {exec_id} waits")));
+    };
+    answer(&mut client, &one, approve, &reason, arguments.json)
+}
+
+/// What a digest begins with.
+fn digits(text: &str) -> Result<String, String> {
+    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("a digest has hexadecimal digits".to_owned());
     }
-    answer(&mut client, one, !arguments.refuse, &arguments.reason, arguments.json)
+    if !(shown::FIRST_DIGITS..=2 * DIGEST).contains(&text.len()) {
+        return Err(format!("{} to {} digits of it are needed", shown::FIRST_DIGITS, 2 * DIGEST));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// Whether it's approved, and why; `None`: whoever was asked has said neither.
+fn decide(one: &ApprovalSummary, arguments: &Arguments) -> Result<Option<(bool, String)>, CliError> {
+    if let Some(digits) = &arguments.digest {
+        let digest = shown::hex(&one.digest);
+        if !digest.starts_with(digits.as_str()) {
+            let text = format!(
+                "what waits under {} has the digest {digest}, not {digits}: it isn't what was seen",
+                one.exec_id
+            );
+            return Err(CliError::Asked(text));
+        }
+    }
+    let reason = arguments.reason.clone();
+    if arguments.refuse || arguments.digest.is_some() {
+        if !arguments.json {
+            out::print(shown::whole(one).as_bytes())?;
+        }
+        return Ok(Some((!arguments.refuse, reason)));
+    }
+    if arguments.json || !ask::is_possible() {
+        let text = "approving takes a `y` at the terminal, or `--digest` with the first digits of the one that was seen: `stockade approve` shows it";
+        return Err(CliError::Asked(text.to_owned()));
+    }
+    if !one.may_answer {
+        out::print(shown::whole(one).as_bytes())?;
+        return Err(CliError::Asked("somebody else has to answer".to_owned()));
+    }
+    Ok(match ask::ask(one)? {
+        Said::Yes => Some((true, reason)),
+        Said::No(text) => Some((false, if text.is_empty() { reason } else { text })),
+        Said::Nothing | Said::Gone => None,
+    })
 }
 
 fn list(waiting: &[ApprovalSummary], more: u32, as_json: bool) -> Result<u8, CliError> {
@@ -83,18 +144,29 @@ fn object(one: &ApprovalSummary) -> Value {
     object
 }
 
-/// The one whose number begins so.
-fn find<'a>(waiting: &'a [ApprovalSummary], id: &str) -> Result<&'a ApprovalSummary, CliError> {
-    let begins = |one: &&ApprovalSummary| one.exec_id.to_string().starts_with(id);
-    let mut found = waiting.iter().filter(begins);
-    let shown = escape::line(id.as_bytes());
-    match (found.next(), found.next()) {
-        (Some(one), None) if !id.is_empty() => Ok(one),
-        (Some(_), _) => {
-            Err(CliError::Asked(format!("`{shown}` is the beginning of several numbers: write more of it")))
-        }
-        (None, _) => Err(CliError::Asked(format!("nothing waits under `{shown}`: see `stockade approve`"))),
+/// The one whose number ends or begins so. A whole number need not be listed.
+fn find(waiting: &[ApprovalSummary], id: &str) -> Result<ExecId, CliError> {
+    if let Ok(id) = id.parse() {
+        return Ok(id);
     }
+    let ids: Vec<String> = waiting.iter().map(|one| one.exec_id.to_string()).collect();
+    let is_it = |number: &&String| id.len() >= SHORTEST && (number.ends_with(id) || number.starts_with(id));
+    match ids.iter().filter(is_it).collect::<Vec<_>>().as_slice() {
+        [one] => one.parse().map_err(|_not_one| nothing(id)),
+        [] => Err(nothing(id)),
+        more => {
+            let more: Vec<_> = more.iter().map(|one| one.as_str()).collect();
+            let text = format!("`{}` is several: {}", escape::line(id.as_bytes()), more.join(", "));
+            Err(CliError::Asked(text))
+        }
+    }
+}
+
+fn nothing(id: &str) -> CliError {
+    let shown = escape::line(id.as_bytes());
+    CliError::Asked(format!(
+        "nothing waits under `{shown}`: see `stockade approve`; a number, or {SHORTEST} of its last digits"
+    ))
 }
 
 fn answer(

@@ -15,6 +15,48 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     escape(bytes, |c| matches!(c, '\n' | '\t' | '\u{fe0e}' | '\u{fe0f}'))
 }
 
+/// As [`line()`], and so that no two texts look the same: a backslash is escaped, too, blanks but a plain one between others, and of
+/// several plain ones how many there are. Whoever is to approve a text has to see what it is.
+pub(crate) fn exact(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    let mut blanks = 0;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == ' ' {
+                blanks += 1;
+                continue;
+            }
+            put_blanks(&mut out, core::mem::take(&mut blanks));
+            if c == '\\' || obeyed(c) || is_blank(c) {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            put_blanks(&mut out, core::mem::take(&mut blanks));
+            let _infallible = write!(out, "\\x{byte:02x}");
+        }
+    }
+    put_blanks(&mut out, blanks);
+    out
+}
+
+fn put_blanks(out: &mut String, count: usize) {
+    match count {
+        0 => {}
+        1 => out.push(' '),
+        count => {
+            let _infallible = write!(out, "\\x20{{{count}}}");
+        }
+    }
+}
+
+/// What looks like a blank and is none; the pattern of Braille without a dot among them.
+fn is_blank(c: char) -> bool {
+    !c.is_ascii() && (c.is_whitespace() || c == '\u{2800}')
+}
+
 /// Output for a terminal, escaped as [`text`]; or for anything else, as it is.
 pub(crate) fn for_terminal(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
     if terminal { Cow::Owned(text(bytes).into_bytes()) } else { Cow::Borrowed(bytes) }
@@ -71,6 +113,36 @@ mod tests {
         ];
         for (bytes, expected) in table {
             assert_eq!(line(bytes), *expected);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_exactly_looks_like_nothing_else() {
+        let table: &[(&[u8], &str)] = &[
+            (b"a b c", "a b c"),
+            (b"a\nb", "a\\nb"),
+            (b"a\\nb", "a\\\\nb"),
+            (b"a  b", "a\\x20{2}b"),
+            (b" {2}a", " {2}a"),
+            (b"a   ", "a\\x20{3}"),
+            (b"  \xff  ", "\\x20{2}\\xff\\x20{2}"),
+            ("\u{3000}\u{2800}\u{a0}\u{2003}x".as_bytes(), "\\u{3000}\\u{2800}\\u{a0}\\u{2003}x"),
+            ("Grüße 漢字".as_bytes(), "Grüße 漢字"),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(exact(bytes), *expected);
+        }
+        // Of all short texts of these no two look the same.
+        let letters =
+            [&b" "[..], b"\\", b"\n", b"n", b"x20{2}", b"\xff", b"{2}", "\u{a0}".as_bytes(), b"u{a0}"];
+        let mut texts = vec![Vec::new()];
+        let mut seen = std::collections::HashMap::new();
+        for _ in 0..4 {
+            texts = texts.iter().flat_map(|text| letters.map(|letter| [text, letter].concat())).collect();
+            for text in &texts {
+                let other = seen.entry(exact(text)).or_insert_with(|| text.clone());
+                assert_eq!(other, text);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Floods: of many like events within a short time only the first are written one by one; how many more there were is said
-//! once the time is over. What a run is accounted for by, an intent or an outcome, is always written.
+//! once the time is over. What a run is accounted for by, an intent or an outcome, is always written, and so is what a person has
+//! answered: questions may be many, and hide each other, but none that was answered.
 //!
 //! What events are alike by has words of the caller's in it, and nobody may get out of being counted by always asking for
 //! something else, nor get others out of it: each user has a bound on kinds of events, and all have one together. What is
@@ -34,6 +35,9 @@ const KINDS_OF_ONE: usize = 64;
 const KINDS: usize = 4096;
 /// The longest text that a kind is known by, in bytes.
 const LONGEST: usize = 256;
+
+/// Answers of people to what waited for one: as many as people give.
+const ANSWERS: [&str; 2] = ["approved", "not-approved"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -154,6 +158,7 @@ fn text(event: &Event, with_words: bool) -> Option<String> {
             let (stage, rule) = (&refused.stage, &refused.rule);
             Some(format!("refused {} {tool} {stage} {rule}", refused.request.action))
         }
+        What::Security(note) if ANSWERS.contains(&note.name.as_str()) => None,
         What::Security(note) | What::Operation(note) => {
             let about = note.about.as_deref().filter(|_| with_words).unwrap_or("-");
             Some(format!("{} {about}", note.name))
@@ -270,9 +275,12 @@ mod tests {
         let mut floods = Floods::new(Flood { burst: 0, ..FLOOD }, 100);
         for _ in 0..50 {
             let intent = What::Intent(Request::default());
-            for what in [intent, What::Outcome(Outcome::default())] {
+            let answers = ANSWERS.map(|name| Event::security(name, "").what);
+            for what in [intent, What::Outcome(Outcome::default())].into_iter().chain(answers) {
                 assert!(floods.lets_through(&mut Event { principal: None, what }, 0, Instant::now()));
             }
+            let mut question = Event::security("approval-asked", "");
+            assert!(!floods.lets_through(&mut question, 0, Instant::now()));
         }
     }
 

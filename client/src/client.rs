@@ -373,7 +373,21 @@ impl Client {
     /// # Errors
     /// [`ClientError::Denied`]: the caller may not approve; [`ClientError::Silent`] when no answer comes in time.
     pub fn approvals(&mut self, follow: bool) -> Result<(Vec<ApprovalSummary>, u32), ClientError> {
-        self.connection.send(&ClientMessage::Approvals { follow }, &[])?;
+        self.ask_approvals(&ClientMessage::Approvals { follow, only: None })
+    }
+
+    /// One that waits, shown as long as may be; `None`: nothing waits under that number.
+    ///
+    /// # Errors
+    /// As [`Client::approvals`].
+    pub fn approval(&mut self, exec_id: ExecId) -> Result<Option<ApprovalSummary>, ClientError> {
+        let only = Some(exec_id);
+        let (waiting, _) = self.ask_approvals(&ClientMessage::Approvals { follow: false, only })?;
+        Ok(waiting.into_iter().find(|one| one.exec_id == exec_id))
+    }
+
+    fn ask_approvals(&mut self, message: &ClientMessage) -> Result<(Vec<ApprovalSummary>, u32), ClientError> {
+        self.connection.send(message, &[])?;
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
             ServerMessage::Approvals { waiting, more } => Some(Ok((core::mem::take(waiting), *more))),
             ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {

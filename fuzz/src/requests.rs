@@ -45,7 +45,7 @@ fn tried(data: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 }
 
 fn checked(request: &ExecRequest, caller: &Caller, admitted: &Admitted) {
-    let Admitted { launch, spec, stdin } = admitted;
+    let Admitted { launch, spec, stdin, .. } = admitted;
     assert_eq!((&launch.argv, &launch.owner), (&request.argv, &caller.owner));
     words(launch);
     let (Workspace::Path { path } | Workspace::Descriptor { path }) = &request.workspace else {

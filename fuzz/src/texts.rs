@@ -127,10 +127,57 @@ fn terminal(bytes: &[u8]) {
         assert!(shown.len() <= 10 * bytes.len(), "{} bytes become {}", bytes.len(), shown.len());
     }
     assert_eq!(escape::line(line.as_bytes()), line);
+    // What is shown exactly can be read back: nothing else looks so.
+    let exact = escape::exact(bytes);
+    assert_eq!(escape::line(exact.as_bytes()), exact);
+    assert!(!exact.contains("  ") && read_back(&exact) == bytes, "{exact:?}");
     assert_eq!(escape::text(text.as_bytes()), text);
     assert_eq!(escape::line(text.as_bytes()), line);
     let plain = core::str::from_utf8(bytes).is_ok_and(|plain| !plain.chars().any(is_obeyed));
     assert!(!plain || line.as_bytes() == bytes, "{line}");
     assert_eq!(escape::for_terminal(bytes, true), text.as_bytes());
     assert_eq!(escape::for_terminal(bytes, false), bytes);
+}
+
+/// The bytes of which a text was made by [`escape::exact`].
+fn read_back(text: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), text);
+    while let Some(letter) = rest.chars().next() {
+        rest = &rest[letter.len_utf8()..];
+        if letter != '\\' {
+            bytes.extend(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            continue;
+        }
+        let braced =
+            |rest: &str, from: usize| rest[from..].find('}').map(|end| rest[from..from + end].to_owned());
+        let taken = match rest.as_bytes() {
+            [b'x', b'2', b'0', b'{', ..] => {
+                let count = braced(rest, 4).unwrap();
+                bytes.extend(vec![b' '; count.parse().unwrap()]);
+                5 + count.len()
+            }
+            [b'x', ..] => {
+                bytes.push(u8::from_str_radix(&rest[1..3], 16).unwrap());
+                3
+            }
+            [b'u', ..] => {
+                let number = braced(rest, 2).unwrap();
+                let letter = char::from_u32(u32::from_str_radix(&number, 16).unwrap()).unwrap();
+                bytes.extend(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                3 + number.len()
+            }
+            [sign, ..] => {
+                bytes.push(match sign {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    other => *other,
+                });
+                1
+            }
+            [] => panic!("an escape without an end"),
+        };
+        rest = &rest[taken..];
+    }
+    bytes
 }

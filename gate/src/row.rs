@@ -70,6 +70,17 @@ pub trait Stage {
     /// A later stage has refused what this one let pass: what it has taken is free again, if that is for it to give.
     fn take_back(&mut self, _asked: &Asked<'_>) {}
 
+    /// Nobody runs it yet: somebody is asked about it first, and that may take a while. What only one that runs may hold is free again.
+    fn waits(&mut self, _run: u128, _tool: Option<&str>) {}
+
+    /// What has waited may run: looked at again, as far as it may have changed meanwhile.
+    ///
+    /// # Errors
+    /// The refusal. [`Stage::ended`] follows, as for what passed.
+    fn goes_on(&mut self, _run: u128, _tool: Option<&str>, _at: Moment) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// The run of a request that passed has ended, perhaps without having begun. `run`: as in [`Asked`].
     fn ended(&mut self, _run: u128, _tool: Option<&str>, _ending: Ending, _at: Moment) {}
 }
@@ -86,6 +97,14 @@ impl<S: Stage> Stage for Rc<RefCell<S>> {
 
     fn take_back(&mut self, asked: &Asked<'_>) {
         self.borrow_mut().take_back(asked);
+    }
+
+    fn waits(&mut self, run: u128, tool: Option<&str>) {
+        self.borrow_mut().waits(run, tool);
+    }
+
+    fn goes_on(&mut self, run: u128, tool: Option<&str>, at: Moment) -> Result<(), Refusal> {
+        self.borrow_mut().goes_on(run, tool, at)
     }
 
     fn ended(&mut self, run: u128, tool: Option<&str>, ending: Ending, at: Moment) {
@@ -143,6 +162,21 @@ impl Row {
             passed.push(at);
         }
         Ok(verdict)
+    }
+
+    /// Tells every stage that what it has let pass waits until somebody has approved it.
+    pub fn waits(&mut self, run: u128, tool: Option<&str>) {
+        for stage in &mut self.stages {
+            stage.waits(run, tool);
+        }
+    }
+
+    /// Has every stage look again at what has waited.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn goes_on(&mut self, run: u128, tool: Option<&str>, at: Moment) -> Result<(), Refusal> {
+        self.stages.iter_mut().try_for_each(|stage| stage.goes_on(run, tool, at))
     }
 
     /// Tells every stage how something ended.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::client::Overrides;
 use crate::id::ExecId;
 
 /// A request that waits, as who answers is shown it.
@@ -28,11 +29,11 @@ pub struct ApprovalSummary {
     pub workspace: Bytes,
     /// The working directory; empty: the workspace itself.
     pub cwd: Bytes,
-    /// Names of the variables that it's given: what they are may be secret.
+    /// Names of the variables that it's given.
     pub environment: Vec<Bytes>,
     /// Where standard input comes from.
     pub input: ApprovalInput,
-    /// Whether anything of that is shown shorter than it is, or left out: [`crate::bounds::MAX_APPROVAL_SHOWN`] of each part are shown.
+    /// Whether anything of that is shown shorter than it is, or left out: [`crate::bounds::MAX_APPROVAL_SHOWN`] of each part are shown, and fewer in a list of many.
     pub is_cut: bool,
     /// What the factors are worth together.
     pub score: u32,
@@ -46,6 +47,31 @@ pub struct ApprovalSummary {
     pub left_ms: u64,
     /// Whether who is told of it may answer: not for what is his own.
     pub may_answer: bool,
+    /// What the variables are, in the order of their names; none: a secret, by its name or by the policy's word.
+    pub values: Vec<Option<Bytes>>,
+    /// Limits that whoever asks has tightened.
+    pub overrides: Overrides,
+    /// The files that standard output and error are, as the kernel calls them, if they're the client's own; empty: the daemon takes the output.
+    pub output: Vec<Bytes>,
+    /// How long the parts are, shown or not.
+    pub whole: ApprovalWhole,
+}
+
+/// How long the parts of a request are that may be shown shorter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalWhole {
+    /// Words of the command.
+    pub words: u64,
+    /// Their bytes.
+    pub argv: u64,
+    /// Bytes of a tool's parameters.
+    pub parameters: u64,
+    /// Variables.
+    pub variables: u64,
+    /// Bytes of their names and values.
+    pub environment: u64,
+    /// Bytes of standard input that the request has.
+    pub input: u64,
 }
 
 /// Where the standard input of what waits comes from.
@@ -87,7 +113,7 @@ pub enum ApprovalEnd {
     Late,
     /// Its client left, or cancelled it.
     Withdrawn,
-    /// It was approved, and isn't any more what was asked about: files were read again, its tool's program or its workspace is another.
+    /// It was approved, and isn't any more what was asked about: files were read again, its tool's program or its workspace is another, its tool's breaker is open.
     Changed,
     /// The daemon ends.
     Draining,

@@ -50,7 +50,7 @@ pub const RING_BYTES: u64 = 1024 * 1024;
 /// How long a run that its client's connection ends with goes on, in milliseconds, after the end of its supervisor has cut the
 /// client off: as long as clients try to come back.
 pub const UNCLAIMED_MS: u64 = 30_000;
-/// The most bytes of a command, of parameters, of standard input and of variables' names, each, that who approves is shown.
+/// The most bytes of a command, of parameters, of standard input and of variables, each, that who approves is shown.
 pub const MAX_APPROVAL_SHOWN: usize = 16 * 1024;
 /// The longest reason of an answer to what waits for an approval, in bytes.
 pub const MAX_APPROVAL_REASON: usize = 256;

@@ -131,6 +131,8 @@ pub enum ClientMessage {
     Approvals {
         /// Whether to be told of what comes to wait and what became of it, from then on.
         follow: bool,
+        /// Only this one, shown as long as may be; none: all, shorter where they are many.
+        only: Option<ExecId>,
     },
     /// Answers for what waits for an approval.
     Approve {

@@ -1,66 +1,178 @@
 //! A request that waits, on a terminal.
+//!
+//! Whoever asks writes most of what stands here, and the terminal is his to paint if it is let: so a text has one look only
+//! ([`escape::exact`]), and the ends of lines are ours. What doesn't fit one goes on in others, each with a mark before it, so
+//! nothing of his begins a line, and the terminal has none to break. The command comes last: it's what the question below is about.
 
 use std::fmt::Write as _;
 
 use stockade_protocol::Bytes;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary};
-use stockade_protocol::bounds::MAX_APPROVAL_SHOWN;
-use stockade_supervisor::words::duration;
+use stockade_protocol::client::Overrides;
+use stockade_supervisor::words::{self, duration};
 
 use crate::escape;
 
+/// Columns of a name and of what stands before a value.
+const BEFORE: usize = 14;
+/// Columns of a terminal that doesn't say, and of one that is narrower than anybody reads.
+const COLUMNS: usize = 80;
+const FEWEST: usize = 40;
+/// Digits of a digest by which a person knows it again.
+pub(super) const FIRST_DIGITS: usize = 8;
+
 /// All that is told of it, a line each.
 pub(super) fn whole(one: &ApprovalSummary) -> String {
-    let mut text = format!("{}\n", one.exec_id);
-    let mut row = |name: &str, value: String| {
-        let _infallible = writeln!(text, "  {name:<11} {value}");
-    };
-    let unit = one.unit.as_deref().map(|unit| format!(", unit {}", escape::line(unit.as_bytes())));
-    row("asked by", format!("user {}{}", one.owner_uid, unit.unwrap_or_default()));
-    if let Some(tool) = &one.tool {
-        row("tool", escape::line(tool.as_bytes()));
-    }
-    row("policy", escape::line(one.policy.as_bytes()));
-    row("command", words(&one.argv));
+    within(one, columns())
+}
+
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let said = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    said.unwrap_or(COLUMNS).clamp(FEWEST, 4 * COLUMNS)
+}
+
+/// In lines of so many columns at most.
+fn within(one: &ApprovalSummary, columns: usize) -> String {
+    let mut rows = Rows { text: format!("{}\n", one.exec_id), columns };
+    let whole = &one.whole;
+    let shown = |all: &[Bytes]| all.iter().map(|word| word.len() as u64).sum::<u64>();
+    let values = one.values.iter().flatten().map(|value| value.len() as u64).sum::<u64>();
+    let hidden = one.values.contains(&None);
+    let variables = (shown(&one.environment) + values, if hidden { 0 } else { whole.environment });
+    rows.long("variables", (one.environment.len() as u64, whole.variables), variables, &environment(one));
+    let inline = if let ApprovalInput::Inline(bytes) = &one.input { bytes.len() as u64 } else { 0 };
+    rows.long("input", (0, 0), (inline, whole.input), &input(&one.input));
     if let Some(parameters) = &one.parameters {
-        row("parameters", escape::line(parameters));
+        let length = (parameters.len() as u64, whole.parameters);
+        rows.long("parameters", (0, 0), length, &escape::exact(parameters));
     }
-    row("workspace", quoted(&one.workspace));
+    let unit = one.unit.as_deref().map(|unit| format!(", unit {}", escape::exact(unit.as_bytes())));
+    rows.row("asked by", &format!("user {}{}", one.owner_uid, unit.unwrap_or_default()));
+    if let Some(tool) = &one.tool {
+        rows.row("tool", &escape::exact(tool.as_bytes()));
+    }
+    rows.row("policy", &escape::exact(one.policy.as_bytes()));
+    if let Some(limits) = limits(&one.overrides) {
+        rows.row("limits", &limits);
+    }
+    rows.row("workspace", &quoted(&one.workspace));
     if !one.cwd.is_empty() {
-        row("directory", quoted(&one.cwd));
+        rows.row("directory", &quoted(&one.cwd));
     }
-    row("input", input(&one.input));
-    row("variables", words(&one.environment));
+    if !one.output.is_empty() {
+        rows.row("output to", &quoted_all(&one.output));
+    }
     for factor in &one.factors {
         let score = factor.score.map(|score| format!(" (+{score})")).unwrap_or_default();
-        let (name, reason) = (escape::line(factor.name.as_bytes()), escape::line(factor.reason.as_bytes()));
-        row("because", format!("{name}{score}: {reason}"));
+        let (name, reason) = (escape::exact(factor.name.as_bytes()), escape::exact(factor.reason.as_bytes()));
+        rows.row("because", &format!("{name}{score}: {reason}"));
     }
-    row(
-        "waits",
-        format!("{} more; {} of {} have approved it", duration(one.left_ms), one.approved, one.needed),
-    );
-    row("digest", hex(&one.digest));
+    let waits =
+        format!("{} more; {} of {} have approved it", duration(one.left_ms), one.approved, one.needed);
+    rows.row("waits", &waits);
+    rows.row("digest", &hex(&one.digest));
     if one.is_cut {
-        row("NOT ALL", format!("of it is shown: more than {MAX_APPROVAL_SHOWN} bytes of a part are cut"));
+        rows.row("NOT ALL", "of it is shown: parts are cut, or left out");
     }
     if !one.may_answer {
-        row("yours", "somebody else has to answer".to_owned());
+        rows.row("yours", "somebody else has to answer");
     }
-    text
+    let words = (one.argv.len() as u64, whole.words);
+    rows.long("command", words, (shown(&one.argv), whole.argv), &quoted_all(&one.argv));
+    rows.text
+}
+
+/// Lines that nobody but we begin and end.
+struct Rows {
+    text: String,
+    columns: usize,
+}
+
+impl Rows {
+    fn row(&mut self, name: &str, value: &str) {
+        let mut pieces = broken(value, self.columns - BEFORE).into_iter();
+        let first = pieces.next().unwrap_or_default();
+        let _infallible = writeln!(self.text, "  {name:<11} {first}");
+        for piece in pieces {
+            let _infallible = writeln!(self.text, "  |           {piece}");
+        }
+    }
+
+    /// As [`Rows::row`]; of what takes several lines, or isn't shown whole, how long it is stands first: `count` of things, `bytes` of
+    /// all of them, both as (shown, there).
+    fn long(&mut self, name: &str, count: (u64, u64), bytes: (u64, u64), value: &str) {
+        let is_whole = count.0 >= count.1 && bytes.0 >= bytes.1;
+        let pieces = broken(value, self.columns - BEFORE);
+        if is_whole && pieces.len() == 1 {
+            return self.row(name, value);
+        }
+        let of = |(shown, there): (u64, u64), what: &str| match there {
+            there if there > shown => format!("{shown} of {there} {what} are shown"),
+            _ => format!("{shown} {what}"),
+        };
+        let lines = pieces.len();
+        let things = if count.0 > 0 { format!("{}, ", of(count, "parts")) } else { String::new() };
+        self.row(name, &format!("{things}{}, on {lines} lines:", of(bytes, "bytes")));
+        for piece in pieces {
+            let _infallible = writeln!(self.text, "  |           {piece}");
+        }
+    }
+}
+
+/// In pieces of so many columns; what isn't ASCII may take two.
+fn broken(text: &str, columns: usize) -> Vec<&str> {
+    let (mut pieces, mut from, mut taken) = (Vec::new(), 0, 0);
+    for (at, letter) in text.char_indices() {
+        let takes = if letter.is_ascii() { 1 } else { 2 };
+        if taken + takes > columns {
+            pieces.push(&text[from..at]);
+            (from, taken) = (at, 0);
+        }
+        taken += takes;
+    }
+    pieces.push(&text[from..]);
+    pieces
 }
 
 /// Words that keep their ends: each that isn't plain stands in quotes.
-fn words(words: &[Bytes]) -> String {
+fn quoted_all(words: &[Bytes]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &[u8]) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./=:@%+,".contains(byte);
     if !word.is_empty() && word.iter().all(is_plain) {
-        return escape::line(word);
+        return escape::exact(word);
     }
-    format!("\"{}\"", escape::line(word).replace('"', "\\\""))
+    format!("\"{}\"", escape::exact(word).replace('"', "\\\""))
+}
+
+/// Names and values: one in brackets isn't a value, which would stand in quotes.
+fn environment(one: &ApprovalSummary) -> String {
+    let hidden = || core::iter::repeat(&None);
+    let value = |value: &Option<Bytes>| value.as_ref().map_or("(hidden)".to_owned(), |value| quoted(value));
+    let pairs = one.environment.iter().zip(one.values.iter().chain(hidden()));
+    let pairs = pairs.map(|(name, of)| format!("{}={}", quoted(name), value(of)));
+    let text = pairs.collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "none".to_owned() } else { text }
+}
+
+/// What whoever asks has tightened.
+fn limits(overrides: &Overrides) -> Option<String> {
+    let Overrides { wall_ms, cpu_ms, idle_ms, memory, processes, output } = overrides;
+    let time = |what: &str, time: &Option<u64>| time.map(|time| format!("{what} {}", duration(time)));
+    let size = |what: &str, size: &Option<u64>| size.map(|size| format!("{what} {}", words::size(size)));
+    let told = [
+        time("time", wall_ms),
+        time("processor time", cpu_ms),
+        time("time without output", idle_ms),
+        size("memory", memory),
+        processes.map(|count| format!("processes {count}")),
+        size("output", output),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 fn input(input: &ApprovalInput) -> String {
@@ -88,7 +200,9 @@ pub(super) fn end(how: ApprovalEnd) -> &'static str {
         ApprovalEnd::Refused => "refused",
         ApprovalEnd::Late => "nobody has answered in time",
         ApprovalEnd::Withdrawn => "its client has given it up",
-        ApprovalEnd::Changed => "approved, but it isn't any more what was asked about, and doesn't run",
+        ApprovalEnd::Changed => {
+            "approved, but it isn't any more what was asked about, or can't run now: it doesn't"
+        }
         ApprovalEnd::Draining => "the daemon ends",
         _ => "over",
     }
@@ -98,66 +212,11 @@ pub(super) fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use stockade_protocol::ExecId;
-    use stockade_protocol::approval::RiskFactor;
-
-    use super::*;
-
-    fn one() -> ApprovalSummary {
-        ApprovalSummary {
-            exec_id: ExecId::from_bytes([7; 16]),
-            digest: [0xab; 32],
-            owner_uid: 1_000,
-            unit: Some("x\x1b[2J".into()),
-            policy: "build\n".into(),
-            tool: Some("t\x07".into()),
-            argv: vec![
-                "sh".into(),
-                "-c".into(),
-                "echo \"a b\"\x1b]0;owned\x07\n  policy      default".into(),
-                Bytes::default(),
-            ],
-            parameters: Some("{\"a\":\"\u{202e}\"}".into()),
-            workspace: "/w/\x1b".into(),
-            cwd: "/w/a b".into(),
-            environment: vec!["PATH".into(), "A\nB".into()],
-            input: ApprovalInput::Inline("rm -rf /\x1b".into()),
-            is_cut: true,
-            score: 60,
-            factors: vec![RiskFactor { name: "f\x1b".into(), score: Some(60), reason: "r\x1b".into() }],
-            needed: 2,
-            approved: 1,
-            left_ms: 90_000,
-            may_answer: false,
-        }
-    }
-
-    #[test]
-    fn nothing_that_an_asker_says_reaches_the_terminal_or_looks_like_a_line_of_ours() {
-        let text = whole(&one());
-        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
-        assert!(!text.contains('\u{202e}'));
-        assert_eq!(text.lines().filter(|line| line.starts_with("  policy")).count(), 1, "{text}");
-        assert!(text.contains("command     sh -c \"echo \\\"a b\\\"\\u{1b}]0;owned"), "{text}");
-        assert!(text.contains("default\" \"\"\n"), "an empty word is seen: {text}");
-        for part in
-            ["NOT ALL", "somebody else has to answer", "1 of 2 have approved", "(+60)", &"ab".repeat(32)]
-        {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    #[test]
-    fn what_is_shown_whole_and_may_be_answered_says_nothing_of_either() {
-        let text =
-            whole(&ApprovalSummary { is_cut: false, may_answer: true, input: ApprovalInput::None, ..one() });
-        assert!(
-            !text.contains("NOT ALL") && !text.contains("somebody else") && !text.contains("NOT SEEN"),
-            "{text}"
-        );
-        let text = whole(&ApprovalSummary { input: ApprovalInput::Descriptor, ..one() });
-        assert!(text.contains("NOT SEEN"), "{text}");
-    }
+/// So much of a digest as a question names.
+pub(super) fn first_digits(digest: &[u8; 32]) -> String {
+    hex(digest).chars().take(FIRST_DIGITS).collect()
 }
+
+#[cfg(test)]
+#[path = "shown_tests.rs"]
+mod tests;

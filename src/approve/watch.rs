@@ -1,7 +1,6 @@
 //! `stockade approve --watch`: each that comes to wait, and a question about it at the terminal.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, IsTerminal as _};
 
 use serde_json::json;
 use stockade_client::{Client, ClientError};
@@ -9,6 +8,7 @@ use stockade_protocol::ExecId;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
 use stockade_protocol::client::ServerMessage;
 
+use super::ask::{self, Said};
 use super::{object, refused, shown};
 use crate::error::CliError;
 use crate::{json, out, words};
@@ -20,19 +20,11 @@ struct Watch<'a> {
     json: bool,
 }
 
-/// A person's answer.
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Yes,
-    No(String),
-    /// Somebody else shall answer, or nobody.
-    Nothing,
-}
-
 /// Until the daemon or the terminal ends.
 pub(super) fn watch(client: &mut Client, json: bool) -> Result<u8, CliError> {
-    if !json && !std::io::stdin().is_terminal() {
-        let text = "--watch asks at the terminal, and standard input isn't one; with --json it only tells";
+    if !json && !ask::is_possible() {
+        let text =
+            "--watch asks at the terminal, and standard input or output isn't one; with --json it only tells";
         return Err(CliError::Asked(text.into()));
     }
     let mut watch = Watch { client, waiting: VecDeque::new(), json };
@@ -43,7 +35,7 @@ pub(super) fn watch(client: &mut Client, json: bool) -> Result<u8, CliError> {
         }
         match watch.waiting.pop_front() {
             Some(one) if !json && one.may_answer => {
-                if !watch.ask(&one)? {
+                if !watch.ask(one.exec_id)? {
                     return Ok(0);
                 }
             }
@@ -98,19 +90,14 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Asks a person; `false`: nobody is there any more.
-    fn ask(&mut self, one: &ApprovalSummary) -> Result<bool, CliError> {
-        let question = "approve it? y, or n with a reason behind it; nothing: leave it to others > ";
-        out::print(format!("{}{question}", shown::whole(one)).as_bytes())?;
-        let mut line = String::new();
-        let read = std::io::stdin().lock().read_line(&mut line);
-        if read.map_err(CliError::io("read the answer"))? == 0 {
-            return Ok(false);
-        }
-        let (approve, reason) = match said(&line) {
+    /// Asks a person about what still waits, shown whole; `false`: nobody is there any more.
+    fn ask(&mut self, exec_id: ExecId) -> Result<bool, CliError> {
+        let Some(one) = self.client.approval(exec_id).map_err(refused)? else { return Ok(true) };
+        let (approve, reason) = match ask::ask(&one)? {
             Said::Yes => (true, String::new()),
             Said::No(reason) => (false, reason),
             Said::Nothing => return Ok(true),
+            Said::Gone => return Ok(false),
         };
         let text = match self.client.answer_approval(one.exec_id, one.digest, approve, &reason) {
             Ok((missing, how)) => shown::answered(missing, how),
@@ -119,33 +106,5 @@ impl Watch<'_> {
         };
         out::print(format!("{}: {text}\n", one.exec_id).as_bytes())?;
         Ok(true)
-    }
-}
-
-/// What a line says: only a plain yes is one.
-fn said(line: &str) -> Said {
-    let line = line.trim();
-    let (word, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    match word {
-        "y" | "yes" if reason.is_empty() => Said::Yes,
-        "n" | "no" => Said::No(reason.trim().to_owned()),
-        _ => Said::Nothing,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_plain_yes_is_one() {
-        for yes in ["y", "yes\n", " y \n"] {
-            assert_eq!(said(yes), Said::Yes);
-        }
-        assert_eq!(said("n not now\n"), Said::No("not now".into()));
-        assert_eq!(said("no"), Said::No(String::new()));
-        for nothing in ["", "\n", "Y es", "yy", "y but", "approve", "1"] {
-            assert_eq!(said(nothing), Said::Nothing, "{nothing}");
-        }
     }
 }

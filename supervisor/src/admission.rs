@@ -65,6 +65,8 @@ pub struct Admitted {
     pub spec: Arc<SandboxSpec>,
     /// Where standard input comes from.
     pub stdin: StdinPlan,
+    /// What its policy came to: it knows which variables are secrets.
+    pub confines: Arc<Confines>,
 }
 
 /// Where a run's standard input comes from.
@@ -190,7 +192,7 @@ pub fn admit(
         // Whoever hands it over knows to whom.
         proved: false,
     };
-    Ok(Admitted { launch, spec, stdin })
+    Ok(Admitted { launch, spec, stdin, confines })
 }
 
 fn bad(message: impl Into<String>) -> Denied {

@@ -106,6 +106,7 @@ async fn talk(daemon: &Rc<Daemon>, socket: &Watched) -> Option<u32> {
     let mut outbox = Outbox::new(peer.owner.clone(), daemon.state.borrow().ledger.entry(uid));
     outbox.pid = peer.pid;
     outbox.unit = peer.unit;
+    outbox.is_visitor = peer.is_visitor;
     if daemon.settings.has_to_prove() {
         match Proof::of(socket.get_ref(), |socket| daemon.state.borrow().copy(socket)) {
             Ok(proof) => outbox.proof = proof,

@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     pub(crate) pid: i32,
     /// The systemd unit that it's of.
     pub(crate) unit: Option<String>,
+    /// Whether it's root's at a user's own daemon, who may see what waits for an approval and answer, and nothing else.
+    pub(crate) is_visitor: bool,
     /// Who asks by this connection, as the gate's files of this number have him.
     pub(crate) asker: Option<(u64, Rc<Principal>)>,
     /// Whether it was written down that it has asked for a run that it may not know of.
@@ -112,6 +114,7 @@ impl Outbox {
             owner,
             pid: 0,
             unit: None,
+            is_visitor: false,
             asker: None,
             has_probed: false,
             outgoing: Outgoing::default(),
@@ -195,6 +198,27 @@ impl Outbox {
             self.answer(&bytes);
         }
         Ok(())
+    }
+
+    /// Puts a message that nobody has asked for, if there is memory for it; whether it was put.
+    pub(crate) fn offer(&mut self, message: &ServerMessage) -> bool {
+        let mut bytes = Vec::new();
+        match &mut self.form {
+            Form::Frames => {
+                if frames::push(message, &mut bytes).is_err() {
+                    return false;
+                }
+            }
+            Form::Json(session) => {
+                session.tell(message);
+                bytes = session.take_out();
+            }
+        }
+        let has_memory = bytes.len() <= SMALL || self.entry.allows(self.held() + bytes.len());
+        if has_memory {
+            self.put(|outgoing| outgoing.put(&bytes, &mut None));
+        }
+        has_memory
     }
 
     /// Has the session of a client of JSON do something, and puts what it answers.
@@ -442,6 +466,26 @@ mod tests {
         outbox.put(|outgoing| outgoing.put(b"f", &mut None));
         assert_eq!(outbox.waiting(), 1);
         assert_eq!(outbox.to_send(), b"f");
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_is_put_where_there_is_memory_and_ends_no_connection() {
+        let long = |length: usize| ServerMessage::Denied {
+            request_id: 0,
+            exec_id: None,
+            denied: stockade_protocol::denied::Denied::new(
+                stockade_protocol::denied::DenyReason::Busy,
+                "x".repeat(length),
+            ),
+        };
+        let mut outbox = outbox();
+        assert!(outbox.offer(&long(HIGH)));
+        let waiting = outbox.waiting();
+        assert!(!outbox.offer(&long(2 * HIGH)) && outbox.offer(&ServerMessage::ApprovalsMissed));
+        assert!(!outbox.is_overdrawn && outbox.waiting() - waiting < 64);
+        // The twin: an answer ends it.
+        outbox.reply(&long(2 * HIGH)).unwrap();
+        assert!(outbox.is_overdrawn);
     }
 
     #[test]

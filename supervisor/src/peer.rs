@@ -3,7 +3,8 @@
 //! The kernel says who (`SO_PEERCRED`, `SO_PEERPIDFD`); `/proc` says the rest while the pidfd proves that the
 //! process is still the same. Refused are: a process of the launcher's tree or of any init's (a run must never
 //! become a client), one in a foreign pid or user namespace (a container's root isn't our root, and its pids say nothing to us), and
-//! in a user's daemon anybody but that user. What can't be read is refused, too.
+//! in a user's daemon anybody but that user and root. Root is a visitor there: he may answer what waits for an approval, which nobody
+//! else can who isn't the asker, and nothing else. What can't be read is refused, too.
 //!
 //! The supplementary groups are read from `/proc/PID/status`, since `SO_PEERGROUPS` has no safe wrapper. They are
 //! taken only if all four user ids and group ids there are still those of the socket: a set-user-id program that
@@ -25,6 +26,8 @@ use crate::unit;
 
 /// The most supplementary groups of an owner: the kernel's own bound is 65536, far more than any user has.
 const MAX_GROUPS: usize = 1024;
+
+const ROOT: u32 = 0;
 
 /// The most that is read of a file of `/proc`: a `status` with the most groups that are taken.
 const LARGEST_FILE: usize = 16 * 1024;
@@ -104,6 +107,8 @@ pub(crate) struct Peer {
     pub(crate) pid: i32,
     /// The systemd unit that it was of when it connected.
     pub(crate) unit: Option<String>,
+    /// Root, at a user's own daemon: he may see what waits for an approval, and answer.
+    pub(crate) is_visitor: bool,
 }
 
 /// Asks who is there, and judges.
@@ -123,7 +128,8 @@ pub(crate) fn inspect(socket: &OwnedFd, viewer: &Viewer) -> Result<Peer, NotACli
         Err(nix::errno::Errno::ENOPROTOOPT) => open_pidfd(pid).ok_or(NotAClient::Gone(pid))?,
         Err(_) => return Err(NotAClient::Gone(pid)),
     };
-    if viewer.is_user_mode() && uid != viewer.uid {
+    let is_visitor = viewer.is_user_mode() && uid != viewer.uid;
+    if is_visitor && uid != ROOT {
         return Err(NotAClient::OtherUser { theirs: uid, ours: viewer.uid });
     }
     let groups = groups_of(pid, uid, gid)?;
@@ -136,7 +142,7 @@ pub(crate) fn inspect(socket: &OwnedFd, viewer: &Viewer) -> Result<Peer, NotACli
         return Err(NotAClient::Gone(pid));
     }
     let unit = cgroups.ok().as_deref().and_then(unit::of_cgroups);
-    Ok(Peer { owner: Owner { uid, gid, groups }, pid, unit })
+    Ok(Peer { owner: Owner { uid, gid, groups }, pid, unit, is_visitor })
 }
 
 fn open_pidfd(pid: i32) -> Option<OwnedFd> {
@@ -277,10 +283,16 @@ mod tests {
     }
 
     #[test]
-    fn another_user_is_refused_by_a_users_daemon() {
+    fn another_user_is_refused_by_a_users_daemon_and_root_is_a_visitor() {
         let (socket, _other) = pair();
         let viewer = Viewer { uid: ourselves().uid + 1, scope: Scope::User, ..ourselves() };
-        assert!(matches!(inspect(&socket, &viewer), Err(NotAClient::OtherUser { .. })));
+        let judged = inspect(&socket, &viewer);
+        if ourselves().uid == ROOT {
+            assert!(judged.unwrap().is_visitor);
+        } else {
+            assert!(matches!(judged, Err(NotAClient::OtherUser { .. })));
+        }
+        assert!(!inspect(&socket, &ourselves()).unwrap().is_visitor);
     }
 
     #[test]

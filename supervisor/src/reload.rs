@@ -43,9 +43,9 @@ enum Bad {
     )]
     NoRules,
     #[error(
-        "approval.toml is gone: what somebody is asked about isn't given up by a reload; restart the daemon if it should be"
+        "nothing in {0} has anybody asked first any more: that isn't given up by a reload; restart the daemon if it should be"
     )]
-    NoApproval,
+    NoApproval(PathBuf),
     #[error("what reads them has broken")]
     Thread(#[source] JoinError),
 }
@@ -67,14 +67,13 @@ impl Reload {
             Err(gone) => Err(Bad::Thread(gone)),
         };
         // A directory that is being swapped, or isn't mounted just now, would open everything.
-        let (has_rules, has_approval) = {
+        let read = read.and_then(|read| {
             let gate = &daemon.state.borrow().gate;
-            (gate.has_rules(), gate.has_approval())
-        };
-        let read = read.and_then(|read| match &read.gate {
-            files if has_rules && files.rules.is_empty() => Err(Bad::NoRules),
-            files if has_approval && files.approval.is_empty() => Err(Bad::NoApproval),
-            _ => Ok(read),
+            match gate.asks_no_more(&read.gate) {
+                _ if gate.has_rules() && read.gate.rules.is_empty() => Err(Bad::NoRules),
+                Some(directory) => Err(Bad::NoApproval(directory)),
+                None => Ok(read),
+            }
         });
         match read {
             Ok(read) => self.take(daemon, read),

@@ -181,7 +181,7 @@ mod tests {
     ) -> Result<(Launch, Arc<SandboxSpec>, StdinPlan), Denied> {
         let id = ExecId::from_bytes([7; 16]);
         admit(request.clone(), id, caller, policies, &Passed::default(), false)
-            .map(|Admitted { launch, spec, stdin }| (launch, spec, stdin))
+            .map(|Admitted { launch, spec, stdin, .. }| (launch, spec, stdin))
     }
 
     const FIRST: &str = "name = \"custom\"\nextends = \"default\"\n[filesystem]\ndeny = [\"secret\"]\n";

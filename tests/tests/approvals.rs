@@ -129,15 +129,29 @@ fn a_users_request_waits_for_root_who_sees_no_escape_of_his_and_not_for_himself(
     );
     assert!(shown.text().contains("because     marked (+50): it's marked"), "{}", shown.story());
     // He may not answer, nor see what waits: there are no rules of access, and he is neither root nor the daemon's user.
-    for words in [&["approve"][..], &["approve", id]] {
+    let digest = one["digest"].as_str().unwrap();
+    for words in [&["approve"][..], &["approve", id, "--digest", digest]] {
         Ended::of(daemon.ask(&user, words))
             .expect_code(1)
             .expect_errors(&["only root and the user that the daemon runs as"]);
     }
     let status = Ended::of(daemon.ask(&root, &["status"]));
     assert!(status.text().contains("approvals    1 wait"), "{}", status.story());
-    Ended::of(daemon.ask(&root, &["approve", "ffff"])).expect_code(1).expect_errors(&["nothing waits under"]);
-    let approved = Ended::of(daemon.ask(&root, &["approve", &id[..13]]));
+    for none in ["ffff", &id[33..]] {
+        Ended::of(daemon.ask(&root, &["approve", none]))
+            .expect_code(1)
+            .expect_errors(&["nothing waits under"]);
+    }
+    // Without a terminal nothing is approved but what was seen.
+    let unseen = Ended::of(daemon.ask(&root, &["approve", id]));
+    unseen.expect_code(1).expect_errors(&["approving takes a `y` at the terminal, or `--digest`"]);
+    let other = Ended::of(daemon.ask(&root, &["approve", id, "--digest", "00000000"]));
+    other.expect_code(1).expect_errors(&[&format!("has the digest {digest}, not 00000000")]);
+    for short in [&digest[..7], "xxxxxxxx"] {
+        Ended::of(daemon.ask(&root, &["approve", id, "--digest", short])).expect_code(2);
+    }
+    assert_eq!(waiting(&daemon, &root)["approved"], 0);
+    let approved = Ended::of(daemon.ask(&root, &["approve", &id[32..], "--digest", &digest[..8]]));
     approved.expect_code(0);
     assert!(approved.text().ends_with(": approved"), "{}", approved.story());
     let (status, out, errors) = end(child);
@@ -169,12 +183,45 @@ fn in_a_users_own_daemon_nobody_but_another_answers_and_nobody_is_a_no() {
         let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
         let one = waiting(&daemon, ground);
         assert_eq!(one["may_answer"], false);
-        let own = Ended::of(daemon.ask(ground, &["approve", one["exec_id"].as_str().unwrap()]));
+        let (id, digest) = (one["exec_id"].as_str().unwrap(), one["digest"].as_str().unwrap());
+        let own = Ended::of(daemon.ask(ground, &["approve", id, "--digest", digest]));
         own.expect_code(1).expect_errors(&["nobody approves what he has asked for himself"]);
         let (status, out, errors) = end(child);
         assert_eq!((status, out.as_str()), (125, ""), "{errors}");
         assert!(errors.contains("nobody has approved it in time: 0 of 1"), "{errors}");
     }
+}
+
+#[test]
+fn root_answers_at_a_users_own_daemon_and_does_nothing_else_there() {
+    if !Person::me().is_root() {
+        not_tested("root at a user's daemon", "that takes root");
+        return;
+    }
+    let ground = Ground::new(Person::user());
+    put(&ground, &[("approval.toml", APPROVAL)]);
+    let daemon = Daemon::start_at(ground, &[]);
+    let (ground, root) = (&daemon.ground, Ground::new(Person::me()));
+    let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
+    let one = waiting(&daemon, &root);
+    assert_eq!((one["owner_uid"].as_u64(), &one["may_answer"]), (Some(54_321), &true.into()));
+    let (id, digest) = (one["exec_id"].as_str().unwrap(), one["digest"].as_str().unwrap());
+    for words in
+        [&["ps"][..], &["run", "--", "true"], &["kill", id], &["breaker", "list"], &["grant", "list"]]
+    {
+        let mut command = root.stockade();
+        let (verb, rest) = words.split_first().unwrap();
+        command.arg(verb);
+        // The socket stands behind the verb and its own verb, before a command.
+        let at = usize::from(["breaker", "grant"].contains(verb));
+        command.args(&rest[..at]).arg("--socket").arg(&daemon.socket).args(&rest[at..]);
+        let refused = Ended::of(command);
+        assert_ne!(refused.code, Some(0), "{}", refused.story());
+        refused.expect_errors(&["root may answer approvals at the daemon of user 54321"]);
+    }
+    Ended::of(daemon.ask(&root, &["status"])).expect_code(0);
+    Ended::of(daemon.ask(&root, &["approve", id, "--digest", digest])).expect_code(0);
+    assert_eq!(end(child).1, "asked\n");
 }
 
 #[test]
@@ -193,4 +240,107 @@ fn a_signal_gives_up_what_waits() {
     assert!(errors.contains("it was cancelled while it waited"), "{errors}");
     let listed = Ended::of(daemon.ask(ground, &["approve"]));
     assert_eq!(listed.text(), "nothing waits for an approval");
+}
+
+/// A terminal whose keys are pressed here, and what stands on it.
+struct Terminal {
+    held: std::fs::File,
+    child: Child,
+    said: String,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let held = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&held).unwrap();
+        unlockpt(&held).unwrap();
+        let name = ptsname(&held, Vec::new()).unwrap().into_string().unwrap();
+        let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
+        let end = open();
+        rustix::io::ioctl_fionbio(&held, true).unwrap();
+        let mut held = std::fs::File::from(held);
+        // Typed ahead: meant for nothing that was shown.
+        std::io::Write::write_all(&mut held, b"y\ny\ny\n").unwrap();
+        let child = command.stdin(open()).stdout(open()).stderr(end).spawn().unwrap();
+        Self { held, child, said: String::new() }
+    }
+
+    fn types(&mut self, text: &str) {
+        std::io::Write::write_all(&mut self.held, text.as_bytes()).unwrap();
+    }
+
+    /// Waits until that stands there, behind what was seen before.
+    fn sees(&mut self, text: &str) -> String {
+        let mut at = None;
+        let came = wait_until(LONG, || {
+            let mut bytes = [0; 4_096];
+            while let Ok(read @ 1..) = std::io::Read::read(&mut self.held, &mut bytes) {
+                self.said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+            at = self.said.find(text);
+            at.is_some()
+        });
+        assert!(came, "no {text:?} in {:?}", self.said);
+        self.said.drain(..at.unwrap() + text.len()).collect()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_yes_is_said_behind_what_is_shown_and_nothing_that_was_typed_before_is_one() {
+    if !Person::me().is_root() {
+        not_tested("another user who approves", "that takes root");
+        return;
+    }
+    let root = Ground::new(Person::me());
+    put(&root, &[("approval.toml", APPROVAL)]);
+    let launcher = root.binaries.launcher.clone();
+    let daemon = Daemon::start_apart_at(root, launcher);
+    let (user, root) = (Ground::new(Person::user()), Ground::new(Person::me()));
+    let first = begin(&daemon, &user, &["--", "/bin/echo", "asked", "first"]);
+    let one = waiting(&daemon, &root);
+    let (id, digest) = (one["exec_id"].as_str().unwrap().to_owned(), one["digest"].as_str().unwrap());
+    let question = format!("approve {} (its digest)? y, or n", &digest[..8]);
+    // By its number: what was typed before is thrown away, and nothing is approved until the question was answered.
+    let mut terminal = Terminal::start(daemon.ask(&root, &["approve", &id]));
+    let seen = terminal.sees(&question);
+    assert!(seen.contains("command     /bin/echo asked first\r\n"), "{seen}");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(waiting(&daemon, &root)["exec_id"], id.as_str(), "approved by what was typed before");
+    terminal.types("\n");
+    terminal.sees("nothing was answered");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(1));
+    let mut terminal = Terminal::start(daemon.ask(&root, &["approve", &id]));
+    terminal.sees(&question);
+    terminal.types("y\n");
+    terminal.sees(": approved");
+    assert_eq!(end(first).1, "asked first\n");
+
+    // And one behind another.
+    let mut watch = Terminal::start(daemon.ask(&root, &["approve", "--watch"]));
+    let first = begin(&daemon, &user, &["--", "/bin/echo", "asked", "second"]);
+    let second = begin(&daemon, &user, &["--", "/bin/echo", "asked", "third"]);
+    assert!(wait_until(LONG, || {
+        let listed = Ended::of(daemon.ask(&root, &["approve", "--json"]));
+        listed.text().lines().count() == 2
+    }));
+    watch.sees("approve ");
+    watch.types("y\ny\ny\n");
+    watch.sees(": approved");
+    watch.sees("approve ");
+    std::thread::sleep(Duration::from_millis(300));
+    let left = waiting(&daemon, &root);
+    watch.types("n not this\n");
+    watch.sees(": refused");
+    let (first, second) = (end(first), end(second));
+    assert_eq!(first.0.min(second.0), 0);
+    let refused = if first.0 == 0 { second } else { first };
+    assert!(refused.0 == 125 && refused.2.contains("not this"), "{left} {refused:?}");
 }

@@ -72,6 +72,25 @@ fn a_run_a_call_and_a_refusal_are_found_by_their_commands() {
     }
 }
 
+#[test]
+fn who_may_not_answer_and_tries_is_written_down_without_rules_of_access_too() {
+    if !Person::me().is_root() {
+        not_tested("a user who may not answer", "that takes root");
+        return;
+    }
+    let server = Ground::new(Person::me());
+    recording(&server, "");
+    let daemon = Daemon::start_at(server, &[]);
+    let ground = Ground::new(Person::user());
+    Ended::of(daemon.ask(&ground, &["approve"])).expect_code(1);
+    let server = &daemon.ground;
+    let tried = || {
+        let all = events(server);
+        all.iter().any(|one| one["name"] == "not-permitted" && one["principal"]["uid"] == ground.person.uid)
+    };
+    assert!(wait_until(PATIENCE, tried), "{:?}", events(server));
+}
+
 /// What a client was told is in the record: each run that began has its intent, and each end that somebody heard of its outcome, though
 /// the daemon was killed at any moment.
 #[test]

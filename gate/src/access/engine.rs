@@ -134,6 +134,12 @@ impl Engine {
         self.about.get(&action).is_none_or(|about| about.reads.can_be_remembered())
     }
 
+    /// Whether any rule has somebody asked first.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.rules.iter().any(|rule| rule.approve.is_some())
+    }
+
     /// Whether any rule reads the load.
     #[must_use]
     pub fn reads_load(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Lock-out: who is refused again and again is refused for a while without being looked at.
 //!
 //! By uid **and** unit: an agent that runs as its user but in a unit of its own shuts nobody out but itself. Nobody can have another
-//! locked out: the kernel says whose a refusal is. Only refusals by rules of access count, and none while one is locked out.
+//! locked out: the kernel says whose a refusal is. Only refusals by rules of access and by a person who was
+//! asked count, and none while one is locked out.
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};

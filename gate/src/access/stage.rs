@@ -197,6 +197,13 @@ impl Access {
         }
     }
 
+    /// Somebody who was asked has said no: whoever asks again and again until one is tired of it is locked out, too.
+    pub fn refused_by_person(&mut self, uid: u32, unit: Option<&str>, now: Duration) {
+        if self.is_on() && self.lockout.refused(uid, unit, now) {
+            self.newly.push((uid, unit.map(ToOwned::to_owned)));
+        }
+    }
+
     /// Who was locked out since this was last asked.
     pub fn newly_locked(&mut self) -> Vec<(u32, Option<String>)> {
         core::mem::take(&mut self.newly)

@@ -82,6 +82,12 @@ pub fn read(file: &str, text: &str) -> Result<Filed, Vec<Mistake>> {
 
 fn whole(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Filed {
     let mut filed = Filed::default();
+    // A file that lost what it had says the same as none, and nobody would be asked.
+    if KEYS.iter().all(|key| root.at(key).is_none()) && mistakes.is_empty() {
+        let text = "it has nothing in it, and nobody is asked";
+        mistakes.push(wrong(&root.start(), text, "write a `[[rule]]`, or remove the file"));
+        return filed;
+    }
     if let Some(section) = root.table(&APPROVAL, mistakes) {
         settings(&section, &mut filed.settings, mistakes);
     }

@@ -4,6 +4,7 @@
 //! a command no parameters) makes a condition not hold; what it has and can't be read makes the rule count.
 
 use core::cell::OnceCell;
+use std::path::Path;
 
 use serde_json::Value;
 use stockade_protocol::spec::NetworkMode;
@@ -134,12 +135,15 @@ fn words(given: Given<'_>) -> Option<Vec<&str>> {
     }
 }
 
-/// All texts in a value: what a tool is given and may take for a path.
+/// All texts in a value, names of members among them: what a tool is given and may take for a path.
 fn texts<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
     match value {
         Value::String(text) => found.push(text),
         Value::Array(all) => all.iter().for_each(|one| texts(one, found)),
-        Value::Object(object) => object.values().for_each(|one| texts(one, found)),
+        Value::Object(object) => object.iter().for_each(|(name, one)| {
+            found.push(name);
+            texts(one, found);
+        }),
         _ => {}
     }
 }
@@ -220,17 +224,21 @@ fn parameter(pointer: &str, pattern: Option<&Pattern>, given: Given<'_>) -> Is {
     is(pattern.matches(&text))
 }
 
-/// Whether a path beneath one of these is named anywhere in the words, or the workspace is there.
+/// Whether a path beneath one of these is named anywhere in the words, or the workspace is there. If one of these is beneath what is
+/// named, or beneath the workspace, nobody can tell: a relative word may lead there, and so may whatever goes down a tree.
 fn path(prefixes: &[String], seen: &Seen<'_>) -> Is {
     let beneath = |path: &str| prefixes.iter().any(|prefix| is_beneath(prefix, path));
-    if seen.asked.workspace.is_some_and(|workspace| workspace.to_str().is_none_or(beneath)) {
+    let above = |path: &str| prefixes.iter().any(|prefix| is_beneath(path, prefix));
+    let workspace = seen.asked.workspace.map(Path::to_str);
+    if workspace.is_some_and(|workspace| workspace.is_none_or(beneath)) {
         return Is::So;
     }
-    match seen.paths() {
-        Some(paths) if paths.named.iter().any(|path| beneath(path)) => Is::So,
-        Some(paths) if !paths.is_unclear => Is::NotSo,
-        _ => Is::Unknown,
+    let Some(paths) = seen.paths() else { return Is::Unknown };
+    if paths.named.iter().any(|path| beneath(path)) {
+        return Is::So;
     }
+    let is_above = workspace.flatten().is_some_and(above) || paths.named.iter().any(|path| above(path));
+    if paths.is_unclear || is_above { Is::Unknown } else { Is::NotSo }
 }
 
 /// Words are what a program may be told, in whatever form, so paths are looked for behind `=`, in options, and in pieces of shell
@@ -251,15 +259,18 @@ fn paths(words: &[&str]) -> Paths {
 
 /// What stands between paths in words and in shell text.
 fn is_between(letter: char) -> bool {
-    letter.is_whitespace() || "=:,;|&<>()[]{}\"'`".contains(letter)
+    letter.is_whitespace() || "=:,;|&<>()[]{}\"'`@\\+!".contains(letter)
 }
 
-/// Without `.` and doubled slashes.
+/// Without `.` and doubled slashes; the root is `/`.
 fn plain(path: &str) -> String {
-    let mut plain = String::with_capacity(path.len());
+    let mut plain = String::with_capacity(path.len() + 1);
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         plain.push('/');
         plain.push_str(part);
+    }
+    if plain.is_empty() {
+        plain.push('/');
     }
     plain
 }

@@ -15,7 +15,7 @@ pub struct Settings {
     pub needed: u32,
     /// And have so long for it.
     pub within: Duration,
-    /// Whether somebody of the asker's own uid may answer from another unit.
+    /// Whether somebody of the asker's own uid may answer from another unit of the system's manager.
     pub own_unit: bool,
 }
 

@@ -69,7 +69,7 @@ fn holds(when: &str, asked: &Asked<'_>) -> Option<bool> {
 #[test]
 fn each_condition_of_a_command_holds_for_what_it_says_and_for_nothing_else() {
     let alice = principal(1_000);
-    let table: [(&str, &[&str], Option<bool>); 29] = [
+    let table: [(&str, &[&str], Option<bool>); 37] = [
         ("program = [\"git\"]", &["git", "push"], Some(true)),
         ("program = [\"git\"]", &["/usr/bin/git"], Some(true)),
         ("program = [\"/usr/bin/git\"]", &["/usr/bin/git"], Some(true)),
@@ -91,6 +91,15 @@ fn each_condition_of_a_command_holds_for_what_it_says_and_for_nothing_else() {
         ("path-prefix = [\"/etc\"]", &["cat", "src/etc/x"], Some(false)),
         ("path-prefix = [\"/etc\"]", &["cat", "../../etc/passwd"], None),
         ("path-prefix = [\"/etc\"]", &["cat", "/home/../etc/passwd"], None),
+        ("path-prefix = [\"/srv/live\"]", &["curl", "-d", "@/srv/live/x"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["sh", "-c", "rm \\/srv/live/x"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["x", "+/srv/live", "y"], Some(true)),
+        ("path-prefix = [\"/srv/live\"]", &["x", "!/srv/live"], Some(true)),
+        // What goes down a tree from above may come there.
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srv"], None),
+        ("path-prefix = [\"/srv/live\"]", &["find", "/", "-delete"], None),
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srv/other"], Some(false)),
+        ("path-prefix = [\"/srv/live\"]", &["rm", "-rf", "/srvl"], Some(false)),
         ("path-prefix = [\"/\"]", &["cat", "/x"], Some(true)),
         ("path-prefix = [\"/\"]", &["cat", "x"], Some(false)),
         ("policy = [\"default\"]", &["x"], Some(true)),
@@ -120,7 +129,8 @@ fn each_condition_of_a_call_holds_for_what_it_says_and_for_nothing_else() {
         ("parameter = \"/a\", value-matches = \"1\"", "{\"a\":[1]}", None),
         ("parameter = \"/a\"", "{", None),
         ("path-prefix = [\"/etc\"]", "{\"a\":{\"b\":[\"/etc/x\"]}}", Some(true)),
-        ("path-prefix = [\"/etc\"]", "{\"/etc\":1}", Some(false)),
+        ("path-prefix = [\"/etc\"]", "{\"/etc\":1}", Some(true)),
+        ("path-prefix = [\"/etc\"]", "{\"etc\":1}", Some(false)),
         ("path-prefix = [\"/etc\"]", "{", None),
         ("program = [\"x\"]", "{\"x\":\"x\"}", Some(false)),
         ("word-matches = \"x\"", "{\"x\":\"x\"}", Some(false)),
@@ -156,6 +166,13 @@ fn what_cant_be_told_counts() {
     let there = Asked { workspace: Some(Path::new("/srv/live/x")), ..run(&alice, &x) };
     assert_eq!(holds("path-prefix = [\"/srv/live\"]", &there), Some(true));
     assert_eq!(holds("path-prefix = [\"/srv/other\"]", &there), Some(false));
+    // From a directory above it any relative word may lead there.
+    for above in ["/srv", "/"] {
+        let above = Asked { workspace: Some(Path::new(above)), ..run(&alice, &x) };
+        assert_eq!(holds("path-prefix = [\"/srv/live\"]", &above), None);
+    }
+    let beside = Asked { workspace: Some(Path::new("/srv/li")), ..run(&alice, &x) };
+    assert_eq!(holds("path-prefix = [\"/srv/live\"]", &beside), Some(false));
 }
 
 #[test]
@@ -315,7 +332,11 @@ fn each_mistake_of_the_file_has_its_place_and_says_what_belongs_there() {
 
 #[test]
 fn a_file_says_who_is_needed_and_of_two_the_strictest_holds() {
-    assert_eq!(filed("").settings, Settings::default());
+    assert_eq!(filed("[approval]\n").settings, Settings::default());
+    for empty in ["", " \n\n", "# [approval]\n# needed = 2\n"] {
+        let mistakes = read("approval.toml", empty).expect_err(empty);
+        assert!(mistakes[0].to_string().contains("it has nothing in it"), "{mistakes:?}");
+    }
     let settings = filed("[approval]\nneeded = 2\nwithin = \"90s\"\nown-unit = true\n").settings;
     assert_eq!(settings, Settings { needed: 2, within: Duration::from_secs(90), own_unit: true });
     let strictest = Settings { needed: 2, within: Duration::from_secs(90), own_unit: false };
@@ -338,6 +359,12 @@ fn nobody_answers_for_himself_but_from_another_unit_where_the_file_lets_him() {
         ((1, "a"), (1, ""), true, false),
         ((1, ""), (1, ""), true, false),
         ((1, ""), (2, ""), false, true),
+        // Units that a user makes himself, by his own manager, are none.
+        ((1, "a"), (1, "user@1.service/b.scope"), true, false),
+        ((1, "user@1.service/b.scope"), (1, "a"), true, false),
+        ((1, "user@1.service/a.service"), (1, "user@1.service/b.service"), true, false),
+        ((1, "a"), (1, "user@1.service"), true, false),
+        ((1, "user@1.service/b.scope"), (2, "user@2.service/b.scope"), true, true),
     ];
     for (asker, other, own_unit, expected) in table {
         let settings = Settings { own_unit, ..Settings::default() };
@@ -359,6 +386,11 @@ fn who_has_said_yes_counts_once_and_may_think_better_of_it() {
     assert_eq!(question.answer(&person(2, "b"), [1; 32], true), Err(Barred::Already));
     assert_eq!(question.clone().answer(&person(2, "a"), [1; 32], false), Ok(Standing::Refused));
     assert_eq!(question.answer(&person(3, "a"), [1; 32], true), Ok(Standing::Approved));
+    // One person in two units is one, whatever tells him from who asks.
+    let mut question = Question::new(person(2, "c"), [1; 32], Settings { own_unit: true, ..settings });
+    assert_eq!(question.answer(&person(2, "a"), [1; 32], true), Ok(Standing::Waits(1)));
+    assert_eq!(question.answer(&person(2, "b"), [1; 32], true), Err(Barred::Already));
+    assert_eq!(question.answer(&person(3, "a"), [1; 32], true), Ok(Standing::Approved));
 }
 
 proptest! {
@@ -378,11 +410,12 @@ proptest! {
             let standing = question.answer(&who, [digest; 32], approve);
             let other = |one: &Person| one.uid != who.uid
                 || (own_unit && one.unit.is_some() && who.unit.is_some() && one.unit != who.unit);
+            let new = |one: &Person| one.uid != who.uid;
             match standing {
                 Err(_) => continue,
                 Ok(Standing::Refused) => { prop_assert!(!approve && digest == 0 && other(&asker)); break; }
                 Ok(standing) => {
-                    prop_assert!(approve && digest == 0 && other(&asker) && yes.iter().all(other));
+                    prop_assert!(approve && digest == 0 && other(&asker) && yes.iter().all(new));
                     yes.push(who);
                     let missing = needed.saturating_sub(u32::try_from(yes.len()).unwrap());
                     prop_assert_eq!(standing, if missing == 0 { Standing::Approved } else { Standing::Waits(missing) });

@@ -5,6 +5,10 @@
 //!   └──one no────────────────────────────────────────────────────────────────> refused
 //! ```
 //!
+//! Units tell the asker from who answers only where somebody has said so, and only units that the system's manager has made: a unit
+//! beneath a user's own manager is one that he makes himself, at will. Answers are counted by uid in any case: one person in two
+//! units is one.
+//!
 //! What has no answer in time its owner refuses. One no is a no: who has a reason against it isn't outvoted by who hasn't seen it.
 
 use super::settings::Settings;
@@ -19,13 +23,18 @@ pub struct Person {
 }
 
 impl Person {
-    /// Whether two can be told apart: by their uids, or where `own_unit` says so by their units, if both are known.
-    fn is_another_than(&self, other: &Self, own_unit: bool) -> bool {
-        let units = || match (&self.unit, &other.unit) {
+    /// Whether he can be told from who asks: by their uids, or where `own_unit` says so by their units, if both are the system's.
+    fn is_another_than(&self, asker: &Self, own_unit: bool) -> bool {
+        let units = || match (self.systems_unit(), asker.systems_unit()) {
             (Some(one), Some(other)) => one != other,
             _ => false,
         };
-        self.uid != other.uid || (own_unit && units())
+        self.uid != asker.uid || (own_unit && units())
+    }
+
+    /// His unit, if it isn't a user's own manager or of its making (`user@1000.service/x.service`).
+    fn systems_unit(&self) -> Option<&str> {
+        self.unit.as_deref().filter(|unit| !unit.starts_with("user@") && !unit.contains('/'))
     }
 }
 
@@ -59,7 +68,7 @@ pub enum Barred {
     /// It's about something else.
     #[error("the answer is about something else than what waits: its digest is another")]
     OtherDigest,
-    /// He has said yes already, or can't be told from somebody who has.
+    /// He has said yes already, in whatever unit.
     #[error("this user has approved it already, and it takes others")]
     Already,
 }
@@ -75,6 +84,12 @@ impl Question {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+
+    /// Who has said yes.
+    #[must_use]
+    pub fn approvers(&self) -> &[Person] {
+        &self.yes
     }
 
     /// Who asks.
@@ -103,7 +118,7 @@ impl Question {
         if !who.is_another_than(&self.asker, self.settings.own_unit) {
             return Err(Barred::Himself);
         }
-        if self.yes.iter().any(|one| !who.is_another_than(one, self.settings.own_unit)) {
+        if self.yes.iter().any(|one| one.uid == who.uid) {
             return Err(Barred::Already);
         }
         Ok(())

@@ -189,6 +189,22 @@ fn refusal(tool: &str, found: &Tool, not_yet: NotYet, now: Duration) -> Refusal 
         .retry_after(not_yet.until.saturating_sub(now))
 }
 
+impl Breakers {
+    fn judge_call(&mut self, run: u128, name: &str, at: Moment) -> Result<(), Refusal> {
+        let now = time(at);
+        let Some((tool, settings)) = self.tool(name, now) else {
+            let message = format!("something is known of {MAX_TOOLS} tools, and no more is kept");
+            return Err(Refusal::new(StageName::Breaker, Reason::BreakerOpen, "built-in", message));
+        };
+        let before = tool.stand;
+        let judged = tool.judge(run, now, &settings);
+        let judged = judged.map_err(|not_yet| refusal(name, tool, not_yet, now));
+        let changed = tool.stand != before;
+        self.changes += u64::from(changed);
+        judged
+    }
+}
+
 impl Stage for Breakers {
     fn name(&self) -> StageName {
         StageName::Breaker
@@ -196,17 +212,7 @@ impl Stage for Breakers {
 
     fn judge(&mut self, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
         let (Action::Call, Some(name)) = (asked.action, asked.tool) else { return Ok(Verdict::Pass) };
-        let now = time(asked.at);
-        let Some((tool, settings)) = self.tool(name, now) else {
-            let message = format!("something is known of {MAX_TOOLS} tools, and no more is kept");
-            return Err(Refusal::new(StageName::Breaker, Reason::BreakerOpen, "built-in", message));
-        };
-        let before = tool.stand;
-        let judged = tool.judge(asked.run, now, &settings);
-        let judged = judged.map_err(|not_yet| refusal(name, tool, not_yet, now));
-        let changed = tool.stand != before;
-        self.changes += u64::from(changed);
-        judged.map(|()| Verdict::Pass)
+        self.judge_call(asked.run, name, asked.at).map(|()| Verdict::Pass)
     }
 
     fn take_back(&mut self, asked: &Asked<'_>) {
@@ -215,6 +221,18 @@ impl Stage for Breakers {
         {
             tool.take_back(asked.run);
         }
+    }
+
+    /// A probe that nobody runs would keep the tool from everybody else for as long as somebody thinks.
+    fn waits(&mut self, run: u128, tool: Option<&str>) {
+        if let Some(tool) = tool.and_then(|name| self.tools.get_mut(name)) {
+            tool.take_back(run);
+        }
+    }
+
+    /// It's judged as what comes now: it may be a probe again, or have to wait for another.
+    fn goes_on(&mut self, run: u128, tool: Option<&str>, at: Moment) -> Result<(), Refusal> {
+        tool.map_or(Ok(()), |name| self.judge_call(run, name, at))
     }
 
     fn ended(&mut self, run: u128, tool: Option<&str>, ending: Ending, at: Moment) {

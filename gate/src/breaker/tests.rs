@@ -88,6 +88,25 @@ fn state(breakers: &Breakers, uptime: Duration) -> State {
 }
 
 #[test]
+fn what_waits_for_a_person_is_no_probe_and_is_judged_again_when_it_goes_on() {
+    let mut breakers = opened(settings());
+    assert_eq!(judge(&mut breakers, 1, 5 * SECOND), None);
+    assert!(judge(&mut breakers, 2, 6 * SECOND).is_some(), "the twin: it keeps its place while it runs");
+    breakers.waits(1, Some(TOOL));
+    assert_eq!(judge(&mut breakers, 2, 6 * SECOND), None, "the place of who waits is free");
+    let refused = breakers.goes_on(1, Some(TOOL), at(7 * SECOND)).unwrap_err();
+    assert_eq!((refused.reason, refused.retry_after), (Reason::BreakerOpen, Some(59 * SECOND)));
+    end(&mut breakers, 2, Ending::Failure, 8 * SECOND);
+    let refused = breakers.goes_on(1, Some(TOOL), at(9 * SECOND)).unwrap_err();
+    assert_eq!(refused.retry_after, Some(9 * SECOND), "open for twice as long");
+    assert!(breakers.goes_on(1, Some(TOOL), at(18 * SECOND)).is_ok());
+    assert!(judge(&mut breakers, 2, 18 * SECOND).is_some(), "a probe again");
+    end(&mut breakers, 1, Ending::Success, 19 * SECOND);
+    assert_eq!(state(&breakers, 19 * SECOND), State::HalfOpen);
+    assert!(breakers.goes_on(3, None, at(19 * SECOND)).is_ok(), "a command has no breaker");
+}
+
+#[test]
 fn failures_open_it_and_successes_of_probes_close_it() {
     let mut breakers = opened(settings());
     let refusal = judge(&mut breakers, 2, Duration::ZERO).unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, RiskFactor};
+use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, RiskFactor};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
@@ -254,7 +254,7 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::ResetBreaker { tool: "word-count".into() }),
         ("", ClientMessage::Statistics(statistics_question())),
         ("", ClientMessage::Unlock { uid: 1_000, unit: Some("agent.service".into()) }),
-        ("", ClientMessage::Approvals { follow: true }),
+        ("", ClientMessage::Approvals { follow: true, only: None }),
         (
             "",
             ClientMessage::Approve {
@@ -546,6 +546,16 @@ fn approval_summary() -> ApprovalSummary {
         approved: 0,
         left_ms: 299_000,
         may_answer: true,
+        values: vec![Some("/usr/bin".into())],
+        overrides: Overrides { wall_ms: Some(60_000), ..Overrides::default() },
+        output: bytes(&["/home/ada/project/log", "pipe:[81]"]),
+        whole: ApprovalWhole {
+            words: 3,
+            argv: 14,
+            variables: 1,
+            environment: 12,
+            ..ApprovalWhole::default()
+        },
     }
 }
 

@@ -144,11 +144,12 @@ impl State {
         action: Action,
         otherwise: impl FnOnce() -> Result<(), Denied>,
     ) -> Result<(), Denied> {
-        if !self.gate.has_rules() {
-            return otherwise();
-        }
-        let (asker, uptime) = (self.asker(connection)?, self.uptime());
-        let judged = self.gate.operates(&asker, action, uptime);
+        let judged = if self.gate.has_rules() {
+            let (asker, uptime) = (self.asker(connection)?, self.uptime());
+            self.gate.operates(&asker, action, uptime)
+        } else {
+            otherwise()
+        };
         if let (Some(record), Err(denied)) = (&self.record, &judged)
             && denied.reason == DenyReason::NotPermitted
         {

@@ -21,34 +21,31 @@ use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Barred, Person, Question, Standing};
 use stockade_gate::{Action, Ask};
 use stockade_protocol::ExecId;
-use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary, RiskFactor};
-use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_FRAME};
+use stockade_protocol::approval::ApprovalEnd;
+use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_APPROVAL_SHOWN, MAX_FRAME};
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::{Denied, DenyReason};
 use tokio::task::JoinHandle;
 
 use super::breakers::may_operate;
+use super::following::factors;
 use super::shown::Shown;
 use super::state::State;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Share, draining};
-use crate::outbox::HIGH;
+use crate::metrics::Timing;
 use crate::runs::Run;
 use crate::statistics::stage;
 
 /// Requests that may wait, together and of one owner.
-const WAITING: usize = 256;
+pub(super) const WAITING: usize = 256;
 const WAITING_OF_ONE: usize = 16;
+/// Who has so few of them finds room where many have taken the rest.
+const FEW: usize = 2;
 /// Bytes that they may hold, together.
 const WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// Connections that may be told of what waits, together and of one user.
-const FOLLOWERS: usize = 64;
-const FOLLOWERS_OF_ONE: usize = 8;
 /// When to ask again while too many wait, in milliseconds.
 const FULL_MS: u64 = 5_000;
-/// Bytes of a list, below a frame's limit, and what one of it takes beside its texts.
-const LIST_BYTES: usize = 900 * 1024;
-const SUMMARY_BYTES: usize = 256;
 
 /// What a client answers.
 #[derive(Debug)]
@@ -58,23 +55,34 @@ pub(super) struct Answer {
     pub(super) reason: String,
 }
 
-/// A request's connection, its number, whether it goes on without its client, and the bytes that it holds.
+/// A request's connection, its number, whether it goes on without its client, and the bytes that it holds in the queue.
 pub(super) type Of = (ConnectionId, u64, bool, usize);
+
+/// What somebody is asked about, why, and the bytes that it holds while it waits.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) shown: Shown,
+    pub(super) ask: Ask,
+    pub(super) held: usize,
+}
 
 /// One that waits.
 #[derive(Debug)]
-struct Waits {
-    run: Run,
+pub(super) struct Waits {
+    pub(super) run: Run,
     of: Of,
     request: Option<Request>,
     /// Who asks, as it's written down: his connection may be gone when it's answered.
     principal: Principal,
-    question: Question,
-    ask: Ask,
-    shown: Shown,
+    pub(super) question: Question,
+    pub(super) ask: Ask,
+    pub(super) shown: Shown,
+    /// Bytes that it holds.
+    held: usize,
     /// Of which files it was let through.
     generation: u64,
-    until: Instant,
+    since: Instant,
+    pub(super) until: Instant,
     _alarm: Alarm,
 }
 
@@ -92,9 +100,9 @@ impl Drop for Alarm {
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
     /// The oldest first: that is how runs are numbered.
-    waiting: BTreeMap<ExecId, Waits>,
+    pub(super) waiting: BTreeMap<ExecId, Waits>,
     /// Who is told, and by which files he may be.
-    followers: HashMap<ConnectionId, u64>,
+    pub(super) followers: HashMap<ConnectionId, u64>,
 }
 
 impl Approvals {
@@ -104,72 +112,50 @@ impl Approvals {
     }
 
     fn has_room_for(&self, owner: u32, bytes: usize, many_owners: bool) -> bool {
-        let (mut taken, mut own, mut count) = (0, 0, 0);
-        for waits in self.waiting.values() {
-            taken += waits.of.3;
-            if waits.run.owner == owner {
-                own += waits.of.3;
-                count += 1;
-            }
-        }
-        let share = Share::new(WAITING_BYTES, MAX_FRAME as usize, many_owners);
-        self.waiting.len() < WAITING && count < WAITING_OF_ONE && share.allows(taken, own, bytes)
+        let waiting = self.waiting.values().map(|waits| (waits.run.owner, waits.held));
+        has_room(waiting, owner, bytes, many_owners)
     }
 }
 
-impl Waits {
-    fn summary(&self, may_answer: bool) -> ApprovalSummary {
-        let Shown { digest, argv, parameters, environment, input, workspace, cwd, is_cut } = &self.shown;
-        let asker = self.question.asker();
-        ApprovalSummary {
-            exec_id: self.run.exec_id,
-            digest: *digest,
-            owner_uid: asker.uid,
-            unit: asker.unit.clone(),
-            policy: self.run.policy.clone(),
-            tool: self.run.tool.as_ref().map(|tool| tool.name.clone()),
-            argv: argv.clone(),
-            parameters: parameters.clone(),
-            workspace: workspace.clone(),
-            cwd: cwd.clone(),
-            environment: environment.clone(),
-            input: input.clone(),
-            is_cut: *is_cut,
-            score: self.ask.score,
-            factors: factors(&self.ask),
-            needed: self.question.needed(),
-            approved: self.question.yes(),
-            left_ms: milliseconds(self.until.saturating_duration_since(Instant::now())),
-            may_answer,
+/// Whether another of an owner may wait beside these, each an owner's with the bytes that it holds.
+fn has_room(
+    waiting: impl Iterator<Item = (u32, usize)>,
+    owner: u32,
+    bytes: usize,
+    many_owners: bool,
+) -> bool {
+    let (mut taken, mut own) = ((0, 0), (0, 0));
+    for (of, bytes) in waiting {
+        taken = (taken.0 + 1, taken.1 + bytes);
+        if of == owner {
+            own = (own.0 + 1, own.1 + bytes);
         }
     }
-
-    /// Bytes of its summary, roughly.
-    fn size(&self) -> usize {
-        let Shown { argv, parameters, environment, input, workspace, cwd, .. } = &self.shown;
-        let texts = argv.iter().chain(environment).map(|text| text.len() + 8).sum::<usize>();
-        let input = match input {
-            stockade_protocol::approval::ApprovalInput::Inline(bytes) => bytes.len(),
-            _ => 0,
-        };
-        let factors: usize =
-            self.ask.because.iter().map(|factor| factor.name.len() + factor.reason.len() + 24).sum();
-        let parameters = parameters.as_ref().map_or(0, |parameters| parameters.len());
-        SUMMARY_BYTES + texts + input + factors + parameters + workspace.len() + cwd.len()
-    }
+    own.0 < WAITING_OF_ONE
+        && Share::new(WAITING, FEW, many_owners).allows(taken.0, own.0, 1)
+        && Share::new(WAITING_BYTES, MAX_FRAME as usize, many_owners).allows(taken.1, own.1, bytes)
 }
 
-fn factors(ask: &Ask) -> Vec<RiskFactor> {
-    let factor = |factor: &stockade_gate::Factor| RiskFactor {
-        name: factor.name.clone(),
-        score: factor.score,
-        reason: factor.reason.clone(),
-    };
-    ask.because.iter().map(factor).collect()
-}
-
-fn milliseconds(time: Duration) -> u64 {
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// By whom it was approved, and what of it they were shown, as the record of the run itself has it.
+fn because(waits: &Waits) -> Vec<String> {
+    let by = waits.question.approvers().iter().map(|who| {
+        let unit = who.unit.as_deref().map(|unit| format!("+{unit}")).unwrap_or_default();
+        format!("approved by {}{unit}", who.uid)
+    });
+    by.chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    use core::fmt::Write as _;
+    let mut text = String::with_capacity(64);
+    for byte in digest {
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
@@ -178,34 +164,31 @@ fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
 
 /// What it's called in the record: which run, and what of it was shown.
 fn about(run: ExecId, digest: &[u8; 32]) -> String {
-    use core::fmt::Write as _;
-    let mut text = format!("{run} ");
-    for byte in digest {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
+    format!("{run} {}", hex(digest))
 }
 
 impl State {
-    /// Has a request wait until somebody has approved it.
-    pub(super) fn ask_first(&mut self, run: Run, of: Of, request: Option<Request>, shown: Shown, ask: Ask) {
-        let (connection, request_id, _, bytes) = of;
-        let principal = self.principal(connection);
-        let many_owners = self.settings.scope.is_machine();
-        let refused = if self.dispatcher.counts().draining {
-            Some(draining())
-        } else if !self.approvals.has_room_for(run.owner, bytes, many_owners) {
-            let text = "too many requests wait until somebody has approved them";
-            let busy = Denied::new(DenyReason::Busy, text).decided_by("approve", "waiting");
-            Some(busy.retry_after(FULL_MS).remedy("have those answered that wait: `stockade approve`"))
-        } else {
-            None
-        };
-        if let Some(denied) = refused {
-            self.turn_away(&run, principal, request, &denied);
-            self.refuse(connection, request_id, denied);
-            return;
+    /// Whether another of an owner may wait, before anything is worked out of it.
+    ///
+    /// # Errors
+    /// Too many wait, or the daemon ends.
+    pub(super) fn may_wait(&self, owner: u32, bytes: usize) -> Result<(), Denied> {
+        if self.dispatcher.counts().draining {
+            return Err(draining());
         }
+        if self.approvals.has_room_for(owner, bytes, self.settings.scope.is_machine()) {
+            return Ok(());
+        }
+        let text = "too many requests wait until somebody has approved them";
+        let busy = Denied::new(DenyReason::Busy, text).decided_by("approve", "waiting");
+        Err(busy.retry_after(FULL_MS).remedy("have those answered that wait: `stockade approve`"))
+    }
+
+    /// Has a request wait until somebody has approved it. There is [room](Self::may_wait) for it.
+    pub(super) fn ask_first(&mut self, run: Run, of: Of, request: Option<Request>, asking: Asking) {
+        let (connection, request_id, ..) = of;
+        let principal = self.principal(connection);
+        let Asking { shown, ask, held } = asking;
         let (id, settings) = (run.exec_id, self.gate.approving());
         let asker = self.person(connection);
         let question = Question::new(asker, shown.digest, settings);
@@ -216,11 +199,26 @@ impl State {
             exec_id: id,
             within_ms: milliseconds(settings.within),
             score: ask.score,
-            factors: factors(&ask),
+            factors: factors(&ask, MAX_APPROVAL_SHOWN).0,
         };
-        let (generation, until) = (self.gate.generation(), Instant::now() + settings.within);
+        let (generation, since) = (self.gate.generation(), Instant::now());
+        let until = since + settings.within;
+        self.gate.waits(id, run.tool.as_ref());
         let _alarm = self.alarm(id, until);
-        let waits = Waits { run, of, request, principal, question, ask, shown, generation, until, _alarm };
+        let waits = Waits {
+            run,
+            of,
+            request,
+            principal,
+            question,
+            ask,
+            shown,
+            held,
+            generation,
+            since,
+            until,
+            _alarm,
+        };
         self.approvals.waiting.insert(id, waits);
         self.answer(connection, &told);
         self.tell_asked(id);
@@ -247,7 +245,7 @@ impl State {
     }
 
     /// Somebody as votes know him.
-    fn person(&self, connection: ConnectionId) -> Person {
+    pub(super) fn person(&self, connection: ConnectionId) -> Person {
         let outbox = self.connections.get(&connection);
         // Clients of a test are one process: each has a unit of its own.
         #[cfg(test)]
@@ -291,13 +289,19 @@ impl State {
             }
             denied
         })?;
-        let (said, owner) = (if answer.approve { "approved" } else { "not-approved" }, waits.run.owner);
+        let because = waits.ask.said();
+        let asker = (waits.principal.uid, waits.principal.unit.clone());
+        let said = if answer.approve { "approved" } else { "not-approved" };
         tracing::info!(run = %id, uid, reason = answer.reason, "{said}");
-        self.watch_answer(who, said, answer.reason.clone(), &about(id, &answer.digest));
+        // What was asked, too: who asks often enough has his questions counted, and not written one by one.
+        let text = if answer.reason.is_empty() { "" } else { "; " };
+        let text = format!("{}{text}asked by user {} because of {because}", answer.reason, asker.0);
+        self.watch_answer(who, said, text, &about(id, &answer.digest));
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {
-                self.gate.not_approved(owner, self.uptime());
+                self.gate.not_approved((asker.0, asker.1.as_deref()), self.uptime());
+                self.tell_locked(connection);
                 let denied = self.refused_by(id, uid, &answer.reason);
                 self.over(id, ApprovalEnd::Refused, Some(denied));
                 (0, Some(ApprovalEnd::Refused))
@@ -330,14 +334,29 @@ impl State {
 
     /// As many have said yes as it takes: it runs, if it's still what they were asked about.
     fn go_on(&mut self, id: ExecId) -> ApprovalEnd {
-        if let Err(denied) = self.is_still(id) {
+        if let Err(denied) = self.is_still(id).and_then(|()| self.passes_again(id)) {
             self.over(id, ApprovalEnd::Changed, Some(denied));
             return ApprovalEnd::Changed;
         }
         let Some(waits) = self.over(id, ApprovalEnd::Approved, None) else { return ApprovalEnd::Withdrawn };
-        let Waits { run, of, request, principal, .. } = waits;
+        let because = because(&waits);
+        let Waits { mut run, of, request, principal, since, .. } = waits;
+        // How long somebody thinks says nothing of how long a run takes to begin.
+        self.figures.gated.approved_after(since.elapsed());
+        run.timing = Timing::asked();
+        let request = request.map(|mut request| {
+            request.because.extend(because);
+            request
+        });
         self.decide_for(principal, run, of, request);
         ApprovalEnd::Approved
+    }
+
+    /// Stages that may have changed their mind while somebody thought.
+    fn passes_again(&mut self, id: ExecId) -> Result<(), Denied> {
+        let tool = self.approvals.waiting.get(&id).and_then(|waits| waits.run.tool.clone());
+        let uptime = self.uptime();
+        self.gate.goes_on(id, tool.as_ref(), uptime)
     }
 
     /// What isn't held by the daemon, looked at again.
@@ -437,87 +456,9 @@ impl State {
     }
 
     /// Whether somebody may approve at all, and be told of what waits.
-    fn may_approve(&mut self, connection: ConnectionId, uid: u32) -> Result<(), Denied> {
+    pub(super) fn may_approve(&mut self, connection: ConnectionId, uid: u32) -> Result<(), Denied> {
         let daemons = self.settings.uid;
         self.operates(connection, Action::Approve, || may_operate(uid, daemons, "approve anything"))
-    }
-
-    /// Tells a client what waits, and from now on what comes to wait, if he likes.
-    pub(super) fn list_approvals(&mut self, connection: ConnectionId, uid: u32, follow: bool) {
-        let refused = self
-            .may_approve(connection, uid)
-            .and_then(|()| if follow { self.begin_following(connection, uid) } else { Ok(()) });
-        if let Err(denied) = refused {
-            self.answer(connection, &ServerMessage::Denied { request_id: 0, exec_id: None, denied });
-            return;
-        }
-        let person = self.person(connection);
-        let (mut bytes, mut waiting, mut more) = (0, Vec::new(), 0);
-        for waits in self.approvals.waiting.values() {
-            bytes += waits.size();
-            if bytes > LIST_BYTES {
-                more += 1;
-                continue;
-            }
-            waiting.push(waits.summary(waits.question.may_answer(&person).is_ok()));
-        }
-        self.answer(connection, &ServerMessage::Approvals { waiting, more });
-    }
-
-    fn begin_following(&mut self, connection: ConnectionId, uid: u32) -> Result<(), Denied> {
-        let generation = self.gate.generation();
-        if !self.approvals.followers.contains_key(&connection) {
-            let of = |id: &ConnectionId| self.connections.get(id).map(|outbox| outbox.owner.uid);
-            let own = self.approvals.followers.keys().filter(|id| of(id) == Some(uid)).count();
-            if self.approvals.followers.len() >= FOLLOWERS || own >= FOLLOWERS_OF_ONE {
-                let text = "too many are told already of what waits for an approval";
-                return Err(Denied::new(DenyReason::Busy, text).remedy("list it: `stockade approve`"));
-            }
-        }
-        self.approvals.followers.insert(connection, generation);
-        Ok(())
-    }
-
-    fn tell_asked(&mut self, id: ExecId) {
-        for connection in self.followers() {
-            let person = self.person(connection);
-            let Some(waits) = self.approvals.waiting.get(&id) else { return };
-            let summary = waits.summary(waits.question.may_answer(&person).is_ok());
-            self.answer(connection, &ServerMessage::ApprovalAsked(Box::new(summary)));
-        }
-    }
-
-    fn tell_followers(&mut self, message: &ServerMessage) {
-        for connection in self.followers() {
-            self.answer(connection, message);
-        }
-    }
-
-    /// Those who read what they are told, and may still be told it. The others are told that they miss something, once.
-    fn followers(&mut self) -> Vec<ConnectionId> {
-        let generation = self.gate.generation();
-        let mut told = Vec::new();
-        for (connection, of) in self.approvals.followers.clone() {
-            let reads = self.connections.get(&connection).is_some_and(|outbox| outbox.waiting() < HIGH);
-            if reads && (of == generation || self.may_still(connection)) {
-                self.approvals.followers.insert(connection, generation);
-                told.push(connection);
-            } else {
-                self.approvals.followers.remove(&connection);
-                self.answer(connection, &ServerMessage::ApprovalsMissed);
-            }
-        }
-        told
-    }
-
-    fn may_still(&mut self, connection: ConnectionId) -> bool {
-        let uptime = self.uptime();
-        let Ok(asker) = self.asker(connection) else { return false };
-        if self.gate.has_rules() {
-            self.gate.may_approve(&asker, uptime)
-        } else {
-            may_operate(asker.uid, self.settings.uid, "").is_ok()
-        }
     }
 }
 
@@ -528,4 +469,34 @@ fn barred_from(barred: Barred) -> Denied {
         Barred::OtherDigest => (DenyReason::BadRequest, "digest"),
     };
     Denied::new(reason, barred.to_string()).decided_by("approve", rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many as wait when everybody of these has asked as often as he can.
+    fn fill(owners: core::ops::Range<u32>, bytes: usize, many_owners: bool) -> Vec<(u32, usize)> {
+        let mut waiting = Vec::new();
+        for owner in owners {
+            while has_room(waiting.iter().copied(), owner, bytes, many_owners) {
+                waiting.push((owner, bytes));
+            }
+        }
+        waiting
+    }
+
+    #[test]
+    fn no_more_wait_than_may_and_a_few_users_leave_room_for_another() {
+        let of = |owner: u32, all: &[(u32, usize)]| all.iter().filter(|(of, _)| *of == owner).count();
+        let full = fill(0..16, 1, true);
+        assert!(has_room(full.iter().copied(), 99, 1, true), "{} of few users are all", full.len());
+        assert_eq!((of(0, &full), of(15, &full)), (WAITING_OF_ONE, FEW));
+        let all = fill(0..1_000, 1, true);
+        assert_eq!(all.len(), WAITING, "never more, however many users");
+        assert_eq!(fill(0..16, 1, false).len(), WAITING, "and nothing is kept from one user alone");
+        let heavy = fill(0..64, WAITING_BYTES / 32, true);
+        assert!(heavy.iter().map(|(_, bytes)| bytes).sum::<usize>() <= WAITING_BYTES);
+        assert!(has_room(heavy.iter().copied(), 99, 1, true));
+    }
 }

@@ -19,6 +19,7 @@ mod breakers;
 pub(crate) mod counting;
 mod delivery;
 mod explaining;
+mod following;
 mod giving;
 mod granting;
 mod hiding;

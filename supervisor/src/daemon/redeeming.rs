@@ -56,9 +56,12 @@ impl State {
         if let Some(waiting) = &mut undecided.run.waiting {
             waiting.launch.note.grant = Some(note);
         }
-        let because = vec![format!("grant {}", name(redeemed.id))];
-        let redeeming =
-            Redeeming { undecided, request: request.map(|request| Request { because, ..request }) };
+        let because = format!("grant {}", name(redeemed.id));
+        let request = request.map(|mut request| {
+            request.because.push(because);
+            request
+        });
+        let redeeming = Redeeming { undecided, request };
         let mut writes = self.grant_writes();
         // As it is now, whatever was or wasn't written of it meanwhile: a run that somebody was asked about took its use long ago, and
         // nobody was told whether that is on disk.

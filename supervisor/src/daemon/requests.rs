@@ -23,9 +23,9 @@ use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::access::locked_out;
-use super::approving::Answer;
+use super::approving::{Answer, Asking};
 use super::counting::Named;
-use super::shown::Shown;
+use super::shown::{Beside, Shown};
 use super::state::State;
 use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
 use crate::aside::Foreign;
@@ -82,27 +82,18 @@ impl State {
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
         let now = self.now();
-        let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
+        let Some((owner, is_visitor)) =
+            self.connections.get(&connection).map(|outbox| (outbox.owner.uid, outbox.is_visitor))
+        else {
             return Ok(Pause::None);
         };
+        if is_visitor && !is_for_visitors(&message) {
+            return Err(self.not_for_visitors());
+        }
         match message {
             ClientMessage::Exec(request) => {
                 let descriptors = take_descriptors(&request, take)?;
-                let id = ExecId::generate();
-                let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
-                let named = self.statistics.as_ref().map(|_counts| Named::of(&request));
-                if let Err(denied) = self.exec(connection, id, *request, home, descriptors, asked.clone()) {
-                    let (request_id, denied) = *denied;
-                    if let (Some(record), Some(asked)) = (&self.record, asked) {
-                        record.refused(self.principal(connection), asked, &denied);
-                    }
-                    if let Some(named) = named {
-                        self.count_refused(owner, &named, &denied);
-                    }
-                    self.tell_locked(connection);
-                    self.write_grants();
-                    self.refuse(connection, request_id, self.gate.discreet(denied));
-                }
+                self.exec_or_refuse((connection, owner), *request, home, descriptors);
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return self.stdin(connection, owner, exec_id, bytes);
@@ -143,7 +134,9 @@ impl State {
             ClientMessage::ResetBreaker { tool } => self.reset_breaker(connection, owner, tool),
             ClientMessage::Statistics(question) => self.ask_statistics(connection, owner, question),
             ClientMessage::Unlock { uid, unit } => self.unlock(connection, owner, uid, unit.as_deref()),
-            ClientMessage::Approvals { follow } => self.list_approvals(connection, owner, follow),
+            ClientMessage::Approvals { follow, only } => {
+                self.list_approvals(connection, owner, follow, only);
+            }
             ClientMessage::Approve { exec_id, digest, approve, reason } => {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
@@ -151,6 +144,39 @@ impl State {
             other => self.about_grants(connection, other)?,
         }
         Ok(Pause::None)
+    }
+
+    fn not_for_visitors(&self) -> Refused {
+        let text = format!(
+            "root may answer approvals at the daemon of user {}, and ask how it is: nothing else",
+            self.settings.uid
+        );
+        ProtocolError { code: ProtocolErrorCode::NotPermitted, text }
+    }
+
+    fn exec_or_refuse(
+        &mut self,
+        (connection, owner): (ConnectionId, u32),
+        request: ExecRequest,
+        home: &Path,
+        descriptors: Descriptors,
+    ) {
+        let id = ExecId::generate();
+        let asked = self.record.as_ref().map(|_record| record::request_of(&request, id));
+        let named = self.statistics.as_ref().map(|_counts| Named::of(&request));
+        let Err(denied) = self.exec(connection, id, request, home, descriptors, asked.clone()) else {
+            return;
+        };
+        let (request_id, denied) = *denied;
+        if let (Some(record), Some(asked)) = (&self.record, asked) {
+            record.refused(self.principal(connection), asked, &denied);
+        }
+        if let Some(named) = named {
+            self.count_refused(owner, &named, &denied);
+        }
+        self.tell_locked(connection);
+        self.write_grants();
+        self.refuse(connection, request_id, self.gate.discreet(denied));
     }
 
     fn exec(
@@ -180,7 +206,9 @@ impl State {
         let call = call.transpose().map_err(refuse)?;
         let given = asked.as_ref().map(|_| record::given_of(&request, call.as_ref().map(Call::parameters)));
         let tool = call.as_ref().map(Call::called);
-        let parameters = call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
+        let parameters: Option<Bytes> =
+            call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
+        let overrides = request.overrides.clone();
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
@@ -195,8 +223,16 @@ impl State {
             let question = match verdict {
                 Verdict::Pass => None,
                 Verdict::Ask(ask) => {
-                    let (workspace, stdin) = (descriptors.workspace.as_ref(), descriptors.stdin.as_ref());
-                    Some((Shown::of(&admitted, parameters, (workspace, stdin))?, ask))
+                    let beside = Beside {
+                        parameters: parameters.as_deref(),
+                        overrides,
+                        workspace: descriptors.workspace.as_ref(),
+                        stdin: descriptors.stdin.as_ref(),
+                        output: &descriptors.output,
+                    };
+                    let held = Shown::held(&admitted, &beside);
+                    self.may_wait(admitted.launch.owner.uid, held)?;
+                    Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })
                 }
             };
             let run = self.make_run(connection, request_id, id, admitted, descriptors, streams_input)?;
@@ -213,7 +249,7 @@ impl State {
         let of = (connection, request_id, detach, bytes);
         match question {
             None => self.decide(run, of, asked),
-            Some((shown, ask)) => self.ask_first(run, of, asked, shown, ask),
+            Some(asking) => self.ask_first(run, of, asked, asking),
         }
         Ok(())
     }
@@ -272,7 +308,7 @@ impl State {
         descriptors: Descriptors,
         streams_input: bool,
     ) -> Result<Run, Denied> {
-        let Admitted { mut launch, spec, stdin } = admitted;
+        let Admitted { mut launch, spec, stdin, .. } = admitted;
         let (input, feed) = self.input_of(stdin, descriptors.stdin, (launch.owner.uid, spec.limits.stdin))?;
         launch.note.fed = feed.is_some();
         let proof = self.connections.get(&origin).map_or(Ok(None), |outbox| outbox.proof.shown())?;
@@ -552,6 +588,13 @@ impl State {
             grant_requests: number(requests),
         }
     }
+}
+
+/// What root may ask of a user's own daemon.
+fn is_for_visitors(message: &ClientMessage) -> bool {
+    let is_about_approvals =
+        matches!(message, ClientMessage::Approvals { .. } | ClientMessage::Approve { .. });
+    is_about_approvals || matches!(message, ClientMessage::Status)
 }
 
 pub(super) fn unexpected(text: &str) -> ProtocolError {

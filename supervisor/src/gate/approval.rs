@@ -3,7 +3,7 @@
 //! As with rules of access a user's daemon stands under both: what the machine's operator has somebody asked about, no file of the
 //! user's permits without.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stockade_gate::approve::{self, FILE, Filed, Risk, Settings};
@@ -17,6 +17,19 @@ use crate::paths::{SYSTEM_CONFIGURATION, Scope};
 /// # Errors
 /// All that is wrong with any of them.
 pub fn files(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Vec<Arc<Filed>>, Faults> {
+    let placed = placed(directory, scope, uid)?;
+    Ok(placed.into_iter().map(|(_, filed)| filed).collect())
+}
+
+/// The same, each with its directory.
+///
+/// # Errors
+/// As [`files`].
+pub(super) fn placed(
+    directory: Option<&Path>,
+    scope: Scope,
+    uid: u32,
+) -> Result<Vec<(PathBuf, Arc<Filed>)>, Faults> {
     let machines = Path::new(SYSTEM_CONFIGURATION);
     let mut directories: Vec<&Path> = if scope.is_machine() { Vec::new() } else { vec![machines] };
     directories.extend(directory);
@@ -26,7 +39,7 @@ pub fn files(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Vec<Arc
         match text(directory, FILE, uid) {
             Ok(None) => {}
             Ok(Some((file, text))) => match approve::read(&file, &text) {
-                Ok(filed) => found.push(Arc::new(filed)),
+                Ok(filed) => found.push((directory.to_owned(), Arc::new(filed))),
                 Err(mistakes) => wrong.extend(mistakes.into_iter().map(Fault::from)),
             },
             Err(fault) => wrong.push(fault),

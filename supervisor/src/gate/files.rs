@@ -1,6 +1,6 @@
 //! The gate's files: all of them in order, or none of them holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(crate) struct Files {
     pub(crate) roles: Roles,
     /// What somebody is asked about; none: nothing but what rules of access have him asked about.
     pub(crate) approval: Vec<Arc<Filed>>,
+    /// The directories with a rule, of either kind, by which somebody is asked.
+    pub(crate) asking: BTreeSet<PathBuf>,
 }
 
 /// All that is wrong with them.
@@ -110,10 +112,12 @@ impl Files {
             wrong.extend(errors);
             Vec::new()
         });
-        let approval = approval::files(directory, scope, uid).unwrap_or_else(|Faults(errors)| {
+        let approval = approval::placed(directory, scope, uid).unwrap_or_else(|Faults(errors)| {
             wrong.extend(errors);
             Vec::new()
         });
+        let asking = asking(&approval, &rules);
+        let approval: Vec<_> = approval.into_iter().map(|(_, filed)| filed).collect();
         let own = rules.iter().find(|placed| directory == Some(&*placed.directory) && placed.has_roles);
         let roles = own.map(|placed| placed.engine.roles().clone());
         if let (Some(limited), true) = (&limited, wrong.is_empty()) {
@@ -123,10 +127,11 @@ impl Files {
             warn_of_names(limited.as_ref(), &tools);
             warn_of_roles(&tools, &rules);
             warn_of_tools(&tools, &approval);
+            warn_of_answers(&approval, !asking.is_empty(), scope);
             let pinned = pinned(&tools, uid);
             let (limited, tools) = (with_tools(limited, &tools), Arc::new(tools));
             let roles = roles.unwrap_or_default();
-            Ok(Self { limited, pinned, tools, forms, rules, roles, approval })
+            Ok(Self { limited, pinned, tools, forms, rules, roles, approval, asking })
         } else {
             Err(Faults(wrong))
         }
@@ -169,6 +174,29 @@ fn pinned(tools: &Registry, uid: u32) -> BTreeMap<String, Identity> {
 fn warn_of_names(limited: Option<&Limited>, tools: &Registry) {
     for named in limited.into_iter().flat_map(|all| all.of_no_tool(|name| tools.find(name).is_some())) {
         tracing::warn!("{named}");
+    }
+}
+
+fn asking(approval: &[(PathBuf, Arc<Filed>)], rules: &[Placed]) -> BTreeSet<PathBuf> {
+    let by_risk =
+        approval.iter().filter(|(_, filed)| !filed.rules.is_empty()).map(|(directory, _)| directory);
+    let by_rules = rules.iter().filter(|placed| placed.engine.asks()).map(|placed| &placed.directory);
+    by_risk.chain(by_rules).cloned().collect()
+}
+
+/// Says who can answer where it needn't be somebody else: in his own daemon only root does, or the user himself from another unit, if he may.
+fn warn_of_answers(approval: &[Arc<Filed>], is_asked: bool, scope: Scope) {
+    if !is_asked {
+        return;
+    }
+    if approval::settings(approval).own_unit {
+        tracing::warn!(
+            "own-unit: who can start anything in another of his units, of the system's manager, answers for himself"
+        );
+    } else if !scope.is_machine() {
+        tracing::warn!(
+            "somebody is asked first, and only root can answer: all other clients of this daemon are of one user"
+        );
     }
 }
 

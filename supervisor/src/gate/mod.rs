@@ -15,7 +15,7 @@ mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -67,8 +67,8 @@ pub(crate) struct Gate {
     risk: Rc<RefCell<Risk>>,
     /// What an approval takes.
     approving: Settings,
-    /// Whether any file says what somebody is asked about.
-    has_approval: bool,
+    /// The directories with a rule by which somebody is asked.
+    asking: BTreeSet<PathBuf>,
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
     changed: Rc<Notify>,
     told_at: u64,
@@ -155,7 +155,8 @@ impl Gate {
     /// One with this row.
     #[cfg(test)]
     pub(crate) fn new(row: Row) -> Self {
-        Self { row, ..Self::default() }
+        let approving = Settings { own_unit: true, ..Settings::default() };
+        Self { row, approving, ..Self::default() }
     }
 
     /// One with the stages that files say something to.
@@ -199,7 +200,7 @@ impl Gate {
         if let Some(limiter) = &self.limiter {
             stages.push(Box::new(Rc::clone(limiter)));
         }
-        self.has_approval = !files.approval.is_empty();
+        self.asking = files.asking;
         self.approving = approval::settings(&files.approval);
         self.risk.borrow_mut().set(files.approval);
         if self.risk.borrow().is_on() {
@@ -213,14 +214,37 @@ impl Gate {
         self.approving
     }
 
-    /// Whether any file says what somebody is asked about.
-    pub(crate) fn has_approval(&self) -> bool {
-        self.has_approval
+    /// A directory with a rule by which somebody is asked, of which these files have none.
+    pub(crate) fn asks_no_more(&self, files: &Files) -> Option<PathBuf> {
+        self.asking.difference(&files.asking).next().cloned()
     }
 
     /// Somebody who was asked has refused something of a user's.
-    pub(crate) fn not_approved(&self, uid: u32, uptime: Duration) {
+    pub(crate) fn not_approved(&self, (uid, unit): (u32, Option<&str>), uptime: Duration) {
         self.risk.borrow_mut().refused(uid, uptime);
+        self.access.borrow_mut().refused_by_person(uid, unit, uptime);
+    }
+
+    /// What has passed waits until somebody has approved it; `called`: the tool, if it was a call.
+    pub(crate) fn waits(&mut self, run: ExecId, called: Option<&CalledTool>) {
+        self.row.waits(number(run), called.map(|called| called.name.as_str()));
+        self.tell_changes();
+    }
+
+    /// It was approved, and is looked at again.
+    ///
+    /// # Errors
+    /// A stage's refusal.
+    pub(crate) fn goes_on(
+        &mut self,
+        run: ExecId,
+        called: Option<&CalledTool>,
+        uptime: Duration,
+    ) -> Result<(), Denied> {
+        let tool = called.map(|called| called.name.as_str());
+        let judged = self.row.goes_on(number(run), tool, moment(uptime));
+        self.tell_changes();
+        judged.map_err(denied)
     }
 
     /// What is looked for in the output of runs that begin now.

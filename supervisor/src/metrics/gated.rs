@@ -62,6 +62,7 @@ pub(crate) struct Gated {
     refused: Histogram,
     lag: Histogram,
     approvals: IntCounterVec,
+    approved_after: Histogram,
     grants: [IntCounter; GrantEvent::ALL.len()],
     calls: IntCounterVec,
     tools: HashMap<String, Outcomes>,
@@ -85,6 +86,7 @@ impl Gated {
         Ok(Self {
             refusals,
             approvals,
+            approved_after: make.histogram(&table::APPROVAL_WAIT)?,
             passed: times.get_metric_with_label_values(&["passed"])?,
             refused: times.get_metric_with_label_values(&["refused"])?,
             lag: make.histogram(&table::AUDIT_LAG)?,
@@ -120,6 +122,11 @@ impl Gated {
             Ok(count) => count.inc(),
             Err(error) => tracing::error!(%error, "an approval can't be counted"),
         }
+    }
+
+    /// Enough people have approved what has waited so long.
+    pub(crate) fn approved_after(&self, waited: Duration) {
+        self.approved_after.observe(waited.as_secs_f64());
     }
 
     /// A request has become durable.

@@ -29,6 +29,9 @@ const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
     1800.0,
 ];
+/// What people take, up to the longest that they may.
+const PEOPLE_SECONDS: &[f64] =
+    &[1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
 /// What making and ending take: nothing there should last longer.
 const SHORT_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -95,6 +98,8 @@ metrics! {
         "What the gate's row takes to let a request pass or to refuse it; nothing where no stage has anything to look at.";
     APPROVALS: Kind::Counter, "stockade_approvals_total", ["how"],
         "Requests that waited until somebody had approved them, by what became of them: approved, refused, late, withdrawn, changed, draining.";
+    APPROVAL_WAIT: Kind::Histogram(PEOPLE_SECONDS), "stockade_approval_wait_seconds", [],
+        "How long people took to approve what they did approve: no part of stockade_run_start_seconds.";
     TOOL_CALLS: Kind::Counter, "stockade_tool_calls_total", ["tool", "outcome"],
         "Those of stockade_runs_total that were calls of tools, by tool and outcome.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],

@@ -68,7 +68,7 @@ fn asks(stage: &Stage, client: &mut Client) -> ExecId {
 }
 
 fn list(client: &mut Client, follow: bool) -> Vec<ApprovalSummary> {
-    client.say(&ClientMessage::Approvals { follow });
+    client.say(&ClientMessage::Approvals { follow, only: None });
     match client.next() {
         ServerMessage::Approvals { waiting, more: 0 } => waiting,
         other => panic!("{other:?} instead of a list"),
@@ -172,13 +172,21 @@ fn as_many_as_are_needed_have_to_say_yes_and_nobody_twice() {
     let stage = stage("needed = 2\n");
     let (mut launcher, mut client) = (stage.launcher(), stage.client());
     let (mut one, mut other) = (stage.client(), stage.client());
-    let run = asks(&stage, &mut client);
+    asks(&stage, &mut client);
     assert_eq!(answer(&mut one, true), Ok((1, None)));
-    assert!(!list(&mut one, false)[0].may_answer);
-    assert_eq!(answer(&mut one, true).unwrap_err().reason, DenyReason::NotPermitted);
+    // All are of one user, in whatever unit.
+    for client in [&mut one, &mut other] {
+        assert!(!list(client, false)[0].may_answer);
+        let denied = answer(client, true).unwrap_err();
+        assert_eq!(
+            (denied.reason, denied.decided.unwrap().rule.as_str()),
+            (DenyReason::NotPermitted, "needed")
+        );
+    }
     assert!(!launcher.hears_something());
-    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
-    runs(&mut launcher, &mut client, run);
+    assert_eq!(list(&mut one, false)[0].approved, 1);
+    assert_eq!(answer(&mut one, false), Ok((0, Some(ApprovalEnd::Refused))), "he may think better of it");
+    is_refused_by(&mut client, "refused");
 }
 
 #[test]
@@ -247,6 +255,111 @@ fn an_answer_is_about_a_digest_and_the_digest_about_all_that_would_run() {
     let (run, digest) = digests[1];
     answers(&mut other, run, digest, true).unwrap();
     runs(&mut launcher, &mut client, run);
+}
+
+#[test]
+fn what_runs_is_shown_with_its_variables_limits_and_files_and_without_what_is_secret() {
+    let policy = "extends = \"default\"\n[environment]\nallow = [\"TOOL\", \"MY_TOKEN\", \"HIDDEN\"]\n\
+        [output]\nsecrets = [\"HIDDEN\"]\n";
+    let before = file("");
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| put(directory, "approval.toml", &before))),
+        policy: Some(policy),
+        ..Changes::default()
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (mut asked, passed) = request(&stage, &["asked"]);
+    let variables = [("TOOL", "--require ./x"), ("MY_TOKEN", "very-secret"), ("HIDDEN", "as secret")];
+    asked.environment = variables.map(|(name, value)| (name.into(), value.into())).to_vec();
+    (asked.policy, asked.overrides.wall_ms) = ("custom".into(), Some(1_500));
+    asked.output = stockade_protocol::client::OutputMode::Descriptor;
+    let path = stage.workspace().join("out");
+    let output = || OwnedFd::from(std::fs::File::create(&path).unwrap());
+    client.say_with(&ClientMessage::Exec(Box::new(asked)), &[passed, output(), output()]);
+    assert!(matches!(client.next(), ServerMessage::AwaitsApproval { .. }));
+    let one = list(&mut other, false).remove(0);
+    let shown: std::collections::HashMap<_, _> = one
+        .environment
+        .iter()
+        .zip(&one.values)
+        .map(|(name, value)| (name.to_text(), value.clone()))
+        .collect();
+    assert_eq!(shown["TOOL"], Some("--require ./x".into()));
+    assert_eq!((&shown["MY_TOKEN"], &shown["HIDDEN"]), (&None, &None));
+    assert_eq!((one.overrides.wall_ms, one.overrides.memory), (Some(1_500), None));
+    assert_eq!(one.output, [path.as_path().into(), path.as_path().into()]);
+    assert_eq!((one.whole.words, one.whole.argv, one.is_cut), (2, 14, false));
+    assert!(!format!("{one:?}").contains("secret"), "{one:?}");
+}
+
+/// As long as a request's summary can be.
+fn longest(stage: &Stage, byte: u8) -> (ExecRequest, Vec<OwnedFd>) {
+    let long = |length: usize| stockade_protocol::Bytes(vec![byte; length]);
+    let (mut asked, _) = request(stage, &["asked"]);
+    asked.argv.push(long(20_000));
+    (asked.policy, asked.environment) = ("custom".into(), vec![("TOOL".into(), long(20_000))]);
+    asked.stdin = StdinMode::Inline(long(20_000));
+    let mut deep = stage.workspace();
+    for _ in 0..14 {
+        deep.push("d".repeat(250));
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    asked.cwd = deep.as_path().into();
+    asked.workspace = Workspace::Descriptor { path: deep.as_path().into() };
+    asked.output = stockade_protocol::client::OutputMode::Descriptor;
+    let output = || OwnedFd::from(std::fs::File::create(deep.join("out")).unwrap());
+    (asked, vec![open(&deep), output(), output()])
+}
+
+#[test]
+fn however_long_requests_are_all_are_listed_and_each_can_be_seen_as_long_as_may_be() {
+    let approval = "[approval]\nown-unit = true\n[thresholds]\nask = 50\n[[rule]]\nname = \"marked\"\nscore = 60\n\
+        reason = \"it's marked\"\nwhen = { policy = [\"custom\", \"default\"] }\n";
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| put(directory, "approval.toml", approval))),
+        policy: Some("extends = \"default\"\n[environment]\nallow = [\"TOOL\"]\n"),
+        ..Changes::default()
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let mut runs = Vec::new();
+    for number in 0..16 {
+        let (asked, passed) = if number < 15 {
+            longest(&stage, b'a' + number)
+        } else {
+            let (asked, passed) = request(&stage, &["asked"]);
+            (asked, vec![passed])
+        };
+        client.say_with(&ClientMessage::Exec(Box::new(asked)), &passed);
+        match client.next() {
+            ServerMessage::AwaitsApproval { exec_id, .. } => runs.push(exec_id),
+            told => panic!("{told:?}"),
+        }
+    }
+    // A frame has less room than they would take.
+    let listed = list(&mut other, false);
+    assert_eq!(listed.iter().map(|one| one.exec_id).collect::<Vec<_>>(), runs);
+    assert!(
+        listed[..15].iter().all(|one| one.is_cut && one.argv[2].len() < 5_000 && one.whole.argv > 20_000)
+    );
+    assert!(!listed[15].is_cut, "the newest isn't hidden, nor cut");
+    other.say(&ClientMessage::Approvals { follow: false, only: Some(runs[3]) });
+    let ServerMessage::Approvals { waiting, more: 0 } = other.next() else { panic!("no list") };
+    assert_eq!(waiting[0].argv.iter().map(|word| word.len() + 8).sum::<usize>(), 16 * 1_024);
+    assert_eq!(waiting[0].digest, listed[3].digest);
+}
+
+#[test]
+fn one_that_waits_can_be_asked_for_by_its_number() {
+    let stage = stage("");
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let (one, two) = (asks(&stage, &mut client), asks(&stage, &mut client));
+    for run in [one, two] {
+        other.say(&ClientMessage::Approvals { follow: false, only: Some(run) });
+        let ServerMessage::Approvals { waiting, more: 0 } = other.next() else { panic!("no list") };
+        assert_eq!(waiting.iter().map(|one| one.exec_id).collect::<Vec<_>>(), [run]);
+    }
+    other.say(&ClientMessage::Approvals { follow: false, only: Some(ExecId::from_bytes([1; 16])) });
+    assert_eq!(other.next(), ServerMessage::Approvals { waiting: Vec::new(), more: 0 });
 }
 
 #[test]
@@ -421,20 +534,53 @@ fn who_follows_is_told_of_each_and_of_its_end_and_of_nothing_that_he_may_not_kno
     until("reloaded", || stage.said.count("policies reloaded") > 0);
     asks(&stage, &mut client);
     assert_eq!(other.next(), ServerMessage::ApprovalsMissed);
-    client.say(&ClientMessage::Approvals { follow: true });
+    client.say(&ClientMessage::Approvals { follow: true, only: None });
     let ServerMessage::Denied { denied, .. } = client.next() else { panic!("he may") };
     assert_eq!(denied.reason, DenyReason::NotPermitted);
     assert!(other.hears_nothing());
 }
 
 #[test]
-fn a_reload_without_the_file_is_none() {
+fn a_reload_after_which_nobody_would_be_asked_is_none() {
     let stage = stage("");
     let (_launcher, mut client) = (stage.launcher(), stage.client());
-    std::fs::remove_file(stage.directory.path().join("configuration/approval.toml")).unwrap();
+    let directory = stage.directory.path().join("configuration");
+    let mut refused = |text: &str| {
+        let before = stage.said.count(text);
+        stage.order(Order::Reload);
+        until("refused", || stage.said.count(text) > before);
+        let run = asks(&stage, &mut client);
+        client.say(&ClientMessage::Cancel { exec_id: run });
+        is_refused_by(&mut client, "cancelled");
+    };
+    std::fs::remove_file(directory.join("approval.toml")).unwrap();
+    refused("has anybody asked first any more");
+    put(stage.directory.path(), "approval.toml", "[approval]\nneeded = 1\n");
+    refused("has anybody asked first any more");
+    put(stage.directory.path(), "approval.toml", "# nothing\n");
+    refused("it has nothing in it");
+    // The twin: other rules may take their place.
+    put(stage.directory.path(), "approval.toml", &file("within = \"9s\"\n"));
     stage.order(Order::Reload);
-    until("refused", || stage.said.count("approval.toml is gone") > 0);
-    asks(&stage, &mut client);
+    until("reloaded", || stage.said.count("policies reloaded") > 0);
+}
+
+#[test]
+fn a_reload_that_takes_away_who_has_to_be_asked_by_rules_of_access_is_none() {
+    let asks =
+        "@approve(\"new\")\npermit (principal, action == Action::\"run\", resource == Policy::\"strict\");";
+    let stage = Stage::new(Changes {
+        before: Some(Box::new(move |directory| {
+            put(directory, "roles.toml", "");
+            put(directory, "access.cedar", asks);
+        })),
+        ..Changes::default()
+    });
+    let _launcher = stage.launcher();
+    put(stage.directory.path(), "access.cedar", "");
+    stage.order(Order::Reload);
+    until("refused", || stage.said.count("has anybody asked first any more") > 0);
+    assert_eq!(stage.said.count("policies reloaded"), 0);
 }
 
 #[test]
@@ -468,7 +614,7 @@ fn a_permit_that_asks_has_somebody_asked_and_rules_say_who_answers() {
         }
     };
     asks(&mut client);
-    other.say(&ClientMessage::Approvals { follow: false });
+    other.say(&ClientMessage::Approvals { follow: false, only: None });
     let ServerMessage::Denied { denied, .. } = other.next() else { panic!("he may") };
     assert_eq!(denied.reason, DenyReason::NotPermitted);
     put(stage.directory.path(), "roles.toml", &with_approver);
@@ -516,14 +662,62 @@ fn each_question_and_each_answer_stands_in_the_record_before_the_run_and_a_refus
     assert!(
         json("approval-asked").contains("marked (+60): it's marked") && json("approval-asked").contains(&hex)
     );
+    // The run's own entry says by whom, and of what.
+    let uid = rustix::process::geteuid().as_raw();
+    let intent = json("intent");
+    assert!(intent.contains(&format!("\"approved by {uid}+")), "{intent}");
+    assert!(intent.contains(&format!("\"approved as {hex}\"")), "{intent}");
+    let asked = format!("as the test has it; asked by user {uid} because of marked (+60)");
+    assert!(json("approved").contains(&asked), "{}", json("approved"));
     assert!(json("approved").contains("as the test has it") && json("approved").contains(&hex));
     assert!(json("refused").contains("\"stage\":\"approve\"") && json("refused").contains("not-approved"));
+}
+
+#[test]
+fn who_is_refused_by_people_again_and_again_is_locked_out_and_who_gives_up_isnt() {
+    let uid = rustix::process::geteuid().as_raw();
+    let stage = stage_with("", move |directory| {
+        let roles = format!("[roles.approver]\nusers = [\"{uid}\"]\n[roles.admin]\nusers = [\"{uid}\"]\n");
+        put(directory, "roles.toml", &roles);
+        put(directory, "limits.toml", "[lockout]\nrefusals = 2\n");
+    });
+    let (_launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    for _ in 0..3 {
+        let run = asks(&stage, &mut client);
+        client.say(&ClientMessage::Cancel { exec_id: run });
+        is_refused_by(&mut client, "cancelled");
+    }
+    for _ in 0..2 {
+        asks(&stage, &mut client);
+        assert_eq!(answer(&mut other, false), Ok((0, Some(ApprovalEnd::Refused))));
+        is_refused_by(&mut client, "refused");
+    }
+    let (asked, passed) = request(&stage, &["asked"]);
+    assert_eq!(client.denied(asked, &[passed]).reason, DenyReason::LockedOut);
+    assert_eq!(stage.said.count("somebody was refused too often"), 1);
+}
+
+#[test]
+fn what_somebody_thinks_is_no_part_of_how_long_a_run_takes_to_begin() {
+    let stage = stage("");
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    let run = asks(&stage, &mut client);
+    let asked = Instant::now();
+    until("thought about", || asked.elapsed() >= Duration::from_secs(2));
+    answer(&mut other, true).unwrap();
+    runs(&mut launcher, &mut client, run);
+    let told = metrics::scrape(&stage);
+    assert!(told["stockade_approval_wait_seconds_sum"] >= 2.0, "{told:?}");
+    for part in ["stockade_run_start_seconds_sum", "stockade_run_setup_seconds_sum{stage=\"queue\"}"] {
+        assert!(told[part] < 2.0, "{part}: {}", told[part]);
+    }
 }
 
 /// Has somebody asked about all but those who want to know what it has heard of ends.
 #[derive(Default)]
 struct Asking {
     heard: Vec<Ending>,
+    waited: usize,
 }
 
 impl GateStage for Asking {
@@ -540,9 +734,41 @@ impl GateStage for Asking {
         }
     }
 
+    fn waits(&mut self, _run: u128, _tool: Option<&str>) {
+        self.waited += 1;
+    }
+
+    fn goes_on(&mut self, _run: u128, _tool: Option<&str>, _at: Moment) -> Result<(), Refusal> {
+        if self.waited > 1 {
+            return Ok(());
+        }
+        let refusal = Refusal::new(self.name(), Reason::BreakerOpen, "test", "it's open by now");
+        Err(refusal.retry_after(Duration::from_secs(7)))
+    }
+
     fn ended(&mut self, _run: u128, _tool: Option<&str>, ending: Ending, _at: Moment) {
         self.heard.push(ending);
     }
+}
+
+#[test]
+fn what_was_approved_is_looked_at_again_by_stages_that_may_have_changed_their_mind() {
+    let row: fn() -> Row = || Row::new(vec![Box::new(Asking::default())]);
+    let before: Before = Box::new(|directory| put(directory, "approval.toml", &file("")));
+    let stage = Stage::new(Changes { row: Some(row), before: Some(before), ..Changes::default() });
+    let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());
+    asks(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Changed))));
+    match client.next() {
+        ServerMessage::Denied { request_id: 77, denied, .. } => {
+            assert_eq!((denied.reason, denied.retry_after_ms), (DenyReason::BreakerOpen, Some(7_000)));
+        }
+        told => panic!("{told:?}"),
+    }
+    assert!(!launcher.hears_something());
+    let run = asks(&stage, &mut client);
+    assert_eq!(answer(&mut other, true), Ok((0, Some(ApprovalEnd::Approved))));
+    runs(&mut launcher, &mut client, run);
 }
 
 #[test]

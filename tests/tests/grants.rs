@@ -238,6 +238,16 @@ fn begun(user: &Ground) -> u64 {
     names.iter().filter(|name| name.starts_with("began.")).count() as u64
 }
 
+/// A daemon by which somebody grants to somebody else, or else to nobody.
+fn one_that_grants() -> Option<Mode> {
+    let here = Mode::daemons_here();
+    if here.contains(&Mode::RootDaemonForUser) {
+        return Some(Mode::RootDaemonForUser);
+    }
+    not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
+    here.contains(&Mode::UserDaemon).then_some(Mode::UserDaemon)
+}
+
 /// Adds, revocations and runs go on while the daemon is killed again and again.
 #[test]
 fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_twice_and_none_is_half() {
@@ -245,14 +255,7 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
     /// Of so many rounds one goes on until a run has begun.
     const LETS_BEGIN: usize = 4;
     const MANY: u64 = 100_000;
-    let mode = if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
-        Mode::RootDaemonForUser
-    } else if Mode::daemons_here().contains(&Mode::UserDaemon) {
-        not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
-        Mode::UserDaemon
-    } else {
-        return;
-    };
+    let Some(mode) = one_that_grants() else { return };
     let daemon = Daemon::start_at(ground(mode.server()), &[]);
     let (giver, user) = (&daemon.ground, Ground::new(mode.client()));
     let redeems = mode.server() != mode.client();

@@ -116,7 +116,7 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         granted("access-not-granted-time", access(BY_TIME)?, false)?.against("access"),
     ];
     interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
-    let rows = row::variants(&|| access(ANY))?;
+    let rows = row::variants(&|| holding(access(ANY)?))?;
     interleave(&mut results, &mut shuffle, times("the row", rounds), wanted(session, rows));
     let risks = vec![weighed("risk", risk()?, false), weighed("risk-longest", risk()?, true).against("risk")];
     interleave(&mut results, &mut shuffle, times("a look at risk", rounds), wanted(session, risks));
@@ -319,7 +319,25 @@ fn weighed<'a>(name: &str, mut risk: Risk, is_longest: bool) -> Variant<'a> {
 
 /// Microseconds of one decision that rules leave open, with so many grants as there are principals that a sample asks for. `has`:
 /// whether each has one; else somebody else does, and it's refused.
-fn granted<'a>(name: &str, mut access: Access, has: bool) -> Result<Variant<'a>, BenchError> {
+fn granted<'a>(name: &str, access: Access, has: bool) -> Result<Variant<'a>, BenchError> {
+    let mut access = holding(access)?;
+    let first = if has { 0 } else { ASKING };
+    let principals: Vec<Principal> = (first..first + ASKING).map(principal).collect();
+    let parameters = Parameters::new(parameters());
+    Ok(Variant::new(name, move || {
+        let began = Instant::now();
+        for principal in &principals {
+            let asked = Asked { given: Given::Parameters(&parameters), ..asked(principal) };
+            if black_box(access.judge(black_box(&asked))).is_ok() != has {
+                return Err(BenchError::Wrong("a grant was taken for another's".into()));
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ASKING))
+    }))
+}
+
+/// With a thousand grants, each somebody else's.
+fn holding(mut access: Access) -> Result<Access, BenchError> {
     access.let_grants(0);
     let wrong = |error: BadGrant| BenchError::Wrong(error.to_string());
     for uid in 0..ASKING {
@@ -335,19 +353,7 @@ fn granted<'a>(name: &str, mut access: Access, has: bool) -> Result<Variant<'a>,
         let to = Whom { uid, unit: None };
         access.grants_mut().put(Grant::new(id, to, terms, 0, Clocks::default()).map_err(wrong)?);
     }
-    let first = if has { 0 } else { ASKING };
-    let principals: Vec<Principal> = (first..first + ASKING).map(principal).collect();
-    let parameters = Parameters::new(parameters());
-    Ok(Variant::new(name, move || {
-        let began = Instant::now();
-        for principal in &principals {
-            let asked = Asked { given: Given::Parameters(&parameters), ..asked(principal) };
-            if black_box(access.judge(black_box(&asked))).is_ok() != has {
-                return Err(BenchError::Wrong("a grant was taken for another's".into()));
-            }
-        }
-        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ASKING))
-    }))
+    Ok(access)
 }
 
 /// Twenty of them, two KiB together.

@@ -138,7 +138,7 @@ fn sample(questions: &mut Questions, who: Who, told: Told) -> Result<f64, BenchE
 fn manifest(name: &str) -> Text {
     let mut text = format!(
         "name = \"{name}\"\ndescription = \"measured\"\nversion = \"1.0.0\"\npolicy = \"default\"\n\
-         [command]\nprogram = \"/bin/true\"\narguments = []\n[parameters]\ntype = \"object\"\nadditionalProperties = false\n"
+         [command]\nprogram = \"/bin/true\"\narguments = []\nstdin = \"parameters\"\n[parameters]\ntype = \"object\"\nadditionalProperties = false\n"
     );
     for number in 0..PROPERTIES {
         let _ = writeln!(text, "properties.p{number} = {{ type = \"string\", maxLength = 200 }}");

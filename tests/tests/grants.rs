@@ -238,24 +238,31 @@ fn begun(user: &Ground) -> u64 {
     names.iter().filter(|name| name.starts_with("began.")).count() as u64
 }
 
-/// A daemon by which somebody grants to somebody else, or else to nobody.
-fn one_that_grants() -> Option<Mode> {
-    let here = Mode::daemons_here();
-    if here.contains(&Mode::RootDaemonForUser) {
-        return Some(Mode::RootDaemonForUser);
+/// Of so many rounds one goes on until a run has begun.
+const LETS_BEGIN: usize = 4;
+
+/// Lets all that goes on come a bit further than in the round before.
+fn go_on(round: usize, has_begun: impl FnMut() -> bool) {
+    if round.is_multiple_of(LETS_BEGIN) {
+        // Else each is killed before it has come so far, and nothing is said of uses.
+        wait_until(PATIENCE, has_begun);
     }
-    not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
-    here.contains(&Mode::UserDaemon).then_some(Mode::UserDaemon)
+    std::thread::sleep(Duration::from_micros(500 * (round as u64 * 7 % 60)));
 }
 
 /// Adds, revocations and runs go on while the daemon is killed again and again.
 #[test]
 fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_twice_and_none_is_half() {
     const KILLS: usize = 100;
-    /// Of so many rounds one goes on until a run has begun.
-    const LETS_BEGIN: usize = 4;
     const MANY: u64 = 100_000;
-    let Some(mode) = one_that_grants() else { return };
+    let mode = if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
+        Mode::RootDaemonForUser
+    } else if Mode::daemons_here().contains(&Mode::UserDaemon) {
+        not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
+        Mode::UserDaemon
+    } else {
+        return;
+    };
     let daemon = Daemon::start_at(ground(mode.server()), &[]);
     let (giver, user) = (&daemon.ground, Ground::new(mode.client()));
     let redeems = mode.server() != mode.client();
@@ -287,11 +294,7 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
             .collect();
         let mut running = if redeems { run_some(&daemon, &user, round) } else { Vec::new() };
         runs += running.len() as u64;
-        if redeems && round.is_multiple_of(LETS_BEGIN) {
-            // Else each is killed before it has come so far, and nothing is said of uses.
-            wait_until(PATIENCE, || begun(&user) > most);
-        }
-        std::thread::sleep(Duration::from_micros(500 * (round as u64 * 7 % 60)));
+        go_on(round, || !redeems || begun(&user) > most);
         daemon.kill_and_start_again(&[]);
         for (why, child) in whys.iter().zip(&mut adding) {
             if was_told(child) {

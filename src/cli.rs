@@ -14,7 +14,7 @@ use crate::color::Paint;
 use crate::error::{CliError, chain};
 use crate::{
     access, approve, attach, audit, breaker, completions, config, doctor, exit, grant, kill, logs, man, out,
-    policy, ps, run, serve, stats, status, tool,
+    policy, ps, reload, run, serve, stats, status, tool,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -46,6 +46,7 @@ enum Subcommand {
     Doctor(doctor::Arguments),
     Policy(policy::Arguments),
     Config(config::Arguments),
+    Reload(reload::Arguments),
     Tool(tool::Arguments),
     Breaker(breaker::Arguments),
     Access(access::Arguments),
@@ -108,6 +109,7 @@ fn dispatch(subcommand: &Subcommand) -> Result<u8, CliError> {
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Config(arguments) => config::config(arguments),
+        Subcommand::Reload(arguments) => reload::reload(arguments),
         Subcommand::Tool(arguments) => tool::tool(arguments),
         Subcommand::Breaker(arguments) => breaker::breaker(arguments),
         Subcommand::Grant(arguments) => grant::grant(arguments),

@@ -39,6 +39,7 @@ mod out;
 mod place;
 mod policy;
 mod ps;
+mod reload;
 mod run;
 mod runs;
 mod serve;

@@ -39,9 +39,9 @@ pub(crate) struct Arguments {
 type Row = (&'static str, &'static str, &'static [&'static str]);
 
 const CLIENTS: &[&str] =
-    &["run", "attach", "logs", "ps", "kill", "status", "stats", "tool", "breaker", "serve"];
+    &["run", "attach", "logs", "ps", "kill", "status", "stats", "tool", "breaker", "reload", "serve"];
 const DECIDING: &[&str] = &["run", "policy", "tool", "doctor", "serve"];
-const CONFIGURED: &[&str] = &["config", "serve"];
+const CONFIGURED: &[&str] = &["config", "reload", "serve"];
 const PAINTED: &[&str] = &[
     "run", "attach", "logs", "ps", "status", "stats", "policy", "config", "tool", "breaker", "doctor",
     "serve",

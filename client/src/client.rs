@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
-    BreakerSummary, ClientMessage, ExecEvent, RunSummary, ServerMessage, StatusReport, Welcome,
+    BreakerSummary, ClientMessage, ExecEvent, ReloadReport, RunSummary, ServerMessage, StatusReport, Welcome,
 };
 use stockade_protocol::grants::{GrantList, GrantSummary, GrantTerms};
 use stockade_protocol::statistics::{StatisticsQuestion, StatisticsReport};
@@ -251,6 +251,21 @@ impl Client {
         self.connection.send(&ClientMessage::Unlock { uid, unit }, &[])?;
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
             ServerMessage::Unlocked { uid: of, count } if *of == uid => Some(Ok(*count)),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Has the daemon read its files again, and waits until it has. Where anything is wrong, nothing is taken up.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not; [`ClientError::Silent`] when no answer comes in time.
+    pub fn reload(&mut self) -> Result<ReloadReport, ClientError> {
+        self.connection.send(&ClientMessage::Reload, &[])?;
+        self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
+            ServerMessage::Reloaded(report) => Some(Ok(report.as_ref().clone())),
             ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
                 Some(Err(ClientError::Denied(denied.clone())))
             }

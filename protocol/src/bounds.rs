@@ -52,5 +52,9 @@ pub const RING_BYTES: u64 = 1024 * 1024;
 pub const UNCLAIMED_MS: u64 = 30_000;
 /// The most bytes of a command, of parameters, of standard input and of variables, each, that who approves is shown.
 pub const MAX_APPROVAL_SHOWN: usize = 16 * 1024;
+/// The most lines that a reload says what is wrong in.
+pub const MAX_RELOAD_LINES: usize = 64;
+/// The longest of them, in bytes.
+pub const MAX_RELOAD_LINE: usize = 1024;
 /// The longest reason of an answer to what waits for an approval, in bytes.
 pub const MAX_APPROVAL_REASON: usize = 256;

@@ -170,6 +170,8 @@ pub enum ClientMessage {
     },
     /// Asks for grants and requests: the caller's own, and everybody's for whom the rules permit to `grant`, `approve` or `inspect`.
     Grants,
+    /// Has the daemon read its configuration, policies, tools and the gate's files again. For whom the rules of access permit to `reload`; without any, for root and the user that the daemon runs as.
+    Reload,
 }
 
 /// Asks for one run.
@@ -366,6 +368,8 @@ pub enum ServerMessage {
     },
     /// Answers a `Grants`.
     Grants(Box<GrantList>),
+    /// Answers a `Reload`, once everything is read: it was taken up, or all is as it was.
+    Reloaded(Box<ReloadReport>),
 }
 
 /// Why the supervisor closes a connection.
@@ -503,6 +507,21 @@ pub enum RunState {
         /// How.
         outcome: Outcome,
     },
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// What is wrong, a line each, with file, line and column: nothing is taken up then. At most [`crate::bounds::MAX_RELOAD_LINES`] of [`crate::bounds::MAX_RELOAD_LINE`] bytes.
+    pub wrong: Vec<String>,
+    /// How many more lines there are.
+    pub left_out: u32,
+    /// Policies that there are now.
+    pub policies: u32,
+    /// Tools that there are now.
+    pub tools: u32,
+    /// Keys of the configuration that have another value, and keep the old one until the daemon is restarted.
+    pub takes_restart: Vec<String>,
 }
 
 /// One breaker in a list.

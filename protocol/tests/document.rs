@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 25] = [
+    let constants: [(&str, u64); 27] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -275,6 +275,8 @@ fn page_limits_equal_the_constants() {
         ("MAX_OFTEN_WRONG", bounds::MAX_OFTEN_WRONG as u64),
         ("MAX_APPROVAL_SHOWN", bounds::MAX_APPROVAL_SHOWN as u64),
         ("MAX_APPROVAL_REASON", bounds::MAX_APPROVAL_REASON as u64),
+        ("MAX_RELOAD_LINES", bounds::MAX_RELOAD_LINES as u64),
+        ("MAX_RELOAD_LINE", bounds::MAX_RELOAD_LINE as u64),
         ("MAX_MARKS", bounds::MAX_MARKS as u64),
         ("MAX_SECRETS", bounds::MAX_SECRETS as u64),
         ("MAX_SECRET_BYTES", bounds::MAX_SECRET_BYTES as u64),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use stockade_policies::{PolicyError, PolicySet, Trust};
+use stockade_protocol::bounds::{MAX_RELOAD_LINE, MAX_RELOAD_LINES};
+use stockade_protocol::client::ReloadReport;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::admission::chain;
@@ -50,6 +52,27 @@ enum Bad {
     Thread(#[source] JoinError),
 }
 
+impl Bad {
+    /// What is wrong, for who has asked: all that is known of it, bounded.
+    fn report(&self) -> ReloadReport {
+        let mut wrong: Vec<String> = match self {
+            Self::Configuration(Mistakes(all)) => all.iter().map(|error| chain(error)).collect(),
+            Self::Gate(Faults(all)) => all.iter().map(|fault| chain(fault)).collect(),
+            other => vec![chain(other)],
+        };
+        let left_out = wrong.len().saturating_sub(MAX_RELOAD_LINES);
+        wrong.truncate(MAX_RELOAD_LINES);
+        for line in wrong.iter_mut().filter(|line| line.len() > MAX_RELOAD_LINE) {
+            line.truncate(line.floor_char_boundary(MAX_RELOAD_LINE));
+        }
+        ReloadReport {
+            wrong,
+            left_out: u32::try_from(left_out).unwrap_or(u32::MAX),
+            ..ReloadReport::default()
+        }
+    }
+}
+
 /// What was read, all of it in order.
 struct Read {
     configured: Configured,
@@ -59,7 +82,7 @@ struct Read {
 
 impl Reload {
     /// A reload, from its beginning to its end: what is to be told when one begins, and when it has ended, stands here.
-    pub(crate) async fn again(&mut self, daemon: &Rc<Daemon>) {
+    pub(crate) async fn again(&mut self, daemon: &Rc<Daemon>) -> ReloadReport {
         // A thousand files take a while, and the loop is everybody's.
         let (sources, usual) = (self.sources.clone(), self.usual.clone());
         let read = match spawn_blocking(move || read(&sources, &usual)).await {
@@ -83,17 +106,20 @@ impl Reload {
                     "nothing is reloaded: the old configuration and policies stay"
                 );
                 daemon.state.borrow().figures.reloaded(false);
+                bad.report()
             }
         }
     }
 
-    fn take(&mut self, daemon: &Rc<Daemon>, read: Read) {
+    fn take(&mut self, daemon: &Rc<Daemon>, read: Read) -> ReloadReport {
         let Read { mut configured, policies, gate } = read;
+        let mut report = ReloadReport::default();
         for change in self.running.changes(&configured) {
             let (key, old, new) = (change.key.path, change.old.as_str(), change.new.as_str());
             if change.key.when == When::Restart {
                 tracing::warn!(key, old, new, "takes a restart: the old value stays until then");
                 configured.copy(change.key, &self.running);
+                report.takes_restart.push(key.to_owned());
             } else {
                 tracing::info!(key, old, new, "changed");
             }
@@ -102,7 +128,10 @@ impl Reload {
         let (before, after) = (state.specs.policies().names().len(), policies.names().len());
         tracing::info!(before, after, names = ?policies.names(), "policies reloaded");
         state.specs.replace(policies);
-        tracing::info!(count = gate.tools.tools().len(), "tools reloaded");
+        let tools = gate.tools.tools().len();
+        tracing::info!(count = tools, "tools reloaded");
+        report.policies = u32::try_from(after).unwrap_or(u32::MAX);
+        report.tools = u32::try_from(tools).unwrap_or(u32::MAX);
         state.gate.take_up(gate);
         state.figures.reloaded(true);
         state.set_limits(Limits::of(&configured.values, self.sources.scope));
@@ -111,6 +140,7 @@ impl Reload {
             set_level(level);
         }
         self.running = configured;
+        report
     }
 }
 

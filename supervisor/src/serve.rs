@@ -356,26 +356,30 @@ async fn run(
     let accepting = spawn_local(accept_all(Rc::clone(&daemon), listener));
     let mut asked = 0_u32;
     loop {
-        tokio::select! {
+        let order = tokio::select! {
             () = daemon.stop.notified() => break,
-            Some(order) = orders.recv() => match order {
-                Order::Reload => {
-                    let is_told = systemd.reloading();
-                    reload.again(&daemon).await;
-                    if is_told {
-                        systemd.reloaded();
-                    }
+            () = daemon.reload.notified() => Order::Reload,
+            Some(order) = orders.recv() => order,
+        };
+        match order {
+            Order::Reload => {
+                let is_told = systemd.reloading();
+                let waiting = daemon.state.borrow_mut().take_reloads();
+                let report = reload.again(&daemon).await;
+                daemon.state.borrow_mut().tell_reloaded(&waiting, &report);
+                if is_told {
+                    systemd.reloaded();
                 }
-                Order::Stop => {
-                    systemd.stopping();
-                    daemon.state.borrow_mut().end_approvals();
-                    if daemon.state.borrow().limits.keep_runs {
-                        leave(&daemon);
-                    } else {
-                        asked += stop(&daemon, asked);
-                    }
+            }
+            Order::Stop => {
+                systemd.stopping();
+                daemon.state.borrow_mut().end_approvals();
+                if daemon.state.borrow().limits.keep_runs {
+                    leave(&daemon);
+                } else {
+                    asked += stop(&daemon, asked);
                 }
-            },
+            }
         }
     }
     // Nobody new; those who are here get their last events.

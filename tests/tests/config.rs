@@ -123,6 +123,31 @@ fn status(daemon: &Daemon) -> Value {
 }
 
 #[test]
+fn who_has_files_read_again_is_told_what_holds_or_all_that_is_wrong() {
+    let ground = ground();
+    configure(&ground, "stockade.toml", "[runs]\nslots = 3\n");
+    let daemon = Daemon::start_at(ground, &[]);
+    let own = Ground::new(daemon.ground.person);
+    let reload = |who: &Ground, words: &[&str]| Ended::of(daemon.ask(who, &[&["reload"], words].concat()));
+    let bad = configure(&daemon.ground, "stockade.d/b.toml", "[runs]\nslots = \"x\"\nqueue = -1\n");
+    reload(&own, &[]).expect_code(1).expect_errors(&["b.toml:2:9: ", "b.toml:3:9: ", "nothing is reloaded"]);
+    let told: Value = serde_json::from_str(&reload(&own, &["--json"]).text()).unwrap();
+    assert_eq!((&told["reloaded"], told["wrong"].as_array().unwrap().len()), (&false.into(), 2), "{told}");
+    assert_eq!(status(&daemon)["slots"], 3);
+    std::fs::remove_file(bad).unwrap();
+    configure(&daemon.ground, "stockade.toml", "[runs]\nslots = 1\nparked = 2\n");
+    if Person::me().is_root() {
+        let other = Ground::new(Person::user());
+        reload(&other, &[]).expect_code(1).expect_errors(&["only root and the user that the daemon runs as"]);
+        assert_eq!(status(&daemon)["slots"], 3);
+    }
+    let ended = reload(&own, &[]);
+    ended.expect_code(0);
+    assert!(ended.text().starts_with("reloaded: ") && ended.text().ends_with("takes a restart: runs.parked"));
+    assert_eq!(status(&daemon)["slots"], 1);
+}
+
+#[test]
 fn a_daemon_has_what_its_files_say_and_takes_up_what_they_say_at_a_reload() {
     let ground = ground();
     configure(&ground, "stockade.toml", "[runs]\nslots = 3\n");

@@ -14,8 +14,8 @@ use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
     LimiterReport, LockedOut, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError,
-    ProtocolErrorCode, Redactions, RunState, RunSummary, ServerMessage, StatusReport, StdinMode, Stream,
-    ToolCall, VERSION, Welcome, Workspace, features,
+    ProtocolErrorCode, Redactions, ReloadReport, RunState, RunSummary, ServerMessage, StatusReport,
+    StdinMode, Stream, ToolCall, VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -269,6 +269,7 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::GrantAnswer { id: GRANT.into(), yes: true }),
         ("", ClientMessage::GrantRevoke { id: GRANT.into() }),
         ("", ClientMessage::Grants),
+        ("", ClientMessage::Reload),
     ]
 }
 
@@ -383,6 +384,14 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
     messages.push(("", ServerMessage::GrantGone { id: GRANT.into(), runs: 2 }));
     let list = GrantList { grants: vec![granted()], requests: Vec::new(), left_out: 0 };
     messages.push(("", ServerMessage::Grants(Box::new(list))));
+    let report = ReloadReport {
+        wrong: vec!["limits.toml:3:1: `rate.each`: expected a rate, such as \"10/s\"".into()],
+        left_out: 1,
+        policies: 12,
+        tools: 3,
+        takes_restart: vec!["daemon.socket".into()],
+    };
+    messages.push(("", ServerMessage::Reloaded(Box::new(report))));
     messages
 }
 

@@ -140,6 +140,7 @@ impl State {
             ClientMessage::Approve { exec_id, digest, approve, reason } => {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
+            ClientMessage::Reload => self.ask_reload(connection, owner),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             other => self.about_grants(connection, other)?,
         }

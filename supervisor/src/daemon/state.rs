@@ -87,6 +87,8 @@ pub(crate) struct Daemon {
     pub(crate) adopted: Notify,
     /// Rung once, when a drain has nothing left to wait for.
     pub(crate) stop: Rc<Notify>,
+    /// Rung when somebody has asked for a reload.
+    pub(crate) reload: Rc<Notify>,
     /// Rung after each event, for who tells others how we are.
     pub(crate) changed: Rc<Notify>,
 }
@@ -95,6 +97,7 @@ impl Daemon {
     pub(crate) fn new(settings: Settings, limits: Limits, policies: PolicySet, figures: Figures) -> Rc<Self> {
         let timer = Rc::new(Notify::new());
         let stop = Rc::new(Notify::new());
+        let reload = Rc::new(Notify::new());
         let changed = Rc::new(Notify::new());
         Rc::new_cyclic(|daemon| {
             let state = State {
@@ -121,6 +124,8 @@ impl Daemon {
                 armed: Cell::new(None),
                 timer: Rc::clone(&timer),
                 stop: Rc::clone(&stop),
+                reload: Rc::clone(&reload),
+                reloads: Vec::new(),
                 changed: Rc::clone(&changed),
                 settings: settings.clone(),
                 limits,
@@ -138,6 +143,7 @@ impl Daemon {
                 timer,
                 adopted,
                 stop,
+                reload,
                 changed,
             }
         })
@@ -181,6 +187,9 @@ pub(crate) struct State {
     pub(crate) armed: Cell<Option<u64>>,
     timer: Rc<Notify>,
     stop: Rc<Notify>,
+    pub(super) reload: Rc<Notify>,
+    /// Who has asked for one, and isn't answered.
+    pub(super) reloads: Vec<ConnectionId>,
     changed: Rc<Notify>,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stockade_policies::PolicySet;
-use stockade_protocol::client::ServerMessage;
+use stockade_protocol::client::{ClientMessage, ReloadReport, ServerMessage};
+use stockade_protocol::denied::DenyReason;
 use stockade_protocol::outcome::Outcome;
 
-use super::stage::{Changes, Client, Stage, until};
+use super::access::put;
+use super::stage::{Before, Changes, Client, Stage, until};
 use crate::config::{Configuration, Count, FILE, LogLevel, Queue, Slots, Space, Span};
 use crate::daemon::{Daemon, Settings};
 use crate::limits::Limits;
@@ -182,4 +184,68 @@ fn every_limit_reaches_whatever_it_limits() {
     let own = Limits::of(&after, Scope::User);
     assert_eq!((own.connections_per_owner, own.memory.per_owner), (7, 16 << 20));
     assert_eq!((own.memory.share.kept, own.bounds.slots.kept), (0, 0));
+}
+
+fn reload(client: &mut Client) -> ReloadReport {
+    client.say(&ClientMessage::Reload);
+    match client.next() {
+        ServerMessage::Reloaded(report) => *report,
+        other => panic!("{other:?} instead of Reloaded"),
+    }
+}
+
+#[test]
+fn who_asks_for_a_reload_is_told_what_came_of_it() {
+    let stage = Stage::new(Changes::default());
+    let (mut client, mut other) = (stage.client(), stage.client());
+    let before = reload(&mut client);
+    assert!(before.wrong.is_empty() && before.takes_restart.is_empty(), "{before:?}");
+    add_policy(&stage, "new.toml", "extends = \"strict\"\n");
+    let after = reload(&mut client);
+    assert_eq!(after.policies, before.policies + 1);
+    assert!(has(&mut other, "new"), "it's taken up before it's answered");
+    // What is wrong is told whole, and nothing of the rest is taken up.
+    add_policy(&stage, "late.toml", "extends = \"strict\"\n");
+    let bad = configure(&stage, FILE, "[runs]\nslots = \"many\"\nqueue = -1\n");
+    let wrong = reload(&mut client);
+    assert_eq!((wrong.wrong.len(), wrong.left_out, wrong.policies), (2, 0, 0), "{wrong:?}");
+    assert!(wrong.wrong[0].contains(":2:") && wrong.wrong[1].contains(":3:"), "{wrong:?}");
+    assert!(!has(&mut other, "late"));
+    std::fs::write(&bad, "").unwrap();
+    // Two at once are both answered.
+    client.say(&ClientMessage::Reload);
+    other.say(&ClientMessage::Reload);
+    for client in [&mut client, &mut other] {
+        assert!(matches!(client.next(), ServerMessage::Reloaded(report) if report.wrong.is_empty()));
+    }
+    assert!(has(&mut other, "late"));
+}
+
+#[test]
+fn who_may_not_have_files_read_again_is_refused() {
+    let forbid = "forbid (principal, action == Action::\"reload\", resource);";
+    for invariants in ["", forbid] {
+        let before: Before = Box::new(move |directory| {
+            let uid = rustix::process::geteuid().as_raw();
+            put(directory, "roles.toml", &format!("[roles.operator]\nusers = [\"{uid}\"]\n"));
+            if !invariants.is_empty() {
+                put(directory, "invariants.cedar", invariants);
+            }
+        });
+        let stage = Stage::new(Changes { before: Some(before), ..Changes::default() });
+        let mut client = stage.client();
+        add_policy(&stage, "new.toml", "extends = \"strict\"\n");
+        if invariants.is_empty() {
+            assert!(reload(&mut client).wrong.is_empty());
+        } else {
+            client.say(&ClientMessage::Reload);
+            match client.next() {
+                ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                    assert_eq!(denied.reason, DenyReason::NotPermitted);
+                }
+                other => panic!("{other:?} instead of Denied"),
+            }
+        }
+        assert_eq!(has(&mut client, "new"), invariants.is_empty());
+    }
 }

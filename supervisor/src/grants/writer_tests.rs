@@ -64,8 +64,10 @@ fn what_nobody_waits_for_is_written_a_moment_later() {
 }
 
 /// When the log beside the file was written.
-fn written(state: &tempfile::TempDir) -> std::time::SystemTime {
-    state.path().join("grants.sqlite-wal").metadata().unwrap().modified().unwrap()
+fn written(state: &tempfile::TempDir) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = state.path().join("grants.sqlite-wal").metadata().unwrap();
+    (found.mtime(), found.mtime_nsec())
 }
 
 #[test]

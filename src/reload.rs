@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   stockade config check && stockade reload
   stockade reload --json | jq -r '.wrong[]'";
 
-/// Has the daemon read configuration, policies, tools and the gate's files again: all or nothing.
+/// Has the daemon read its files again, and says what holds or what is wrong
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

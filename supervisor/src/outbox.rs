@@ -488,6 +488,41 @@ mod tests {
         assert!(outbox.is_overdrawn);
     }
 
+    /// Answers of a batch that wait for its last are memory of the connection's like any other.
+    #[test]
+    fn a_session_that_keeps_more_than_there_is_memory_for_is_overdrawn() {
+        for (lists, too_many) in [(20, false), (250, true)] {
+            let mut outbox = outbox();
+            outbox.form = Form::Json(Box::new(Session::new(stockade_jsonrpc::Kind::Lines, "0", 1)));
+            let list = |id: usize| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"list"}}"#);
+            let open = r#"{"jsonrpc":"2.0","id":"open","method":"exec","params":{"argv":["x"],"workspace":"/","wait":true}}"#;
+            let batch: Vec<String> = core::iter::once(open.to_owned()).chain((0..lists).map(list)).collect();
+            let opening = r#"{"jsonrpc":"2.0","id":"first","method":"initialize"}"#.to_owned();
+            for text in [opening, format!("[{}]", batch.join(","))] {
+                for call in outbox.with_session(|session| session.open(text.as_bytes())) {
+                    if let stockade_jsonrpc::Todo::Messages(_) =
+                        outbox.with_session(|session| session.take(call))
+                    {
+                        outbox.reply(&ServerMessage::Runs(vec![summary(); 10])).unwrap();
+                    }
+                }
+            }
+            assert_eq!(outbox.is_overdrawn, too_many, "{} bytes are held", outbox.held());
+        }
+    }
+
+    fn summary() -> stockade_protocol::client::RunSummary {
+        stockade_protocol::client::RunSummary {
+            exec_id: ExecId::from_bytes([1; 16]),
+            owner_uid: 1,
+            policy: "p".repeat(150),
+            command: "c".into(),
+            state: stockade_protocol::client::RunState::Running,
+            age_ms: 1,
+            last_seq: 1,
+        }
+    }
+
     #[test]
     fn a_run_waits_in_the_ready_queue_once_and_only_while_there_is_room() {
         let run = ExecId::from_bytes([1; 16]);

@@ -100,7 +100,7 @@ impl Connection<'_> {
                 last
             }
             Todo::Explain(asked) => {
-                let answer = self.daemon.state.borrow_mut().explain(self.id, &asked, &home);
+                let answer = self.daemon.state.borrow_mut().explain(self.id, &asked, &home)?;
                 self.with_session(|session| session.explained(answer.as_ref()));
                 // A policy is resolved for it: as much as for a run.
                 tokio::task::yield_now().await;

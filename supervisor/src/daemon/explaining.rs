@@ -10,6 +10,7 @@ use stockade_protocol::client::Overrides;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 
+use super::requests::Refused;
 use super::state::State;
 use crate::admission;
 use crate::dispatcher::ConnectionId;
@@ -22,8 +23,20 @@ impl State {
     /// somebody may not use he isn't told of.
     ///
     /// # Errors
-    /// He may not, there is no such policy, no such question, or the policy can't be resolved for it.
+    /// He may ask about approvals only.
     pub(crate) fn explain(
+        &mut self,
+        connection: ConnectionId,
+        asked: &ExplainParams,
+        home: &Path,
+    ) -> Result<Result<Explained, Denied>, Refused> {
+        self.not_for_visitors(connection)?;
+        Ok(self.explain_or_deny(connection, asked, home))
+    }
+
+    /// # Errors
+    /// He may not, there is no such policy, no such question, or the policy can't be resolved for it.
+    fn explain_or_deny(
         &mut self,
         connection: ConnectionId,
         asked: &ExplainParams,

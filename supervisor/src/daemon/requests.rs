@@ -82,13 +82,11 @@ impl State {
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
         let now = self.now();
-        let Some((owner, is_visitor)) =
-            self.connections.get(&connection).map(|outbox| (outbox.owner.uid, outbox.is_visitor))
-        else {
+        let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
             return Ok(Pause::None);
         };
-        if is_visitor && !is_for_visitors(&message) {
-            return Err(self.not_for_visitors());
+        if !is_for_visitors(&message) {
+            self.not_for_visitors(connection)?;
         }
         match message {
             ClientMessage::Exec(request) => {
@@ -147,12 +145,19 @@ impl State {
         Ok(Pause::None)
     }
 
-    fn not_for_visitors(&self) -> Refused {
+    /// What isn't about approvals: who may only answer those may not ask it, by whichever door.
+    ///
+    /// # Errors
+    /// He is a visitor.
+    pub(super) fn not_for_visitors(&self, connection: ConnectionId) -> Result<(), Refused> {
+        if self.connections.get(&connection).is_none_or(|outbox| !outbox.is_visitor) {
+            return Ok(());
+        }
         let text = format!(
             "root may answer approvals at the daemon of user {}, and ask how it is: nothing else",
             self.settings.uid
         );
-        ProtocolError { code: ProtocolErrorCode::NotPermitted, text }
+        Err(ProtocolError { code: ProtocolErrorCode::NotPermitted, text })
     }
 
     fn exec_or_refuse(

@@ -9,7 +9,7 @@ mod hostile;
 use serde_json::{Value, json};
 use stockade_tests::json::{Json, bytes, exec, output};
 use stockade_tests::wire::{Wire, request, workspace};
-use stockade_tests::{Daemon, Ground, Mode, Person, wait_until};
+use stockade_tests::{Daemon, Ground, Mode, Person, not_tested, wait_until};
 
 /// With the shared daemon of each mode.
 pub(crate) fn each(test: impl Fn(&Daemon, Person)) {
@@ -360,6 +360,33 @@ fn a_policy_is_explained_to_who_could_use_it_and_never_with_what_it_sets() {
         let told = json.result("policy/explain", asked("default", "env", "PATH"));
         assert_eq!(told["policy"], "default");
     }
+}
+
+/// Root at a user's daemon is there for approvals.
+#[test]
+fn a_visitor_is_told_how_the_daemon_is_and_whatever_else_he_asks_ends_his_connection() {
+    if !Person::me().is_root() {
+        return not_tested("root at a user's daemon", "that takes root");
+    }
+    let user = Person::user();
+    let daemon = Daemon::start_at(Ground::new(user), &[]);
+    let explain = json!({ "policy": "default", "what": "env", "thing": "A", "workspace": "/srv/project" });
+    for (method, params) in
+        [("policy/explain", explain.clone()), ("list", json!({})), ("statistics", json!({}))]
+    {
+        let mut json = Json::opened(&daemon, Person::me());
+        assert!(json.result("status", json!({})).is_object());
+        json.send(&json!({ "jsonrpc": "2.0", "id": "other", "method": method, "params": params }));
+        let told = json.message();
+        assert_eq!(
+            (&told["id"], &told["error"]["data"]["reason"]),
+            (&Value::Null, &json!("not-permitted")),
+            "{method}: {told}"
+        );
+        assert!(json.is_closed(), "{method}");
+    }
+    // Whose daemon it is may ask that.
+    assert!(Json::opened(&daemon, user).result("policy/explain", explain).is_object());
 }
 
 #[test]

@@ -15,15 +15,14 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use stockade_client::{Client, ClientError};
+use stockade_gate::tools::hex;
 use stockade_protocol::ExecId;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
 
 use self::ask::Said;
 use crate::error::CliError;
-use crate::{escape, exit, json, out, place};
+use crate::{escape, exit, ids, json, out, place};
 
-/// The shortest part of a number that may stand for it.
-const SHORTEST: usize = 4;
 /// Bytes of a digest.
 const DIGEST: usize = 32;
 
@@ -92,7 +91,7 @@ fn digits(text: &str) -> Result<String, String> {
 /// Whether it's approved, and why; `None`: whoever was asked has said neither.
 fn decide(one: &ApprovalSummary, arguments: &Arguments) -> Result<Option<(bool, String)>, CliError> {
     if let Some(digits) = &arguments.digest {
-        let digest = shown::hex(&one.digest);
+        let digest = hex(&one.digest);
         if !digest.starts_with(digits.as_str()) {
             let text = format!(
                 "what waits under {} has the digest {digest}, not {digits}: it isn't what was seen",
@@ -140,7 +139,7 @@ fn list(waiting: &[ApprovalSummary], more: u32, as_json: bool) -> Result<u8, Cli
 /// As JSON has it: the digest in hexadecimal.
 fn object(one: &ApprovalSummary) -> Value {
     let mut object = json!(one);
-    object["digest"] = shown::hex(&one.digest).into();
+    object["digest"] = hex(&one.digest).into();
     object
 }
 
@@ -149,23 +148,15 @@ fn find(waiting: &[ApprovalSummary], id: &str) -> Result<ExecId, CliError> {
     if let Ok(id) = id.parse() {
         return Ok(id);
     }
-    let ids: Vec<String> = waiting.iter().map(|one| one.exec_id.to_string()).collect();
-    let is_it = |number: &&String| id.len() >= SHORTEST && (number.ends_with(id) || number.starts_with(id));
-    match ids.iter().filter(is_it).collect::<Vec<_>>().as_slice() {
-        [one] => one.parse().map_err(|_not_one| nothing(id)),
-        [] => Err(nothing(id)),
-        more => {
-            let more: Vec<_> = more.iter().map(|one| one.as_str()).collect();
-            let text = format!("`{}` is several: {}", escape::line(id.as_bytes()), more.join(", "));
-            Err(CliError::Asked(text))
-        }
-    }
+    let found = ids::one_of(id, waiting, |one| one.exec_id.to_string())?;
+    found.map(|one| one.exec_id).ok_or_else(|| nothing(id))
 }
 
 fn nothing(id: &str) -> CliError {
     let shown = escape::line(id.as_bytes());
     CliError::Asked(format!(
-        "nothing waits under `{shown}`: see `stockade approve`; a number, or {SHORTEST} of its last digits"
+        "nothing waits under `{shown}`: see `stockade approve`; a number, or {} of its last digits",
+        ids::SHORTEST
     ))
 }
 

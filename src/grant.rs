@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use stockade_client::{Client, ClientError};
+use stockade_gate::tools::hex;
 use stockade_policies::amount::{TIME_EXPECTED, Time};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::{Bytes, ExecId};
@@ -14,10 +15,7 @@ use stockade_supervisor::words::duration;
 
 use crate::color::Paint;
 use crate::error::CliError;
-use crate::{access, escape, json, out, place, table};
-
-/// The shortest part of an id that may stand for it.
-const SHORTEST: usize = 4;
+use crate::{access, escape, ids, json, out, place, table};
 
 /// The most characters of arguments in a table.
 const COLUMN: usize = 60;
@@ -201,20 +199,8 @@ fn find(
     among: impl Fn(GrantList) -> Vec<GrantSummary>,
 ) -> Result<String, CliError> {
     let all = among(client.grants().map_err(denied)?);
-    let is_it =
-        |one: &&GrantSummary| text.len() >= SHORTEST && (one.id.starts_with(text) || one.id.ends_with(text));
-    match all.iter().filter(is_it).collect::<Vec<_>>().as_slice() {
-        [] => Ok(text.to_owned()),
-        [one] => Ok(one.id.clone()),
-        more => {
-            let ids: Vec<_> = more.iter().map(|one| one.id.as_str()).collect();
-            Err(CliError::Asked(format!(
-                "`{}` is several: {}",
-                escape::line(text.as_bytes()),
-                ids.join(", ")
-            )))
-        }
-    }
+    let found = ids::one_of(text, &all, |one| one.id.clone())?;
+    Ok(found.map_or_else(|| text.to_owned(), |one| one.id.clone()))
 }
 
 /// Whose it is, as one would name him.
@@ -264,8 +250,7 @@ pub(crate) fn sentence(one: &GrantSummary) -> String {
 
 fn object(one: &GrantSummary) -> Value {
     let mut object = json!(one);
-    let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    object["digest"] = one.digest.map(hex).into();
+    object["digest"] = one.digest.map(|digest| hex(&digest)).into();
     object["state"] = if one.by.is_some() { "holds" } else { "requested" }.into();
     object
 }

@@ -10,6 +10,7 @@ use stockade_gate::redact::{FLUSH_AFTER, Redactor};
 use stockade_policies::PolicySet;
 use stockade_protocol::client::{Redactions, Stream};
 use stockade_protocol::launch::Redaction;
+use stockade_supervisor::paths::configurations;
 use stockade_supervisor::redaction::{self, Redacting};
 use stockade_supervisor::{Fault, Faults};
 
@@ -35,7 +36,7 @@ pub(crate) fn redacting(redaction: Option<Redaction>) -> Result<Option<Redacting
 
 fn directories() -> (Vec<std::path::PathBuf>, u32) {
     let surroundings = sources::surroundings();
-    (redaction::directories(Some(&surroundings.configuration()), surroundings.scope), surroundings.uid)
+    (configurations(Some(&surroundings.configuration()), surroundings.scope), surroundings.uid)
 }
 
 fn wrong(faults: Vec<Fault>) -> CliError {

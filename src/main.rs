@@ -28,6 +28,7 @@ mod file_page;
 mod follow;
 mod grant;
 mod hiding;
+mod ids;
 mod journal;
 mod json;
 mod kill;

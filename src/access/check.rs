@@ -1,6 +1,7 @@
 //! `stockade access check`: what a daemon would say, from its files and its engine, and which rules say it.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use stockade_policies::{Policy, PolicySet};
 use stockade_protocol::spec::NetworkMode;
 use stockade_supervisor::access::{Placed, Who};
 use stockade_supervisor::config::Configured;
-use stockade_supervisor::paths::{SYSTEM_CONFIGURATION, Scope};
+use stockade_supervisor::paths::{Scope, configurations};
 use stockade_supervisor::policies;
 
 use super::granted::Granted;
@@ -194,10 +195,10 @@ impl Known {
         let look = |path: &std::path::Path, found: &std::fs::Metadata| policies::look(path, found, uid);
         let policies =
             PolicySet::load(&directories, &look).map_err(|error| CliError::Policies(error.into()))?;
-        let machines = std::path::Path::new(SYSTEM_CONFIGURATION).join("tools");
-        let mut tools = if surroundings.scope == Scope::Machine { Vec::new() } else { vec![machines] };
-        tools.push(directory.join("tools"));
-        tools.dedup();
+        let tools: Vec<PathBuf> = configurations(Some(&directory), surroundings.scope)
+            .into_iter()
+            .map(|directory| directory.join("tools"))
+            .collect();
         let tools = load::registry(&tools, false, &look).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| chain(error)).collect();
             CliError::Asked(lines.join("\n"))

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use stockade_gate::tools::hex;
 use stockade_protocol::Bytes;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary};
 use stockade_protocol::client::Overrides;
@@ -206,10 +207,6 @@ pub(super) fn end(how: ApprovalEnd) -> &'static str {
         ApprovalEnd::Draining => "the daemon ends",
         _ => "over",
     }
-}
-
-pub(super) fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// So much of a digest as a question names.

@@ -57,6 +57,16 @@ pub struct Surroundings<'a> {
     pub home: PathBuf,
 }
 
+/// The directories of configuration whose files of the gate hold for a daemon with this one: before a user's own the machine's, which
+/// his stand under.
+#[must_use]
+pub fn configurations(own: Option<&Path>, scope: Scope) -> Vec<PathBuf> {
+    let machines = (!scope.is_machine()).then(|| PathBuf::from(SYSTEM_CONFIGURATION));
+    let mut directories: Vec<PathBuf> = machines.into_iter().chain(own.map(Path::to_owned)).collect();
+    directories.dedup();
+    directories
+}
+
 impl Surroundings<'static> {
     /// Of this process.
     #[must_use]

@@ -5,7 +5,7 @@
 
 use core::cell::RefCell;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Weak};
 
 use stockade_gate::redact::{Forms, Secret, Sought, forms};
@@ -16,7 +16,6 @@ use stockade_protocol::client::{Count, Redactions};
 use stockade_protocol::launch::Redaction;
 
 use crate::gate::Fault;
-use crate::paths::{SYSTEM_CONFIGURATION, Scope};
 use crate::policies;
 
 /// The forms that are known everywhere. A test of theirs holds that they load; without them nothing is shown at all.
@@ -37,15 +36,6 @@ pub(crate) fn prepare(policies: &PolicySet) {
     if policies.names().iter().any(redacts) {
         shipped();
     }
-}
-
-/// The directories whose files hold: the machine's for everybody, and before none of its own a user's.
-#[must_use]
-pub fn directories(own: Option<&Path>, scope: Scope) -> Vec<PathBuf> {
-    let machines = (!scope.is_machine()).then(|| PathBuf::from(SYSTEM_CONFIGURATION));
-    let mut directories: Vec<PathBuf> = machines.into_iter().chain(own.map(Path::to_owned)).collect();
-    directories.dedup();
-    directories
 }
 
 /// What the files say is looked for, and what is shipped; `None`: there is no file. `uid`: as whom we run.

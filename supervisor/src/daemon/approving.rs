@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Barred, Person, Question, Standing};
+use stockade_gate::tools::hex;
 use stockade_gate::{Action, Ask};
 use stockade_protocol::ExecId;
 use stockade_protocol::approval::ApprovalEnd;
@@ -147,15 +148,6 @@ fn because(waits: &Waits) -> Vec<String> {
         format!("approved by {}{unit}", who.uid)
     });
     by.chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
-}
-
-fn hex(digest: &[u8; 32]) -> String {
-    use core::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in digest {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 fn not_approved(rule: &str, text: impl Into<String>) -> Denied {

@@ -11,6 +11,7 @@
 use std::time::Instant;
 
 use stockade_gate::grants::{BadGrant, Grant, GrantId, Terms, Whom};
+use stockade_gate::tools::hex;
 use stockade_gate::{Principal, StageName};
 use stockade_protocol::ExecId;
 use stockade_protocol::client::ServerMessage;
@@ -214,9 +215,7 @@ pub(super) fn said(terms: &Terms) -> String {
         text += ", its runs end with it";
     }
     if let Some(given) = &terms.given {
-        text += &format!(", with exactly `{}` (", given.shown);
-        given.digest.iter().for_each(|byte| text += &format!("{byte:02x}"));
-        text.push(')');
+        text += &format!(", with exactly `{}` ({})", given.shown, hex(&given.digest));
     }
     text
 }

@@ -15,7 +15,7 @@ use stockade_policies::files;
 use stockade_protocol::denied::Denied;
 
 use super::files::{Fault, Faults};
-use crate::paths::{SYSTEM_CONFIGURATION, Scope};
+use crate::paths::{SYSTEM_CONFIGURATION, Scope, configurations};
 use crate::{accounts, policies, unit};
 
 /// The rules of one directory.
@@ -38,11 +38,8 @@ pub struct Placed {
 /// All that is wrong with any of the files.
 pub fn rules(directory: Option<&Path>, scope: Scope, uid: u32) -> Result<Vec<Placed>, Faults> {
     let machines = Path::new(SYSTEM_CONFIGURATION);
-    let mut directories: Vec<&Path> = if scope.is_machine() { Vec::new() } else { vec![machines] };
-    directories.extend(directory);
-    directories.dedup();
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
-    for directory in directories {
+    for directory in &configurations(directory, scope) {
         match of_directory(directory, uid) {
             Ok(placed) => {
                 let is_own = scope.is_machine() || directory != machines;

@@ -10,7 +10,7 @@ use stockade_gate::approve::{self, FILE, Filed, Risk, Settings};
 
 use super::access::text;
 use super::files::{Fault, Faults};
-use crate::paths::{SYSTEM_CONFIGURATION, Scope};
+use crate::paths::{Scope, configurations};
 
 /// The files that hold for a daemon with this directory of configuration; none: nothing has a risk. `uid`: as whom it runs.
 ///
@@ -30,16 +30,12 @@ pub(super) fn placed(
     scope: Scope,
     uid: u32,
 ) -> Result<Vec<(PathBuf, Arc<Filed>)>, Faults> {
-    let machines = Path::new(SYSTEM_CONFIGURATION);
-    let mut directories: Vec<&Path> = if scope.is_machine() { Vec::new() } else { vec![machines] };
-    directories.extend(directory);
-    directories.dedup();
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
-    for directory in directories {
-        match text(directory, FILE, uid) {
+    for directory in configurations(directory, scope) {
+        match text(&directory, FILE, uid) {
             Ok(None) => {}
             Ok(Some((file, text))) => match approve::read(&file, &text) {
-                Ok(filed) => found.push((directory.to_owned(), Arc::new(filed))),
+                Ok(filed) => found.push((directory, Arc::new(filed))),
                 Err(mistakes) => wrong.extend(mistakes.into_iter().map(Fault::from)),
             },
             Err(fault) => wrong.push(fault),

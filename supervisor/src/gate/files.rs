@@ -20,7 +20,7 @@ use super::access::{self, Placed};
 use super::approval;
 use crate::admission::chain;
 use crate::config::{Configuration, Tooling};
-use crate::paths::{SYSTEM_CONFIGURATION, Scope};
+use crate::paths::{Scope, configurations};
 use crate::policies;
 use crate::redaction;
 
@@ -103,11 +103,10 @@ impl Files {
             wrong.extend(errors);
             None
         });
-        let forms =
-            redaction::forms(&redaction::directories(directory, scope), uid).unwrap_or_else(|errors| {
-                wrong.extend(errors);
-                None
-            });
+        let forms = redaction::forms(&configurations(directory, scope), uid).unwrap_or_else(|errors| {
+            wrong.extend(errors);
+            None
+        });
         let rules = access::rules(directory, scope, uid).unwrap_or_else(|Faults(errors)| {
             wrong.extend(errors);
             Vec::new()
@@ -144,11 +143,8 @@ fn tools(
     uid: u32,
     tooling: &Tooling,
 ) -> Result<Registry, Vec<ToolError>> {
-    let machines = Path::new(SYSTEM_CONFIGURATION);
-    let mut directories: Vec<PathBuf> =
-        (!scope.is_machine()).then(|| machines.join(TOOLS)).into_iter().collect();
-    directories.extend(directory.map(|directory| directory.join(TOOLS)));
-    directories.dedup();
+    let directories: Vec<PathBuf> =
+        configurations(directory, scope).into_iter().map(|directory| directory.join(TOOLS)).collect();
     let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
     load::registry(&directories, tooling.require_signed.is_on(), &look)
 }

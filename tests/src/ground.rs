@@ -107,6 +107,15 @@ impl Ground {
         self.base().join("config/stockade")
     }
 
+    /// Writes files of the daemon's configuration, as the person's.
+    pub fn configure(&self, files: &[(&str, &str)]) {
+        std::fs::create_dir_all(self.configuration()).unwrap();
+        for (name, text) in files {
+            std::fs::write(self.configuration().join(name), text).unwrap();
+        }
+        self.person.own_all(&self.configuration());
+    }
+
     /// Writes a file of the workspace, its folders too, as the person's.
     pub fn put(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.work().join(name);

@@ -18,6 +18,7 @@ pub mod ground;
 pub mod json;
 pub mod left;
 pub mod mode;
+pub mod page;
 pub mod person;
 pub mod proxy;
 pub mod scratch;

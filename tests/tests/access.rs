@@ -3,31 +3,18 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs and wait for them")]
 
 use serde_json::Value;
+use stockade_tests::page::blocks;
 use stockade_tests::{Daemon, Ended, Ground, Person};
 
 const PAGE: &str = include_str!("../../docs/access.md");
-
-/// Blocks of the page in this language.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("```{language}\n");
-    PAGE.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
-}
-
-fn put(ground: &Ground, files: &[(&str, &str)]) {
-    std::fs::create_dir_all(ground.configuration()).unwrap();
-    for (name, text) in files {
-        std::fs::write(ground.configuration().join(name), text).unwrap();
-    }
-    ground.person.own_all(&ground.configuration());
-}
 
 #[test]
 fn the_guide_is_followed_as_it_stands() {
     let ground = Ground::new(Person::user());
     let mut count = 0;
-    for block in blocks("toml").into_iter().chain(blocks("cedar")) {
+    for block in blocks(PAGE, "toml").into_iter().chain(blocks(PAGE, "cedar")) {
         let name = block.lines().next().unwrap().trim_start_matches(['#', '/', ' ']);
-        put(&ground, &[(name, block)]);
+        ground.configure(&[(name, block)]);
         count += 1;
     }
     assert_eq!(count, 4);
@@ -49,7 +36,7 @@ fn the_guide_is_followed_as_it_stands() {
         }
         Ended::of(command)
     };
-    let lines: Vec<&str> = blocks("sh")[0].lines().collect();
+    let lines: Vec<&str> = blocks(PAGE, "sh")[0].lines().collect();
     let expected = [
         (0, "permitted: owner-runs-shipped-policies (shipped)"),
         (0, "permitted: builders-build (access.cedar:2)"),
@@ -82,9 +69,7 @@ fn a_daemon_refuses_what_check_refuses_locks_out_and_an_operator_lets_in_again()
         std::fs::create_dir_all(ground.policies()).unwrap();
         let own = "extends = \"strict\"\n";
         std::fs::write(ground.policies().join("own.toml"), own).unwrap();
-        put(
-            &ground,
-            &[
+        ground.configure(&[
                 ("roles.toml", "[roles.operator]\n"),
                 (
                     "invariants.cedar",

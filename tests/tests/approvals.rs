@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use stockade_tests::page::blocks;
 use stockade_tests::{Daemon, Ended, Ground, Person, not_tested, wait_until};
 
 const PAGE: &str = include_str!("../../docs/approval.md");
@@ -14,28 +15,14 @@ const LONG: Duration = Duration::from_secs(60);
 const APPROVAL: &str = "[thresholds]\nask = 50\n[[rule]]\nname = \"marked\"\nscore = 50\nreason = \"it's marked\"\n\
     when = { word-matches = \"^asked$\" }\n";
 
-/// Blocks of the page in this language.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("```{language}\n");
-    PAGE.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
-}
-
-fn put(ground: &Ground, files: &[(&str, &str)]) {
-    std::fs::create_dir_all(ground.configuration()).unwrap();
-    for (name, text) in files {
-        std::fs::write(ground.configuration().join(name), text).unwrap();
-    }
-    ground.person.own_all(&ground.configuration());
-}
-
 #[test]
 fn the_guide_is_followed_as_it_stands() {
     let ground = Ground::new(Person::user());
-    for block in blocks("toml").into_iter().chain(blocks("cedar")) {
+    for block in blocks(PAGE, "toml").into_iter().chain(blocks(PAGE, "cedar")) {
         let name = block.lines().next().unwrap().trim_start_matches(['#', '/', ' ']);
-        put(&ground, &[(name, block)]);
+        ground.configure(&[(name, block)]);
     }
-    let lines: Vec<&str> = blocks("sh")[1].lines().collect();
+    let lines: Vec<&str> = blocks(PAGE, "sh")[1].lines().collect();
     let expected: [(i32, &[&str]); 4] = [
         (3, &["permitted after approval: releases-are-looked-at (access.cedar:2)", "seen by customers"]),
         (3, &["its risk is 90", "factor: forced-push (+60): it rewrites", "factor: never-before (+30)"]),
@@ -76,6 +63,19 @@ fn the_guide_is_followed_as_it_stands() {
     assert_eq!(line["risk"].as_array().unwrap().len(), 2, "{line}");
 }
 
+/// A daemon by which a user asks, and root answers.
+fn with_a_user_and_root() -> Option<(Daemon, Ground, Ground)> {
+    if !Person::me().is_root() {
+        not_tested("another user who approves", "that takes root");
+        return None;
+    }
+    let root = Ground::new(Person::me());
+    root.configure(&[("approval.toml", APPROVAL)]);
+    let launcher = root.binaries.launcher.clone();
+    let daemon = Daemon::start_apart_at(root, launcher);
+    Some((daemon, Ground::new(Person::user()), Ground::new(Person::me())))
+}
+
 /// Starts `stockade run` of these words.
 fn begin(daemon: &Daemon, ground: &Ground, words: &[&str]) -> Child {
     let mut command: Command = ground.stockade();
@@ -105,15 +105,7 @@ fn waiting(daemon: &Daemon, approver: &Ground) -> Value {
 
 #[test]
 fn a_users_request_waits_for_root_who_sees_no_escape_of_his_and_not_for_himself() {
-    if !Person::me().is_root() {
-        not_tested("another user who approves", "that takes root");
-        return;
-    }
-    let root = Ground::new(Person::me());
-    put(&root, &[("approval.toml", APPROVAL)]);
-    let launcher = root.binaries.launcher.clone();
-    let daemon = Daemon::start_apart_at(root, launcher);
-    let (user, root) = (Ground::new(Person::user()), Ground::new(Person::me()));
+    let Some((daemon, user, root)) = with_a_user_and_root() else { return };
     let (status, out, _) = end(begin(&daemon, &user, &["--", "/bin/echo", "plain"]));
     assert_eq!((status, out.as_str()), (0, "plain\n"));
 
@@ -137,10 +129,8 @@ fn a_users_request_waits_for_root_who_sees_no_escape_of_his_and_not_for_himself(
     }
     let status = Ended::of(daemon.ask(&root, &["status"]));
     assert!(status.text().contains("approvals    1 wait"), "{}", status.story());
-    for none in ["ffff", &id[33..]] {
-        Ended::of(daemon.ask(&root, &["approve", none]))
-            .expect_code(1)
-            .expect_errors(&["nothing waits under"]);
+    for (none, says) in [("ffff", "nothing waits under"), (&id[33..], "too short for an id")] {
+        Ended::of(daemon.ask(&root, &["approve", none])).expect_code(1).expect_errors(&[says]);
     }
     // Without a terminal nothing is approved but what was seen.
     let unseen = Ended::of(daemon.ask(&root, &["approve", id]));
@@ -177,7 +167,7 @@ fn a_users_request_waits_for_root_who_sees_no_escape_of_his_and_not_for_himself(
 fn in_a_users_own_daemon_nobody_but_another_answers_and_nobody_is_a_no() {
     for person in [Person::me(), Person::user()] {
         let ground = Ground::new(person);
-        put(&ground, &[("approval.toml", &format!("[approval]\nwithin = \"5s\"\n{APPROVAL}"))]);
+        ground.configure(&[("approval.toml", &format!("[approval]\nwithin = \"5s\"\n{APPROVAL}"))]);
         let daemon = Daemon::start_at(ground, &[]);
         let ground = &daemon.ground;
         let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
@@ -199,7 +189,7 @@ fn root_answers_at_a_users_own_daemon_and_does_nothing_else_there() {
         return;
     }
     let ground = Ground::new(Person::user());
-    put(&ground, &[("approval.toml", APPROVAL)]);
+    ground.configure(&[("approval.toml", APPROVAL)]);
     let daemon = Daemon::start_at(ground, &[]);
     let (ground, root) = (&daemon.ground, Ground::new(Person::me()));
     let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
@@ -227,7 +217,7 @@ fn root_answers_at_a_users_own_daemon_and_does_nothing_else_there() {
 #[test]
 fn a_signal_gives_up_what_waits() {
     let ground = Ground::new(Person::user());
-    put(&ground, &[("approval.toml", APPROVAL)]);
+    ground.configure(&[("approval.toml", APPROVAL)]);
     let daemon = Daemon::start_at(ground, &[]);
     let ground = &daemon.ground;
     let child = begin(&daemon, ground, &["--", "/bin/echo", "asked"]);
@@ -295,15 +285,7 @@ impl Drop for Terminal {
 
 #[test]
 fn a_yes_is_said_behind_what_is_shown_and_nothing_that_was_typed_before_is_one() {
-    if !Person::me().is_root() {
-        not_tested("another user who approves", "that takes root");
-        return;
-    }
-    let root = Ground::new(Person::me());
-    put(&root, &[("approval.toml", APPROVAL)]);
-    let launcher = root.binaries.launcher.clone();
-    let daemon = Daemon::start_apart_at(root, launcher);
-    let (user, root) = (Ground::new(Person::user()), Ground::new(Person::me()));
+    let Some((daemon, user, root)) = with_a_user_and_root() else { return };
     let first = begin(&daemon, &user, &["--", "/bin/echo", "asked", "first"]);
     let one = waiting(&daemon, &root);
     let (id, digest) = (one["exec_id"].as_str().unwrap().to_owned(), one["digest"].as_str().unwrap());

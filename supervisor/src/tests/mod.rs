@@ -14,6 +14,7 @@ mod accepted;
 mod access;
 mod adoption;
 mod approvals;
+mod approved;
 mod breakers;
 mod dead;
 mod flow;

@@ -24,7 +24,7 @@ use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput, Owner, ToLau
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
 use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
-use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, StdinPlan};
+use stockade_supervisor::admission::{self, Caller, Confining, Once, OutputRules, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
 use stockade_supervisor::redaction::Redacting;
 
@@ -133,7 +133,8 @@ pub(crate) fn admit_and_start(
 ) -> Result<Launched, CliError> {
     let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
     let caller = caller().map_err(CliError::io("tell who we are"))?;
-    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed, by_default) {
+    let rules = OutputRules { redacts_by_default: by_default, ..OutputRules::default() };
+    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed, rules) {
         Ok(admitted) => admitted,
         Err(denied) => return Ok(Err(denied)),
     };
@@ -414,7 +415,7 @@ impl<'a> Run<'a> {
         let left = self.plan.output_limit.map_or(u64::MAX, |limit| limit - self.out);
         let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let discard = self.exceeded || most == 0;
-        let read = if discard || self.hiding.is_some() || self.follow.is_json() {
+        let read = if discard || self.hiding.is_some() || self.follow.looks() {
             let mut buffer = vec![0; if discard { CHUNK } else { most }];
             let read = rustix::io::read(&pipe, &mut buffer);
             if let Ok(length @ 1..) = read
@@ -587,7 +588,7 @@ impl<'a> Run<'a> {
         }
         [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| self.end_stream(stream));
         let redactions = self.hiding.as_ref().map(|hiding| hiding.told());
-        self.event(&ExecEvent::Exited { outcome, usage, trusted_files, redactions });
+        self.event(&ExecEvent::Exited { outcome, usage, trusted_files, redactions, result_check: None });
         let status = self.follow.status().unwrap_or(exit::OURS);
         self.follow.finish(status)
     }

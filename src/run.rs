@@ -3,8 +3,10 @@
 mod arguments;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use stockade_client::{Client, Overrides, Request};
+use stockade_gate::tools::Tool;
 use stockade_policies::Question;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_ARGUMENTS_TOTAL;
@@ -20,12 +22,19 @@ pub(crate) use arguments::{Arguments, Variable};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let way = way(arguments)?;
-    go(arguments, way, request(arguments)?, false)
+    let follow = Follow::new(arguments.json, arguments.verbose);
+    go(arguments, way, request(arguments, Output::Passed)?, false, follow)
 }
 
-/// Runs a request that has been made already, of a call that the machine's rules of access permit.
-pub(crate) fn with(arguments: &Arguments, request: Request) -> Result<u8, CliError> {
-    go(arguments, way(arguments)?, request, true)
+/// Runs a request that has been made already, of a call that the machine's rules of access permit; of a tool that says what it prints,
+/// if it does.
+pub(crate) fn with(
+    arguments: &Arguments,
+    request: Request,
+    promising: Option<Arc<Tool>>,
+) -> Result<u8, CliError> {
+    let follow = Follow::new(arguments.json, arguments.verbose).promised(promising);
+    go(arguments, way(arguments)?, request, true, follow)
 }
 
 /// Has the daemon call a tool that it has. `None`: there is no daemon.
@@ -34,13 +43,19 @@ pub(crate) fn call(arguments: &Arguments, name: &str, parameters: &[u8]) -> Resu
     if let Way::Embedded(_) = way {
         return Ok(None);
     }
-    let request = request(arguments)?.tool(name, parameters);
-    go(arguments, way, request, false).map(Some)
+    let request = request(arguments, Output::Passed)?.tool(name, parameters);
+    let follow = Follow::new(arguments.json, arguments.verbose);
+    go(arguments, way, request, false, follow).map(Some)
 }
 
 /// `is_permitted`: whether rules of access have been asked already.
-fn go(arguments: &Arguments, way: Way, request: Request, is_permitted: bool) -> Result<u8, CliError> {
-    let mut follow = Follow::new(arguments.json, arguments.verbose);
+fn go(
+    arguments: &Arguments,
+    way: Way,
+    request: Request,
+    is_permitted: bool,
+    mut follow: Follow,
+) -> Result<u8, CliError> {
     match way {
         Way::Daemon(client, path) if arguments.detach => {
             let mut client = place::greeted(client, path)?;
@@ -117,8 +132,17 @@ fn way(arguments: &Arguments) -> Result<Way, CliError> {
     }
 }
 
+/// How a run's output comes to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Not at all, where that can be: it has our descriptors.
+    Passed,
+    /// As events.
+    Told,
+}
+
 /// The request, with the descriptors that are ours to pass.
-pub(crate) fn request(arguments: &Arguments) -> Result<Request, CliError> {
+pub(crate) fn request(arguments: &Arguments, output: Output) -> Result<Request, CliError> {
     let environment = environment(&arguments.env)?;
     bounded(arguments, &environment)?;
     // Ours may have been removed, which matters only where it would be the workspace.
@@ -151,7 +175,7 @@ pub(crate) fn request(arguments: &Arguments) -> Result<Request, CliError> {
         fd.try_clone_to_owned().map_err(CliError::io("duplicate a standard descriptor"))
     };
     let request = request.stdin_from(own(rustix::stdio::stdin())?);
-    if arguments.json {
+    if arguments.json || output == Output::Told {
         return Ok(request);
     }
     Ok(request.output_to(own(rustix::stdio::stdout())?, own(rustix::stdio::stderr())?))

@@ -11,6 +11,10 @@ pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 pub const MAX_OFTEN_WRONG: usize = 8;
 /// The most names in [`crate::client::Redactions`].
 pub const MAX_MARKS: usize = 512;
+/// The most that a [`crate::client::ResultCheck`] says.
+pub const MAX_RESULT_SAID: usize = 8;
+/// The most bytes of one thing that it says.
+pub const MAX_RESULT_SENTENCE: usize = 1_024;
 /// The most secrets of one run that are looked for in its output.
 pub const MAX_SECRETS: usize = 64;
 /// And so many bytes their values have together: their spellings, which a daemon holds while somebody reads, are many times as long.

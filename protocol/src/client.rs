@@ -450,7 +450,19 @@ pub enum ExecEvent {
         trusted_files: Vec<Bytes>,
         /// What of its output was hidden; none: its output wasn't redacted.
         redactions: Option<Redactions>,
+        /// Whether what it printed is what its tool promises; none: nothing is promised, or it hasn't ended well.
+        result_check: Option<ResultCheck>,
     },
+}
+
+/// Whether what a tool printed is the result that its file promises.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultCheck {
+    /// Whether it is; none: nobody could look.
+    pub fits: Option<bool>,
+    /// What is wrong with it, or why nobody looked. At most [`crate::bounds::MAX_RESULT_SAID`] of them, each of so many bytes:
+    /// [`crate::bounds::MAX_RESULT_SENTENCE`].
+    pub said: Vec<String>,
 }
 
 /// What of a run's output was hidden from whoever is told of it.

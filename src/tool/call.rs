@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
 use serde_json::{Value, json};
@@ -60,8 +61,8 @@ pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError>
         }
     }
     match prepared(place, arguments) {
-        Ok((request, running)) => match permitted(place, arguments)? {
-            Ok(()) => run::with(&running, request),
+        Ok((request, running, promising)) => match permitted(place, arguments)? {
+            Ok(()) => run::with(&running, request, promising),
             Err(denied) => {
                 crate::cli::tell(&CliError::Denied(denied));
                 Ok(exit::OURS)
@@ -85,9 +86,12 @@ fn permitted(place: &Place, arguments: &Arguments) -> Result<Result<(), Denied>,
     access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters }, &workspace)
 }
 
-fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Arguments), CliError> {
+/// A request, how it's run, and the tool if it says what it prints.
+type Prepared = (Request, run::Arguments, Option<Arc<Tool>>);
+
+fn prepared(place: &Place, arguments: &Arguments) -> Result<Prepared, CliError> {
     let registry = place.registry()?;
-    let tool = get(&registry, &arguments.name)?;
+    let tool = registry.get(&arguments.name).map_err(|error| CliError::Asked(error.to_string()))?;
     let parameters = validate::parse(arguments.parameters.as_encoded_bytes())
         .map_err(|mismatch| CliError::Asked(told(tool, &[mismatch])))?;
     let expanded = expanded(tool, &parameters)?;
@@ -99,8 +103,10 @@ fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Argum
     })?;
     let command = expanded.arguments.into_iter().map(OsString::from_vec).collect();
     let running = running(arguments, tool.policy.clone(), command);
-    let request = run::request(&running)?.overrides(tool.limits.clone());
-    Ok((request, running))
+    let promising = tool.result.is_some().then(|| Arc::clone(tool));
+    let output = if promising.is_some() { run::Output::Told } else { run::Output::Passed };
+    let request = run::request(&running, output)?.overrides(tool.limits.clone());
+    Ok((request, running, promising))
 }
 
 /// As `stockade run` would be told.

@@ -358,6 +358,58 @@ fn a_daemon_calls_the_tools_that_it_has() {
     }
 }
 
+const RESULT: &str = r#"
+policy = "default"
+[command]
+program = "/bin/echo"
+arguments = ["{json:text}"]
+[parameters]
+type = "object"
+required = ["json"]
+properties.json = { type = "string" }
+[result]
+type = "object"
+required = ["count"]
+properties.count = { type = "integer", minimum = 1 }
+"#;
+
+/// What a tool prints is told as it comes; who relies on what its file promises is told where it isn't that.
+#[test]
+fn a_success_that_isnt_what_the_tool_promises_is_none() {
+    let held = |call: &dyn Fn(&[&str]) -> Ended| {
+        call(&["count", r#"{"json":"{\"count\":3}"}"#]).expect_code(0).expect_text(r#"{"count":3}"#);
+        let wrong = ["count", r#"{"json":"{\"count\":0}"}"#];
+        let ended = call(&wrong);
+        let why = "the tool didn't print what it promises: /count: expected at least 1, got 0";
+        ended.expect_code(125).expect_errors(&[why]);
+        assert_eq!(ended.text(), r#"{"count":0}"#);
+        let told = call(&["--json", wrong[0], wrong[1]]);
+        let told = told.expect_code(125).text();
+        let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        assert_eq!(last["event"]["exited"]["result_check"]["fits"], false, "{told}");
+    };
+    for ground in grounds() {
+        put(&ground, "count", RESULT);
+        held(&|words| {
+            let words = [&["tool", "--directory", "tools", "call", "--embedded"], words].concat();
+            stockade(&ground, &words)
+        });
+    }
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let text = format!("name = \"count\"\ndescription = \"A test's.\"\nversion = \"1\"\n{RESULT}");
+        std::fs::create_dir_all(server.configuration().join("tools")).unwrap();
+        server.configure(&[("tools/count.toml", &text)]);
+        let daemon = Daemon::start_at(server, &[]);
+        let ground = Ground::new(mode.client());
+        held(&|words| {
+            let mut command = daemon.ask(&ground, &[&["tool", "call"], words].concat());
+            command.current_dir(ground.work());
+            Ended::of(command)
+        });
+    }
+}
+
 /// What a start or a reload would refuse of the gate's files, `config check` does, with file, line and key.
 #[test]
 fn config_check_looks_at_tools_and_limits() {

@@ -14,8 +14,8 @@ use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
     LimiterReport, LockedOut, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError,
-    ProtocolErrorCode, Redactions, ReloadReport, RunState, RunSummary, ServerMessage, StatusReport,
-    StdinMode, Stream, ToolCall, VERSION, Welcome, Workspace, features,
+    ProtocolErrorCode, Redactions, ReloadReport, ResultCheck, RunState, RunSummary, ServerMessage,
+    StatusReport, StdinMode, Stream, ToolCall, VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -324,6 +324,10 @@ fn events() -> Vec<ExecEvent> {
             redactions: Some(Redactions {
                 marks: vec![Count { name: "github-token".into(), count: 2 }],
                 late: 0,
+            }),
+            result_check: Some(ResultCheck {
+                fits: Some(false),
+                said: vec!["/count: expected at least 1, got 0".into()],
             }),
         },
     ]

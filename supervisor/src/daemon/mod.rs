@@ -11,7 +11,7 @@
 //! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
-//! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
+//! clients, `hiding`, those of runs whose output is redacted, and `promising`, whether a tool's is what it promises; `explaining`, what a policy allows.
 
 mod access;
 mod approving;
@@ -23,6 +23,7 @@ mod following;
 mod giving;
 mod granting;
 mod hiding;
+mod promising;
 pub(crate) mod recording;
 pub(crate) mod redeeming;
 mod reloading;

@@ -27,7 +27,7 @@ use super::approving::{Answer, Asking};
 use super::counting::Named;
 use super::shown::{Beside, Shown};
 use super::state::State;
-use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
+use crate::admission::{self, Admitted, Caller, OutputRules, Passed, StdinPlan};
 use crate::aside::Foreign;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Event, Phase};
@@ -215,13 +215,14 @@ impl State {
         let parameters: Option<Bytes> =
             call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let overrides = request.overrides.clone();
+        let is_checked = call.as_ref().is_some_and(Call::promises);
         let filled = call.map_or(Ok(()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
         });
-        let by_default = self.gate.redacts_by_default();
-        let admitted = filled
-            .and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, by_default));
+        let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked };
+        let admitted =
+            filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, rules));
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
@@ -354,6 +355,7 @@ impl State {
             usage: Default::default(),
             trusted_files: Vec::new(),
             exited: None,
+            result_check: None,
             followers: Vec::new(),
             redacting: hidden.map(|hidden| Box::new(Redacting::new(hidden, Some(self.gate.forms())))),
             is_adopted: false,

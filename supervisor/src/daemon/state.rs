@@ -15,6 +15,7 @@ use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
 use super::approving::Approvals;
+use super::promising;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
@@ -371,6 +372,10 @@ impl State {
                 if let Some(traces) = &self.traces {
                     let lost = traces.put(run.spans(&outcome));
                     self.figures.spans(lost, false);
+                }
+                let promised = run.tool.as_ref().and_then(|called| self.gate.tools().find(&called.name));
+                if let Some(tool) = promised.filter(|_| self.gate.is_success(run.tool.as_ref(), &outcome)) {
+                    run.result_check = promising::check(run, tool, &mut self.workshop.piece);
                 }
                 run.exited = Some(Exited { seq, outcome });
             }

@@ -47,6 +47,11 @@ impl Call {
         self.tool.roles.as_deref()
     }
 
+    /// Whether its file says what it prints.
+    pub(crate) fn promises(&self) -> bool {
+        self.tool.result.is_some()
+    }
+
     /// The tool's name.
     pub(crate) fn name(&self) -> &str {
         &self.tool.name

@@ -26,6 +26,7 @@ mod hostile;
 mod input;
 mod life;
 mod metrics;
+mod promised;
 mod record;
 mod redacted;
 mod reload;

@@ -11,6 +11,8 @@ pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 pub const MAX_OFTEN_WRONG: usize = 8;
 /// The most names in [`crate::client::Redactions`].
 pub const MAX_MARKS: usize = 512;
+/// The most files below its workspace that are opened for a run: one as its standard input, the others beside it.
+pub const MAX_RUN_OPENINGS: usize = 5;
 /// The most that a [`crate::client::ResultCheck`] says.
 pub const MAX_RESULT_SAID: usize = 8;
 /// The most bytes of one thing that it says.

@@ -260,7 +260,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 29] = [
+    let constants: [(&str, u64); 30] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -278,6 +278,7 @@ fn page_limits_equal_the_constants() {
         ("MAX_RELOAD_LINES", bounds::MAX_RELOAD_LINES as u64),
         ("MAX_RELOAD_LINE", bounds::MAX_RELOAD_LINE as u64),
         ("MAX_MARKS", bounds::MAX_MARKS as u64),
+        ("MAX_RUN_OPENINGS", bounds::MAX_RUN_OPENINGS as u64),
         ("MAX_RESULT_SAID", bounds::MAX_RESULT_SAID as u64),
         ("MAX_RESULT_SENTENCE", bounds::MAX_RESULT_SENTENCE as u64),
         ("MAX_SECRETS", bounds::MAX_SECRETS as u64),

@@ -201,6 +201,8 @@ pub fn admit(
         spec: number,
         // Whoever hands it over knows to whom.
         proved: false,
+        // Whoever has made a command of a call knows of them.
+        openings: Vec::new(),
     };
     Ok(Admitted { launch, spec, stdin, confines })
 }

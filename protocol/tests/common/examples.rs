@@ -23,7 +23,7 @@ use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::launch::{
     Adopted, CalledTool, FromLauncher, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch, LaunchOutput,
-    Made, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Made, Opening, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -686,6 +686,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
         note: note(),
         proved: false,
+        openings: vec![Opening { number: 3, path: "notes/today.txt".into() }],
     };
     vec![
         ToLauncher::Hello {
@@ -904,7 +905,7 @@ fn layers() -> [Layer; 10] {
     ]
 }
 
-fn setup_stages() -> [SetupStage; 19] {
+fn setup_stages() -> [SetupStage; 20] {
     [
         SetupStage::Check,
         SetupStage::Open,
@@ -925,5 +926,6 @@ fn setup_stages() -> [SetupStage; 19] {
         SetupStage::Cwd,
         SetupStage::Terminal,
         SetupStage::Exec,
+        SetupStage::File,
     ]
 }

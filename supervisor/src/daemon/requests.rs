@@ -216,13 +216,16 @@ impl State {
             call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let overrides = request.overrides.clone();
         let is_checked = call.as_ref().is_some_and(Call::promises);
-        let filled = call.map_or(Ok(()), |call| {
+        let filled = call.map_or(Ok(Vec::new()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
         });
         let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked };
-        let admitted =
-            filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, rules));
+        let admitted = filled.and_then(|openings| {
+            let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, rules)?;
+            admitted.launch.openings = openings;
+            Ok(admitted)
+        });
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;

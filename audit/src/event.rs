@@ -163,6 +163,9 @@ pub struct Note {
     /// The tool, policy or file that it's about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+    /// The id of the run that it's about, so that it's found with that run's intent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<String>,
     /// It stands for so many like ones, of which one was picked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
@@ -244,6 +247,7 @@ impl Event {
     pub fn exec(&self) -> Option<&str> {
         match &self.what {
             What::Outcome(outcome) => Some(&outcome.exec),
+            What::Security(note) | What::Operation(note) => note.exec.as_deref(),
             _ => self.request()?.exec.as_deref(),
         }
     }
@@ -282,7 +286,7 @@ impl Event {
 
 impl Note {
     fn new(name: &str, text: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), text: text.into(), about: None, of: None }
+        Self { name: name.to_owned(), text: text.into(), about: None, exec: None, of: None }
     }
 }
 

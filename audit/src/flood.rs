@@ -159,10 +159,12 @@ fn text(event: &Event, with_words: bool) -> Option<String> {
             Some(format!("refused {} {tool} {stage} {rule}", refused.request.action))
         }
         What::Security(note) if ANSWERS.contains(&note.name.as_str()) => None,
-        What::Security(note) | What::Operation(note) => {
+        What::Security(note) => {
             let about = note.about.as_deref().filter(|_| with_words).unwrap_or("-");
             Some(format!("{} {about}", note.name))
         }
+        // Whichever run it's about: each would be a kind, and take the place of a kind of refusals.
+        What::Operation(note) => Some(note.name.clone()),
         What::Intent(_) | What::Outcome(_) | What::Repeated(_) => None,
     }
 }

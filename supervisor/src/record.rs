@@ -159,6 +159,14 @@ fn noted(principal: Principal, name: &str, text: String, about: &str) -> Event {
     event
 }
 
+/// The same, of a run: it's found by that.
+fn of_run(mut event: Event, run: ExecId) -> Event {
+    if let What::Security(note) | What::Operation(note) = &mut event.what {
+        note.exec = Some(run.to_string());
+    }
+    event
+}
+
 /// So many bytes of a text at most, cut between characters.
 fn shortened(text: &str, most: usize) -> String {
     text[..text.floor_char_boundary(most)].to_owned()
@@ -361,6 +369,24 @@ impl Record {
     /// Writes something that somebody did who may, for whoever watches over the machine.
     pub(crate) fn watched(&self, principal: Principal, name: &str, text: String, about: &str) {
         self.owe(noted(principal, name, text, about));
+    }
+
+    /// The same, of what is done about a run.
+    pub(crate) fn watched_of(
+        &self,
+        run: ExecId,
+        (principal, name): (Principal, &str),
+        text: String,
+        about: &str,
+    ) {
+        self.owe(of_run(noted(principal, name, text, about), run));
+    }
+
+    /// Writes what somebody does to a run of his own. He may do it as fast as he can write: of many of a name the first are written and
+    /// the others counted, and where nothing can be written it isn't kept.
+    pub(crate) fn did(&self, run: ExecId, principal: Principal, name: &str, text: String) {
+        let event = Event { principal: Some(principal), ..Event::operation(name, text) };
+        self.log.append(of_run(event, run), Box::new(|_| {}));
     }
 
     /// Whether anything waits for the disk.

@@ -184,7 +184,7 @@ impl State {
         let (id, settings) = (run.exec_id, self.gate.approving());
         let asker = self.person(connection);
         let question = Question::new(asker, shown.digest, settings);
-        self.watch_answer(principal.clone(), "approval-asked", ask.said(), &about(id, &shown.digest));
+        self.watch_answer((principal.clone(), "approval-asked"), ask.said(), id, &shown.digest);
         tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
         let told = ServerMessage::AwaitsApproval {
             request_id,
@@ -288,7 +288,7 @@ impl State {
         // What was asked, too: who asks often enough has his questions counted, and not written one by one.
         let text = if answer.reason.is_empty() { "" } else { "; " };
         let text = format!("{}{text}asked by user {} because of {because}", answer.reason, asker.0);
-        self.watch_answer(who, said, text, &about(id, &answer.digest));
+        self.watch_answer((who, said), text, id, &answer.digest);
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {
@@ -392,12 +392,8 @@ impl State {
         if how != ApprovalEnd::Approved && how != ApprovalEnd::Refused {
             let word = crate::metrics::approval_word(how).to_owned();
             let text = format!("not approved: {word}");
-            self.watch_answer(
-                waits.principal.clone(),
-                "approval-over",
-                text,
-                &about(id, &waits.shown.digest),
-            );
+            let who = (waits.principal.clone(), "approval-over");
+            self.watch_answer(who, text, id, &waits.shown.digest);
         }
         tracing::info!(run = %id, ?how, "waits for an approval no more");
         self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
@@ -413,9 +409,9 @@ impl State {
         }
     }
 
-    fn watch_answer(&self, principal: Principal, name: &str, text: String, about: &str) {
+    fn watch_answer(&self, who: (Principal, &str), text: String, run: ExecId, digest: &[u8; 32]) {
         if let Some(record) = &self.record {
-            record.watched(principal, name, text, about);
+            record.watched_of(run, who, text, &about(run, digest));
         }
     }
 

@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use stockade_audit::Principal;
 use stockade_policies::PolicySet;
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
@@ -189,7 +190,7 @@ pub(crate) struct State {
     stop: Rc<Notify>,
     pub(super) reload: Rc<Notify>,
     /// Who has asked for one, and isn't answered.
-    pub(super) reloads: Vec<ConnectionId>,
+    pub(super) reloads: Vec<(ConnectionId, Principal)>,
     changed: Rc<Notify>,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,

@@ -27,6 +27,7 @@ mod input;
 mod life;
 mod metrics;
 mod record;
+mod recorded;
 mod redacted;
 mod reload;
 mod said;

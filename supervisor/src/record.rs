@@ -16,11 +16,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stockade_audit::{
-    AuditError, Event, Given, Log, MasterKey, Outcome as Written, Principal, Refused, Request, Settings,
-    Unavailable, What,
+    AuditError, Event, Given, Keys, Log, MasterKey, Outcome as Written, Principal, Refused, Request,
+    Settings, Unavailable, What,
 };
 use stockade_gate::StageName;
 use stockade_protocol::ExecId;
@@ -361,6 +362,31 @@ impl Record {
         self.log.append(noted(principal, name, text, about), Box::new(told));
     }
 
+    /// Writes that somebody is about to read the record, who waits until that is durable: he's told.
+    pub(crate) fn intend_reading(
+        &self,
+        principal: Principal,
+        request: Request,
+        told: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        #[cfg(test)]
+        if self.hangs.exists() {
+            return;
+        }
+        let told = move |result: Result<_, Unavailable>| told(result.map(drop).map_err(|why| chain(&why)));
+        self.log.append(Event { principal: Some(principal), what: What::Intent(request) }, Box::new(told));
+    }
+
+    /// Where it is, and the keys for who reads in it.
+    pub(crate) fn for_reading(&self) -> (PathBuf, Arc<Keys>) {
+        self.log.for_reading()
+    }
+
+    /// The newest record that is durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.log.durable()
+    }
+
     /// How the log does.
     pub(crate) fn state(&self) -> stockade_audit::State {
         self.log.state()
@@ -455,6 +481,14 @@ pub(crate) fn unavailable(why: &str) -> Denied {
     Denied::new(DenyReason::AuditUnavailable, "the request can't be recorded just now, and so it isn't run")
         .decided_by("record", "audit.required")
         .remedy("ask again later; the daemon's log has the reason (a full disk?)")
+}
+
+/// Why nobody can read now.
+pub(crate) fn unreadable() -> Denied {
+    let text = "the record can't be read just now, or that it's read can't be recorded";
+    Denied::new(DenyReason::AuditUnavailable, text)
+        .decided_by("record", "audit.required")
+        .remedy("ask again later; the daemon's log has the reason")
 }
 
 /// Why a request can't even wait.

@@ -138,6 +138,8 @@ impl State {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
             ClientMessage::Reload => self.ask_reload(connection, owner),
+            ClientMessage::Audit(question) => self.read_audit(connection, owner, *question),
+            ClientMessage::AuditMore => self.read_more(connection, owner),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             other => self.about_grants(connection, other)?,
         }

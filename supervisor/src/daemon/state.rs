@@ -16,6 +16,7 @@ use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
 use super::approving::Approvals;
+use super::readings::Readings;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
@@ -115,6 +116,7 @@ impl Daemon {
                 grants: None,
                 record: None,
                 approvals: Approvals::default(),
+                readings: Readings::default(),
                 statistics: None,
                 table: Table::of_this_process(),
                 figures,
@@ -175,6 +177,8 @@ pub(crate) struct State {
     pub(crate) record: Option<Record>,
     /// What waits until somebody has approved it.
     pub(crate) approvals: Approvals,
+    /// Who reads the record.
+    pub(super) readings: Readings,
     /// What runs came to, over restarts, if that is counted.
     pub(crate) statistics: Option<Statistics>,
     /// What is counted.
@@ -464,6 +468,7 @@ impl State {
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
         let Some(outbox) = self.connections.remove(&connection) else { return };
         self.withdraw_all_of(connection);
+        self.readings.forget(connection);
         let now = self.now();
         // A run's input ends with the client that gave it.
         for run in self.runs.values().filter(|run| run.origin == Some(connection)) {

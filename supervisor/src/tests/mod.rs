@@ -26,6 +26,7 @@ mod hostile;
 mod input;
 mod life;
 mod metrics;
+mod reading;
 mod record;
 mod recorded;
 mod redacted;

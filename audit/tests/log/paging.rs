@@ -66,7 +66,7 @@ fn pages_of_any_size_tell_each_record_once_and_in_its_order() {
     ];
     let whole = filters.clone().map(|filter| page(&ground, &keys, Place::default(), &filter, ALL).0);
     assert!(whole[0].rows.len() > 200 && whole[1].rows.len() == 20 && whole[2].rows.is_empty());
-    proptest!(ProptestConfig::with_cases(40), |(
+    proptest!(ProptestConfig::with_cases(16), |(
         records in 1usize..90, bytes in prop_oneof![1usize..3_000, 30_000usize..400_000], looked in 1u64..5_000_000, which in 0usize..3,
     )| {
         let bounds = Bounds { records, bytes, looked };

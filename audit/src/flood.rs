@@ -1,6 +1,6 @@
 //! Floods: of many like events within a short time only the first are written one by one; how many more there were is said
 //! once the time is over. What a run is accounted for by, an intent or an outcome, is always written, and so is what a person has
-//! answered: questions may be many, and hide each other, but none that was answered.
+//! answered or granted: questions may be many, and hide each other, but none that was answered.
 //!
 //! What events are alike by has words of the caller's in it, and nobody may get out of being counted by always asking for
 //! something else, nor get others out of it: each user has a bound on kinds of events, and all have one together. What is
@@ -36,8 +36,8 @@ const KINDS: usize = 4096;
 /// The longest text that a kind is known by, in bytes.
 const LONGEST: usize = 256;
 
-/// Answers of people to what waited for one: as many as people give.
-const ANSWERS: [&str; 2] = ["approved", "not-approved"];
+/// What people have answered and given who may: as many as they do.
+const ANSWERS: [&str; 5] = ["approved", "not-approved", "granted", "grant-answered", "grant-revoked"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, Principal, Repeated, What, cut};
 use crate::format::Class;
+use crate::questions::{Questions, named};
 
 /// What is a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +67,13 @@ pub(crate) struct Floods {
     /// How many kinds of each user are among them.
     kinds: HashMap<Option<u32>, usize>,
     counts: HashMap<String, u64>,
+    questions: Questions,
 }
 
 impl Floods {
     pub(crate) fn new(flood: Flood, operations: u32) -> Self {
-        let (seen, kinds, counts) = Default::default();
-        Self { flood, operations: operations.max(1), seen, kinds, counts }
+        let (seen, kinds, counts, questions) = Default::default();
+        Self { flood, operations: operations.max(1), seen, kinds, counts, questions }
     }
 
     /// Whether an event is written. It's counted, if not.
@@ -87,6 +89,9 @@ impl Floods {
                 return false;
             }
             note.of = Some(operations);
+        }
+        if self.questions.lets_through(event, now) {
+            return true;
         }
         let Some(like) = self.like(event) else { return true };
         let kinds = &mut self.kinds;
@@ -159,6 +164,8 @@ fn text(event: &Event, with_words: bool) -> Option<String> {
             Some(format!("refused {} {tool} {stage} {rule}", refused.request.action))
         }
         What::Security(note) if ANSWERS.contains(&note.name.as_str()) => None,
+        // Each is about something else.
+        What::Security(note) if named(&note.name).is_some() => Some(note.name.clone()),
         What::Security(note) => {
             let about = note.about.as_deref().filter(|_| with_words).unwrap_or("-");
             Some(format!("{} {about}", note.name))
@@ -281,8 +288,8 @@ mod tests {
             for what in [intent, What::Outcome(Outcome::default())].into_iter().chain(answers) {
                 assert!(floods.lets_through(&mut Event { principal: None, what }, 0, Instant::now()));
             }
-            let mut question = Event::security("approval-asked", "");
-            assert!(!floods.lets_through(&mut question, 0, Instant::now()));
+            let mut other = Event::security("others-run", "");
+            assert!(!floods.lets_through(&mut other, 0, Instant::now()));
         }
     }
 

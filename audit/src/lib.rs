@@ -16,6 +16,7 @@ mod head;
 mod keys;
 mod log;
 mod page;
+mod questions;
 mod read;
 mod retention;
 mod scan;

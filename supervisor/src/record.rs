@@ -408,6 +408,21 @@ impl Record {
         self.owe(of_run(noted(principal, name, text, about), run));
     }
 
+    /// The same, of what somebody is asked about: `asks` tells it from other questions.
+    pub(crate) fn questioned(
+        &self,
+        run: ExecId,
+        (principal, name): (Principal, &str),
+        text: String,
+        (about, asks): (&str, Option<String>),
+    ) {
+        let mut event = of_run(noted(principal, name, text, about), run);
+        if let What::Security(note) = &mut event.what {
+            note.asks = asks;
+        }
+        self.owe(event);
+    }
+
     /// Writes what somebody does to a run of his own. He may do it as fast as he can write: of many of a name the first are written and
     /// the others counted, and where nothing can be written it isn't kept.
     pub(crate) fn did(&self, run: ExecId, principal: Principal, name: &str, text: String) {

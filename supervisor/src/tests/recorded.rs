@@ -7,6 +7,7 @@ use stockade_protocol::client::{ClientMessage, ExecRequest, ReloadReport, Server
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
 
+use super::approvals;
 use super::gate::put_tool;
 use super::record::{end, entries, with_a_key};
 use super::stage::{Changes, Client, Stage, until};
@@ -146,5 +147,36 @@ fn a_reload_that_was_asked_for_stands_in_the_record_also_of_who_has_left_and_tel
         assert_eq!(entry.class, Class::Security);
         assert_eq!(entry.event.principal.as_ref().unwrap().uid, rustix::process::geteuid().as_raw());
         assert!(entry.json().contains("the old ones stay"), "{}", entry.json());
+    }
+}
+
+#[test]
+fn who_asks_and_gives_up_again_and_again_hides_no_other_question_of_his() {
+    let stage = approvals::stage_with("", with_a_key);
+    let mut client = stage.client();
+    let noise = 200;
+    let mut ask_and_give_up = |words: &[&str]| {
+        let run = approvals::asks_for(&mut client, approvals::request(&stage, words));
+        client.say(&ClientMessage::Cancel { exec_id: run });
+        approvals::is_refused_by(&mut client, "cancelled");
+        run.to_string()
+    };
+    (0..noise).for_each(|_| drop(ask_and_give_up(&["asked", "noise"])));
+    let hidden = ask_and_give_up(&["asked", "the-one-to-hide"]);
+    (0..noise).for_each(|_| drop(ask_and_give_up(&["asked", "noise"])));
+    drop(client);
+    let all = entries(end(stage).path());
+    // It's found by its run: that it was asked, what it was, and that nobody answered.
+    let of_it: Vec<&Entry> = all.iter().filter(|entry| entry.event.exec() == Some(&hidden)).collect();
+    let names: Vec<&str> = of_it.iter().map(|entry| entry.event.name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains(&"approval-asked") && names.contains(&"approval-over"));
+    assert!(
+        of_it.iter().any(|entry| entry.event.name() == "refused" && entry.json().contains("the-one-to-hide"))
+    );
+    for name in ["approval-asked", "approval-over"] {
+        let written = of(&all, name).len() as u64;
+        assert_eq!(written + counted(&all, name), 2 * noise + 1, "{name}: each is written or counted");
+        assert!(written < noise, "{name}: {written}: nothing was counted, and nothing is tested");
     }
 }

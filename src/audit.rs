@@ -3,6 +3,7 @@
 
 mod backup;
 mod export;
+mod once;
 mod query;
 mod rotate_key;
 mod show;

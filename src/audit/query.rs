@@ -1,5 +1,6 @@
 //! `stockade audit query`: the records that fit.
 
+use super::once::Once;
 use super::source::{Where, all};
 use super::{Wanted, show};
 use crate::error::CliError;
@@ -25,5 +26,12 @@ pub(super) struct Arguments {
 
 pub(super) fn query(arguments: &Arguments) -> Result<u8, CliError> {
     let Arguments { wanted, json, place } = arguments;
-    all(place, wanted, |entry| if *json { entry.json() + "\n" } else { show::line(entry) })
+    let mut once = Once::default();
+    let status = all(place, wanted, |entry| match (once.is_again(entry), *json) {
+        (true, _) => String::new(),
+        (false, true) => entry.json() + "\n",
+        (false, false) => show::line(entry),
+    })?;
+    once.say();
+    Ok(status)
 }

@@ -79,7 +79,7 @@ fn is_closed(error: &CliError) -> bool {
 pub(super) fn from_daemon(
     client: &mut Client,
     question: &AuditQuestion,
-    told: &dyn Fn(&Entry) -> String,
+    told: &mut dyn FnMut(&Entry) -> String,
 ) -> Result<u8, CliError> {
     let denied = |error| match error {
         ClientError::Denied(denied) => CliError::Denied(denied),
@@ -125,10 +125,14 @@ fn entry_of(record: &AuditRecord) -> Option<Entry> {
 }
 
 /// Prints each record that fits as `told` says.
-pub(super) fn all(place: &Where, wanted: &Wanted, told: impl Fn(&Entry) -> String) -> Result<u8, CliError> {
+pub(super) fn all(
+    place: &Where,
+    wanted: &Wanted,
+    mut told: impl FnMut(&Entry) -> String,
+) -> Result<u8, CliError> {
     match place.open()? {
-        Source::Daemon(mut client) => from_daemon(&mut client, &wanted.question(), &told),
-        Source::Files(directory, keys) => from_files(&directory, &keys, wanted, &told),
+        Source::Daemon(mut client) => from_daemon(&mut client, &wanted.question(), &mut told),
+        Source::Files(directory, keys) => from_files(&directory, &keys, wanted, &mut told),
     }
 }
 
@@ -136,7 +140,7 @@ fn from_files(
     directory: &Path,
     keys: &Keys,
     wanted: &Wanted,
-    told: &dyn Fn(&Entry) -> String,
+    told: &mut dyn FnMut(&Entry) -> String,
 ) -> Result<u8, CliError> {
     let mut reader = Reader::new(directory, keys);
     let (mut text, mut ended) = (String::new(), Ok(0));

@@ -38,13 +38,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn tail(arguments: &Arguments) -> Result<u8, CliError> {
-    let told = |entry: &Entry| if arguments.json { entry.json() + "\n" } else { show::line(entry) };
+    let mut told = |entry: &Entry| if arguments.json { entry.json() + "\n" } else { show::line(entry) };
     match arguments.place.open()? {
-        Source::Files(directory, keys) => from_files(arguments, &directory, &keys, &told),
+        Source::Files(directory, keys) => from_files(arguments, &directory, &keys, &mut told),
         Source::Daemon(mut client) => {
             let last = Some(u32::try_from(arguments.lines).unwrap_or(u32::MAX));
             let question = AuditQuestion { last, follow: arguments.follow, ..arguments.wanted.question() };
-            from_daemon(&mut client, &question, &told)
+            from_daemon(&mut client, &question, &mut told)
         }
     }
 }
@@ -53,13 +53,13 @@ fn from_files(
     arguments: &Arguments,
     directory: &Path,
     keys: &Keys,
-    told: &dyn Fn(&Entry) -> String,
+    told: &mut dyn FnMut(&Entry) -> String,
 ) -> Result<u8, CliError> {
     // Before it's read: nothing that is written meanwhile is missed.
     let watch = if arguments.follow { Some(Watch::of(directory)?) } else { None };
     let filter = arguments.wanted.filter();
     let mut reader = Reader::new(directory, keys);
-    let text: String = reader.last(arguments.lines, &filter)?.iter().map(told).collect();
+    let text: String = reader.last(arguments.lines, &filter)?.iter().map(&mut *told).collect();
     let mut status = out::print(text.as_bytes())?;
     while let (Some(watch), 0) = (&watch, status) {
         watch.wait()?;

@@ -303,6 +303,14 @@ fn go_on(round: usize, has_begun: impl FnMut() -> bool) {
     std::thread::sleep(Duration::from_micros(500 * (round as u64 * 7 % 60)));
 }
 
+fn mode_of_kills() -> Option<Mode> {
+    if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
+        return Some(Mode::RootDaemonForUser);
+    }
+    not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
+    Mode::daemons_here().contains(&Mode::UserDaemon).then_some(Mode::UserDaemon)
+}
+
 /// Kills, unless `STOCKADE_RESTARTS` says otherwise.
 const KILLS: usize = 100;
 
@@ -311,14 +319,7 @@ const KILLS: usize = 100;
 fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_twice_and_none_is_half() {
     const MANY: u64 = 100_000;
     let kills = std::env::var("STOCKADE_RESTARTS").map_or(KILLS, |kills| kills.parse().unwrap());
-    let mode = if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
-        Mode::RootDaemonForUser
-    } else if Mode::daemons_here().contains(&Mode::UserDaemon) {
-        not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
-        Mode::UserDaemon
-    } else {
-        return;
-    };
+    let Some(mode) = mode_of_kills() else { return };
     let daemon = Daemon::start_at(recording(mode.server()), &[]);
     let (giver, user) = (&daemon.ground, Ground::new(mode.client()));
     let redeems = mode.server() != mode.client();

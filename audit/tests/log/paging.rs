@@ -11,7 +11,7 @@ use stockade_audit::{
 use super::ground::{Ground, cut_up, fill, segments};
 
 const ALL: Bounds = Bounds { records: usize::MAX, bytes: usize::MAX, looked: u64::MAX };
-const NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn keys(ground: &Ground) -> Keys {
     Keys::read(&ground.log(), &MasterKey::read(&ground.key()).unwrap(), None).unwrap()

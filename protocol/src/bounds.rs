@@ -64,3 +64,11 @@ pub const MAX_RELOAD_LINES: usize = 64;
 pub const MAX_RELOAD_LINE: usize = 1024;
 /// The longest reason of an answer to what waits for an approval, in bytes.
 pub const MAX_APPROVAL_REASON: usize = 256;
+/// The most records of a page of the record.
+pub const MAX_AUDIT_PAGE: usize = 1024;
+/// The most bytes of their texts, together.
+pub const MAX_AUDIT_PAGE_BYTES: usize = 512 * 1024;
+/// The most of the last records that may be asked for.
+pub const MAX_AUDIT_LAST: u32 = 10_000;
+/// The longest text that records are asked for by, in bytes.
+pub const MAX_AUDIT_FILTER: usize = 256;

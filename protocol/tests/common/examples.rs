@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, RiskFactor};
+use stockade_protocol::audit::{AuditClass, AuditPage, AuditQuestion, AuditRecord};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
@@ -270,6 +271,8 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::GrantRevoke { id: GRANT.into() }),
         ("", ClientMessage::Grants),
         ("", ClientMessage::Reload),
+        ("", ClientMessage::Audit(Box::new(audit_question()))),
+        ("", ClientMessage::AuditMore),
     ]
 }
 
@@ -396,7 +399,30 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
         takes_restart: vec!["daemon.socket".into()],
     };
     messages.push(("", ServerMessage::Reloaded(Box::new(report))));
+    messages.push(("", ServerMessage::AuditPage(Box::new(audit_page()))));
     messages
+}
+
+fn audit_question() -> AuditQuestion {
+    AuditQuestion {
+        since_ns: Some(1_795_341_621_000_000_000),
+        classes: vec![AuditClass::Security, AuditClass::Access],
+        uid: Some(1_000),
+        outcome: Some("refused".into()),
+        last: Some(20),
+        follow: true,
+        ..AuditQuestion::default()
+    }
+}
+
+fn audit_page() -> AuditPage {
+    let record = AuditRecord {
+        sequence: 1_207,
+        time_ns: 1_795_341_622_500_000_000,
+        class: AuditClass::Security,
+        text: "{\"event\":\"security\",\"name\":\"locked-out\",\"text\":\"refused too often\"}".into(),
+    };
+    AuditPage { records: vec![record], more: true, partial: false, erased: 3, unreadable: 0 }
 }
 
 const GRANT: &str = "018f2d5e-7a10-7c3b-9d44-5a610ef28399";

@@ -872,7 +872,7 @@ fn protocol_error_codes() -> [ProtocolErrorCode; 7] {
     ]
 }
 
-fn deny_reasons() -> [DenyReason; 17] {
+fn deny_reasons() -> [DenyReason; 18] {
     [
         DenyReason::Busy,
         DenyReason::Draining,
@@ -891,6 +891,7 @@ fn deny_reasons() -> [DenyReason; 17] {
         DenyReason::NotApproved,
         DenyReason::LockedOut,
         DenyReason::AuditUnavailable,
+        DenyReason::Cancelled,
     ]
 }
 

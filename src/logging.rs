@@ -18,6 +18,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::color;
 use crate::journal::{Journal, Socket, lost};
 
+/// What the record's signed heads are told as.
+const HEADS: &str = "stockade_audit_head";
+
 /// Starts it. Logged is what the environment says, whatever else is said (`own`); else what the configuration does, which a
 /// reload can change.
 ///
@@ -27,7 +30,7 @@ pub(crate) fn start(
     own: Option<EnvFilter>,
     level: LogLevel,
 ) -> io::Result<(Log, LastLines, Option<SetLevel>)> {
-    let of_level = |level: LogLevel| EnvFilter::new(level.name());
+    let of_level = |level: LogLevel| EnvFilter::new(logged(level));
     let may_change = own.is_none();
     let (filter, handle) = reload::Layer::new(own.unwrap_or_else(|| of_level(level)));
     let set_level: SetLevel = Box::new(move |level| {
@@ -55,6 +58,11 @@ pub(crate) fn start(
     };
     settle_before_a_panic(&log);
     Ok((log, last, may_change.then_some(set_level)))
+}
+
+/// What is logged at a level. The record's heads always are: copied to the journal they make sure that nobody cuts its end off.
+fn logged(level: LogLevel) -> String {
+    format!("{},{HEADS}=info", level.name())
 }
 
 /// Whether a stream is the journal's: `JOURNAL_STREAM` names its device and inode, as systemd.exec(5) has it. A program
@@ -94,6 +102,15 @@ impl<'a> MakeWriter<'a> for Lines {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn the_records_heads_are_logged_whatever_the_level() {
+        let filter = EnvFilter::new(logged("error".parse().unwrap()));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(filter), || {
+            assert!(tracing::enabled!(target: HEADS, Level::INFO));
+            assert!(!tracing::enabled!(target: "stockade_audit", Level::WARN));
+        });
+    }
 
     #[test]
     fn only_the_stream_that_the_variable_names_is_the_journal() {

@@ -18,6 +18,10 @@ const LITTLE_CONNECTION_MEMORY: usize = 4 * 1024 * 1024;
 /// How long runs may go on when the daemon is told to stop.
 pub(crate) const GRACE_SECONDS: u32 = 10;
 
+/// How many days the record's classes are kept, unless the configuration says otherwise: 12, 6 and 3 months.
+pub(crate) const KEEP_SECURITY: u32 = 366;
+pub(crate) const KEEP_ACCESS: u32 = 184;
+pub(crate) const KEEP_OPERATION: u32 = 92;
 /// Hours whose statistics are kept each by itself: a week.
 pub(crate) const KEEP_HOURS: u32 = 7 * 24;
 /// Days whose statistics are kept.

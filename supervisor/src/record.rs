@@ -43,6 +43,8 @@ use crate::paths::Scope;
 
 /// The directory in the daemon's state.
 const DIRECTORY: &str = "audit";
+/// The file of a record's wrapped keys: a record is there once it is.
+const KEYS: &str = "keys";
 /// What the master key is called among a unit's credentials.
 const CREDENTIAL: &str = "audit.key";
 /// How long an intent may take to be durable: a disk that hangs answers nobody. Tests have less patience.
@@ -151,6 +153,29 @@ fn key_of(named: Option<&Path>) -> Option<PathBuf> {
     named.map(Path::to_owned).or_else(credential)
 }
 
+/// A daemon that has no key records nothing: which is right where nobody asked for a record, and not where there is one already.
+///
+/// # Errors
+/// There is one, and requests are to be refused while they can't be recorded.
+fn without_a_key(directory: &Path, is_required: bool) -> Result<(), AuditError> {
+    // Only what isn't there is none.
+    let is_none = |path: PathBuf| {
+        path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    if is_none(directory.join(KEYS)) {
+        tracing::info!("requests aren't recorded: there is no key (audit.key in the configuration)");
+        return Ok(());
+    }
+    let problem = "requests have been recorded here, and the key isn't there any more".to_owned();
+    if is_required {
+        let remedy = "bring it back (`audit.key` in the configuration, or the unit's credential), or say in the configuration that \
+                      nothing has to be recorded: `required = false` in `[audit]`";
+        return Err(AuditError::Refused { path: directory.to_owned(), problem, remedy });
+    }
+    tracing::warn!(directory = %directory.display(), "{problem}: nothing is recorded");
+    Ok(())
+}
+
 /// A security event. What it's about is a client's word, and may be long.
 fn noted(principal: Principal, name: &str, text: String, about: &str) -> Event {
     let mut event = Event { principal: Some(principal), ..Event::security(name, text) };
@@ -177,20 +202,27 @@ impl Record {
     /// Opens the record of a daemon with this state, if there is a key for one; what is told of it comes by the receiver.
     ///
     /// # Errors
-    /// It can't be written, or isn't what it should be.
+    /// It can't be written, or isn't what it should be, or its key is gone.
     pub(crate) fn open(
         configured: &Auditing,
         state: &Path,
         scope: Scope,
     ) -> Result<Option<Opened>, AuditError> {
-        let Some(key) = key_of(configured.key.path()) else {
-            tracing::info!("requests aren't recorded: there is no key (audit.key in the configuration)");
-            return Ok(None);
-        };
         let directory = state.join(DIRECTORY);
+        let Some(key) = key_of(configured.key.path()) else {
+            return without_a_key(&directory, configured.required.is_on()).map(|()| None);
+        };
         let mut settings = Settings::new(&directory, MasterKey::read(&key)?);
         settings.copy = configured.copy.path().map(Path::to_owned);
-        settings.on_head = Some(Box::new(|head| tracing::info!(target: "stockade_audit", "{head}")));
+        settings.verification = configured.verification_key.path().map(Path::to_owned);
+        let days = [
+            configured.keep_security.number(),
+            configured.keep_access.number(),
+            configured.keep_operation.number(),
+        ];
+        settings.days = days.map(|days| u16::try_from(days).unwrap_or(u16::MAX));
+        settings.operations = configured.operations_one_in.number();
+        settings.on_head = Some(Box::new(|head| tracing::info!(target: "stockade_audit_head", "{head}")));
         let log = Log::open(settings)?;
         tracing::info!(directory = %directory.display(), required = configured.required.is_on(), "requests are recorded");
         let (teller, told) = mpsc::unbounded_channel();

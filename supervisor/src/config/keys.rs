@@ -177,6 +177,17 @@ tables! {
         "copy" copy: Place = Place::default(), Restart, Anybodys;
         /// Whether requests are refused while they can't be recorded. Without it they run, and the log says so.
         "required" required: Switch = Switch::On, Restart, Anybodys;
+        /// Days that security events are kept: refusals, grants, approvals.
+        "keep-security" keep_security: Count<1, 3660> = Count::nearest(limits::KEEP_SECURITY), Restart, Anybodys;
+        /// Days that access events are kept: who asked for what, and what came of it.
+        "keep-access" keep_access: Count<1, 3660> = Count::nearest(limits::KEEP_ACCESS), Restart, Anybodys;
+        /// Days that operation events are kept: how the service does.
+        "keep-operation" keep_operation: Count<1, 3660> = Count::nearest(limits::KEEP_OPERATION), Restart, Anybodys;
+        /// Of operation events one in so many is written.
+        "operations-one-in" operations_one_in: Count<1, 1_000_000> = Count::nearest(1), Restart, Anybodys;
+        /// Where a new record writes its verification key, and keeps none itself: who moves that file away is the only
+        /// one who can check a record's MAC, or make one. It's nothing to a record that there is already.
+        "verification-key" verification_key: Place = Place::default(), Restart, Anybodys;
     }
 
     /// What runs came to, by tool, policy and user, kept over restarts.

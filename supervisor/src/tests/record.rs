@@ -16,7 +16,9 @@ use super::access::put;
 use super::metrics::scrape;
 use super::stage::{Changes, Stage, until};
 use super::{breakers, gate};
+use crate::config::{Auditing, Switch};
 use crate::paths::Scope;
+use crate::record::Record;
 use crate::serve::Order;
 
 pub(super) fn with_a_key(directory: &Path) {
@@ -51,6 +53,24 @@ pub(super) fn end(stage: Stage) -> tempfile::TempDir {
     stage.order(Order::Stop);
     stage.order(Order::Stop);
     stage.join_but_keep()
+}
+
+/// Where a record is, and its key isn't any more, nothing is served as if nobody had ever asked for one.
+#[test]
+fn a_record_whose_key_is_gone_keeps_the_daemon_from_starting_unless_none_is_required() {
+    let place = tempfile::tempdir().unwrap();
+    let open = |configured: Auditing| {
+        Record::open(&configured, place.path(), Scope::User).map(|opened| opened.is_some())
+    };
+    let none = Auditing::default;
+    assert!(!open(none()).unwrap(), "nobody asked for one");
+    with_a_key(place.path());
+    let with_key = || Auditing { key: place.path().join("audit.key").into(), ..none() };
+    assert!(open(with_key()).unwrap());
+    let error = open(none()).unwrap_err().to_string();
+    assert!(error.contains("requests have been recorded here"), "{error}");
+    assert!(!open(Auditing { required: Switch::Off, ..none() }).unwrap());
+    assert!(open(with_key()).unwrap());
 }
 
 #[test]

@@ -17,8 +17,9 @@ const READINGS_OF_ONE: usize = 4;
 const FEW: usize = 1;
 /// Bytes of the record that are looked at for a page, roughly: where little of it fits others have their turn in between.
 const LOOKED: u64 = 32 * 1024 * 1024;
-/// Bytes at its end in which the last records are looked for, roughly.
-const LOOKED_BACK: u64 = 256 * 1024 * 1024;
+/// Bytes at its end in which the last records are looked for, roughly: far less than a slow disk reads, and a processor opens, in the
+/// time that a page may take.
+const LOOKED_BACK: u64 = 64 * 1024 * 1024;
 const BOUNDS: Bounds = Bounds { records: MAX_AUDIT_PAGE, bytes: MAX_AUDIT_PAGE_BYTES, looked: LOOKED };
 
 /// Where a reading stands.

@@ -31,6 +31,10 @@ pub const MARK_AFTER_MS: u64 = 50;
 pub const MAX_SPECS: usize = 128;
 /// The most workers that may be parked for one owner, spec and workspace.
 pub const MAX_PARKED: u32 = 64;
+/// The most openers that a supervisor keeps, and of one user; a launcher starts no more than twice as many.
+pub const MAX_OPENERS: usize = 128;
+/// See [`MAX_OPENERS`].
+pub const MAX_OPENERS_OF_ONE: usize = 4;
 /// The most descriptors one message may carry. The kernel's own bound is 253 (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 8;
 /// The most arguments of a command.

@@ -111,6 +111,14 @@ pub enum ToLauncher {
     },
     /// Ends every run and then the launcher.
     Shutdown,
+    /// Starts an opener: a process that opens directories as an owner, for who can't pass one. Beside it is the opener's end of
+    /// its socket (see [`ToOpener`]), which is closed where there is to be none, and then the client's connection, if that is passed.
+    Opener {
+        /// As whom.
+        owner: Owner,
+        /// As [`Launch::proved`].
+        proved: bool,
+    },
 }
 
 /// Random bytes that only two know.
@@ -453,4 +461,28 @@ pub enum FromRelay {
     },
     /// Once, to each supervisor: it was told of every ring there is.
     Told,
+}
+
+/// From the supervisor to an opener, one question at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToOpener {
+    /// Opens a directory.
+    Open {
+        /// Its path, absolute.
+        path: Bytes,
+    },
+}
+
+/// From an opener to the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FromOpener {
+    /// The directory is beside it, opened with `O_PATH`.
+    Opened,
+    /// It can't be opened.
+    Failed {
+        /// Why, by number.
+        errno: i32,
+    },
 }

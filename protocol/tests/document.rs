@@ -262,7 +262,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 34] = [
+    let constants: [(&str, u64); 36] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -295,6 +295,8 @@ fn page_limits_equal_the_constants() {
         ("MAX_LAUNCH_MESSAGE", bounds::MAX_LAUNCH_MESSAGE as u64),
         ("MAX_SPECS", bounds::MAX_SPECS as u64),
         ("MAX_PARKED", bounds::MAX_PARKED.into()),
+        ("MAX_OPENERS", bounds::MAX_OPENERS as u64),
+        ("MAX_OPENERS_OF_ONE", bounds::MAX_OPENERS_OF_ONE as u64),
         ("RING_BYTES", bounds::RING_BYTES),
         ("UNCLAIMED_MS", bounds::UNCLAIMED_MS),
     ];

@@ -23,8 +23,9 @@ use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, Stdi
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::launch::{
-    Adopted, CalledTool, FromLauncher, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch, LaunchOutput,
-    Made, Opening, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Adopted, CalledTool, FromLauncher, FromOpener, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch,
+    LaunchOutput, Made, Opening, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToOpener,
+    ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -172,6 +173,10 @@ pub(crate) fn all() -> Vec<Example> {
     all.extend(from_launcher().iter().map(|message| example(Form::Launch, "", message)));
     all.extend(to_relay().iter().map(|message| example(Form::Launch, "", message)));
     all.extend(from_relay().iter().map(|message| example(Form::Launch, "", message)));
+    let asked = ToOpener::Open { path: "/home/ada/project".into() };
+    all.push(example(Form::Launch, "", &asked));
+    let answers = [FromOpener::Opened, FromOpener::Failed { errno: 13 }];
+    all.extend(answers.iter().map(|message| example(Form::Launch, "", message)));
     all.extend(parts());
     all
 }
@@ -734,6 +739,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         ToLauncher::ReleaseOutput { exec_id: RUN, next_seq: 9 },
         ToLauncher::OutputExceeded { exec_id: RUN },
         ToLauncher::Shutdown,
+        ToLauncher::Opener { owner: Owner { uid: 1000, gid: 1000, groups: vec![27, 100] }, proved: true },
     ]
 }
 

@@ -160,6 +160,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         frame_within: FRAME_WITHIN,
         met_within: MET_WITHIN,
         home_of: paths::home_of,
+        opener: None,
     };
     let limits = Limits::of(&options.configured.values, scope);
     raise_descriptor_limit(limits.bounds.slots.total)?;

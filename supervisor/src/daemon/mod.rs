@@ -37,5 +37,5 @@ mod start;
 mod state;
 
 pub(crate) use delivery::Sending;
-pub(crate) use requests::Pause;
+pub(crate) use requests::{Found, Pause};
 pub(crate) use state::{Daemon, Settings, State};

@@ -5,10 +5,11 @@
 //! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
 
 use core::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use stockade_gate::{Action, Verdict};
 use stockade_policies::Policy;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
@@ -19,7 +20,7 @@ use stockade_protocol::client::{
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{LaunchOutput, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
+use stockade_protocol::outcome::{CancelReason, MemoryMechanism, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::access::locked_out;
@@ -34,6 +35,7 @@ use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
 use crate::gate::{Call, Sought, Wanted};
 use crate::metrics::{self, Process, Timing};
+use crate::openers::Client;
 use crate::output::Wrote;
 use crate::record;
 use crate::redaction::Redacting;
@@ -61,16 +63,26 @@ pub(crate) enum Pause {
     Feed(Rc<Feed>),
 }
 
-/// What came beside a request, sorted.
+/// What was found out for a message before it's taken, since it may take long.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The owner's home; counts for an `Exec` only.
+    pub(crate) home: PathBuf,
+    /// The workspace that an `Exec` names by its path, opened as the owner, or why it can't be. `None`: nobody has tried.
+    pub(crate) workspace: Option<Result<Foreign, SetupFailure>>,
+}
+
+/// What came beside a request, or was opened for it, sorted.
 struct Descriptors {
     workspace: Option<Foreign>,
+    /// Why it isn't there.
+    unopened: Option<SetupFailure>,
     stdin: Option<Foreign>,
     output: Vec<Foreign>,
 }
 
 impl State {
-    /// A client's message; `take` gives the descriptors that came beside it, in order. `home` is the owner's, and
-    /// counts for an `Exec` only.
+    /// A client's message; `take` gives the descriptors that came beside it, in order.
     ///
     /// # Errors
     /// What breaks the protocol.
@@ -78,7 +90,7 @@ impl State {
         &mut self,
         connection: ConnectionId,
         message: ClientMessage,
-        home: &Path,
+        found: Found,
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
         let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
@@ -89,8 +101,8 @@ impl State {
         }
         match message {
             ClientMessage::Exec(request) => {
-                let descriptors = take_descriptors(&request, take)?;
-                self.exec_or_refuse((connection, owner), *request, home, descriptors);
+                let descriptors = take_descriptors(&request, found.workspace, take)?;
+                self.exec_or_refuse((connection, owner), *request, &found.home, descriptors);
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return self.stdin(connection, owner, exec_id, bytes);
@@ -217,6 +229,7 @@ impl State {
             call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let overrides = request.overrides.clone();
         let is_checked = call.as_ref().is_some_and(Call::promises);
+        let claimed = claimed(&request);
         let filled = call.map_or(Ok(Vec::new()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
@@ -231,6 +244,7 @@ impl State {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
             admitted.launch.note.tool.clone_from(&tool);
+            self.is_where_it_was_judged(claimed.as_deref(), &passed)?;
             let question = match verdict {
                 Verdict::Pass => None,
                 Verdict::Ask(ask) => {
@@ -241,6 +255,9 @@ impl State {
                         stdin: descriptors.stdin.as_ref(),
                         output: &descriptors.output,
                     };
+                    if let Some(failure) = &descriptors.unopened {
+                        return Err(unopened(failure));
+                    }
                     let held = Shown::held(&admitted, &beside);
                     self.may_wait(admitted.launch.owner.uid, held)?;
                     Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })
@@ -310,6 +327,24 @@ impl State {
         judged
     }
 
+    /// For whom a path is to be opened before his request is taken. `None`: for nobody, what he asks is refused.
+    pub(crate) fn opens_for(&self, connection: ConnectionId, path: &Bytes) -> Option<Client> {
+        let outbox = self.connections.get(&connection).filter(|outbox| !outbox.is_visitor)?;
+        admission::check_path(path, "workspace").ok()?;
+        let proof = outbox.proof.shown().ok()?;
+        Some(Client { owner: outbox.owner.clone(), proof })
+    }
+
+    /// What rules have judged by its path must be there, and not where a link leads.
+    fn is_where_it_was_judged(&self, claimed: Option<&Path>, passed: &Passed) -> Result<(), Denied> {
+        match (claimed, &passed.workspace) {
+            (Some(claimed), Some(actual)) if !self.gate.is_open() => {
+                admission::is_at(actual.as_deref(), claimed)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn make_run(
         &self,
         origin: ConnectionId,
@@ -368,6 +403,7 @@ impl State {
                 launch,
                 spec,
                 workspace: descriptors.workspace,
+                unopened: descriptors.unopened,
                 input,
                 output,
                 pipe: None,
@@ -623,6 +659,7 @@ pub(super) fn unexpected(text: &str) -> ProtocolError {
 
 fn take_descriptors(
     request: &ExecRequest,
+    opened: Option<Result<Foreign, SetupFailure>>,
     mut take: impl FnMut() -> Option<Foreign>,
 ) -> Result<Descriptors, ProtocolError> {
     let named = admission::named_descriptors(request);
@@ -631,14 +668,39 @@ fn take_descriptors(
     let mut next = |wanted: bool| -> Result<Option<Foreign>, ProtocolError> {
         if wanted { take().ok_or_else(&mut missing).map(Some) } else { Ok(None) }
     };
-    let workspace = next(matches!(request.workspace, Workspace::Descriptor { .. }))?;
+    let (workspace, unopened) = match (&request.workspace, opened) {
+        (Workspace::Descriptor { .. }, _) => (next(true)?, None),
+        (_, Some(Ok(directory))) => (Some(directory), None),
+        (_, Some(Err(failure))) => (None, Some(failure)),
+        // Refused before it could be opened, or by what follows: nothing runs in a place that nobody has looked at.
+        (_, None) => {
+            (None, Some(SetupFailure { stage: SetupStage::Open, errno: 0, subject: "workspace".into() }))
+        }
+    };
     let stdin = next(request.stdin == StdinMode::Descriptor)?;
     let mut output = Vec::new();
     if request.output == OutputMode::Descriptor {
         output.extend(next(true)?);
         output.extend(next(true)?);
     }
-    Ok(Descriptors { workspace, stdin, output })
+    Ok(Descriptors { workspace, unopened, stdin, output })
+}
+
+/// The path that a request names its workspace by, if it's by that only.
+fn claimed(request: &ExecRequest) -> Option<PathBuf> {
+    match &request.workspace {
+        Workspace::Path { path } => Some(path.as_path().to_owned()),
+        _ => None,
+    }
+}
+
+/// Nobody can be asked about a directory that isn't there.
+fn unopened(failure: &SetupFailure) -> Denied {
+    let why = Errno::from_raw_os_error(failure.errno);
+    let text = format!("the workspace that somebody would be asked about can't be opened: {why}");
+    Denied::new(DenyReason::NotApproved, text)
+        .decided_by("approve", "workspace")
+        .remedy("name a directory that is there and may be entered")
 }
 
 fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {

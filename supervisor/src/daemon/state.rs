@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::links::Links;
 use crate::metrics::{self, Figures};
+use crate::openers::{self, Openers};
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::paths::Scope;
@@ -61,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) met_within: Duration,
     /// How a user's home is looked up.
     pub(crate) home_of: Lookup,
+    /// How openers are started, if not by launchers.
+    pub(crate) opener: Option<openers::Start>,
 }
 
 impl Settings {
@@ -80,6 +83,8 @@ pub(crate) struct Daemon {
     pub(crate) state: RefCell<State>,
     pub(crate) settings: Settings,
     pub(crate) homes: Homes,
+    /// What opens directories as their owners.
+    pub(crate) openers: Openers,
     /// What every connection reads into.
     pub(crate) received: RefCell<Box<[u8]>>,
     /// Where what clients pass is closed.
@@ -142,6 +147,7 @@ impl Daemon {
                 state: RefCell::new(state),
                 settings,
                 homes,
+                openers: Openers::default(),
                 received,
                 aside,
                 timer,

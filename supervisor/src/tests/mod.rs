@@ -26,6 +26,7 @@ mod hostile;
 mod input;
 mod life;
 mod metrics;
+mod opened;
 mod promised;
 mod reading;
 mod record;

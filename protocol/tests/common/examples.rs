@@ -900,7 +900,7 @@ fn protocol_error_codes() -> [ProtocolErrorCode; 7] {
     ]
 }
 
-fn deny_reasons() -> [DenyReason; 17] {
+fn deny_reasons() -> [DenyReason; 18] {
     [
         DenyReason::Busy,
         DenyReason::Draining,
@@ -919,6 +919,7 @@ fn deny_reasons() -> [DenyReason; 17] {
         DenyReason::NotApproved,
         DenyReason::LockedOut,
         DenyReason::AuditUnavailable,
+        DenyReason::Cancelled,
     ]
 }
 

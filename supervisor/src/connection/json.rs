@@ -113,7 +113,7 @@ impl Connection<'_> {
             }
             Todo::CancelRun(run) => self.put(ClientMessage::Cancel { exec_id: run })?,
             Todo::CancelNumber(number) => {
-                let run = self.daemon.state.borrow().asked_for(self.id, number);
+                let run = self.daemon.state.borrow_mut().give_up_asked(self.id, number);
                 run.map_or(Ok(Pause::None), |run| self.put(ClientMessage::Cancel { exec_id: run }))?
             }
         };

@@ -426,14 +426,29 @@ impl State {
         }
     }
 
-    /// Somebody gives up what waits; whether anything of his waits under that number.
+    /// Somebody gives up what isn't begun yet: it waits for an approval, or for a disk. Whether anything of his does under that
+    /// number.
     pub(super) fn withdraw(&mut self, uid: u32, id: ExecId) -> bool {
         if self.approvals.waiting.get(&id).is_none_or(|waits| waits.run.owner != uid) {
-            return false;
+            return self.give_up(|undecided| undecided.run.exec_id == id && undecided.run.owner == uid);
         }
         let denied = not_approved("cancelled", "it was cancelled while it waited for an approval");
         self.over(id, ApprovalEnd::Withdrawn, Some(denied));
         true
+    }
+
+    /// A connection gives up what it has asked for with a number of its own. The run, if one is there: that is ended as any other.
+    pub(crate) fn give_up_asked(&mut self, connection: ConnectionId, number: u64) -> Option<ExecId> {
+        let is_it = |(_, waits): &(&ExecId, &Waits)| (waits.of.0, waits.of.1) == (connection, number);
+        let waits = self.approvals.waiting.iter().find(is_it).map(|(id, waits)| (*id, waits.run.owner));
+        match waits {
+            Some((id, owner)) => {
+                self.withdraw(owner, id);
+            }
+            None if self.give_up(|it| (it.connection, it.request_id) == (connection, number)) => {}
+            None => return self.asked_for(connection, number),
+        }
+        None
     }
 
     /// A connection has ended: what it has asked for ends with it, and it's told of nothing.

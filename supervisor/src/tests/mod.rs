@@ -20,6 +20,7 @@ mod dead;
 mod flow;
 mod gate;
 mod gated;
+mod given_up;
 mod granted;
 mod grants;
 mod hostile;

@@ -52,6 +52,9 @@ const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
 /// How long a full socket is left alone when there is no descriptor to wait for it by.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a workspace's opener is waited for before it's looked whether its client is still there.
+const SOON: Duration = Duration::from_millis(10);
+
 /// The largest opening frame: who hasn't opened yet can't make us keep more.
 const MAX_HELLO: u32 = 1024;
 
@@ -349,9 +352,14 @@ impl Connection<'_> {
         let Workspace::Path { path } = &request.workspace else { return Ok(None) };
         let client = self.daemon.state.borrow().opens_for(self.id, path);
         let Some(client) = client else { return Ok(None) };
+        let daemon = self.daemon;
+        let mut opening = core::pin::pin!(daemon.open_as(&client, path));
+        // Nearly always it's there before it would be worth a look at who waits.
+        if let Ok(opened) = timeout(SOON, &mut opening).await {
+            return Ok(Some(opened));
+        }
         tokio::select! {
-            biased;
-            opened = self.daemon.open_as(&client, path) => Ok(Some(opened)),
+            opened = opening => Ok(Some(opened)),
             () = self.hang_up() => Err(End::Gone),
         }
     }

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use stockade_protocol::bounds::MAX_PATH;
 use stockade_protocol::launch::{FromOpener, Owner, ToOpener};
 use stockade_protocol::outcome::SetupStage;
-use stockade_wire::channel::Channel;
+use stockade_wire::channel::{Channel, unpack};
+use stockade_wire::socket;
 
 use crate::birth;
 use crate::failure::{Staged, failed};
@@ -29,6 +30,9 @@ use crate::stages::{identity, sources};
 
 /// How long one directory may take, in seconds: longer than anybody waits for it. What a dead mount makes wait can be killed.
 const WITHIN: u32 = 6;
+
+/// Bytes of a question: a path and what is around it.
+const QUESTION: usize = MAX_PATH + 64;
 
 /// The first message to an opener; its socket is beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +65,14 @@ fn serve(channel: Channel) -> Staged<()> {
     // After that, which would have undone it.
     identity::die_with_parent()?;
     let asked = Channel::new(beside.pop().ok_or_else(strange)?);
-    while let Some((question, _)) = asked.receive().map_err(|_| strange())? {
+    let mut buffer = [0; QUESTION];
+    loop {
+        let received = socket::receive(&asked, &mut buffer).map_err(|_| strange())?;
+        if received.length == 0 {
+            return Ok(());
+        }
+        let (question, _) =
+            unpack(&buffer[..received.length], received.descriptors).map_err(|_| strange())?;
         let ToOpener::Open { path } = question else { return Err(strange()) };
         alarm::set(WITHIN);
         let opened = open(path.as_path());
@@ -72,7 +83,6 @@ fn serve(channel: Channel) -> Staged<()> {
         };
         sent.map_err(|_| strange())?;
     }
-    Ok(())
 }
 
 /// Opens a directory by its path. Its last name may be no link, as where a worker opens it; and no link of /proc's counts, which

@@ -338,7 +338,7 @@ impl State {
     /// What rules have judged by its path must be there, and not where a link leads.
     fn is_where_it_was_judged(&self, claimed: Option<&Path>, passed: &Passed) -> Result<(), Denied> {
         match (claimed, &passed.workspace) {
-            (Some(claimed), Some(actual)) if !self.gate.is_open() => {
+            (Some(claimed), Some(actual)) if self.gate.judges_workspaces() => {
                 admission::is_at(actual.as_deref(), claimed)
             }
             _ => Ok(()),

@@ -56,6 +56,8 @@ pub(crate) enum Subcommand {
     Floor,
     /// The gate: redacting output, refusing too many requests
     Gate,
+    /// The record: durable events a second, and records that are verified
+    Record,
     /// What JSON-RPC adds to a run
     Jsonrpc,
     /// The variants' names

@@ -8,7 +8,7 @@ use crate::error::BenchError;
 use crate::ground::Ground;
 use crate::provenance::Provenance;
 use crate::results::{Better, Results};
-use crate::rounds::Case;
+use crate::rounds::{Case, Variant};
 use crate::shuffle::Shuffle;
 use crate::spawn::Null;
 use crate::variants::Only;
@@ -43,6 +43,12 @@ impl Session {
             rounds: options.rounds,
             seed: options.seed.unwrap_or_else(clock),
         })
+    }
+
+    /// Those of these variants that are wanted.
+    pub(crate) fn wanted<'a>(&self, mut variants: Vec<Variant<'a>>) -> Vec<Variant<'a>> {
+        variants.retain(|variant| self.only.wants(&variant.name));
+        variants
     }
 
     /// How many rounds an axis takes.

@@ -27,7 +27,7 @@ pub(crate) const PIPE: &str = "pipe";
 pub(crate) const COPIED: &str = "copied";
 
 /// Every variant, in the order of the tables.
-pub(crate) const ALL: [Named; 79] = [
+pub(crate) const ALL: [Named; 84] = [
     named(BARE, "the command by itself, spawned from here (vfork and exec) and waited for"),
     named(BARE_SOCKET, "the same by a small process that lives on, asked and answered over a socket"),
     named("warm", "over the socket, policy `default`, the daemon as it comes, after unmeasured runs"),
@@ -122,6 +122,11 @@ pub(crate) const ALL: [Named; 79] = [
     named("risk", "50 rules of risk, of which none holds, at a command of a few words"),
     named("risk-longest", "the same, at a command as long as rules read"),
     named("breaker", "a refusal by a breaker that is open"),
+    named("record", "durable events of the record a second, 8 in flight, in memory"),
+    named("fdatasync", "as many bytes as 8 events have, written and synced by nobody's record on this disk"),
+    named("record-on-disk", "durable events of the record a second, 8 in flight, on this disk"),
+    named("verify", "records a second that `verify` looks at without a key"),
+    named("verify-with-key", "the same, with the key"),
 ];
 
 /// Which of them are wanted.

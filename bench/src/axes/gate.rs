@@ -96,7 +96,7 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
     let nested =
         names.iter().zip(&nested).map(|(name, text)| redacted(name, (&forms, &values), text.as_bytes()));
     let output = output.into_iter().chain(nested).collect();
-    let output = wanted(session, output);
+    let output = session.wanted(output);
     let case = Case { name: "4 MiB of output", unit: "MB/s", better: Better::More, rounds };
     interleave(&mut results, &mut shuffle, case, output);
     let refusals = vec![
@@ -104,7 +104,7 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         refused("limiter-full", limiter(MANY)?).against("limiter"),
         refused("breaker", breakers()),
     ];
-    interleave(&mut results, &mut shuffle, times("a refusal", rounds), wanted(session, refusals));
+    interleave(&mut results, &mut shuffle, times("a refusal", rounds), session.wanted(refusals));
     let decisions = vec![
         decided("access", access(ANY)?, Some(1)),
         decided("access-first", access(ANY)?, Some(ASKING)).against("access"),
@@ -115,17 +115,12 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         granted("access-not-granted", access(ANY)?, false)?.against("access"),
         granted("access-not-granted-time", access(BY_TIME)?, false)?.against("access"),
     ];
-    interleave(&mut results, &mut shuffle, times("a decision", rounds), wanted(session, decisions));
+    interleave(&mut results, &mut shuffle, times("a decision", rounds), session.wanted(decisions));
     let rows = row::variants(&|| holding(access(ANY)?))?;
-    interleave(&mut results, &mut shuffle, times("the row", rounds), wanted(session, rows));
+    interleave(&mut results, &mut shuffle, times("the row", rounds), session.wanted(rows));
     let risks = vec![weighed("risk", risk()?, false), weighed("risk-longest", risk()?, true).against("risk")];
-    interleave(&mut results, &mut shuffle, times("a look at risk", rounds), wanted(session, risks));
+    interleave(&mut results, &mut shuffle, times("a look at risk", rounds), session.wanted(risks));
     Ok(results)
-}
-
-fn wanted<'a>(session: &Session, mut variants: Vec<Variant<'a>>) -> Vec<Variant<'a>> {
-    variants.retain(|variant| session.only.wants(&variant.name));
-    variants
 }
 
 /// MB/s since then.

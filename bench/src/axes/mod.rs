@@ -9,6 +9,7 @@ mod kill;
 mod latency;
 mod memory;
 mod output;
+mod record;
 mod row;
 mod start;
 mod throughput;
@@ -43,7 +44,7 @@ impl Axis {
 }
 
 /// All of them, in the order of measuring. The idle machine first: a start and a kill say most when nothing else ran.
-pub(crate) const ALL: [Axis; 12] = [
+pub(crate) const ALL: [Axis; 13] = [
     floor::AXIS,
     latency::IDLE,
     latency::LOADED,
@@ -55,6 +56,7 @@ pub(crate) const ALL: [Axis; 12] = [
     memory::AXIS,
     growth::AXIS,
     gate::AXIS,
+    record::AXIS,
     jsonrpc::AXIS,
 ];
 
@@ -72,6 +74,7 @@ pub(crate) fn of(subcommand: Subcommand) -> Vec<Axis> {
         Subcommand::Start => vec![start::AXIS],
         Subcommand::Growth => vec![growth::AXIS],
         Subcommand::Gate => vec![gate::AXIS],
+        Subcommand::Record => vec![record::AXIS],
         Subcommand::Jsonrpc => vec![jsonrpc::AXIS],
         Subcommand::Floor => vec![floor::AXIS],
         Subcommand::List | Subcommand::Check { .. } => Vec::new(),

@@ -14,7 +14,7 @@ use stockade_protocol::client::{ExecRequest, Overrides, StdinMode, ToolCall};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::CalledTool;
 
-use crate::admission::chain;
+use crate::admission::{self, chain};
 use crate::policies;
 
 /// A call whose tool there is.
@@ -120,7 +120,9 @@ impl Call {
             }
             _ => {
                 let text = format!("the tool `{}` is handed files, which a daemon can't do yet", tool.name);
-                return Err(Denied::new(DenyReason::Unsupported, text).remedy("name them in its arguments"));
+                return Err(Denied::new(DenyReason::Unsupported, text)
+                    .decided_by(admission::STAGE, format!("{}.toml: command", tool.name))
+                    .remedy("have whoever installs tools take it as a path: `{name:path}` in `arguments`"));
             }
         };
         request.argv = expanded.arguments.into_iter().map(Bytes).collect();

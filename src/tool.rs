@@ -47,6 +47,13 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, clap::Subcommand)]
+impl Arguments {
+    /// Whether a tool is called.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self.subcommand, Subcommand::Call(_))
+    }
+}
+
 enum Subcommand {
     /// The tools there are
     List {

@@ -26,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   stockade tool add search.toml
   stockade tool list
   stockade tool call search '{\"pattern\": \"TODO\", \"paths\": [\"src\"]}'
+  jq -n '{pattern: \"TODO\", paths: [\"src\"]}' | stockade tool call search -
   stockade tool test search
   stockade tool keygen ~/key.toml > keys/me.toml
   stockade tool sign search.toml --key ~/key.toml
@@ -46,7 +47,6 @@ pub(crate) struct Arguments {
     subcommand: Subcommand,
 }
 
-#[derive(Debug, clap::Subcommand)]
 impl Arguments {
     /// Whether a tool is called.
     pub(crate) fn is_call(&self) -> bool {
@@ -54,6 +54,7 @@ impl Arguments {
     }
 }
 
+#[derive(Debug, clap::Subcommand)]
 enum Subcommand {
     /// The tools there are
     List {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stockade_gate::access::Roles;
 use stockade_gate::approve::Filed;
 use stockade_gate::breaker;
-use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
+use stockade_gate::rate::{self, Limit, Limited, Limiter, Quota, Stated};
 use stockade_gate::redact::Forms;
 use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::{Registry, Tool, ToolError, load};
@@ -289,6 +289,24 @@ fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {
         Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(vec![error.into()]),
     }
+}
+
+/// The limits of this directory's file, and a tool's own, with nobody owing anything: where no process stays that would remember who
+/// does, it refuses what is never let through, and nothing else. `None`: nothing says how often.
+///
+/// # Errors
+/// All that is wrong with the file.
+pub fn limiter(directory: &Path, uid: u32, tool: Option<&Tool>) -> Result<Option<Limiter>, Faults> {
+    let own = tool.and_then(|tool| own_rate(tool).map(|stated| (tool.name.clone(), stated)));
+    let limited = limited(directory, uid).map_err(Faults)?;
+    if limited.is_none() && own.is_none() {
+        return Ok(None);
+    }
+    let mut limits = limited.unwrap_or_default().limits;
+    own.into_iter().for_each(|(name, stated)| {
+        limits.tools.entry(name).or_insert(stated);
+    });
+    Ok(Some(Limiter::new(limits)))
 }
 
 /// What tools say themselves, where the file of limits doesn't speak of them.

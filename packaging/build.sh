@@ -75,7 +75,7 @@ cargo deb --quiet --no-build --no-strip --locked --target "$host" --output "$out
 name=stockade-$version-${host%%-*}
 mkdir "$work/pack-$$"
 cp -a "$staged" "$work/pack-$$/$name"
-cp -a systemd packaging/install.sh packaging/apparmor README.md SECURITY.md CHANGELOG.md LICENSE* docs "$work/pack-$$/$name/"
+cp -a systemd packaging/install.sh packaging/apparmor README.md SECURITY.md CHANGELOG.md LICENSE* docs examples "$work/pack-$$/$name/"
 tar -C "$work/pack-$$" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
     --mode=u+rwX,go+rX,go-w --format=gnu -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
 rm -rf -- "$work/pack-$$"

@@ -11,6 +11,7 @@ use stockade_policies::Question;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_ARGUMENTS_TOTAL;
 use stockade_protocol::client::Workspace;
+use stockade_protocol::launch::Opening;
 
 use crate::daemon::{self, Session};
 use crate::embedded;
@@ -23,18 +24,28 @@ pub(crate) use arguments::{Arguments, Variable};
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let way = way(arguments)?;
     let follow = Follow::new(arguments.json, arguments.verbose);
-    go(arguments, way, request(arguments, Output::Passed)?, false, follow)
+    go(arguments, way, request(arguments, Output::Passed)?, None, follow)
 }
 
-/// Runs a request that has been made already, of a call that the machine's rules of access permit; of a tool that says what it prints,
-/// if it does.
-pub(crate) fn with(
-    arguments: &Arguments,
-    request: Request,
-    promising: Option<Arc<Tool>>,
-) -> Result<u8, CliError> {
-    let follow = Follow::new(arguments.json, arguments.verbose).promised(promising);
-    go(arguments, way(arguments)?, request, true, follow)
+/// A call that the machine's rules of access permit.
+#[derive(Debug)]
+pub(crate) struct Called {
+    /// What its run finds open.
+    pub(crate) openings: Vec<Opening>,
+    /// The tool, if it says what it prints.
+    pub(crate) promising: Option<Arc<Tool>>,
+}
+
+/// Runs a request that has been made already, of a call.
+pub(crate) fn with(arguments: &Arguments, request: Request, mut called: Called) -> Result<u8, CliError> {
+    let follow = Follow::new(arguments.json, arguments.verbose).promised(called.promising.take());
+    let way = way(arguments)?;
+    if matches!(way, Way::Daemon(..)) && !called.openings.is_empty() {
+        let text =
+            "a daemon hands files to the tools that it has, and this one is yours: call it with --embedded";
+        return Err(CliError::Asked(text.into()));
+    }
+    go(arguments, way, request, Some(&called), follow)
 }
 
 /// Has the daemon call a tool that it has. `None`: there is no daemon.
@@ -45,15 +56,15 @@ pub(crate) fn call(arguments: &Arguments, name: &str, parameters: &[u8]) -> Resu
     }
     let request = request(arguments, Output::Passed)?.tool(name, parameters);
     let follow = Follow::new(arguments.json, arguments.verbose);
-    go(arguments, way, request, false, follow).map(Some)
+    go(arguments, way, request, None, follow).map(Some)
 }
 
-/// `is_permitted`: whether rules of access have been asked already.
+/// `called`: rules of access have been asked already.
 fn go(
     arguments: &Arguments,
     way: Way,
     request: Request,
-    is_permitted: bool,
+    called: Option<&Called>,
     mut follow: Follow,
 ) -> Result<u8, CliError> {
     match way {
@@ -79,7 +90,7 @@ fn go(
         }
         Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
-            embedded::run(arguments, request, is_permitted, &mut follow)
+            embedded::run(arguments, request, called, &mut follow)
         }
     }
 }

@@ -63,6 +63,7 @@ fn methods() -> Methods {
 fn schema() -> Value {
     let Methods { mut generator, methods } = methods();
     let notifications = json!({
+        "run/awaitsApproval": generator.subschema_for::<told::RunAwaitsApproval<'_>>(),
         "run/accepted": generator.subschema_for::<told::RunAccepted>(),
         "run/started": generator.subschema_for::<told::RunStarted>(),
         "run/output": generator.subschema_for::<told::RunOutput<'_>>(),

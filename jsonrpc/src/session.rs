@@ -35,8 +35,8 @@ use crate::tail::Tail;
 use crate::text::{Text, TextOf};
 use crate::told::{
     AcceptedTold, BreakersTold, Capabilities, Done, EndedTold, Explained, Initialized, LimitsTold,
-    NOTIFICATIONS, RunAccepted, RunExited, RunId, RunLimitWarning, RunOutput, RunOutputLost, RunStarted,
-    RunsTold, ServerInfo, Told,
+    NOTIFICATIONS, RunAccepted, RunAwaitsApproval, RunExited, RunId, RunLimitWarning, RunOutput,
+    RunOutputLost, RunStarted, RunsTold, ServerInfo, Told,
 };
 use crate::waits::Collected;
 
@@ -373,6 +373,17 @@ impl Session {
                 if let Some(ticket) = ticket {
                     self.answer(ticket, Ok(&report.told()));
                 }
+            }
+            ServerMessage::AwaitsApproval { request_id, exec_id, within_ms, score, factors } => {
+                let request_id = self.asked.get(request_id).and_then(|(ticket, _)| ticket.id.clone());
+                let told = RunAwaitsApproval {
+                    exec_id: RunId(*exec_id),
+                    request_id: request_id.as_ref(),
+                    within_ms: *within_ms,
+                    score: *score,
+                    factors: factors.told(),
+                };
+                self.notify("run/awaitsApproval", &told);
             }
             // Answers to what can't be asked here.
             _ => {}

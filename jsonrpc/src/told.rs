@@ -498,6 +498,27 @@ pub struct Explained {
     pub note: String,
 }
 
+structure!(
+    /// Why somebody is asked. `score` is what it's worth; none: it asks by itself.
+    FactorTold of stockade_protocol::approval::RiskFactor { name: String, score: Option<u32>, reason: String }
+);
+
+/// `run/awaitsApproval`: somebody has to approve it first. The request's answer comes when that is decided.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunAwaitsApproval<'a> {
+    pub(crate) exec_id: RunId,
+    /// The id of the request; null: it was a notification.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
+    pub(crate) request_id: Option<&'a crate::id::Id>,
+    /// For how long it waits at most.
+    pub(crate) within_ms: u64,
+    /// What the factors are worth together.
+    pub(crate) score: u32,
+    pub(crate) factors: Vec<FactorTold>,
+}
+
 /// `run/accepted`: the first event of a run that was attached to.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -568,5 +589,12 @@ pub(crate) struct RunExited {
 }
 
 /// All notifications there are.
-pub(crate) const NOTIFICATIONS: [&str; 6] =
-    ["run/accepted", "run/started", "run/output", "run/outputLost", "run/limitWarning", "run/exited"];
+pub(crate) const NOTIFICATIONS: [&str; 7] = [
+    "run/awaitsApproval",
+    "run/accepted",
+    "run/started",
+    "run/output",
+    "run/outputLost",
+    "run/limitWarning",
+    "run/exited",
+];

@@ -11,6 +11,8 @@ pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 pub const MAX_OFTEN_WRONG: usize = 8;
 /// The most names in [`crate::client::Redactions`].
 pub const MAX_MARKS: usize = 512;
+/// The most files below its workspace that are opened for a run: one as its standard input, the others beside it.
+pub const MAX_RUN_OPENINGS: usize = 5;
 /// The most that a [`crate::client::ResultCheck`] says.
 pub const MAX_RESULT_SAID: usize = 8;
 /// The most bytes of one thing that it says.
@@ -29,6 +31,10 @@ pub const MARK_AFTER_MS: u64 = 50;
 pub const MAX_SPECS: usize = 128;
 /// The most workers that may be parked for one owner, spec and workspace.
 pub const MAX_PARKED: u32 = 64;
+/// The most openers that a supervisor keeps, and of one user; a launcher starts no more than twice as many.
+pub const MAX_OPENERS: usize = 128;
+/// See [`MAX_OPENERS`].
+pub const MAX_OPENERS_OF_ONE: usize = 4;
 /// The most descriptors one message may carry. The kernel's own bound is 253 (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 8;
 /// The most arguments of a command.
@@ -62,3 +68,11 @@ pub const MAX_RELOAD_LINES: usize = 64;
 pub const MAX_RELOAD_LINE: usize = 1024;
 /// The longest reason of an answer to what waits for an approval, in bytes.
 pub const MAX_APPROVAL_REASON: usize = 256;
+/// The most records of a page of the record.
+pub const MAX_AUDIT_PAGE: usize = 1024;
+/// The most bytes of their texts, together.
+pub const MAX_AUDIT_PAGE_BYTES: usize = 512 * 1024;
+/// The most of the last records that may be asked for.
+pub const MAX_AUDIT_LAST: u32 = 10_000;
+/// The longest text that records are asked for by, in bytes.
+pub const MAX_AUDIT_FILTER: usize = 256;

@@ -95,4 +95,6 @@ pub enum DenyReason {
     LockedOut,
     /// What is done can't be recorded.
     AuditUnavailable,
+    /// Its caller gave it up before anything was run.
+    Cancelled,
 }

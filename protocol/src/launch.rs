@@ -111,6 +111,14 @@ pub enum ToLauncher {
     },
     /// Ends every run and then the launcher.
     Shutdown,
+    /// Starts an opener: a process that opens directories as an owner, for who can't pass one. Beside it is the opener's end of
+    /// its socket (see [`ToOpener`]), which is closed where there is to be none, and then the client's connection, if that is passed.
+    Opener {
+        /// As whom.
+        owner: Owner,
+        /// As [`Launch::proved`].
+        proved: bool,
+    },
 }
 
 /// Random bytes that only two know.
@@ -167,6 +175,18 @@ pub struct Launch {
     /// Whether the client's connection is passed, as its owner's proof: a launcher with more privilege than its supervisor
     /// believes nothing else.
     pub proved: bool,
+    /// Files below the workspace that the tool finds open. At most [`crate::bounds::MAX_RUN_OPENINGS`].
+    pub openings: Vec<Opening>,
+}
+
+/// A file below the workspace that is opened for the tool, for reading, within all that confines it: what it couldn't open itself isn't
+/// opened, and no symbolic link is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The descriptor's number: 0, standard input, or from 3 on, without a gap.
+    pub number: u32,
+    /// The path below the workspace.
+    pub path: Bytes,
 }
 
 /// What a supervisor has to know of a run that another one has accepted.
@@ -441,4 +461,28 @@ pub enum FromRelay {
     },
     /// Once, to each supervisor: it was told of every ring there is.
     Told,
+}
+
+/// From the supervisor to an opener, one question at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToOpener {
+    /// Opens a directory.
+    Open {
+        /// Its path, absolute.
+        path: Bytes,
+    },
+}
+
+/// From an opener to the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FromOpener {
+    /// The directory is beside it, opened with `O_PATH`.
+    Opened,
+    /// It can't be opened.
+    Failed {
+        /// Why, by number.
+        errno: i32,
+    },
 }

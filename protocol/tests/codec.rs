@@ -11,7 +11,7 @@ use stockade_protocol::client::{
     ClientMessage, ExecRequest, OutputMode, Overrides, ServerMessage, StdinMode, ToolCall, Workspace,
 };
 use stockade_protocol::codec::{self, CodecError};
-use stockade_protocol::launch::{FromLauncher, FromRelay, ToLauncher, ToRelay};
+use stockade_protocol::launch::{FromLauncher, FromOpener, FromRelay, ToLauncher, ToOpener, ToRelay};
 use stockade_protocol::ring::{self, Record};
 use stockade_protocol::{Bytes, ExecId};
 
@@ -239,6 +239,12 @@ proptest! {
             prop_assert_eq!(codec::encode_launch(&message).unwrap(), payload.clone());
         }
         if let Ok(message) = codec::decode_launch::<FromRelay>(&payload) {
+            prop_assert_eq!(codec::encode_launch(&message).unwrap(), payload.clone());
+        }
+        if let Ok(message) = codec::decode_launch::<ToOpener>(&payload) {
+            prop_assert_eq!(codec::encode_launch(&message).unwrap(), payload.clone());
+        }
+        if let Ok(message) = codec::decode_launch::<FromOpener>(&payload) {
             prop_assert_eq!(codec::encode_launch(&message).unwrap(), payload);
         }
     }

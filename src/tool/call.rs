@@ -66,8 +66,8 @@ pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError>
         }
     }
     match prepared(place, arguments, &parameters) {
-        Ok((request, running, promising)) => match permitted(place, arguments, parameters)? {
-            Ok(()) => run::with(&running, request, promising),
+        Ok((request, running, called)) => match permitted(place, arguments, parameters)? {
+            Ok(()) => run::with(&running, request, called),
             Err(denied) => {
                 crate::cli::tell(&CliError::Denied(denied));
                 Ok(exit::OURS)
@@ -108,8 +108,8 @@ fn permitted(
     access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters }, &workspace)
 }
 
-/// A request, how it's run, and the tool if it says what it prints.
-type Prepared = (Request, run::Arguments, Option<Arc<Tool>>);
+/// A request, how it's run, and what the tool's file says of that.
+type Prepared = (Request, run::Arguments, run::Called);
 
 fn prepared(place: &Place, arguments: &Arguments, parameters: &[u8]) -> Result<Prepared, CliError> {
     let registry = place.registry()?;
@@ -128,7 +128,7 @@ fn prepared(place: &Place, arguments: &Arguments, parameters: &[u8]) -> Result<P
     let promising = tool.result.is_some().then(|| Arc::clone(tool));
     let output = if promising.is_some() { run::Output::Told } else { run::Output::Passed };
     let request = run::request(&running, output)?.overrides(tool.limits.clone());
-    Ok((request, running, promising))
+    Ok((request, running, run::Called { openings: expanded.openings, promising }))
 }
 
 /// As `stockade run` would be told.
@@ -162,10 +162,6 @@ fn expanded(tool: &Tool, parameters: &Value) -> Result<Expanded, CliError> {
     let object =
         parameters.as_object().ok_or_else(|| CliError::Asked("the parameters are no object".into()))?;
     let expanded = tool.template.expand(object).map_err(|error| CliError::Asked(error.to_string()))?;
-    if !expanded.openings.is_empty() {
-        let text = "the tool is handed files beside standard input, which a run can't be yet; `stdin = \"{name:file}\"` can";
-        return Err(CliError::Asked(text.into()));
-    }
     pinned(tool)?;
     Ok(expanded)
 }
@@ -301,7 +297,7 @@ fn tried(tool: &Tool, example: &Example, workspace: &Path) -> Result<Option<Stri
         .map_err(CliError::io("open the workspace"))?
         .stdin_from(stdin);
     let set = sources::named(&tool.policy)?;
-    let (outcome, output) = match trial::attempt(&set, request)? {
+    let (outcome, output) = match trial::attempt(&set, request, &expanded.openings)? {
         Trial::Denied(denied) => return Ok(Some(words::denied(&denied))),
         Trial::Ended { outcome, output, .. } => (outcome, output),
     };

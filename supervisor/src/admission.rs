@@ -42,7 +42,7 @@ pub struct Caller {
 /// What came beside a request, as far as it counts here.
 #[derive(Debug, Clone, Default)]
 pub struct Passed {
-    /// Of the workspace's descriptor: its path in our view; inner `None`: it isn't a directory.
+    /// Of the workspace's descriptor, passed or opened for its client: its path in our view; inner `None`: it isn't a directory.
     pub workspace: Option<Option<PathBuf>>,
     /// What standard input is.
     pub stdin: Option<Kind>,
@@ -197,12 +197,14 @@ pub fn admit(
         cwd,
         home: Bytes::from(caller.home.as_path()),
         workspace: Bytes::from(workspace),
-        workspace_passed: matches!(request.workspace, Workspace::Descriptor { .. }),
+        workspace_passed: passed.workspace.is_some(),
         stdin_passed: stdin != StdinPlan::Null,
         output,
         spec: number,
         // Whoever hands it over knows to whom.
         proved: false,
+        // Whoever has made a command of a call knows of them.
+        openings: Vec::new(),
     };
     Ok(Admitted { launch, spec, stdin, confines })
 }
@@ -304,21 +306,23 @@ fn workspace_of(request: &ExecRequest, passed: &Passed) -> Result<PathBuf, Denie
             let Some(actual) = &passed.workspace else {
                 return Err(bad("the workspace's descriptor is missing"));
             };
-            let Some(actual) = actual else {
-                return Err(bad(format!("the workspace {} isn't a directory", shown(&claimed))));
-            };
-            if *actual != claimed {
-                return Err(bad(format!(
-                    "the workspace's descriptor leads to {}, not to {}",
-                    shown(actual),
-                    shown(&claimed)
-                ))
-                .remedy("is it gone, renamed, or named through a symbolic link?"));
-            }
+            is_at(actual.as_deref(), &claimed)?;
             Ok(claimed)
         }
         _ => Err(bad("a workspace of a kind this daemon doesn't know")),
     }
+}
+
+/// Whether a directory is where it's said to be, by its path in our view. `None`: it isn't a directory.
+pub(crate) fn is_at(actual: Option<&Path>, claimed: &Path) -> Result<(), Denied> {
+    let Some(actual) = actual else {
+        return Err(bad(format!("the workspace {} isn't a directory", shown(claimed))));
+    };
+    if actual == claimed {
+        return Ok(());
+    }
+    let leads = format!("the workspace's descriptor leads to {}, not to {}", shown(actual), shown(claimed));
+    Err(bad(leads).remedy("is it gone, renamed, or named through a symbolic link?"))
 }
 
 fn cwd_of(cwd: &Bytes, workspace: &Path) -> Result<Option<PathBuf>, Denied> {

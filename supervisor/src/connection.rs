@@ -24,16 +24,18 @@ use rustix::net::Shutdown;
 use stockade_jsonrpc::{Framing, Kind};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
-    ClientMessage, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION, Welcome, features,
+    ClientMessage, ExecRequest, Hello, MAGIC, ProtocolError, ProtocolErrorCode, ServerMessage, VERSION,
+    Welcome, Workspace, features,
 };
 use stockade_protocol::codec::CodecError;
+use stockade_protocol::outcome::SetupFailure;
 use stockade_wire::frames::FrameBuffer;
 use stockade_wire::socket::{self, Received};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::aside::{Aside, Foreign};
-use crate::daemon::{Daemon, Pause, Sending};
+use crate::daemon::{Daemon, Found, Pause, Sending};
 use crate::dispatcher::ConnectionId;
 use crate::ledger::Entry;
 use crate::outbox::Outbox;
@@ -49,6 +51,9 @@ const LAST_FRAME_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a full socket is left alone when there is no descriptor to wait for it by.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a workspace's opener is waited for before it's looked whether its client is still there.
+const SOON: Duration = Duration::from_millis(10);
 
 /// The largest opening frame: who hasn't opened yet can't make us keep more.
 const MAX_HELLO: u32 = 1024;
@@ -293,14 +298,17 @@ impl Connection<'_> {
 
     async fn take(&mut self, message: ClientMessage, frames: &mut Incoming) -> Result<(), End> {
         // First, since it takes longest: the rest has to hold when the message has its effect.
-        let home = match message {
-            ClientMessage::Exec(_) => self.home().await?,
-            _ => PathBuf::new(),
+        let found = match &message {
+            ClientMessage::Exec(request) => {
+                let home = self.home().await?;
+                Found { home, workspace: self.workspace(request).await? }
+            }
+            _ => Found::default(),
         };
         self.wait_for_room().await;
         self.wait_for_closings().await?;
         let pause =
-            self.daemon.state.borrow_mut().message(self.id, message, &home, || frames.take_descriptor())?;
+            self.daemon.state.borrow_mut().message(self.id, message, found, || frames.take_descriptor())?;
         frames.count();
         self.is_within_memory()?;
         self.pause(pause).await
@@ -331,6 +339,27 @@ impl Connection<'_> {
         let looking = self.daemon.homes.of(self.uid);
         tokio::select! {
             home = looking => Ok(home),
+            () = self.hang_up() => Err(End::Gone),
+        }
+    }
+
+    /// The workspace that a request names by its path, opened as the peer. Waited for without the loop, and no longer than the
+    /// peer is there.
+    async fn workspace(
+        &mut self,
+        request: &ExecRequest,
+    ) -> Result<Option<Result<Foreign, SetupFailure>>, End> {
+        let Workspace::Path { path } = &request.workspace else { return Ok(None) };
+        let client = self.daemon.state.borrow().opens_for(self.id, path);
+        let Some(client) = client else { return Ok(None) };
+        let daemon = self.daemon;
+        let mut opening = core::pin::pin!(daemon.open_as(&client, path));
+        // Nearly always it's there before it would be worth a look at who waits.
+        if let Ok(opened) = timeout(SOON, &mut opening).await {
+            return Ok(Some(opened));
+        }
+        tokio::select! {
+            opened = opening => Ok(Some(opened)),
             () = self.hang_up() => Err(End::Gone),
         }
     }

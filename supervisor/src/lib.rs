@@ -15,7 +15,7 @@
 //!
 //! Reading order. Pure, and shared with the embedded command line: [`paths`], `accounts`, [`words`], [`descriptors`],
 //! [`admission`], [`launcher`]. The decisions: [`dispatcher`]. What can be set: [`config`], [`policies`], `limits`. The daemon: `peer`, `ancestors`, `listener`,
-//! `activation`, `connection`, `proof`, `mounts`, `aside`, `watched`, `turn`, `patience`, `homes`, `ledger`, `form`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
+//! `activation`, `connection`, `proof`, `mounts`, `aside`, `watched`, `turn`, `patience`, `homes`, `openers`, `ledger`, `form`, `outbox`, `outgoing`, `frames`, `specs`, `runs`, `feed`
 //! (standard input), `output` (a run's ring), `told`, `link`, `links`, `register`, `door`, `launch_link`, `keeper`, `adopting`, `silent`, `metrics`, `traces`, `daemon`, `reload`, `log`, `systemd`, and [`serve()`], which ties them
 //! together; [`sysexits`] says what its process ends with.
 #![forbid(unsafe_code)]
@@ -51,6 +51,7 @@ mod listener;
 mod log;
 mod metrics;
 mod mounts;
+mod openers;
 mod outbox;
 mod outgoing;
 mod output;

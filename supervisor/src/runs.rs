@@ -13,7 +13,7 @@ use stockade_gate::redact::Forms;
 use stockade_protocol::client::ResultCheck;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::{Adopted, CalledTool, GrantNote, Launch};
-use stockade_protocol::outcome::{Outcome, Usage};
+use stockade_protocol::outcome::{Outcome, SetupFailure, Usage};
 use stockade_protocol::ring::FIRST_SEQ;
 use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
@@ -105,6 +105,8 @@ pub(crate) struct Waiting {
     pub(crate) launch: Launch,
     pub(crate) spec: Arc<SandboxSpec>,
     pub(crate) workspace: Option<Foreign>,
+    /// Why there is none, where it was to be opened for its client: then nothing is begun.
+    pub(crate) unopened: Option<SetupFailure>,
     pub(crate) input: Input,
     pub(crate) output: Vec<Foreign>,
     /// What its input passes through, if it passes through us: made when the first launcher is told of it.

@@ -160,6 +160,7 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         frame_within: FRAME_WITHIN,
         met_within: MET_WITHIN,
         home_of: paths::home_of,
+        opener: None,
     };
     let limits = Limits::of(&options.configured.values, scope);
     raise_descriptor_limit(limits.bounds.slots.total)?;
@@ -367,7 +368,7 @@ async fn run(
                 let is_told = systemd.reloading();
                 let waiting = daemon.state.borrow_mut().take_reloads();
                 let report = reload.again(&daemon).await;
-                daemon.state.borrow_mut().tell_reloaded(&waiting, &report);
+                daemon.state.borrow_mut().tell_reloaded(waiting, &report);
                 if is_told {
                     systemd.reloaded();
                 }

@@ -559,3 +559,50 @@ fn advisory_of_the_codec_is_recorded_with_its_reason() {
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert!(entries[0].contains("RUSTSEC-2025-0141") && entries[0].contains("reason = "), "{}", entries[0]);
 }
+
+/// What the Debian package has of a file: where it lies there.
+fn packed(file: &str) -> Option<PathBuf> {
+    let manifest = read("Cargo.toml");
+    let assets = manifest.lines().filter_map(|line| line.strip_prefix("    [\"")?.strip_suffix("\"],"));
+    assets.map(|asset| asset.split("\", \"").collect::<Vec<_>>()).find_map(|asset| {
+        let [from, to, _mode] = asset[..] else { return None };
+        let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+        let (of, pattern) = from.rsplit_once('/').unwrap_or(("", from));
+        let fits = match pattern.split_once('*') {
+            Some((first, last)) => name.starts_with(first) && name.ends_with(last),
+            None => name == pattern,
+        };
+        (fits && of == folder && to.ends_with('/')).then(|| Path::new(to).join(name))
+    })
+}
+
+/// The page of JSON-RPC is for who has the package and no sources: its schema and its examples lie where it says.
+#[test]
+fn what_the_page_of_jsonrpc_links_to_is_packed_where_it_links_to() {
+    const PAGE: &str = "docs/jsonrpc.md";
+    let folder = packed(PAGE).unwrap().parent().unwrap().to_owned();
+    let page = read(PAGE);
+    let links = page.split("](").skip(1).filter_map(|link| link.split([')', '#']).next());
+    let mut found = 0;
+    for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+        let file = match link.strip_prefix("../") {
+            Some(above) => above.to_owned(),
+            None => format!("docs/{link}"),
+        };
+        let meant = folder.join(link).components().fold(PathBuf::new(), |mut path, part| {
+            if part.as_os_str() == ".." {
+                path.pop();
+            } else {
+                path.push(part);
+            }
+            path
+        });
+        assert_eq!(packed(&file), Some(meant), "{link}");
+        found += usize::from(file.starts_with("examples/") || file.ends_with(".json"));
+    }
+    assert!(found >= 5, "the schema and four examples: {found}");
+    // And in the archive for other systems, which has whole folders.
+    let build = read("packaging/build.sh");
+    let copied = build.lines().find(|line| line.starts_with("cp -a systemd")).unwrap();
+    assert!([" docs ", " examples "].iter().all(|folder| copied.contains(folder)), "{copied}");
+}

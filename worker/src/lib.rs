@@ -2,7 +2,7 @@
 //!
 //! Each has one thread and one role, chosen before anything else happens ([`role`]). None parses text or knows a
 //! policy: they obey a resolved `SandboxSpec`. Reading order: [`role`], `messages`, `launcher`, `plan`,
-//! `template`, `birth`, `stages` (the order of confinement), `init`, then the satellites [`relay`] and [`monitor`].
+//! `template`, `birth`, `stages` (the order of confinement), `init`, then the satellites [`relay`], [`monitor`] and `opener`.
 //! `sys` is the only unsafe code.
 
 mod birth;
@@ -15,6 +15,7 @@ mod laps;
 mod launcher;
 mod messages;
 pub mod monitor;
+mod opener;
 mod plan;
 pub mod poller;
 mod program;

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::stages::placeholder;
-use crate::{launcher, monitor, relay, template};
+use crate::{launcher, monitor, opener, relay, template};
 
 /// Every role there is.
-const ROLES: [&str; 6] = ["launcher", "template", "sweep", "relay", "monitor", "survey"];
+const ROLES: [&str; 7] = ["launcher", "template", "opener", "sweep", "relay", "monitor", "survey"];
 
-/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `sweep`, `relay`, `monitor`, `survey`. A
-/// role's channel to whoever it works for is its file descriptor 0.
+/// Runs the role of this name, if it is one: `launcher [--embedded]`, `template`, `opener`, `sweep`, `relay`, `monitor`,
+/// `survey`. A role's channel to whoever it works for is its file descriptor 0.
 #[must_use]
 pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     // /proc/self/exe names every one of them `exe` otherwise.
@@ -26,6 +26,7 @@ pub fn run_role(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     let ended = match role {
         "launcher" => channel().map(|channel| launcher::run(channel, embedded)),
         "template" => channel().map(template::run),
+        "opener" => channel().map(opener::run),
         "sweep" => channel().map(placeholder::sweep),
         "relay" => {
             channel().map(|channel| relay::run(channel).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))

@@ -51,8 +51,8 @@ fn measure(session: &mut Session) -> Result<Results, BenchError> {
         let sampled = taken.iter().find(|sampled| sampled.variant == name)?;
         median(sampled.samples.iter().copied().flatten())
     };
-    // Beside frames that name the path it's what the form costs; beside those that pass the directory also what a path does, for
-    // which no worker is parked.
+    // Beside frames that name the path it's what the form costs; beside those that pass the directory also what a path does, which
+    // its owner's opener is asked for.
     for (beside, measure) in [(BY_PATH, "more than frames-path"), (FRAMES, "more than frames")] {
         for name in ["json", "json-wait"] {
             if let Some((json, frames)) = middle(name).zip(middle(beside)) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, RiskFactor};
+use stockade_protocol::audit::{AuditClass, AuditPage, AuditQuestion, AuditRecord};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
@@ -22,8 +23,9 @@ use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, Stdi
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::launch::{
-    Adopted, CalledTool, FromLauncher, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch, LaunchOutput,
-    Made, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Adopted, CalledTool, FromLauncher, FromOpener, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch,
+    LaunchOutput, Made, Opening, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToOpener,
+    ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -171,6 +173,10 @@ pub(crate) fn all() -> Vec<Example> {
     all.extend(from_launcher().iter().map(|message| example(Form::Launch, "", message)));
     all.extend(to_relay().iter().map(|message| example(Form::Launch, "", message)));
     all.extend(from_relay().iter().map(|message| example(Form::Launch, "", message)));
+    let asked = ToOpener::Open { path: "/home/ada/project".into() };
+    all.push(example(Form::Launch, "", &asked));
+    let answers = [FromOpener::Opened, FromOpener::Failed { errno: 13 }];
+    all.extend(answers.iter().map(|message| example(Form::Launch, "", message)));
     all.extend(parts());
     all
 }
@@ -270,6 +276,8 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::GrantRevoke { id: GRANT.into() }),
         ("", ClientMessage::Grants),
         ("", ClientMessage::Reload),
+        ("", ClientMessage::Audit(Box::new(audit_question()))),
+        ("", ClientMessage::AuditMore),
     ]
 }
 
@@ -396,7 +404,30 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
         takes_restart: vec!["daemon.socket".into()],
     };
     messages.push(("", ServerMessage::Reloaded(Box::new(report))));
+    messages.push(("", ServerMessage::AuditPage(Box::new(audit_page()))));
     messages
+}
+
+fn audit_question() -> AuditQuestion {
+    AuditQuestion {
+        since_ns: Some(1_795_341_621_000_000_000),
+        classes: vec![AuditClass::Security, AuditClass::Access],
+        uid: Some(1_000),
+        outcome: Some("refused".into()),
+        last: Some(20),
+        follow: true,
+        ..AuditQuestion::default()
+    }
+}
+
+fn audit_page() -> AuditPage {
+    let record = AuditRecord {
+        sequence: 1_207,
+        time_ns: 1_795_341_622_500_000_000,
+        class: AuditClass::Security,
+        text: "{\"event\":\"security\",\"name\":\"locked-out\",\"text\":\"refused too often\"}".into(),
+    };
+    AuditPage { records: vec![record], more: true, partial: false, erased: 3, unreadable: 0 }
 }
 
 const GRANT: &str = "018f2d5e-7a10-7c3b-9d44-5a610ef28399";
@@ -686,6 +717,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
         note: note(),
         proved: false,
+        openings: vec![Opening { number: 3, path: "notes/today.txt".into() }],
     };
     vec![
         ToLauncher::Hello {
@@ -707,6 +739,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         ToLauncher::ReleaseOutput { exec_id: RUN, next_seq: 9 },
         ToLauncher::OutputExceeded { exec_id: RUN },
         ToLauncher::Shutdown,
+        ToLauncher::Opener { owner: Owner { uid: 1000, gid: 1000, groups: vec![27, 100] }, proved: true },
     ]
 }
 
@@ -867,7 +900,7 @@ fn protocol_error_codes() -> [ProtocolErrorCode; 7] {
     ]
 }
 
-fn deny_reasons() -> [DenyReason; 17] {
+fn deny_reasons() -> [DenyReason; 18] {
     [
         DenyReason::Busy,
         DenyReason::Draining,
@@ -886,6 +919,7 @@ fn deny_reasons() -> [DenyReason; 17] {
         DenyReason::NotApproved,
         DenyReason::LockedOut,
         DenyReason::AuditUnavailable,
+        DenyReason::Cancelled,
     ]
 }
 
@@ -904,7 +938,7 @@ fn layers() -> [Layer; 10] {
     ]
 }
 
-fn setup_stages() -> [SetupStage; 19] {
+fn setup_stages() -> [SetupStage; 20] {
     [
         SetupStage::Check,
         SetupStage::Open,
@@ -925,5 +959,6 @@ fn setup_stages() -> [SetupStage; 19] {
         SetupStage::Cwd,
         SetupStage::Terminal,
         SetupStage::Exec,
+        SetupStage::File,
     ]
 }

@@ -4,7 +4,7 @@
 //! (crate::daemon::State::message)), one at a time: the next isn't taken before this one's effect has room. A batch is one message
 //! whose requests are taken like that; until they are they count as this connection's memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use stockade_jsonrpc::{Call, FramingError, Kind, Session, Todo};
 use stockade_protocol::ExecId;
@@ -12,7 +12,7 @@ use stockade_protocol::client::{ClientMessage, ProtocolErrorCode};
 use tokio::time::Instant;
 
 use super::{Connection, End, Incoming, broken};
-use crate::daemon::Pause;
+use crate::daemon::{Found, Pause};
 use crate::form::Form;
 use crate::ledger::Entry;
 use crate::turn::Turn;
@@ -88,11 +88,16 @@ impl Connection<'_> {
         self.wait_for_closings().await?;
         let pause = match self.with_session(|session| session.take(call)) {
             Todo::Done => Pause::None,
-            Todo::Exec(request) => self.put(ClientMessage::Exec(request), &home)?,
+            Todo::Exec(request) => {
+                let workspace = self.workspace(&request).await?;
+                // It has taken a while, perhaps.
+                self.wait_for_room().await;
+                self.put_found(ClientMessage::Exec(request), Found { home, workspace })?
+            }
             Todo::Messages(messages) => {
                 let mut last = Pause::None;
                 for message in messages {
-                    if let Pause::Feed(feed) = self.put(message, &home)? {
+                    if let Pause::Feed(feed) = self.put(message)? {
                         last = Pause::Feed(feed);
                     }
                 }
@@ -106,18 +111,22 @@ impl Connection<'_> {
                 tokio::task::yield_now().await;
                 Pause::None
             }
-            Todo::CancelRun(run) => self.put(ClientMessage::Cancel { exec_id: run }, &home)?,
+            Todo::CancelRun(run) => self.put(ClientMessage::Cancel { exec_id: run })?,
             Todo::CancelNumber(number) => {
-                let run = self.daemon.state.borrow().asked_for(self.id, number);
-                run.map_or(Ok(Pause::None), |run| self.put(ClientMessage::Cancel { exec_id: run }, &home))?
+                let run = self.daemon.state.borrow_mut().give_up_asked(self.id, number);
+                run.map_or(Ok(Pause::None), |run| self.put(ClientMessage::Cancel { exec_id: run }))?
             }
         };
         self.is_within_memory()?;
         self.pause(pause).await
     }
 
-    fn put(&self, message: ClientMessage, home: &Path) -> Result<Pause, End> {
-        Ok(self.daemon.state.borrow_mut().message(self.id, message, home, || None)?)
+    fn put(&self, message: ClientMessage) -> Result<Pause, End> {
+        self.put_found(message, Found::default())
+    }
+
+    fn put_found(&self, message: ClientMessage, found: Found) -> Result<Pause, End> {
+        Ok(self.daemon.state.borrow_mut().message(self.id, message, found, || None)?)
     }
 
     fn with_session<T: Default>(&self, act: impl FnOnce(&mut Session) -> T) -> T {

@@ -73,6 +73,8 @@ pub(super) struct Waits {
     pub(super) run: Run,
     of: Of,
     request: Option<Request>,
+    /// What tells it from other questions in the record.
+    asks: Option<String>,
     /// Who asks, as it's written down: his connection may be gone when it's answered.
     principal: Principal,
     pub(super) question: Question,
@@ -184,7 +186,9 @@ impl State {
         let (id, settings) = (run.exec_id, self.gate.approving());
         let asker = self.person(connection);
         let question = Question::new(asker, shown.digest, settings);
-        self.watch_answer(principal.clone(), "approval-asked", ask.said(), &about(id, &shown.digest));
+        let asks = request.as_ref().map(Request::digest);
+        let question_of = (id, &shown.digest, asks.clone());
+        self.watch_answer((principal.clone(), "approval-asked"), ask.said(), question_of);
         tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
         let told = ServerMessage::AwaitsApproval {
             request_id,
@@ -201,6 +205,7 @@ impl State {
             run,
             of,
             request,
+            asks,
             principal,
             question,
             ask,
@@ -288,7 +293,7 @@ impl State {
         // What was asked, too: who asks often enough has his questions counted, and not written one by one.
         let text = if answer.reason.is_empty() { "" } else { "; " };
         let text = format!("{}{text}asked by user {} because of {because}", answer.reason, asker.0);
-        self.watch_answer(who, said, text, &about(id, &answer.digest));
+        self.watch_answer((who, said), text, (id, &answer.digest, None));
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {
@@ -392,12 +397,8 @@ impl State {
         if how != ApprovalEnd::Approved && how != ApprovalEnd::Refused {
             let word = crate::metrics::approval_word(how).to_owned();
             let text = format!("not approved: {word}");
-            self.watch_answer(
-                waits.principal.clone(),
-                "approval-over",
-                text,
-                &about(id, &waits.shown.digest),
-            );
+            let who = (waits.principal.clone(), "approval-over");
+            self.watch_answer(who, text, (id, &waits.shown.digest, waits.asks.take()));
         }
         tracing::info!(run = %id, ?how, "waits for an approval no more");
         self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
@@ -413,20 +414,41 @@ impl State {
         }
     }
 
-    fn watch_answer(&self, principal: Principal, name: &str, text: String, about: &str) {
+    /// Writes what has become of a question, or that it's asked: which run, its digest, and what tells it from other questions.
+    fn watch_answer(
+        &self,
+        who: (Principal, &str),
+        text: String,
+        (run, digest, asks): (ExecId, &[u8; 32], Option<String>),
+    ) {
         if let Some(record) = &self.record {
-            record.watched(principal, name, text, about);
+            record.questioned(run, who, text, (&hex(digest), asks));
         }
     }
 
-    /// Somebody gives up what waits; whether anything of his waits under that number.
+    /// Somebody gives up what isn't begun yet: it waits for an approval, or for a disk. Whether anything of his does under that
+    /// number.
     pub(super) fn withdraw(&mut self, uid: u32, id: ExecId) -> bool {
         if self.approvals.waiting.get(&id).is_none_or(|waits| waits.run.owner != uid) {
-            return false;
+            return self.give_up(|undecided| undecided.run.exec_id == id && undecided.run.owner == uid);
         }
         let denied = not_approved("cancelled", "it was cancelled while it waited for an approval");
         self.over(id, ApprovalEnd::Withdrawn, Some(denied));
         true
+    }
+
+    /// A connection gives up what it has asked for with a number of its own. The run, if one is there: that is ended as any other.
+    pub(crate) fn give_up_asked(&mut self, connection: ConnectionId, number: u64) -> Option<ExecId> {
+        let is_it = |(_, waits): &(&ExecId, &Waits)| (waits.of.0, waits.of.1) == (connection, number);
+        let waits = self.approvals.waiting.iter().find(is_it).map(|(id, waits)| (*id, waits.run.owner));
+        match waits {
+            Some((id, owner)) => {
+                self.withdraw(owner, id);
+            }
+            None if self.give_up(|it| (it.connection, it.request_id) == (connection, number)) => {}
+            None => return self.asked_for(connection, number),
+        }
+        None
     }
 
     /// A connection has ended: what it has asked for ends with it, and it's told of nothing.

@@ -7,7 +7,7 @@
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
-//! `breakers`, what they ask of those, `reloading`, that files be read again, `access`, who may, `granting`, what they ask of grants, and
+//! `breakers`, what they ask of those, `reloading`, that files be read again, `reading`, the record, with `readings` and `asked_of_record`, `access`, who may, `granting`, what they ask of grants, and
 //! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
@@ -15,6 +15,7 @@
 
 mod access;
 mod approving;
+mod asked_of_record;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
@@ -24,6 +25,8 @@ mod giving;
 mod granting;
 mod hiding;
 mod promising;
+mod reading;
+mod readings;
 pub(crate) mod recording;
 pub(crate) mod redeeming;
 mod reloading;
@@ -34,5 +37,5 @@ mod start;
 mod state;
 
 pub(crate) use delivery::Sending;
-pub(crate) use requests::Pause;
+pub(crate) use requests::{Found, Pause};
 pub(crate) use state::{Daemon, Settings, State};

@@ -12,6 +12,7 @@ use stockade_protocol::launch::CalledTool;
 use stockade_protocol::outcome::Outcome;
 use stockade_stats::Stage;
 
+use super::redeeming::Redeeming;
 use super::state::State;
 use crate::dispatcher::event;
 use crate::dispatcher::{ConnectionId, Event, draining};
@@ -31,6 +32,8 @@ pub(crate) struct Undecided {
     pub(super) bytes: usize,
     /// Since when it waits.
     pub(super) since: Instant,
+    /// Its client has given it up, and was told so. It keeps its place: what waits for a disk that hangs is bounded by what is held.
+    pub(super) is_cancelled: bool,
 }
 
 impl Undecided {
@@ -62,7 +65,9 @@ impl State {
     ) {
         let id = run.exec_id;
         let since = Instant::now();
-        let undecided = Undecided { run, connection, principal, request_id, detach, bytes, since };
+        let is_cancelled = false;
+        let undecided =
+            Undecided { run, connection, principal, request_id, detach, bytes, since, is_cancelled };
         match self.gate.redeemed(id) {
             Some(redeemed) => self.redeem(undecided, request, redeemed),
             None => self.record_intent(undecided, request),
@@ -120,9 +125,12 @@ impl State {
         if recorded.is_ok() {
             self.figures.gated.recorded(undecided.since.elapsed());
         }
-        if !undecided.detach && !self.connections.contains_key(&undecided.connection) {
-            let Undecided { run, .. } = undecided;
+        if self.is_given_up(&undecided) {
+            let Undecided { run, is_cancelled, .. } = undecided;
             self.came_to_nothing(id, run.tool.as_ref());
+            if is_cancelled {
+                self.count_refused_run(&run, stage(&cancelled()));
+            }
             if recorded.is_ok() {
                 self.record_not_started(&run);
             }
@@ -142,6 +150,27 @@ impl State {
                 self.dispatch(undecided);
             }
         }
+    }
+
+    /// Whether nobody wants it any more.
+    pub(super) fn is_given_up(&self, undecided: &Undecided) -> bool {
+        let is_gone = !undecided.detach && !self.connections.contains_key(&undecided.connection);
+        undecided.is_cancelled || is_gone
+    }
+
+    /// A client gives up what waits for a disk: it's answered at once, whenever that disk answers. Whether there is any such.
+    pub(super) fn give_up(&mut self, is_it: impl Fn(&Undecided) -> bool) -> bool {
+        let recording = self.record.as_mut().into_iter().flat_map(|record| record.undecided.values_mut());
+        let redeeming = self.grants.as_mut().into_iter().flat_map(|grants| grants.redeeming.values_mut());
+        let all = recording.chain(redeeming.map(Redeeming::undecided));
+        let Some(undecided) = all.into_iter().find(|undecided| !undecided.is_cancelled && is_it(undecided))
+        else {
+            return false;
+        };
+        undecided.is_cancelled = true;
+        let (connection, request_id) = (undecided.connection, undecided.request_id);
+        self.refuse(connection, request_id, cancelled());
+        true
     }
 
     /// Refuses what has waited for the record for too long.
@@ -170,11 +199,13 @@ impl State {
         self.refuse_all_redeeming();
         let all = self.record.as_mut().map(|record| core::mem::take(&mut record.undecided));
         for (id, undecided) in all.into_iter().flatten() {
-            let Undecided { run, connection, request_id, .. } = undecided;
+            let Undecided { run, connection, request_id, is_cancelled, .. } = undecided;
             self.came_to_nothing(id, run.tool.as_ref());
             self.record_not_started(&run);
             self.count_refused_run(&run, Stage::Queue);
-            self.refuse(connection, request_id, draining());
+            if !is_cancelled {
+                self.refuse(connection, request_id, draining());
+            }
         }
     }
 
@@ -268,6 +299,10 @@ impl State {
             }
         }
     }
+}
+
+pub(super) fn cancelled() -> Denied {
+    Denied::new(DenyReason::Cancelled, "it was cancelled before anything was run")
 }
 
 fn grant_over() -> Denied {

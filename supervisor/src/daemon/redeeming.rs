@@ -14,7 +14,7 @@ use stockade_protocol::launch::GrantNote;
 use stockade_protocol::outcome::CancelReason;
 use stockade_stats::Stage;
 
-use super::recording::Undecided;
+use super::recording::{Undecided, cancelled};
 use super::state::State;
 use crate::dispatcher::{Event, draining};
 use crate::grants::{Told, Write, is_late, late};
@@ -39,6 +39,10 @@ impl Redeeming {
     /// Whose it is, and how many bytes it holds.
     fn held(&self) -> (u32, usize) {
         self.undecided.held()
+    }
+
+    pub(super) fn undecided(&mut self) -> &mut Undecided {
+        &mut self.undecided
     }
 }
 
@@ -93,9 +97,11 @@ impl State {
         let Some(redeeming) = self.grants.as_mut().and_then(|grants| grants.redeeming.remove(&id)) else {
             return;
         };
-        let Undecided { connection, detach, run, .. } = &redeeming.undecided;
-        if !detach && !self.connections.contains_key(connection) {
-            let tool = run.tool.clone();
+        if redeeming.undecided.is_cancelled {
+            return self.refuse_redeeming(redeeming, cancelled());
+        }
+        if self.is_given_up(&redeeming.undecided) {
+            let tool = redeeming.undecided.run.tool.clone();
             return self.came_to_nothing(id, tool.as_ref());
         }
         if let Err(why) = result {
@@ -117,14 +123,17 @@ impl State {
     }
 
     fn refuse_redeeming(&mut self, redeeming: Redeeming, denied: Denied) {
-        let Redeeming { undecided: Undecided { run, connection, principal, request_id, .. }, request } =
-            redeeming;
+        let Redeeming { undecided, request } = redeeming;
+        let Undecided { run, connection, principal, request_id, is_cancelled, .. } = undecided;
         self.came_to_nothing(run.exec_id, run.tool.as_ref());
         self.count_refused_run(&run, stage(&denied));
         if let (Some(record), Some(request)) = (&self.record, request) {
             record.refused(principal, request, &denied);
         }
-        self.refuse(connection, request_id, denied);
+        // Who has cancelled it was told so then.
+        if !is_cancelled {
+            self.refuse(connection, request_id, denied);
+        }
     }
 
     /// Refuses what has waited for the disk for too long.
@@ -149,10 +158,12 @@ impl State {
     pub(super) fn refuse_all_redeeming(&mut self) {
         let all = self.grants.as_mut().map(|grants| core::mem::take(&mut grants.redeeming));
         for redeeming in all.into_iter().flat_map(HashMap::into_values) {
-            let Undecided { run, connection, request_id, .. } = redeeming.undecided;
+            let Undecided { run, connection, request_id, is_cancelled, .. } = redeeming.undecided;
             self.came_to_nothing(run.exec_id, run.tool.as_ref());
             self.count_refused_run(&run, Stage::Queue);
-            self.refuse(connection, request_id, draining());
+            if !is_cancelled {
+                self.refuse(connection, request_id, draining());
+            }
         }
     }
 

@@ -55,7 +55,8 @@ fn hide_place(failure: &mut SetupFailure, is_call: bool) {
         | SetupStage::Guard
         | SetupStage::Idmap
         | SetupStage::Landlock
-        | SetupStage::Verify => true,
+        | SetupStage::Verify
+        | SetupStage::File => true,
         // The command of a call is its tool's file's.
         SetupStage::Cwd | SetupStage::Exec => !is_call,
         _ => false,

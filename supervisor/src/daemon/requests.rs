@@ -5,10 +5,11 @@
 //! `Resize` and `Acknowledge` of a run that isn't there any more are dropped quietly for that reason.
 
 use core::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use stockade_gate::{Action, Verdict};
 use stockade_policies::Policy;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
@@ -19,7 +20,7 @@ use stockade_protocol::client::{
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::{LaunchOutput, ToLauncher};
-use stockade_protocol::outcome::{CancelReason, MemoryMechanism};
+use stockade_protocol::outcome::{CancelReason, MemoryMechanism, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
 use super::access::locked_out;
@@ -34,6 +35,7 @@ use crate::dispatcher::{ConnectionId, Event, Phase};
 use crate::feed::{Feed, Source};
 use crate::gate::{Call, Sought, Wanted};
 use crate::metrics::{self, Process, Timing};
+use crate::openers::Client;
 use crate::output::Wrote;
 use crate::record;
 use crate::redaction::Redacting;
@@ -61,16 +63,26 @@ pub(crate) enum Pause {
     Feed(Rc<Feed>),
 }
 
-/// What came beside a request, sorted.
+/// What was found out for a message before it's taken, since it may take long.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The owner's home; counts for an `Exec` only.
+    pub(crate) home: PathBuf,
+    /// The workspace that an `Exec` names by its path, opened as the owner, or why it can't be. `None`: nobody has tried.
+    pub(crate) workspace: Option<Result<Foreign, SetupFailure>>,
+}
+
+/// What came beside a request, or was opened for it, sorted.
 struct Descriptors {
     workspace: Option<Foreign>,
+    /// Why it isn't there.
+    unopened: Option<SetupFailure>,
     stdin: Option<Foreign>,
     output: Vec<Foreign>,
 }
 
 impl State {
-    /// A client's message; `take` gives the descriptors that came beside it, in order. `home` is the owner's, and
-    /// counts for an `Exec` only.
+    /// A client's message; `take` gives the descriptors that came beside it, in order.
     ///
     /// # Errors
     /// What breaks the protocol.
@@ -78,10 +90,9 @@ impl State {
         &mut self,
         connection: ConnectionId,
         message: ClientMessage,
-        home: &Path,
+        found: Found,
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
-        let now = self.now();
         let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
             return Ok(Pause::None);
         };
@@ -90,8 +101,8 @@ impl State {
         }
         match message {
             ClientMessage::Exec(request) => {
-                let descriptors = take_descriptors(&request, take)?;
-                self.exec_or_refuse((connection, owner), *request, home, descriptors);
+                let descriptors = take_descriptors(&request, found.workspace, take)?;
+                self.exec_or_refuse((connection, owner), *request, &found.home, descriptors);
             }
             ClientMessage::StdinData { exec_id, bytes } => {
                 return self.stdin(connection, owner, exec_id, bytes);
@@ -112,7 +123,7 @@ impl State {
             ClientMessage::Cancel { exec_id } if self.withdraw(owner, exec_id) => {}
             ClientMessage::Cancel { exec_id } => {
                 if let Some(owner) = self.permitted(connection, Action::Kill, exec_id) {
-                    self.handle(Event::Cancel { now, connection, owner, run: exec_id });
+                    self.cancel(connection, owner, exec_id);
                 }
             }
             ClientMessage::Attach { exec_id, after_seq } => {
@@ -139,6 +150,8 @@ impl State {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
             ClientMessage::Reload => self.ask_reload(connection, owner),
+            ClientMessage::Audit(question) => self.read_audit(connection, owner, *question),
+            ClientMessage::AuditMore => self.read_more(connection, owner),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             other => self.about_grants(connection, other)?,
         }
@@ -216,17 +229,22 @@ impl State {
             call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let overrides = request.overrides.clone();
         let is_checked = call.as_ref().is_some_and(Call::promises);
-        let filled = call.map_or(Ok(()), |call| {
+        let claimed = claimed(&request);
+        let filled = call.map_or(Ok(Vec::new()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
         });
         let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked };
-        let admitted =
-            filled.and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, rules));
+        let admitted = filled.and_then(|openings| {
+            let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, rules)?;
+            admitted.launch.openings = openings;
+            Ok(admitted)
+        });
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
             admitted.launch.note.tool.clone_from(&tool);
+            self.is_where_it_was_judged(claimed.as_deref(), &passed)?;
             let question = match verdict {
                 Verdict::Pass => None,
                 Verdict::Ask(ask) => {
@@ -237,6 +255,9 @@ impl State {
                         stdin: descriptors.stdin.as_ref(),
                         output: &descriptors.output,
                     };
+                    if let Some(failure) = &descriptors.unopened {
+                        return Err(unopened(failure));
+                    }
                     let held = Shown::held(&admitted, &beside);
                     self.may_wait(admitted.launch.owner.uid, held)?;
                     Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })
@@ -306,6 +327,24 @@ impl State {
         judged
     }
 
+    /// For whom a path is to be opened before his request is taken. `None`: for nobody, what he asks is refused.
+    pub(crate) fn opens_for(&self, connection: ConnectionId, path: &Bytes) -> Option<Client> {
+        let outbox = self.connections.get(&connection).filter(|outbox| !outbox.is_visitor)?;
+        admission::check_path(path, "workspace").ok()?;
+        let proof = outbox.proof.shown().ok()?;
+        Some(Client { owner: outbox.owner.clone(), proof })
+    }
+
+    /// What rules have judged by its path must be there, and not where a link leads.
+    fn is_where_it_was_judged(&self, claimed: Option<&Path>, passed: &Passed) -> Result<(), Denied> {
+        match (claimed, &passed.workspace) {
+            (Some(claimed), Some(actual)) if self.gate.judges_workspaces() => {
+                admission::is_at(actual.as_deref(), claimed)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn make_run(
         &self,
         origin: ConnectionId,
@@ -364,6 +403,7 @@ impl State {
                 launch,
                 spec,
                 workspace: descriptors.workspace,
+                unopened: descriptors.unopened,
                 input,
                 output,
                 pipe: None,
@@ -466,21 +506,26 @@ impl State {
             return;
         }
         let Some(owner) = self.permitted(connection, Action::Kill, id) else { return };
-        let now = self.now();
         match self.dispatcher.phase(id, owner) {
             Some(Phase::Starting | Phase::Running) => {
+                self.record_own(connection, id, "signalled", format_args!("signal {signal}"));
                 if let Some(called) = self.runs.get_mut(&id).and_then(|run| run.tool.as_mut()) {
                     called.is_tightened = true;
                 }
                 self.tell_launcher(id, &ToLauncher::Signal { exec_id: id, signal });
             }
-            Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => {
-                self.handle(Event::Cancel { now, connection, owner, run: id });
-            }
+            Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => self.cancel(connection, owner, id),
             Some(_) => {}
             // The dispatcher has the words for a run that isn't known.
-            None => self.handle(Event::Cancel { now, connection, owner, run: id }),
+            None => self.cancel(connection, owner, id),
         }
+    }
+
+    fn cancel(&mut self, connection: ConnectionId, owner: u32, run: ExecId) {
+        if let Some(Phase::Queued | Phase::Starting | Phase::Running) = self.dispatcher.phase(run, owner) {
+            self.record_own(connection, run, "cancelled", format_args!("before it had ended"));
+        }
+        self.handle(Event::Cancel { now: self.now(), connection, owner, run });
     }
 
     fn attach(&mut self, connection: ConnectionId, run: ExecId, after_seq: u64) {
@@ -498,6 +543,9 @@ impl State {
         if let Some(owner) = self.permitted(connection, Action::Attach, run) {
             let is_stranger =
                 self.connections.get(&connection).is_none_or(|outbox| outbox.owner.uid != owner);
+            if self.dispatcher.phase(run, owner).is_some() {
+                self.record_own(connection, run, "attached", format_args!("behind event {after_seq}"));
+            }
             self.handle(Event::Attach { connection, owner, run, after_seq, is_stranger });
         }
     }
@@ -611,6 +659,7 @@ pub(super) fn unexpected(text: &str) -> ProtocolError {
 
 fn take_descriptors(
     request: &ExecRequest,
+    opened: Option<Result<Foreign, SetupFailure>>,
     mut take: impl FnMut() -> Option<Foreign>,
 ) -> Result<Descriptors, ProtocolError> {
     let named = admission::named_descriptors(request);
@@ -619,14 +668,39 @@ fn take_descriptors(
     let mut next = |wanted: bool| -> Result<Option<Foreign>, ProtocolError> {
         if wanted { take().ok_or_else(&mut missing).map(Some) } else { Ok(None) }
     };
-    let workspace = next(matches!(request.workspace, Workspace::Descriptor { .. }))?;
+    let (workspace, unopened) = match (&request.workspace, opened) {
+        (Workspace::Descriptor { .. }, _) => (next(true)?, None),
+        (_, Some(Ok(directory))) => (Some(directory), None),
+        (_, Some(Err(failure))) => (None, Some(failure)),
+        // Refused before it could be opened, or by what follows: nothing runs in a place that nobody has looked at.
+        (_, None) => {
+            (None, Some(SetupFailure { stage: SetupStage::Open, errno: 0, subject: "workspace".into() }))
+        }
+    };
     let stdin = next(request.stdin == StdinMode::Descriptor)?;
     let mut output = Vec::new();
     if request.output == OutputMode::Descriptor {
         output.extend(next(true)?);
         output.extend(next(true)?);
     }
-    Ok(Descriptors { workspace, stdin, output })
+    Ok(Descriptors { workspace, unopened, stdin, output })
+}
+
+/// The path that a request names its workspace by, if it's by that only.
+fn claimed(request: &ExecRequest) -> Option<PathBuf> {
+    match &request.workspace {
+        Workspace::Path { path } => Some(path.as_path().to_owned()),
+        _ => None,
+    }
+}
+
+/// Nobody can be asked about a directory that isn't there.
+fn unopened(failure: &SetupFailure) -> Denied {
+    let why = Errno::from_raw_os_error(failure.errno);
+    let text = format!("the workspace that somebody would be asked about can't be opened: {why}");
+    Denied::new(DenyReason::NotApproved, text)
+        .decided_by("approve", "workspace")
+        .remedy("name a directory that is there and may be entered")
 }
 
 fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {

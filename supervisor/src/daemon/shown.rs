@@ -197,9 +197,9 @@ fn pairs_within<'a>(
     (names, values)
 }
 
-/// A path may lead to another directory by the time that somebody has answered.
+/// A path may lead to another directory by the time that somebody has answered: what is approved is a directory that is open.
 fn by_path() -> Denied {
-    let text = "what somebody has to approve first needs its workspace as a descriptor, not as a path";
+    let text = "what somebody has to approve first needs its workspace open";
     Denied::new(DenyReason::NotApproved, text)
         .decided_by("approve", "workspace")
         .remedy("pass the open directory beside the request, as `stockade run` does")

@@ -34,6 +34,9 @@ impl State {
             self.tell_launcher(id, &ToLauncher::Start { exec_id: id });
             return self.read_input(id, source);
         }
+        if let Some(failure) = run.waiting.as_mut().and_then(|waiting| waiting.unopened.take()) {
+            return self.fail(id, failure);
+        }
         let result = self.pipe_input(id).and_then(|()| self.hand_over(id));
         self.told_of_taken();
         match result {
@@ -44,11 +47,15 @@ impl State {
                 }
                 let errno = error.raw_os_error().unwrap_or(0);
                 let subject = if errno == 0 { error.to_string() } else { "standard input's pipe".to_owned() };
-                let failure = SetupFailure { stage: SetupStage::Check, errno, subject: subject.into() };
-                let outcome = Outcome::SetupFailed { failure };
-                self.handle(Event::Ended { now: self.now(), run: id, outcome, reaped: true });
+                self.fail(id, SetupFailure { stage: SetupStage::Check, errno, subject: subject.into() });
             }
         }
+    }
+
+    /// Ends a run that no launcher has.
+    fn fail(&mut self, id: ExecId, failure: SetupFailure) {
+        let outcome = Outcome::SetupFailed { failure };
+        self.handle(Event::Ended { now: self.now(), run: id, outcome, reaped: true });
     }
 
     fn end_before_it_begins(&mut self, id: ExecId) {
@@ -66,7 +73,7 @@ impl State {
     fn hand_over(&mut self, id: ExecId) -> io::Result<Option<Source>> {
         let Some(run) = self.runs.get_mut(&id) else { return Ok(None) };
         let Some(waiting) = run.waiting.take() else { return Ok(None) };
-        let Waiting { launch, spec, workspace, input, output, pipe, proof } = *waiting;
+        let Waiting { launch, spec, workspace, input, output, pipe, proof, .. } = *waiting;
         run.launcher = self.links.current();
         let proof = proof.map(|proof| proof.try_clone()).transpose()?;
         let (reader, writer) = pipe.map(|pipe| (pipe.reader, pipe.writer)).unzip();
@@ -86,6 +93,11 @@ impl State {
 
     /// Has a run held that has to wait. We keep it, too: a launcher may die.
     pub(super) fn hold(&mut self, id: ExecId) {
+        let waiting = self.runs.get(&id).and_then(|run| run.waiting.as_ref());
+        if waiting.is_some_and(|waiting| waiting.unopened.is_some()) {
+            // No launcher will have it.
+            return self.dispatcher.is_not_held(id);
+        }
         let held = self.has_room_to_hold().and_then(|()| self.pipe_input(id)).and_then(|()| {
             let Some(waiting) = self.runs.get(&id).and_then(|run| run.waiting.as_ref()) else {
                 return Ok(());

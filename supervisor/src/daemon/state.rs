@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use stockade_audit::Principal;
 use stockade_policies::PolicySet;
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::approving::Approvals;
 use super::promising;
+use super::readings::Readings;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
@@ -26,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::links::Links;
 use crate::metrics::{self, Figures};
+use crate::openers::{self, Openers};
 use crate::outbox::Outbox;
 use crate::output::Place;
 use crate::paths::Scope;
@@ -59,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) met_within: Duration,
     /// How a user's home is looked up.
     pub(crate) home_of: Lookup,
+    /// How openers are started, if not by launchers.
+    pub(crate) opener: Option<openers::Start>,
 }
 
 impl Settings {
@@ -78,6 +83,8 @@ pub(crate) struct Daemon {
     pub(crate) state: RefCell<State>,
     pub(crate) settings: Settings,
     pub(crate) homes: Homes,
+    /// What opens directories as their owners.
+    pub(crate) openers: Openers,
     /// What every connection reads into.
     pub(crate) received: RefCell<Box<[u8]>>,
     /// Where what clients pass is closed.
@@ -115,6 +122,7 @@ impl Daemon {
                 grants: None,
                 record: None,
                 approvals: Approvals::default(),
+                readings: Readings::default(),
                 statistics: None,
                 table: Table::of_this_process(),
                 figures,
@@ -139,6 +147,7 @@ impl Daemon {
                 state: RefCell::new(state),
                 settings,
                 homes,
+                openers: Openers::default(),
                 received,
                 aside,
                 timer,
@@ -175,6 +184,8 @@ pub(crate) struct State {
     pub(crate) record: Option<Record>,
     /// What waits until somebody has approved it.
     pub(crate) approvals: Approvals,
+    /// Who reads the record.
+    pub(super) readings: Readings,
     /// What runs came to, over restarts, if that is counted.
     pub(crate) statistics: Option<Statistics>,
     /// What is counted.
@@ -190,7 +201,7 @@ pub(crate) struct State {
     stop: Rc<Notify>,
     pub(super) reload: Rc<Notify>,
     /// Who has asked for one, and isn't answered.
-    pub(super) reloads: Vec<ConnectionId>,
+    pub(super) reloads: Vec<(ConnectionId, Principal)>,
     changed: Rc<Notify>,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
@@ -468,6 +479,7 @@ impl State {
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
         let Some(outbox) = self.connections.remove(&connection) else { return };
         self.withdraw_all_of(connection);
+        self.readings.forget(connection);
         let now = self.now();
         // A run's input ends with the client that gave it.
         for run in self.runs.values().filter(|run| run.origin == Some(connection)) {

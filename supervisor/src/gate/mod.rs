@@ -286,6 +286,11 @@ impl Gate {
         self.row.is_empty()
     }
 
+    /// Whether anything of it may look at where a workspace is.
+    pub(crate) fn judges_workspaces(&self) -> bool {
+        self.has_rules() || self.risk.borrow().is_on()
+    }
+
     /// Lets a command line or a call pass, has somebody asked first, or says why not. `uptime`: since the daemon's start.
     ///
     /// # Errors

@@ -67,6 +67,7 @@ label! { REASONS, reason, DenyReason,
     DenyReason::NotApproved => "not-approved",
     DenyReason::LockedOut => "locked-out",
     DenyReason::AuditUnavailable => "audit-unavailable",
+    DenyReason::Cancelled => "cancelled",
 }
 
 label! { APPROVAL_ENDS, approval_end, ApprovalEnd,

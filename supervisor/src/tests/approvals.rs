@@ -425,20 +425,6 @@ fn files_that_were_read_again_and_a_directory_that_was_moved_make_a_yes_no_yes()
 }
 
 #[test]
-fn a_path_in_place_of_a_directory_is_refused_where_somebody_has_to_be_asked_and_only_there() {
-    let stage = stage("");
-    let (mut launcher, mut client) = (stage.launcher(), stage.client());
-    let argv = |word: &str| vec!["/bin/true".into(), word.into()];
-    let denied = client.denied(ExecRequest { argv: argv("asked"), ..stage.request() }, &[]);
-    assert_eq!(
-        (denied.reason, denied.decided.unwrap().rule.as_str()),
-        (DenyReason::NotApproved, "workspace")
-    );
-    let run = client.exec(ExecRequest { argv: argv("plain"), ..stage.request() });
-    assert_eq!(launcher.launch().0.exec_id, run);
-}
-
-#[test]
 fn a_tool_whose_program_was_replaced_while_it_waited_isnt_run() {
     let stage = stage_with("", |directory| {
         let program = directory.join("program");

@@ -212,24 +212,11 @@ fn a_tool_under_a_policy_that_there_isnt_is_a_mistake_and_nothing_is_reloaded() 
 }
 
 #[test]
-fn what_admission_refuses_says_so_of_a_policy_that_there_isnt_and_of_a_tool_that_is_handed_files() {
-    let handed = TOOL
-        .replace("{paths:text...,option}", "{file:file}")
-        .replace("required = [\"paths\"]", "required = [\"file\"]")
-        .replace(
-            "properties.paths = { type = \"array\", items = { type = \"string\", maxLength = 20 } }",
-            "properties.file = { type = \"string\", format = \"workspace-path\" }",
-        );
-    let put = move |directory: &std::path::Path| put_tool(directory, "count.toml", &handed);
-    let stage = Stage::new(Changes { before: Some(Box::new(put)), ..Changes::default() });
+fn what_admission_refuses_of_a_policy_that_there_isnt_says_who_has_decided() {
+    let stage = Stage::new(Changes::default());
     let (_launcher, mut client) = (stage.launcher(), stage.client());
     let unknown = client.denied(ExecRequest { policy: "nosuch".into(), ..stage.request() }, &[]);
     assert_eq!((unknown.reason, decided(&unknown)), (DenyReason::UnknownPolicy, ("admission", "policies")));
-    let handed = client.denied(called(&stage, "count", r#"{"file":"a"}"#), &[]);
-    assert_eq!(
-        (handed.reason, decided(&handed)),
-        (DenyReason::Unsupported, ("admission", "count.toml: command"))
-    );
 }
 
 #[test]

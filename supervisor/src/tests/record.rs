@@ -245,7 +245,7 @@ fn metrics_tell_how_the_record_does_and_a_breaker_closed_by_hand_stands_in_it() 
 }
 
 /// A daemon whose disk hangs as long as there is that file.
-fn hanging(more: &'static str, changes: Changes) -> (Stage, std::path::PathBuf) {
+pub(super) fn hanging(more: &'static str, changes: Changes) -> (Stage, std::path::PathBuf) {
     let before = move |directory: &Path| {
         with_a_key(directory);
         let file = directory.join("configuration/stockade.d/audit.toml");

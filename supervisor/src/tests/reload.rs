@@ -149,6 +149,7 @@ fn every_limit_reaches_whatever_it_limits() {
         frame_within: Duration::from_secs(1),
         met_within: Duration::from_secs(1),
         home_of: crate::paths::home_of,
+        opener: None,
     };
     let before = Configuration::default();
     let daemon = Daemon::new(

@@ -8,6 +8,7 @@ use stockade_protocol::codec::encode_launch;
 use stockade_protocol::launch::Launch;
 use stockade_protocol::outcome::Outcome;
 
+use super::opened;
 use super::stage::{Changes, Launcher, Stage, until};
 use crate::serve::Order;
 
@@ -24,7 +25,7 @@ fn end(launcher: &mut Launcher, launch: &Launch) {
 
 #[test]
 fn a_spec_is_told_once_for_all_its_runs() {
-    let stage = Stage::new(Changes::default());
+    let stage = Stage::new(Changes { opener: opened::careless, ..Changes::default() });
     let mut launcher = stage.launcher();
     let mut client = stage.client();
     for _ in 0..10 {
@@ -39,7 +40,7 @@ fn a_spec_is_told_once_for_all_its_runs() {
 
 #[test]
 fn a_launcher_that_comes_after_another_is_told_anew() {
-    let stage = Stage::new(Changes::default());
+    let stage = Stage::new(Changes { opener: opened::careless, ..Changes::default() });
     let mut client = stage.client();
     for _ in 0..2 {
         let mut launcher = stage.launcher();
@@ -54,7 +55,7 @@ fn a_launcher_that_comes_after_another_is_told_anew() {
 #[test]
 fn specs_and_launches_keep_their_order_when_the_channel_is_full() {
     let runs = 3 * MAX_SPECS;
-    let stage = Stage::new(Changes { slots: 2 * runs, ..Changes::default() });
+    let stage = Stage::new(Changes { slots: 2 * runs, opener: opened::careless, ..Changes::default() });
     let mut launcher = stage.launcher();
     let mut client = stage.client();
     for workspace in 0..runs {

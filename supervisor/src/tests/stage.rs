@@ -38,6 +38,7 @@ use crate::homes::Lookup;
 use crate::launch_link::Starter;
 use crate::limits::Limits;
 use crate::metrics::Endpoint;
+use crate::openers;
 use crate::output::tests::Writer;
 use crate::paths::Scope;
 use crate::reload::SetLevel;
@@ -83,6 +84,8 @@ pub(super) struct Changes {
     pub(super) met_within: Duration,
     pub(super) policy: Option<&'static str>,
     pub(super) home_of: Lookup,
+    /// How openers are started.
+    pub(super) opener: openers::Start,
     /// Bytes that may wait in an owner's connections.
     pub(super) memory: Option<usize>,
     /// Whether metrics are told, at [`Stage::metrics`].
@@ -114,6 +117,7 @@ impl Default for Changes {
             met_within: LONG,
             policy: None,
             home_of: crate::paths::home_of,
+            opener: super::opened::opener,
             memory: None,
             metrics: false,
             traces: None,
@@ -178,6 +182,7 @@ impl Stage {
             frame_within: changes.frame_within,
             met_within: changes.met_within,
             home_of: changes.home_of,
+            opener: Some(changes.opener),
         };
         let policy_directories = vec![(policies, Trust::Operator)];
         let (orders, received) = tokio::sync::mpsc::unbounded_channel();
@@ -249,6 +254,7 @@ impl Stage {
             told: 0,
             held: HashMap::new(),
             inputs: HashMap::new(),
+            workspace: None,
             released: Vec::new(),
         };
         let ToLauncher::Hello { keep, .. } = launcher.next() else { panic!("no greeting") };
@@ -368,6 +374,8 @@ pub(super) struct Launcher {
     pub(super) held: HashMap<ExecId, (Launch, Vec<OwnedFd>)>,
     /// How much of its input a run has, once that is all.
     pub(super) inputs: HashMap<ExecId, u64>,
+    /// The last launch's workspace.
+    pub(super) workspace: Option<OwnedFd>,
     /// The runs it may forget.
     pub(super) released: Vec<ExecId>,
 }
@@ -421,7 +429,7 @@ impl Launcher {
         self.receive().0
     }
 
-    /// The next message, which must be a launch.
+    /// The next message, which must be a launch, with what is beside it but the workspace.
     pub(super) fn launch(&mut self) -> (Launch, Vec<OwnedFd>) {
         match self.receive() {
             (ToLauncher::Launch(launch), mut descriptors) => {
@@ -430,6 +438,7 @@ impl Launcher {
                     // What a launcher holds until it's told that all is written.
                     drop(descriptors.pop().expect("the write end isn't there"));
                 }
+                self.workspace = launch.workspace_passed.then(|| descriptors.remove(0));
                 (*launch, descriptors)
             }
             (other, _) => panic!("{other:?} instead of a launch"),

@@ -153,5 +153,6 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             grant: None,
         },
         proved: false,
+        openings: Vec::new(),
     }
 }

@@ -10,7 +10,7 @@
 //! Every limit that ends a run is armed here or in a process of this tree (monitor, relay), so limits hold while
 //! nobody supervises. It never touches a client's filesystem, and never waits for anything but its poller.
 //! Reading order: this loop, [`check`], [`preparation`], [`spares`], [`progress`], [`mod@run`], [`templates`], [`bank`],
-//! [`pressure`], [`verify`], [`satellites`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`],
+//! [`pressure`], [`verify`], [`satellites`], [`openers`], [`spawn`], [`outlet`], [`outbox`], [`upward`], [`records`], [`keeping`],
 //! [`holding`], [`proof`], [`watchdog`].
 
 pub use embedded::Embedded;
@@ -22,6 +22,7 @@ mod embedded;
 mod holding;
 mod keeping;
 mod nameless;
+mod openers;
 mod outbox;
 mod outlet;
 mod preparation;
@@ -120,6 +121,8 @@ struct Launcher {
     monitor: Option<Outbox>,
     relay: Option<Outbox>,
     satellites: HashMap<Pid, Satellite>,
+    /// How many openers were started.
+    openers_made: u64,
     /// Children that have ended and were nobody's.
     nameless: Nameless,
     runs: HashMap<u64, Run>,
@@ -183,6 +186,7 @@ impl Launcher {
             monitor: None,
             relay: None,
             satellites: HashMap::new(),
+            openers_made: 0,
             nameless: Nameless::default(),
             runs: HashMap::new(),
             by_id: HashMap::new(),
@@ -273,13 +277,13 @@ impl Launcher {
             ToLauncher::ForgetSpec { number } => self.specs.forget(number),
             ToLauncher::Launch(launch) => {
                 let mut descriptors = descriptors;
-                let proved = self.prove(&launch, &mut descriptors);
+                let proved = self.prove(&launch.owner, launch.proved, &mut descriptors);
                 let within = proved.and_then(|()| self.specs.find(launch.spec));
                 self.launch(*launch, within, descriptors);
             }
             ToLauncher::Hold(launch) => {
                 let mut descriptors = descriptors;
-                let proved = self.prove(&launch, &mut descriptors);
+                let proved = self.prove(&launch.owner, launch.proved, &mut descriptors);
                 let within = proved.and_then(|()| self.specs.find(launch.spec));
                 self.hold(*launch, within, descriptors);
             }
@@ -306,6 +310,7 @@ impl Launcher {
                 self.output_ended(exec_id, Some(Outcome::OutputExceeded { limit }));
             }
             ToLauncher::Shutdown => self.close(),
+            ToLauncher::Opener { owner, proved } => self.start_opener(owner, proved, descriptors),
             // Terminals aren't there yet.
             _ => {}
         }

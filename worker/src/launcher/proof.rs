@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{UnixAddr, getpeername, getsockname, getsockopt};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use stockade_protocol::launch::{Launch, Owner};
+use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::SetupStage;
 
 use super::Launcher;
@@ -23,16 +23,16 @@ use crate::sys;
 const SUBJECT: &str = "owner's proof";
 
 impl Launcher {
-    /// Whether a launch is for whom it says, as far as its supervisor isn't believed. Takes the proof from `beside`.
+    /// Whether what is asked is for whom it says, as far as its supervisor isn't believed. Takes the proof from `beside`.
     ///
     /// # Errors
     /// `Check`: it isn't shown to be.
-    pub(super) fn prove(&self, launch: &Launch, beside: &mut Vec<OwnedFd>) -> Staged<()> {
-        let proof = if launch.proved { beside.pop() } else { None };
+    pub(super) fn prove(&self, owner: &Owner, proved: bool, beside: &mut Vec<OwnedFd>) -> Staged<()> {
+        let proof = if proved { beside.pop() } else { None };
         if self.believes == Some(true) {
             return Ok(());
         }
-        let shown = proof.is_some_and(|connection| is_of(&connection, &launch.owner).unwrap_or(false));
+        let shown = proof.is_some_and(|connection| is_of(&connection, owner).unwrap_or(false));
         if shown { Ok(()) } else { Err(failed(SetupStage::Check, libc::EPERM, SUBJECT)) }
     }
 }
@@ -90,35 +90,6 @@ mod tests {
         assert!(is_of(&accepted, &other(|owner| owner.groups.clear())).unwrap());
     }
 
-    fn launch(proved: bool) -> Launch {
-        let note = stockade_protocol::launch::RunNote {
-            request_id: 1,
-            policy: "test".into(),
-            command: "true".into(),
-            detach: false,
-            wall_ms: None,
-            fed: false,
-            tool: None,
-            redaction: None,
-            grant: None,
-        };
-        Launch {
-            exec_id: stockade_protocol::ExecId::generate(),
-            owner: me(),
-            spec: stockade_protocol::launch::SpecNumber(1),
-            argv: vec!["true".into()],
-            environment: Vec::new(),
-            cwd: "/".into(),
-            home: "/".into(),
-            workspace: "/".into(),
-            workspace_passed: false,
-            stdin_passed: false,
-            output: stockade_protocol::launch::LaunchOutput::Passed,
-            note,
-            proved,
-        }
-    }
-
     #[test]
     fn a_supervisor_with_less_privilege_has_to_show_who_asks() {
         let place = tempfile::tempdir().unwrap();
@@ -129,17 +100,17 @@ mod tests {
         let other = || std::fs::File::open("/dev/null").map(OwnedFd::from).unwrap();
         let mut launcher = Launcher::new(None, true).unwrap();
         launcher.believes = Some(false);
-        let refused = launcher.prove(&launch(false), &mut vec![other()]).unwrap_err();
+        let refused = launcher.prove(&me(), false, &mut vec![other()]).unwrap_err();
         assert_eq!((refused.stage, refused.errno), (SetupStage::Check, libc::EPERM));
-        assert!(launcher.prove(&launch(true), &mut Vec::new()).is_err());
-        assert!(launcher.prove(&launch(true), &mut vec![other()]).is_err());
+        assert!(launcher.prove(&me(), true, &mut Vec::new()).is_err());
+        assert!(launcher.prove(&me(), true, &mut vec![other()]).is_err());
         // What else is beside it stays.
         let mut beside = vec![other(), accepted];
-        launcher.prove(&launch(true), &mut beside).unwrap();
+        launcher.prove(&me(), true, &mut beside).unwrap();
         assert_eq!(beside.len(), 1);
         // One that could do it all by itself is believed.
         launcher.believes = Some(true);
-        launcher.prove(&launch(false), &mut Vec::new()).unwrap();
+        launcher.prove(&me(), false, &mut Vec::new()).unwrap();
         assert!(believes(0) && believes(rustix::process::geteuid().as_raw()));
         assert!(!believes(rustix::process::geteuid().as_raw() + 1));
     }

@@ -1,4 +1,5 @@
-//! The processes beside the launcher that watch its runs: the relay reads their output, the monitor measures them.
+//! The processes beside the launcher that watch its runs: the relay reads their output, the monitor measures them. Which
+//! of its children these are, and its [openers](super::openers).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,8 @@ pub(super) enum Satellite {
     Relay,
     /// Measures.
     Monitor,
+    /// Opens directories as this user; the so-manieth.
+    Opener(u32, u64),
     /// Was one of these, and is of no use any more.
     Replaced,
 }
@@ -75,7 +78,8 @@ impl Launcher {
         match self.satellites.remove(&pid) {
             Some(Satellite::Monitor) => self.monitor_lost(),
             Some(Satellite::Relay) => self.relay_lost(),
-            Some(Satellite::Replaced) | None => {}
+            // Who asks it sees the end of its socket.
+            Some(Satellite::Opener(..) | Satellite::Replaced) | None => {}
         }
     }
 

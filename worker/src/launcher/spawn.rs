@@ -54,6 +54,14 @@ pub(crate) fn template() -> io::Result<Worker> {
     satellite("template")
 }
 
+/// Starts an opener as a fresh exec: nothing of ours is in the memory of a process that is its owner's.
+///
+/// # Errors
+/// As [`satellite`].
+pub(crate) fn opener() -> io::Result<Worker> {
+    satellite("opener")
+}
+
 /// A worker that was cloned here, and our end of its channel.
 #[derive(Debug)]
 pub(crate) struct Lone {

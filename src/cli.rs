@@ -76,15 +76,17 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         let words = std::iter::once(OsString::from("stockade")).chain(words);
         Arguments::try_parse_from(words).map(|arguments| arguments.subcommand)
     };
-    let done = match parsed {
-        Ok(subcommand) => dispatch(&subcommand),
+    let subcommand = match parsed {
+        Ok(subcommand) => subcommand,
         Err(error) => return wrong(&error, wrong_usage),
     };
-    done.unwrap_or_else(|error| {
-        tell(&error);
-        error.status(running)
-    })
-    .into()
+    dispatch(&subcommand)
+        .unwrap_or_else(|error| {
+            tell(&error);
+            // A call ends as a run does.
+            error.status(running || matches!(&subcommand, Subcommand::Tool(arguments) if arguments.is_call()))
+        })
+        .into()
 }
 
 /// Says on standard error why it could not be done, and what would help.

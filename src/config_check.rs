@@ -81,7 +81,7 @@ fn everything(surroundings: &Surroundings<'_>) -> Vec<Told> {
     let (directory, scope, uid) = (surroundings.configuration(), surroundings.scope, surroundings.uid);
     if let Some((_, all)) = told.first_mut() {
         all.extend(
-            stockade_supervisor::faults(&directory, scope, uid, &configured.values)
+            stockade_supervisor::faults(&directory, (scope, uid), &configured.values, &usual)
                 .iter()
                 .map(Wrong::of_gate),
         );

@@ -91,6 +91,9 @@ impl CliError {
             Self::Connect(ConnectError::Handshake { .. }) => Some("pass --embedded to run without a daemon"),
             Self::NoDaemon { .. } => Some("start one with `stockade serve`"),
             Self::Client(ClientError::Unanswered { .. }) => Some("`stockade ps --all` shows whether it was"),
+            Self::Client(ClientError::Unapproved { .. }) => Some(
+                "ask again once the daemon is back; `stockade ps --all` shows it if somebody has just said yes",
+            ),
             Self::Client(ClientError::Lost { .. }) => {
                 Some("what became of it is in the daemon's log, if anywhere; run it again if need be")
             }

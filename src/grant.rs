@@ -229,6 +229,15 @@ fn cut(text: String) -> String {
     if text.chars().count() <= COLUMN { text } else { text.chars().take(COLUMN - 1).chain(['…']).collect() }
 }
 
+/// Whether it gives anything: one that is used up does no more, and is there until its time is over.
+fn state(one: &GrantSummary) -> &'static str {
+    match (one.by, one.uses_left) {
+        (None, _) => "requested",
+        (Some(_), Some(0)) => "used up",
+        (Some(_), _) => "holds",
+    }
+}
+
 fn uses(one: &GrantSummary) -> String {
     match (one.uses_left, one.uses) {
         (Some(left), Some(of)) => format!("{left} of {of}"),
@@ -251,7 +260,7 @@ pub(crate) fn sentence(one: &GrantSummary) -> String {
 fn object(one: &GrantSummary) -> Value {
     let mut object = json!(one);
     object["digest"] = one.digest.map(|digest| hex(&digest)).into();
-    object["state"] = if one.by.is_some() { "holds" } else { "requested" }.into();
+    object["state"] = state(one).into();
     object
 }
 
@@ -261,7 +270,7 @@ fn listed(list: &GrantList, paint: Paint) -> String {
         let ends = if one.ends_runs { ", ends runs" } else { "" };
         [
             escape::line(one.id.as_bytes()),
-            if one.by.is_some() { "holds" } else { "requested" }.to_owned(),
+            state(one).to_owned(),
             who(one),
             what(one),
             cut(with(one)),
@@ -323,5 +332,8 @@ mod tests {
             (Some(&*"ab".repeat(32)), Some("holds"))
         );
         assert_eq!(self::object(&one(None))["state"], "requested");
+        let used_up = |by| GrantSummary { uses_left: Some(0), ..one(by) };
+        assert_eq!(self::object(&used_up(Some(0)))["state"], "used up");
+        assert_eq!(self::object(&used_up(None))["state"], "requested");
     }
 }

@@ -96,6 +96,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Of a daemon that was told nothing but its directory of configuration, or not even that.
+    pub(crate) fn of_directory(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     /// All that the daemon's configuration is made of.
     pub(crate) fn sources(&self, surroundings: &Surroundings<'_>) -> Sources {
         let mut over = Configured::default();

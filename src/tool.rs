@@ -26,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   stockade tool add search.toml
   stockade tool list
   stockade tool call search '{\"pattern\": \"TODO\", \"paths\": [\"src\"]}'
+  jq -n '{pattern: \"TODO\", paths: [\"src\"]}' | stockade tool call search -
   stockade tool test search
   stockade tool keygen ~/key.toml > keys/me.toml
   stockade tool sign search.toml --key ~/key.toml
@@ -44,6 +45,13 @@ pub(crate) struct Arguments {
     require_signed: bool,
     #[command(subcommand)]
     subcommand: Subcommand,
+}
+
+impl Arguments {
+    /// Whether a tool is called.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self.subcommand, Subcommand::Call(_))
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]

@@ -69,6 +69,12 @@ pub enum ClientError {
         /// What [`Client::begin`](crate::Client::begin) returned.
         request_id: u64,
     },
+    /// The same, of one that waited until somebody had approved it: nothing of it runs before that, and what waited is forgotten.
+    #[error("the connection broke while somebody was asked to approve it; nothing runs before a yes")]
+    Unapproved {
+        /// What [`Client::begin`](crate::Client::begin) returned.
+        request_id: u64,
+    },
     /// After a break the supervisor doesn't know the run any more, or not as far as we do: it was restarted without it.
     #[error("run {exec_id} is lost: the supervisor was restarted meanwhile: {denied}")]
     Lost {
@@ -120,7 +126,9 @@ impl ClientError {
     #[must_use]
     pub fn about(&self) -> Option<About> {
         match self {
-            Self::Unanswered { request_id } => Some(About::Request(*request_id)),
+            Self::Unanswered { request_id } | Self::Unapproved { request_id } => {
+                Some(About::Request(*request_id))
+            }
             Self::Lost { exec_id, .. } | Self::InputInDoubt { exec_id } => Some(About::Run(*exec_id)),
             _ => None,
         }

@@ -64,6 +64,8 @@ enum Input {
 struct Requested {
     request_id: u64,
     streams: bool,
+    /// Whether it waits for somebody's approval: nothing begins before that.
+    waits: bool,
 }
 
 /// A question without an answer. It's asked again.
@@ -94,7 +96,7 @@ impl Follows {
         match message {
             ClientMessage::Exec(exec) => {
                 let streams = exec.stdin == StdinMode::Stream;
-                self.requests.push(Requested { request_id: exec.request_id, streams });
+                self.requests.push(Requested { request_id: exec.request_id, streams, waits: false });
             }
             ClientMessage::Attach { exec_id, after_seq } => {
                 let attached = Attached::Asked;
@@ -167,6 +169,10 @@ impl Follows {
             other => {
                 match other {
                     ServerMessage::Denied { request_id, .. } => drop(self.answered(*request_id)),
+                    ServerMessage::AwaitsApproval { request_id, .. } => {
+                        let of = |request: &&mut Requested| request.request_id == *request_id;
+                        self.requests.iter_mut().filter(of).for_each(|request| request.waits = true);
+                    }
                     ServerMessage::Runs(_) => self.answer(Question::List),
                     ServerMessage::Status(_) => self.answer(Question::Status),
                     ServerMessage::Breakers(_) => self.answer(Question::Breakers),
@@ -239,9 +245,10 @@ impl Follows {
     /// The connection broke. What can't be asked again is an error.
     pub(crate) fn broke(&mut self, into: &mut VecDeque<Received>) {
         let unanswered = self.requests.drain(..);
-        into.extend(
-            unanswered.map(|Requested { request_id, .. }| Err(ClientError::Unanswered { request_id })),
-        );
+        into.extend(unanswered.map(|Requested { request_id, waits, .. }| match waits {
+            true => Err(ClientError::Unapproved { request_id }),
+            false => Err(ClientError::Unanswered { request_id }),
+        }));
         for run in self.runs.values_mut() {
             if let Input::Ended { in_doubt, .. } = &mut run.input {
                 *in_doubt = true;
@@ -300,7 +307,7 @@ impl Followed {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use stockade_protocol::Bytes;
-    use stockade_protocol::client::Stream;
+    use stockade_protocol::client::{ExecRequest, Stream};
     use stockade_protocol::outcome::{Outcome, Usage};
 
     use super::*;
@@ -432,6 +439,31 @@ mod tests {
         assert_eq!(follows.resume(&mut errors), []);
         follows.broke(&mut errors);
         assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn a_request_that_waited_for_an_approval_has_begun_nothing() {
+        let mut follows = Follows::default();
+        let exec = |request_id| {
+            let exec = crate::Request::new(["true"]).exec().clone();
+            ClientMessage::Exec(Box::new(ExecRequest { request_id, ..exec }))
+        };
+        follows.sent(&exec(1));
+        follows.sent(&exec(2));
+        let awaits = ServerMessage::AwaitsApproval {
+            request_id: 1,
+            exec_id: RUN,
+            within_ms: 9,
+            score: 1,
+            factors: vec![],
+        };
+        follows.take(awaits, &mut VecDeque::new());
+        let mut errors = VecDeque::new();
+        follows.broke(&mut errors);
+        assert!(matches!(
+            errors.make_contiguous(),
+            [Err(ClientError::Unapproved { request_id: 1 }), Err(ClientError::Unanswered { request_id: 2 })]
+        ));
     }
 
     #[test]

@@ -46,7 +46,8 @@
 //! What is asked meanwhile (a signal, a cancel, a list) is asked when there is a supervisor again, and what waits for an
 //! answer waits on. What can't be known is said, never guessed:
 //!
-//! * an `Exec` that wasn't answered isn't sent again: [`ClientError::Unanswered`];
+//! * an `Exec` that wasn't answered isn't sent again: [`ClientError::Unanswered`], or where it waited until somebody had
+//!   approved it [`ClientError::Unapproved`];
 //! * standard input that was sent as messages may lack its last bytes: [`ClientError::InputInDoubt`];
 //! * a run that the next supervisor doesn't know: [`ClientError::Lost`];
 //! * events that are no longer kept: [`ExecEvent::OutputLost`];

@@ -1,6 +1,7 @@
 //! docs/limits.md: what it shows is read as it stands, and it has every key and every default.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use stockade_gate::access::read_roles;
 use stockade_gate::breaker::{MOST_OUTCOMES, Settings};
 use stockade_gate::rate::{MAX_KEYS, read};
 use stockade_gate::redact::{FLUSH_AFTER, Forms, HELD_OF_VALUE, MAX_SPAN, MIN_VALUE};
@@ -18,6 +19,12 @@ fn shown(name: &str) -> &'static str {
 fn files_of_the_page_are_read_as_they_stand() {
     let limited = read("limits.toml", shown("limits.toml")).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     assert_eq!(limited.limits.tools.len(), 2);
+    // Tiers of roles that there aren't a daemon wouldn't take.
+    let roles = read_roles("roles.toml", shown("roles.toml"), &|_| None);
+    let roles = roles.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let named: Vec<_> = limited.roles.iter().map(|role| role.value.as_str()).collect();
+    assert_eq!(named, ["ci", "nightly", "guest"]);
+    assert!(named.iter().all(|role| roles.is_one(role)), "{named:?}");
     assert_eq!(
         limited.limits.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>(),
         ["ci", "guests"]

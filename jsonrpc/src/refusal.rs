@@ -51,7 +51,7 @@ pub(crate) struct RefusalData {
     /// When to try again, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
-    /// Who has decided, if it was the gate.
+    /// Who has decided: a stage of the gate, or `admission` behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     decided: Option<Decided>,
     /// The run that it's about.

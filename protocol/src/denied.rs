@@ -14,7 +14,7 @@ pub struct Denied {
     pub remedy: Option<String>,
     /// When to try again, in milliseconds, if time alone can help.
     pub retry_after_ms: Option<u64>,
-    /// Who has decided, if it was the gate.
+    /// Who has decided: a stage of the gate, or `admission` behind it.
     pub decided: Option<Box<Decided>>,
 }
 

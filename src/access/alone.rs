@@ -1,4 +1,5 @@
-//! A run without a daemon, under the machine's rules of access where an operator has installed any.
+//! A run without a daemon, under the machine's rules of access and its limits where an operator has installed any. Of limits those
+//! hold that need no memory: what is never let through.
 //!
 //! What it can't promise: its user owns the process that asks. Who wants to go around it starts something else than this program;
 //! it keeps the honest from what they may not, and says so in the same words. Refusals are forgotten with the process, so nobody is
@@ -9,15 +10,16 @@ use std::time::{Duration, SystemTime};
 
 use stockade_gate::access::{Access, Settings};
 use stockade_gate::approve::Risk;
+use stockade_gate::rate::Limiter;
 use stockade_gate::tools::Tool;
 use stockade_gate::validate::Parameters;
-use stockade_gate::{Action, Asked, Given, Moment, Principal, StageName, Thing, Verdict};
+use stockade_gate::{Action, Asked, Given, Moment, Principal, Stage as _, StageName, Thing, Verdict};
 use stockade_policies::{Policy, PolicySet};
 use stockade_protocol::Bytes;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_supervisor::access::{ourselves, rules, told};
-use stockade_supervisor::approval;
 use stockade_supervisor::paths::{SYSTEM_CONFIGURATION, Scope};
+use stockade_supervisor::{approval, limiter};
 
 use crate::error::CliError;
 
@@ -34,6 +36,8 @@ pub(crate) enum Sought<'a> {
 #[derive(Default)]
 struct Rules {
     access: Access,
+    /// `None`: nothing is limited.
+    limiter: Option<Limiter>,
     risk: Risk,
 }
 
@@ -43,15 +47,23 @@ struct Rules {
 /// The files can't be read: then nothing is permitted; the inner one is a refusal.
 pub(crate) fn judge(sought: Sought<'_>, workspace: &Path) -> Result<Result<(), Denied>, CliError> {
     let uid = rustix::process::geteuid().as_raw();
-    let directory = Some(Path::new(SYSTEM_CONFIGURATION));
-    let found = rules(directory, Scope::Machine, uid)?;
-    let files = approval::files(directory, Scope::Machine, uid)?;
-    if found.is_empty() && files.is_empty() {
+    let directory = Path::new(SYSTEM_CONFIGURATION);
+    let found = rules(Some(directory), Scope::Machine, uid)?;
+    let files = approval::files(Some(directory), Scope::Machine, uid)?;
+    let tool = if let Sought::Call { tool, .. } = sought { Some(tool) } else { None };
+    let limiter = limiter(directory, uid, tool)?;
+    if found.is_empty() && files.is_empty() && limiter.is_none() {
         return Ok(Ok(()));
     }
-    let mut rules = Rules { risk: approval::risk(files), ..Rules::default() };
+    let mut principal = ourselves();
+    // Limits are for roles, too.
+    for placed in &found {
+        let roles = placed.engine.roles();
+        principal.roles = roles.of(principal.uid, &principal.gids, principal.unit.as_deref());
+    }
+    let mut rules = Rules { limiter, risk: approval::risk(files), ..Rules::default() };
     rules.access.set(found.into_iter().map(|placed| placed.engine).collect(), Settings::default());
-    Ok(ask(&mut rules, &ourselves(), sought, workspace))
+    Ok(ask(&mut rules, &principal, sought, workspace))
 }
 
 fn ask(rules: &mut Rules, principal: &Principal, sought: Sought<'_>, workspace: &Path) -> Result<(), Denied> {
@@ -86,7 +98,8 @@ fn ask(rules: &mut Rules, principal: &Principal, sought: Sought<'_>, workspace: 
     };
     let access =
         if rules.access.is_on() { rules.access.permits(&asked).map_err(told)? } else { Verdict::Pass };
-    match access.and(rules.risk.weigh(&asked).map_err(told)?) {
+    let limited = rules.limiter.as_mut().map_or(Ok(Verdict::Pass), |limiter| limiter.judge(&asked));
+    match access.and(limited.map_err(told)?).and(rules.risk.weigh(&asked).map_err(told)?) {
         Verdict::Pass => Ok(()),
         Verdict::Ask(ask) => {
             let text = format!(
@@ -140,6 +153,60 @@ mod tests {
                 expected,
                 "{policy} {is_file}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_never_let_through_isnt_without_a_daemon_either_and_all_else_passes() {
+        let set = PolicySet::from_sources(vec![]).unwrap_or_else(|_| unreachable!());
+        let text = "name = \"sum\"\ndescription = \"x\"\nversion = \"1\"\npolicy = \"default\"\n[command]\nprogram = \"/bin/true\"\n[parameters]\ntype = \"object\"\n";
+        let tool = |more: &str| {
+            let read = Tool::read("sum.toml", "sum", &format!("{text}{more}"), &|| Duration::ZERO);
+            read.unwrap_or_else(|_| unreachable!())
+        };
+        let (plain, never) = (tool(""), tool("[rate]\nper-minute = 0\nburst = 1\n"));
+        let parameters = Parameters::new(b"{}".to_vec());
+        let guest = Principal { uid: 9, gids: vec![9], pid: 1, unit: None, roles: Default::default() };
+        let ci = Principal { roles: ["ci".to_owned()].into(), ..guest.clone() };
+        let run = |policy| Sought::Run { policies: &set, policy, is_file: false, words: &[] };
+        let call = |tool| Sought::Call { tool, policies: &set, parameters: &parameters };
+        let table = [
+            ("[policies.strict]\nrate = \"never\"\n", &guest, run("strict"), Some("strict")),
+            ("[policies.strict]\nrate = \"never\"\n", &guest, run("default"), None),
+            ("[policies.strict]\nrate = \"1/d\"\n", &guest, run("strict"), None),
+            ("[tools.sum]\nrate = \"0/s\"\n", &guest, call(&plain), Some("sum")),
+            ("", &guest, call(&never), Some("sum")),
+            ("", &guest, call(&plain), None),
+            // What the file says of a tool goes before what the tool says.
+            ("[tools.sum]\nrate = \"1/s\"\n", &guest, call(&never), None),
+            (
+                "[tiers.ci]\nroles = [\"ci\"]\npercent = 0\n[rate]\ntotal = \"9/s\"\n",
+                &ci,
+                run("default"),
+                Some("one user"),
+            ),
+            (
+                "[tiers.ci]\nroles = [\"ci\"]\npercent = 0\n[rate]\ntotal = \"9/s\"\n",
+                &guest,
+                run("default"),
+                None,
+            ),
+        ];
+        for (text, principal, sought, refused) in table {
+            let top = tempfile::tempdir().unwrap_or_else(|_| unreachable!());
+            std::fs::write(top.path().join("limits.toml"), text).unwrap_or_else(|_| unreachable!());
+            let tool = if let Sought::Call { tool, .. } = sought { Some(tool) } else { None };
+            let uid = rustix::process::geteuid().as_raw();
+            let limiter = limiter(top.path(), uid, tool).unwrap_or_else(|error| panic!("{error}"));
+            let said = ask(&mut Rules { limiter, ..Rules::default() }, principal, sought, Path::new("/w"));
+            let said = said.map_err(|denied| (denied.reason, denied.retry_after_ms, denied.message));
+            match (said, refused) {
+                (Ok(()), None) => {}
+                (Err((DenyReason::RateLimited, None, message)), Some(word)) => {
+                    assert!(message.contains(word) && message.ends_with("is 0: never"), "{message}");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
         }
     }
 

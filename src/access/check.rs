@@ -13,7 +13,7 @@ use stockade_policies::{Policy, PolicySet};
 use stockade_protocol::spec::NetworkMode;
 use stockade_supervisor::access::{Placed, Who};
 use stockade_supervisor::config::Configured;
-use stockade_supervisor::paths::{Scope, configurations};
+use stockade_supervisor::paths::configurations;
 use stockade_supervisor::policies;
 
 use super::granted::Granted;
@@ -65,15 +65,18 @@ enum Answer {
 
 impl Answer {
     /// `granted`: of what a grant permits.
-    fn of(said: &[Said<'_>], risk: &Result<Verdict, Refusal>, granted: Option<&Asked<'_>>) -> Self {
-        let risk = match risk {
+    fn of_rules(said: &[Said<'_>], granted: Option<&Asked<'_>>) -> Self {
+        let open = |one: &Said<'_>| granted.and_then(|asked| one.granted(asked));
+        let rules = said.iter().map(|one| one.answer().or_else(|| open(one)).unwrap_or(Self::Refused));
+        rules.fold(Self::Permitted, Self::max)
+    }
+
+    fn of_risk(risk: &Result<Verdict, Refusal>) -> Self {
+        match risk {
             Ok(Verdict::Pass) => Self::Permitted,
             Ok(Verdict::Ask(_)) => Self::Asked,
             Err(_) => Self::Refused,
-        };
-        let open = |one: &Said<'_>| granted.and_then(|asked| one.granted(asked));
-        let rules = said.iter().map(|one| one.answer().or_else(|| open(one)).unwrap_or(Self::Refused));
-        rules.fold(risk, Self::max)
+        }
     }
 
     fn status(self) -> u8 {
@@ -111,17 +114,28 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let weighed = risk.weigh(&asked);
     let granted = is_open(action, &said).then(|| Granted::look(question.daemon().as_deref(), &asked));
     let by_grant = matches!(granted, Some(Granted::By(_)));
-    let answer = Answer::of(&said, &weighed, by_grant.then_some(&asked));
+    let by_grant = by_grant.then_some(&asked);
+    let by_rules = Answer::of_rules(&said, by_grant);
+    // Who is refused by rules isn't told what there is, and what he asks for isn't weighed.
+    let weighed = if by_rules == Answer::Refused { Ok(Verdict::Pass) } else { weighed };
+    let missing = question.what.as_deref().and_then(|named| known.missing(action, named));
+    let missing = missing.filter(|_| by_rules != Answer::Refused);
+    let answer = if missing.is_some() { Answer::Refused } else { by_rules.max(Answer::of_risk(&weighed)) };
     let status = answer.status();
     if question.json {
         let mut object = object(&who, &principal, action, &said, answer == Answer::Permitted);
         object["asks"] = json!(answer == Answer::Asked);
         object["risk"] = json!(factors(&weighed));
+        object["missing"] = json!(missing);
         object["grant"] = match &granted {
             Some(Granted::By(grant)) => grant.id.as_str().into(),
             _ => Value::Null,
         };
         return out::print_with(&json::line(&object), status);
+    }
+    if let Some(missing) = missing {
+        let text = format!("refused: {}\n", escape::line(missing.as_bytes()));
+        return out::print_with(text.as_bytes(), status);
     }
     let mut text = text(question, &principal, &said);
     if let Some(granted) = granted {
@@ -175,35 +189,36 @@ impl Known {
     fn of(question: &Question) -> Result<Self, CliError> {
         let surroundings = question.whose.surroundings();
         let directory = question.whose.directory();
-        let configured = match &question.whose.config {
-            None => Options::default().sources(&surroundings).load()?,
-            Some(_) => Configured::default(),
-        };
-        let mut directories = surroundings.policies();
-        let own = directory.join("policies");
-        let trust = if surroundings.scope == Scope::Machine {
-            stockade_policies::Trust::Operator
-        } else {
-            stockade_policies::Trust::User
-        };
-        if question.whose.config.is_some() {
-            directories = vec![(own, trust)];
-        }
-        directories
-            .extend(configured.values.daemon.policies.paths().iter().map(|path| (path.clone(), trust)));
+        let options = Options::of_directory(question.whose.config.clone());
+        let Configured { values, .. } = options.sources(&surroundings).load()?;
         let uid = rustix::process::geteuid().as_raw();
         let look = |path: &std::path::Path, found: &std::fs::Metadata| policies::look(path, found, uid);
+        // Those of the usual places, wherever the configuration is: as `serve --config` reads them.
+        let directories = policies::directories(&surroundings.policies(), &values, surroundings.scope);
         let policies =
             PolicySet::load(&directories, &look).map_err(|error| CliError::Policies(error.into()))?;
         let tools: Vec<PathBuf> = configurations(Some(&directory), surroundings.scope)
             .into_iter()
             .map(|directory| directory.join("tools"))
             .collect();
-        let tools = load::registry(&tools, false, &look).map_err(|errors| {
+        let tools = load::registry(&tools, values.tools.require_signed.is_on(), &look).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| chain(error)).collect();
             CliError::Asked(lines.join("\n"))
         })?;
         Ok(Self { policies, tools })
+    }
+
+    /// What there isn't of what is asked about: a daemon refuses it, whatever its rules say.
+    fn missing(&self, action: Action, named: &str) -> Option<String> {
+        let policy = match action {
+            Action::Run => named,
+            Action::Call => match self.tools.get(named) {
+                Ok(tool) => &tool.policy,
+                Err(unknown) => return Some(unknown.to_string()),
+            },
+            _ => return None,
+        };
+        self.policies.get(policy).err().map(|unknown| unknown.to_string())
     }
 
     fn network(&self, policy: &str) -> Option<NetworkMode> {

@@ -6,6 +6,7 @@
 //! from mistakes, not from running the program some other way.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ use crate::{escape, exit, json, out, policy, run, sources, words};
 pub(super) struct Arguments {
     /// The tool's name
     name: String,
-    /// Its parameters: a JSON object
+    /// Its parameters: a JSON object; `-` reads it from standard input, 1 MiB at most
     #[arg(value_name = "JSON", default_value = "{}")]
     parameters: OsString,
     /// The directory it works in [default: this one]
@@ -54,14 +55,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError> {
+    let parameters = match arguments.parameters.as_encoded_bytes() {
+        b"-" => from(std::io::stdin().lock())?,
+        given => given.to_vec(),
+    };
     if !place.is_named {
         let running = running(arguments, String::from("default"), Vec::new());
-        if let Some(status) = run::call(&running, &arguments.name, arguments.parameters.as_encoded_bytes())? {
+        if let Some(status) = run::call(&running, &arguments.name, &parameters)? {
             return Ok(status);
         }
     }
-    match prepared(place, arguments) {
-        Ok((request, running, called)) => match permitted(place, arguments)? {
+    match prepared(place, arguments, &parameters) {
+        Ok((request, running, called)) => match permitted(place, arguments, parameters)? {
             Ok(()) => run::with(&running, request, called),
             Err(denied) => {
                 crate::cli::tell(&CliError::Denied(denied));
@@ -76,25 +81,41 @@ pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError>
     }
 }
 
+/// All that is read of parameters: no more than they may be, and not a byte of what is more is kept.
+fn from(input: impl Read) -> Result<Vec<u8>, CliError> {
+    let (mut text, most) = (Vec::new(), validate::MAX_PARAMETERS as u64);
+    input.take(most + 1).read_to_end(&mut text).map_err(CliError::io("read the parameters"))?;
+    if text.len() > validate::MAX_PARAMETERS {
+        return Err(CliError::Asked(format!(
+            "the parameters on standard input are over the limit of {} bytes; give less",
+            validate::MAX_PARAMETERS
+        )));
+    }
+    Ok(text)
+}
+
 /// Whether the machine's rules permit the call. A daemon that runs it asks for itself, as for any command.
-fn permitted(place: &Place, arguments: &Arguments) -> Result<Result<(), Denied>, CliError> {
+fn permitted(
+    place: &Place,
+    arguments: &Arguments,
+    parameters: Vec<u8>,
+) -> Result<Result<(), Denied>, CliError> {
     let registry = place.registry()?;
     let tool = get(&registry, &arguments.name)?;
     let policies = sources::named(&tool.policy)?;
-    let parameters = Parameters::new(arguments.parameters.as_encoded_bytes().to_vec());
+    let parameters = Parameters::new(parameters);
     let workspace = workspace(arguments.workspace.as_deref())?;
     access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters }, &workspace)
 }
 
 /// A request, how it's run, and what the tool's file says of that.
-fn prepared(
-    place: &Place,
-    arguments: &Arguments,
-) -> Result<(Request, run::Arguments, run::Called), CliError> {
+type Prepared = (Request, run::Arguments, run::Called);
+
+fn prepared(place: &Place, arguments: &Arguments, parameters: &[u8]) -> Result<Prepared, CliError> {
     let registry = place.registry()?;
     let tool = registry.get(&arguments.name).map_err(|error| CliError::Asked(error.to_string()))?;
-    let parameters = validate::parse(arguments.parameters.as_encoded_bytes())
-        .map_err(|mismatch| CliError::Asked(told(tool, &[mismatch])))?;
+    let parameters =
+        validate::parse(parameters).map_err(|mismatch| CliError::Asked(told(tool, &[mismatch])))?;
     let expanded = expanded(tool, &parameters)?;
     let workspace = workspace(arguments.workspace.as_deref())?;
     let stdin = input(tool, &expanded, &workspace)?;

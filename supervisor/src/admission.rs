@@ -23,6 +23,8 @@ use stockade_protocol::{Bytes, ExecId};
 use crate::descriptors::Kind;
 use crate::runs::shown_command;
 
+/// What it's called where it has decided, as the gate's stages are called by theirs.
+pub(crate) const STAGE: &str = "admission";
 /// The longest name of a secret in a mark, in bytes.
 const MAX_MARK: usize = 64;
 
@@ -349,11 +351,14 @@ pub(crate) fn policy_named<'a>(
             DenyReason::UnknownPolicy,
             format!("`{}` is no policy's name", shown.escape_default()),
         )
+        .decided_by(STAGE, "policies")
         .remedy(format!(
             "a policy is asked for by name, of at most {MAX_POLICY_NAME} bytes, never by path"
         )));
     }
-    policies.get(name).map_err(|unknown| Denied::new(DenyReason::UnknownPolicy, chain(&unknown)))
+    policies.get(name).map_err(|unknown| {
+        Denied::new(DenyReason::UnknownPolicy, chain(&unknown)).decided_by(STAGE, "policies")
+    })
 }
 
 /// An error and its sources, in one line.

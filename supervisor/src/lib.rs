@@ -88,7 +88,7 @@ mod watched;
 pub mod words;
 
 pub use activation::ActivationError;
-pub use gate::{Fault, Faults, KeptError, access, approval, faults};
+pub use gate::{Fault, Faults, KeptError, access, approval, faults, limiter};
 pub use grants::GrantsError;
 pub use listener::ListenError;
 pub use log::{LINE, LastLines, Log};

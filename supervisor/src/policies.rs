@@ -15,7 +15,8 @@ use crate::paths::Scope;
 
 /// Where policies are: at the usual places, and where the configuration says, on top. What root's daemon (or another for the whole
 /// machine) is told to read is the operator's.
-pub(crate) fn directories(
+#[must_use]
+pub fn directories(
     usual: &[(PathBuf, Trust)],
     configuration: &Configuration,
     scope: Scope,

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::admission::chain;
+use crate::admission::{self, chain};
 use crate::config::Auditing;
 use crate::daemon::Daemon;
 use crate::daemon::recording::Undecided;
@@ -357,7 +357,7 @@ impl Record {
         }
         let (stage, rule) = match &denied.decided {
             Some(decided) => (decided.stage.clone(), decided.rule.clone()),
-            None => ("admission".to_owned(), String::new()),
+            None => (admission::STAGE.to_owned(), String::new()),
         };
         let reason = metrics::reason_word(denied.reason).to_owned();
         let what = What::Refused(Refused { request, stage, rule, reason });

@@ -147,10 +147,11 @@ impl Reload {
 fn read(sources: &Sources, usual: &[(PathBuf, Trust)]) -> Result<Read, Bad> {
     let configured = sources.load().map_err(Bad::Configuration)?;
     let Sources { uid, scope, .. } = *sources;
-    let gate =
-        Files::load(sources.directory.as_deref(), scope, uid, &configured.values.tools).map_err(Bad::Gate)?;
     let directories = policies::directories(usual, &configured.values, scope);
-    let policies = policies::load(&directories, uid).map_err(Bad::Policies)?;
+    let policies = policies::load(&directories, uid);
+    let (directory, tools) = (sources.directory.as_deref(), &configured.values.tools);
+    let gate = Files::load(directory, (scope, uid), tools, policies.as_ref().ok()).map_err(Bad::Gate)?;
+    let policies = policies.map_err(Bad::Policies)?;
     redaction::prepare(&policies);
     Ok(Read { configured, policies, gate })
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_audit::AuditError;
-use stockade_policies::{PolicyError, Trust};
+use stockade_policies::{PolicyError, PolicySet, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -188,10 +188,11 @@ fn gate_of(
     sources: &Sources,
     surroundings: &Surroundings<'_>,
     configured: &Configured,
+    policies: &PolicySet,
 ) -> Result<Gate, Faults> {
     let Surroundings { scope, uid, .. } = *surroundings;
-    let tools = &configured.values.tools;
-    Files::load(sources.directory.as_deref(), scope, uid, tools).map(Gate::of)
+    let (directory, tools) = (sources.directory.as_deref(), &configured.values.tools);
+    Files::load(directory, (scope, uid), tools, Some(policies)).map(Gate::of)
 }
 
 /// Serves with these settings and limits.
@@ -212,7 +213,7 @@ pub(crate) fn serve_with(
     let directories = policies::directories(&usual, &configured.values, surroundings.scope);
     let policies = policies::load(&directories, surroundings.uid)?;
     redaction::prepare(&policies);
-    let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured), Ok)?;
+    let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured, &policies), Ok)?;
     kept::restore(&mut gate, state)?;
     let granted = grants::open(state, surroundings.scope)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;

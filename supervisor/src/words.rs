@@ -46,15 +46,15 @@ pub fn outcome(outcome: &Outcome) -> Option<Sentence> {
         Outcome::TimedOut { clock, limit_ms } => timed_out(*clock, *limit_ms),
         Outcome::MemoryExceeded { limit, seen } => {
             Sentence::new(format!("ended over its memory: {} of {} allowed", size(*seen), size(*limit)))
-                .remedy("a policy with a higher `memory`")
+                .remedy("a higher `memory`, the policy's or the tool's")
         }
         Outcome::OutputExceeded { limit } => {
             Sentence::new(format!("ended over its output: more than {}", size(*limit)))
-                .remedy("write to a file, or a policy with a higher `output`")
+                .remedy("write to a file, or a higher `output`, the policy's or the tool's")
         }
         Outcome::ProcessesExceeded { limit, seen } => {
             Sentence::new(format!("ended over its processes: {seen} of {limit} allowed"))
-                .remedy("a policy with a higher `processes`")
+                .remedy("a higher `processes`, the policy's or the tool's")
         }
         Outcome::Cancelled { reason } => cancelled(reason),
         Outcome::SetupFailed { failure } => setup_failure(failure),
@@ -68,11 +68,11 @@ fn timed_out(clock: Clock, limit_ms: u64) -> Sentence {
     let limit = duration(limit_ms);
     match clock {
         Clock::Wall => Sentence::new(format!("ended at its time limit of {limit}"))
-            .remedy("a policy with a longer `wall-time`"),
+            .remedy("a longer `wall-time`, the policy's or the tool's"),
         Clock::Cpu => Sentence::new(format!("ended at its limit of {limit} of processor time"))
-            .remedy("a policy with a longer `cpu-time`"),
+            .remedy("a longer `cpu-time`, the policy's or the tool's"),
         Clock::Idle => Sentence::new(format!("ended after {limit} without output"))
-            .remedy("a policy with a longer `idle-time`"),
+            .remedy("a longer `idle-time`, the policy's or the tool's"),
         _ => Sentence::new(format!("ended at a time limit of {limit}")),
     }
 }

@@ -18,6 +18,8 @@ fn the_guide_is_followed_as_it_stands() {
         count += 1;
     }
     assert_eq!(count, 4);
+    std::fs::create_dir_all(ground.policies()).unwrap();
+    ground.configure(&[("policies/build-host.toml", "extends = \"strict\"\n")]);
     let said = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let quoted = line.split('\'').nth(1);
@@ -42,7 +44,7 @@ fn the_guide_is_followed_as_it_stands() {
         (0, "permitted: builders-build (access.cedar:2)"),
         (1, "refused: no rule permits it"),
         (1, "refused: no-forced-push (invariants.cedar:2) forbids it"),
-        (0, "permitted: client-calls-tools (shipped)"),
+        (1, "refused: no tool is named `search`; there are none"),
         (1, "\"permitted\":false"),
         (0, "release"),
     ];
@@ -58,6 +60,57 @@ fn the_guide_is_followed_as_it_stands() {
         check
     })
     .expect_code(0);
+}
+
+#[test]
+fn check_knows_the_policies_that_a_daemon_with_that_configuration_has_and_no_others() {
+    for person in [Person::me(), Person::user()] {
+        let ground = Ground::new(person);
+        let (elsewhere, more) = (ground.base().join("elsewhere"), ground.base().join("more"));
+        for (directory, name) in [(elsewhere.join("policies"), "beside.toml"), (more.clone(), "more.toml")] {
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(name), "extends = \"strict\"\n").unwrap();
+        }
+        let rules = "@id(\"all\") permit (principal, action == Action::\"run\", resource);\n\
+            @id(\"no-uname\") forbid (principal, action, resource) when { context has program && context.program like \"*uname\" };\n";
+        let risk = "[thresholds]\nask = 5\n[[rule]]\nname = \"odd\"\nscore = 5\nreason = \"x\"\nwhen = { word-matches = \"^odd$\" }\n";
+        std::fs::write(elsewhere.join("access.cedar"), rules).unwrap();
+        std::fs::write(elsewhere.join("approval.toml"), risk).unwrap();
+        std::fs::write(
+            elsewhere.join("stockade.toml"),
+            format!("[daemon]\npolicies = [\"{}\"]\n", more.display()),
+        )
+        .unwrap();
+        person.own_all(&elsewhere);
+        person.own_all(&more);
+        let uid = person.uid.to_string();
+        let check = |words: &[&str]| {
+            let mut command = ground.stockade();
+            command.args(["access", "check", &uid, "run"]).args(&words[..1]);
+            command.arg("--why").arg("--config").arg(&elsewhere).arg("--").args(&words[1..]);
+            Ended::of(command)
+        };
+        let permitted = check(&["more", "ls"]);
+        assert!(permitted.text().contains("permitted: all (access.cedar"), "{}", permitted.story());
+        permitted.expect_code(0);
+        // Beside the configuration lie policies that a daemon with it doesn't read.
+        for missing in ["beside", "nosuch"] {
+            let refused = check(&[missing, "ls"]);
+            let text = refused.text();
+            assert!(
+                text.starts_with(&format!("refused: no policy named `{missing}`; there are: ")),
+                "{}",
+                refused.story()
+            );
+            assert!(text.contains("more") && !text.contains("permitted"), "{}", refused.story());
+            refused.expect_code(1);
+        }
+        check(&["more", "ls", "odd"]).expect_code(3);
+        let forbidden = check(&["more", "/bin/uname", "odd"]);
+        let text = forbidden.text();
+        assert!(text.contains("refused: no-uname") && !text.contains("permitted"), "{}", forbidden.story());
+        forbidden.expect_code(1);
+    }
 }
 
 #[test]

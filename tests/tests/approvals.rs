@@ -215,6 +215,32 @@ fn root_answers_at_a_users_own_daemon_and_does_nothing_else_there() {
 }
 
 #[test]
+fn a_daemon_that_dies_while_somebody_is_asked_has_begun_nothing_and_a_call_ends_as_a_run() {
+    let ground = Ground::new(Person::user());
+    let tool = "name = \"say\"\ndescription = \"A test's.\"\nversion = \"1\"\npolicy = \"default\"\n\
+        [command]\nprogram = \"/bin/echo\"\narguments = [\"{word:text}\"]\n\
+        [parameters]\ntype = \"object\"\nrequired = [\"word\"]\nproperties.word = { type = \"string\" }\n";
+    let rule = "[[rule]]\nname = \"said\"\nscore = 50\nreason = \"it's said\"\nwhen = { tool = [\"say\"] }\n";
+    std::fs::create_dir_all(ground.configuration().join("tools")).unwrap();
+    ground.configure(&[("approval.toml", &format!("{APPROVAL}{rule}")), ("tools/say.toml", tool)]);
+    let daemon = Daemon::start_at(ground, &[]);
+    for words in [&["run", "--", "/bin/echo", "asked"][..], &["tool", "call", "say", r#"{"word":"asked"}"#]] {
+        let mut command = daemon.ground.stockade();
+        command.current_dir(daemon.ground.work()).env("STOCKADE_SOCKET", &daemon.socket).args(words);
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _one = waiting(&daemon, &daemon.ground);
+        daemon.kill_and_start_again(&[]);
+        let (status, out, errors) = end(child);
+        assert_eq!((status, out.as_str()), (125, ""), "{words:?}: {errors}");
+        assert!(
+            errors.contains("nothing runs before a yes") && !errors.contains("may have been"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
 fn a_signal_gives_up_what_waits() {
     let ground = Ground::new(Person::user());
     ground.configure(&[("approval.toml", APPROVAL)]);

@@ -397,6 +397,9 @@ fn the_guide_to_grants_is_followed_as_it_stands() {
     }
     let ground = ground(Person::me());
     std::fs::write(ground.policies().join("build-host.toml"), "extends = \"strict\"\n").unwrap();
+    // What is said to a daemon on its command line `access check` doesn't know.
+    let policies = format!("[daemon]\npolicies = [\"{}\"]\n", ground.policies().display());
+    ground.configure(&[("stockade.toml", &policies)]);
     let daemon = Daemon::start_at(ground, &[]);
     let (_, section) = PAGE.split_once("\n## Grants\n").unwrap();
     let block = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();

@@ -171,6 +171,48 @@ fn who_may_not_answer_and_tries_is_written_down_without_rules_of_access_too() {
     assert!(wait_until(PATIENCE, tried), "{:?}", events(server));
 }
 
+#[test]
+fn who_is_locked_out_by_a_no_of_somebody_elses_is_found_under_his_own_uid() {
+    if !Person::me().is_root() {
+        not_tested("another user who says no", "that takes root");
+        return;
+    }
+    let server = Ground::new(Person::me());
+    recording(&server, "");
+    let approval = "[thresholds]\nask = 50\n[[rule]]\nname = \"all\"\nscore = 50\nreason = \"it's asked\"\n\
+        when = { word-matches = \"asked\" }\n";
+    let roles = "[roles.approver]\nusers = [\"root\"]\n";
+    let limits = "[lockout]\nrefusals = 1\n";
+    server.configure(&[("approval.toml", approval), ("roles.toml", roles), ("limits.toml", limits)]);
+    let daemon = Daemon::start_at(server, &[]);
+    let (server, ground) = (&daemon.ground, Ground::new(Person::user()));
+    let mut asking = run(&daemon, &ground, &["/bin/echo", "asked"]);
+    let mut child = asking.stdin(std::process::Stdio::null()).spawn().unwrap();
+    let mut id = String::new();
+    assert!(wait_until(PATIENCE, || {
+        let listed = Ended::of(daemon.ask(server, &["approve", "--json"]));
+        let first = listed.text().lines().next().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        id = first.and_then(|one| one["exec_id"].as_str().map(str::to_owned)).unwrap_or_default();
+        !id.is_empty()
+    }));
+    Ended::of(daemon.ask(server, &["approve", &id, "--refuse"])).expect_code(0);
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    let of_his = || {
+        let all = events(server);
+        all.into_iter()
+            .filter(|one| one["name"] == "locked-out")
+            .map(|one| one["principal"].clone())
+            .collect()
+    };
+    let mut found: Vec<Value> = Vec::new();
+    wait_until(PATIENCE, || {
+        found = of_his();
+        !found.is_empty()
+    });
+    let uids: Vec<_> = found.iter().map(|principal| principal["uid"].as_u64()).collect();
+    assert_eq!(uids, [Some(u64::from(ground.person.uid))], "{found:?}");
+}
+
 /// What a client was told is in the record: each run that began has its intent, and each end that somebody heard of its outcome, though
 /// the daemon was killed at any moment.
 #[test]

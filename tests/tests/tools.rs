@@ -154,6 +154,11 @@ fn the_tools_limits_hold_and_its_input_is_its_own() {
             let mut command = setting.ask(&["tool", "--directory", "tools", "call", "cat", "{\"a\":1}"]);
             command.stdin(std::fs::File::open(setting.ground.work().join("ours")).unwrap());
             Ended::of(command).expect_code(0).expect_text(expected);
+            // Parameters that come by it are that and nothing else.
+            setting.ground.put("given", "{\"a\":1}\n");
+            let mut command = setting.ask(&["tool", "--directory", "tools", "call", "cat", "-"]);
+            command.stdin(std::fs::File::open(setting.ground.work().join("given")).unwrap());
+            Ended::of(command).expect_code(0).expect_text(expected);
         }
     }
 }
@@ -397,7 +402,7 @@ fn a_daemon_calls_the_tools_that_it_has() {
         let tools = server.configuration().join("tools");
         std::fs::create_dir_all(&tools).unwrap();
         let head = "name = \"say\"\ndescription = \"A test's.\"\nversion = \"1\"\n";
-        let breaker = "[rate]\nper-minute = 2\nburst = 2\n";
+        let breaker = "[rate]\nper-minute = 3\nburst = 3\n";
         std::fs::write(tools.join("say.toml"), format!("{head}{ECHO}{breaker}")).unwrap();
         for made in [server.configuration(), tools.clone(), tools.join("say.toml")] {
             mode.server().own(&made);
@@ -410,6 +415,17 @@ fn a_daemon_calls_the_tools_that_it_has() {
             Ended::of(command)
         };
         call("say", r#"{"text":"-x y","list":["a","b c"]}"#).expect_code(0).expect_text("[-x y] a b c");
+        let piped = |text: &[u8]| {
+            let mut command = daemon.ask(&ground, &["tool", "call", "say", "-"]);
+            ground.put("parameters", text);
+            let given = std::fs::File::open(ground.work().join("parameters")).unwrap();
+            command.current_dir(ground.work()).stdin(given);
+            Ended::of(command)
+        };
+        piped(&[b' '; 1024 * 1024 + 1])
+            .expect_code(125)
+            .expect_errors(&["the parameters on standard input are over the limit of 1048576 bytes"]);
+        piped(br#"{"text":1}"#).expect_code(125).expect_errors(&["/text"]);
         // Of what can't be, nothing is run, and of what is unknown neither.
         call("say", r#"{"text":1}"#).expect_code(125).expect_errors(&["/text"]);
         call("sya", "{}").expect_code(125).expect_errors(&["say"]);

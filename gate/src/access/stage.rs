@@ -287,12 +287,19 @@ fn ask(engine: &Engine, number: usize) -> Ask {
 }
 
 fn unjudgeable(error: &Unjudgeable) -> Refusal {
-    let reason = match error {
-        Unjudgeable::BadParameters(_) => Reason::BadParameters,
-        _ => Reason::NotPermitted,
+    let (reason, remedy) = match error {
+        Unjudgeable::BadParameters(_) => (Reason::BadParameters, "give what is wrong there as it's expected"),
+        Unjudgeable::TooMuch => {
+            (Reason::NotPermitted, "give less, or have an operator write rules that read no arguments")
+        }
+        Unjudgeable::NotText => {
+            (Reason::NotPermitted, "give text, or have an operator write rules that read no arguments")
+        }
+        Unjudgeable::Broken(_) => {
+            (Reason::NotPermitted, "have an operator write rules that read no arguments")
+        }
     };
-    Refusal::new(StageName::Access, reason, "context", error.to_string())
-        .remedy("give less, or have an operator write rules that read no arguments")
+    Refusal::new(StageName::Access, reason, "context", error.to_string()).remedy(remedy)
 }
 
 fn refusal(engine: &Engine, action: Action, decision: Decision) -> Refusal {

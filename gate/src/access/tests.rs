@@ -251,12 +251,15 @@ fn what_is_too_much_for_rules_that_read_it_is_refused_and_costs_others_nothing()
         "forbid (principal, action == Action::\"run\", resource) when { context.words.contains(\"y\") };";
     let refusal = refused(&mut stage(reads, "", ""), &long);
     assert_eq!((refusal.rule.as_str(), refusal.reason), ("context", Reason::NotPermitted));
+    assert!(refusal.remedy.unwrap().starts_with("give less, or "));
     // A rule about something else reads nothing of it.
     let other = "forbid (principal, action == Action::\"call\", resource) when { context.parameters.contains(\"y\") };";
     assert!(stage(other, "", "").permits(&long).is_ok());
     let broken = Parameters::new(b"{".to_vec());
     let call = Asked { given: Given::Parameters(&broken), ..call(&principal, "search", None) };
-    assert_eq!(refused(&mut stage(other, "", ""), &call).reason, Reason::BadParameters);
+    let refusal = refused(&mut stage(other, "", ""), &call);
+    assert_eq!(refusal.reason, Reason::BadParameters);
+    assert_eq!(refusal.remedy.as_deref(), Some("give what is wrong there as it's expected"));
 }
 
 /// Scopes of every kind, by which rules are found, say what they say.

@@ -98,12 +98,26 @@ impl Quota {
         Ok(quota)
     }
 
+    /// This many hundredths of it, in words.
+    pub(super) fn said(self, percent: u32) -> String {
+        let unit = UNITS.iter().find(|(_, per)| *per == self.per).map_or("ns", |(unit, _)| unit);
+        let hundredths = u64::from(self.count) * u64::from(percent);
+        let rest = format!("{:02}", hundredths % 100);
+        let rest = Some(rest.trim_end_matches('0')).filter(|rest| !rest.is_empty());
+        let rest = rest.map_or_else(String::new, |rest| format!(".{rest}"));
+        format!("{}{rest}/{unit}, {} at once", hundredths / 100, self.burst(percent))
+    }
+
+    fn burst(self, percent: u32) -> u64 {
+        (u64::from(self.burst) * u64::from(percent)).div_ceil(100)
+    }
+
     /// What one costs is rounded up: never more than was asked for.
     fn charge(self, percent: u32) -> Charge {
         let per = u128::from(self.per) * 100;
         let interval = per.div_ceil(u128::from(self.count) * u128::from(percent));
         let interval = u64::try_from(interval).unwrap_or(u64::MAX).max(1);
-        let burst = (u64::from(self.burst) * u64::from(percent)).div_ceil(100);
+        let burst = self.burst(percent);
         // The burst shrinks as the interval grows, but never below one: 100 × 366 days at the most.
         Charge { interval, room: interval.saturating_mul(burst) }
     }
@@ -111,8 +125,7 @@ impl Quota {
 
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().find(|(_, per)| *per == self.per).map_or("ns", |(unit, _)| unit);
-        write!(f, "{}/{unit}, {} at once", self.count, self.burst)
+        f.write_str(&self.said(100))
     }
 }
 

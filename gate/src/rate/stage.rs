@@ -43,6 +43,8 @@ struct Cell<'a> {
     /// `None`: no limit.
     charge: Option<Result<Charge, Never>>,
     owed: Virtual,
+    /// What holds of the stated limit, in hundredths.
+    percent: u32,
 }
 
 impl Limiter {
@@ -100,12 +102,13 @@ impl Limiter {
             What::Policy(name) => (1, name),
             What::Nothing => (2, ""),
         };
+        let percent = holding.percent;
         let key = Key { uid, what: self.each.digest(kind, name) };
-        let charge = holding.each.limit.charge(holding.percent);
-        let each = Cell { key, stated: holding.each, charge, owed: self.each.owed(key) };
+        let charge = holding.each.limit.charge(percent);
+        let each = Cell { key, stated: holding.each, charge, owed: self.each.owed(key), percent };
         let key = Key { uid, what: 0 };
-        let charge = holding.total.limit.charge(holding.percent);
-        let total = Cell { key, stated: holding.total, charge, owed: self.total.owed(key) };
+        let charge = holding.total.limit.charge(percent);
+        let total = Cell { key, stated: holding.total, charge, owed: self.total.owed(key), percent };
         refusal(what, &[each, total], now, &self.pace)?;
 
         let sides = [(&mut self.each, each), (&mut self.total, total)];
@@ -125,7 +128,7 @@ impl Limiter {
 
 /// The refusal by the cell that makes one wait longest, if any makes one wait.
 fn refusal(what: What<'_>, cells: &[Cell<'_>; 2], now: Virtual, pace: &Pace) -> Result<(), Refusal> {
-    let mut latest: Option<(Virtual, &Stated, bool)> = None;
+    let mut latest: Option<(Virtual, &Cell<'_>, bool)> = None;
     for (is_total, cell) in [false, true].into_iter().zip(cells) {
         match cell.charge {
             None => {}
@@ -133,14 +136,14 @@ fn refusal(what: What<'_>, cells: &[Cell<'_>; 2], now: Virtual, pace: &Pace) -> 
             Some(Ok(charge)) => {
                 let when = charge.when(cell.owed, now);
                 if when > now && latest.is_none_or(|(latest, ..)| when > latest) {
-                    latest = Some((when, cell.stated, is_total));
+                    latest = Some((when, cell, is_total));
                 }
             }
         }
     }
     match latest {
         None => Ok(()),
-        Some((when, stated, is_total)) => Err(later(what, is_total, stated, pace.until(when))),
+        Some((when, cell, is_total)) => Err(later(what, is_total, cell, pace.until(when))),
     }
 }
 
@@ -160,9 +163,10 @@ fn never(what: What<'_>, is_total: bool, stated: &Stated) -> Refusal {
         .remedy("an operator can set another limit in limits.toml")
 }
 
-fn later(what: What<'_>, is_total: bool, stated: &Stated, wait: Duration) -> Refusal {
+fn later(what: What<'_>, is_total: bool, cell: &Cell<'_>, wait: Duration) -> Refusal {
+    let Cell { stated, percent, .. } = cell;
     let limit = match stated.limit {
-        Limit::At(quota) => quota.to_string(),
+        Limit::At(quota) => quota.said(*percent),
         Limit::Never | Limit::None => String::new(),
     };
     let message = format!("the limit on {} ({limit}) is reached", said(what, is_total));

@@ -164,6 +164,33 @@ fn a_rate_of_0_is_never_and_no_time_helps() {
 }
 
 #[test]
+fn what_is_refused_names_the_limit_that_holds_for_who_asks() {
+    let limiter = |percent| {
+        let text = "[rate]\neach = \"10/s\"\nburst = 20\n[tiers.some]\nroles = [\"some\"]\npercent = ";
+        limiter(&format!("{text}{percent}\n"))
+    };
+    for (percent, roles, said) in [
+        (10, &["some"][..], "(1/s, 2 at once)"),
+        (10, &[], "(10/s, 20 at once)"),
+        (5, &["some"], "(0.5/s, 1 at once)"),
+        (333, &["some"], "(33.3/s, 67 at once)"),
+        (100, &["some"], "(10/s, 20 at once)"),
+    ] {
+        let (mut limiter, one) = (limiter(percent), principal(1, roles));
+        let asked = call(&one, "search", Duration::ZERO, 0);
+        let mut passed = 0;
+        let refusal = loop {
+            match passes(&mut limiter, &asked) {
+                None => passed += 1,
+                Some(refusal) => break refusal,
+            }
+        };
+        assert!(refusal.message.contains(said), "{percent}: {refusal:?}");
+        assert!(said.ends_with(&format!(", {passed} at once)")), "{percent}: {passed}");
+    }
+}
+
+#[test]
 fn only_runs_and_calls_are_counted_and_those_of_what_there_isnt_together() {
     let mut limiter = limiter("[rate]\neach = \"never\"\ntotal = \"never\"\n");
     let one = principal(1, &[]);

@@ -54,6 +54,8 @@ pub struct Tool {
     pub version: String,
     /// The policy that its runs are under.
     pub policy: String,
+    /// Where its file says so.
+    pub policy_at: Position,
     /// The roles of which a caller must have one; `None`: it's for the rules of access alone to say.
     pub roles: Option<Vec<String>>,
     /// Its command.
@@ -146,6 +148,7 @@ impl Reading<'_, '_> {
         let description = self.needed("description", description, "what the tool does");
         let version = self.text("version", version);
         let version = self.needed("version", version, "a version, as in \"1.0.0\"");
+        let policy_at = self.root.at("policy");
         let policy = self.text("policy", policy);
         let policy = self.needed("policy", policy, "a policy's name");
         let roles = self.roles();
@@ -165,6 +168,7 @@ impl Reading<'_, '_> {
             description: description?,
             version: version?,
             policy: policy?,
+            policy_at: policy_at?,
             roles,
             template,
             pin,

@@ -103,8 +103,9 @@ impl Validate {
     }
 }
 
+/// The tool's file is its daemon's, and a client needn't have it.
 fn remedy(tool: &Tool) -> String {
-    format!("`stockade tool show {}` says what it takes", tool.name)
+    format!("give what is expected there; whoever installs tools can show all that `{}` takes", tool.name)
 }
 
 impl Tool {
@@ -231,7 +232,7 @@ properties.limit = { type = "integer", minimum = 1 }
             (refusal.reason, refusal.rule.as_str()),
             (Reason::BadParameters, "search.toml: parameters")
         );
-        assert!(refusal.remedy.is_some_and(|remedy| remedy.contains("tool show search")));
+        assert!(refusal.remedy.is_some_and(|remedy| remedy.contains("all that `search` takes")));
     }
 
     #[test]

@@ -214,12 +214,19 @@ impl State {
         self.answer(connection, &answer);
     }
 
-    /// Says who was locked out by what a connection has just asked.
+    /// Says who was locked out by what a connection has just asked, or answered: what is written stands under whom it shuts out.
     pub(super) fn tell_locked(&mut self, connection: ConnectionId) {
         for (uid, unit) in self.gate.newly_locked() {
             tracing::warn!(uid, unit, "somebody was refused too often, and is locked out for a while");
             let text = "refused too often, and locked out for a while".to_owned();
-            self.watch(connection, "locked-out", text, &who(uid, unit.as_deref()));
+            let about = who(uid, unit.as_deref());
+            if let Some(record) = &self.record {
+                // His process is known if it's he who has just asked.
+                let asking = self.principal(connection);
+                let is_he = asking.uid == uid && asking.unit == unit;
+                let other = stockade_audit::Principal { uid, unit, ..Default::default() };
+                record.watched(if is_he { asking } else { other }, "locked-out", text, &about);
+            }
         }
     }
 

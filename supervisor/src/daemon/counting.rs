@@ -143,7 +143,7 @@ fn seen_by(uid: u32, sees_all: bool, question: StatisticsQuestion) -> Result<Que
     let Question { kinds, name, since } = question;
     let own = uid.to_string();
     if kinds.iter().any(|kind| *kind != Kind::Principal) || name.is_some_and(|name| name != own) {
-        let text = "only who operates the daemon may see what others have asked for";
+        let text = "what others have asked for is for who may `inspect` by the rules of access, or where there are none for root and the user that the daemon runs as";
         return Err(Denied::new(DenyReason::NotPermitted, text)
             .decided_by(StageName::Access.name(), "statistics")
             .remedy("ask for your own with `stockade stats`, or ask an operator"));

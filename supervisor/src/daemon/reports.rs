@@ -46,35 +46,36 @@ fn truncate(text: &mut String, bound: usize) {
     }
 }
 
-/// Where our own files lie is nothing for a client: of their paths he's told the last part, and the log has them whole. Paths that a
-/// request or its policy names he knows.
-fn hide_place(failure: &mut SetupFailure) {
-    let is_ours = !matches!(
-        failure.stage,
+/// Where our own files lie is nothing for a client, nor where the program of a tool does: of their paths he's told the last part, and
+/// the log has them whole. Paths that a request or its policy names he knows.
+fn hide_place(failure: &mut SetupFailure, is_call: bool) {
+    let is_known = match failure.stage {
         SetupStage::Open
-            | SetupStage::Mount
-            | SetupStage::Guard
-            | SetupStage::Idmap
-            | SetupStage::Landlock
-            | SetupStage::Verify
-            | SetupStage::Cwd
-            | SetupStage::Exec
-            | SetupStage::File
-    );
+        | SetupStage::Mount
+        | SetupStage::Guard
+        | SetupStage::Idmap
+        | SetupStage::Landlock
+        | SetupStage::Verify
+        | SetupStage::File => true,
+        // The command of a call is its tool's file's.
+        SetupStage::Cwd | SetupStage::Exec => !is_call,
+        _ => false,
+    };
     let subject = &failure.subject.0;
     if let Some(last) = subject.rsplit(|byte| *byte == b'/').next()
-        && is_ours
+        && !is_known
         && subject.contains(&b'/')
     {
-        tracing::warn!(stage = ?failure.stage, subject = %subject.escape_ascii(), "a file of ours is in the way of a run");
+        tracing::warn!(stage = ?failure.stage, subject = %subject.escape_ascii(), "a run fails on a path that its client isn't told");
         failure.subject = Bytes([b"\xe2\x80\xa6/", last].concat());
     }
 }
 
-fn shortened_outcome(mut outcome: Outcome) -> Outcome {
+/// `is_call`: of a tool's run.
+fn shortened_outcome(mut outcome: Outcome, is_call: bool) -> Outcome {
     match &mut outcome {
         Outcome::SetupFailed { failure } => {
-            hide_place(failure);
+            hide_place(failure, is_call);
             failure.subject.0.truncate(TEXT);
         }
         Outcome::Lost { reason } => truncate(reason, TEXT),
@@ -125,7 +126,8 @@ impl State {
                         tracing::warn!(parent: run.span(), "ended, but a process of it isn't reaped yet");
                     }
                 }
-                let outcome = shortened_outcome(outcome);
+                let is_call = self.runs.get(&exec_id).is_some_and(|run| run.tool.is_some());
+                let outcome = shortened_outcome(outcome, is_call);
                 self.handle(Event::Ended { now, run: exec_id, outcome, reaped });
                 self.settle_acknowledgement(exec_id);
             }
@@ -266,9 +268,9 @@ impl State {
 mod tests {
     use super::*;
 
-    fn told(stage: SetupStage, subject: &str) -> String {
+    fn told(stage: SetupStage, subject: &str, is_call: bool) -> String {
         let failure = SetupFailure { stage, errno: 1, subject: subject.into() };
-        match shortened_outcome(Outcome::SetupFailed { failure }) {
+        match shortened_outcome(Outcome::SetupFailed { failure }, is_call) {
             Outcome::SetupFailed { failure } => failure.subject.to_text(),
             other => panic!("{other:?}"),
         }
@@ -277,15 +279,26 @@ mod tests {
     #[test]
     fn where_our_own_files_lie_no_client_is_told() {
         let group = "/sys/fs/cgroup/system.slice/stockade.service/run-7/memory.max";
-        assert_eq!(told(SetupStage::Cgroup, group), "\u{2026}/memory.max");
-        assert_eq!(told(SetupStage::Identity, "/run/stockade/uids"), "\u{2026}/uids");
-        assert_eq!(told(SetupStage::Template, "channel"), "channel");
+        for is_call in [false, true] {
+            assert_eq!(told(SetupStage::Cgroup, group, is_call), "\u{2026}/memory.max");
+            assert_eq!(told(SetupStage::Identity, "/run/stockade/uids", is_call), "\u{2026}/uids");
+            assert_eq!(told(SetupStage::Template, "channel", is_call), "channel");
+        }
         for (stage, subject) in [
             (SetupStage::Exec, "/usr/bin/python4:/bin/python4"),
             (SetupStage::Open, "/home/ada/project"),
             (SetupStage::Guard, "/home/ada/project/.git"),
         ] {
-            assert_eq!(told(stage, subject), subject, "what was asked for is named");
+            assert_eq!(told(stage, subject, false), subject, "what was asked for is named");
         }
+    }
+
+    #[test]
+    fn where_the_program_of_a_tool_lies_its_caller_isnt_told_and_what_he_named_he_is() {
+        let program = "/opt/secret-vendor/bin/thing";
+        assert_eq!(told(SetupStage::Exec, program, true), "\u{2026}/thing");
+        assert_eq!(told(SetupStage::Cwd, "/opt/secret-vendor", true), "\u{2026}/secret-vendor");
+        assert_eq!(told(SetupStage::Exec, program, false), program);
+        assert_eq!(told(SetupStage::Open, "/home/ada/project", true), "/home/ada/project");
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use stockade_gate::access::Roles;
 use stockade_gate::approve::Filed;
 use stockade_gate::breaker;
-use stockade_gate::rate::{self, Limit, Limited, Quota, Stated};
+use stockade_gate::rate::{self, Limit, Limited, Limiter, Quota, Stated};
 use stockade_gate::redact::Forms;
 use stockade_gate::tools::executable::{self, Identity};
 use stockade_gate::tools::{Registry, Tool, ToolError, load};
 use stockade_policies::files::{self, FileError};
 use stockade_policies::nearest::probably_meant;
-use stockade_policies::{Mistake, Problem};
+use stockade_policies::{Mistake, PolicySet, Problem};
 
 use super::access::{self, Placed};
 use super::approval;
@@ -68,10 +68,18 @@ pub enum Fault {
     File(#[from] FileError),
 }
 
-/// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs.
+/// All that a daemon with this directory of configuration would refuse the gate's files for. `uid`: as whom it runs. `usual`: where
+/// policies are beside those that the configuration names.
 #[must_use]
-pub fn faults(directory: &Path, scope: Scope, uid: u32, configured: &Configuration) -> Vec<Fault> {
-    Files::load(Some(directory), scope, uid, &configured.tools)
+pub fn faults(
+    directory: &Path,
+    (scope, uid): (Scope, u32),
+    configured: &Configuration,
+    usual: &[(PathBuf, stockade_policies::Trust)],
+) -> Vec<Fault> {
+    // What is wrong with policies is told elsewhere; which there are nobody knows then.
+    let policies = policies::load(&policies::directories(usual, configured, scope), uid).ok();
+    Files::load(Some(directory), (scope, uid), &configured.tools, policies.as_ref())
         .err()
         .map(|Faults(all)| all)
         .unwrap_or_default()
@@ -83,21 +91,24 @@ fn lines(errors: &[Fault]) -> String {
 }
 
 impl Files {
-    /// Those of a configuration's directory; tools are the machine's, too, for a user's daemon. `uid`: as whom the daemon runs.
+    /// Those of a configuration's directory; tools are the machine's, too, for a user's daemon. `uid`: as whom the daemon runs;
+    /// `policies`: which tools may name, if that is known.
     ///
     /// # Errors
     /// All that is wrong with any of them.
     pub(crate) fn load(
         directory: Option<&Path>,
-        scope: Scope,
-        uid: u32,
+        (scope, uid): (Scope, u32),
         tooling: &Tooling,
+        policies: Option<&PolicySet>,
     ) -> Result<Self, Faults> {
         let mut wrong: Vec<Fault> = Vec::new();
         let tools = tools(directory, scope, uid, tooling).unwrap_or_else(|errors| {
             wrong.extend(errors.into_iter().map(Fault::from));
             Registry::default()
         });
+        let own = directory.filter(|_| !scope.is_machine());
+        wrong.extend(policies.into_iter().flat_map(|policies| under_none(&tools, policies, own)));
         let limited = directory.map_or(Ok(None), |directory| limited(directory, uid));
         let limited = limited.unwrap_or_else(|errors| {
             wrong.extend(errors);
@@ -147,6 +158,30 @@ fn tools(
         configurations(directory, scope).into_iter().map(|directory| directory.join(TOOLS)).collect();
     let look = |path: &Path, found: &std::fs::Metadata| policies::look(path, found, uid);
     load::registry(&directories, tooling.require_signed.is_on(), &look)
+}
+
+/// Tools whose policy there isn't. `own`: the only directory whose tools are a mistake for it, in a user's daemon: the machine's may be
+/// for its own daemon, which has other policies.
+fn under_none(tools: &Registry, policies: &PolicySet, own: Option<&Path>) -> Vec<Fault> {
+    let mut wrong = Vec::new();
+    for tool in tools.tools().filter(|tool| !policies.contains(&tool.policy)) {
+        if own.is_some_and(|own| !Path::new(&tool.file).starts_with(own)) {
+            tracing::warn!(
+                tool = tool.name,
+                policy = tool.policy,
+                "a tool of the machine's runs under a policy that isn't here, and can't be called"
+            );
+            continue;
+        }
+        let meant = probably_meant(&tool.policy, policies.names());
+        let remedy = meant.map_or_else(
+            || "write one, in a directory of policies, or name another".to_owned(),
+            |meant| format!("did you mean `{meant}`?"),
+        );
+        let problem = Problem::Rule { wrong: format!("there is no policy `{}`", tool.policy), remedy };
+        wrong.push(Mistake::new(&tool.policy_at, problem).into());
+    }
+    wrong
 }
 
 /// Reads the programs that are pinned. One that can't be read now isn't known, and isn't run.
@@ -254,6 +289,24 @@ fn limited(directory: &Path, uid: u32) -> Result<Option<Limited>, Vec<Fault>> {
         Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(vec![error.into()]),
     }
+}
+
+/// The limits of this directory's file, and a tool's own, with nobody owing anything: where no process stays that would remember who
+/// does, it refuses what is never let through, and nothing else. `None`: nothing says how often.
+///
+/// # Errors
+/// All that is wrong with the file.
+pub fn limiter(directory: &Path, uid: u32, tool: Option<&Tool>) -> Result<Option<Limiter>, Faults> {
+    let own = tool.and_then(|tool| own_rate(tool).map(|stated| (tool.name.clone(), stated)));
+    let limited = limited(directory, uid).map_err(Faults)?;
+    if limited.is_none() && own.is_none() {
+        return Ok(None);
+    }
+    let mut limits = limited.unwrap_or_default().limits;
+    own.into_iter().for_each(|(name, stated)| {
+        limits.tools.entry(name).or_insert(stated);
+    });
+    Ok(Some(Limiter::new(limits)))
 }
 
 /// What tools say themselves, where the file of limits doesn't speak of them.

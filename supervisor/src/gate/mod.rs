@@ -44,7 +44,7 @@ use crate::redaction;
 pub(crate) use asking::{OfRun, Unseen};
 pub(crate) use call::Call;
 pub(crate) use files::Files;
-pub use files::{Fault, Faults, faults};
+pub use files::{Fault, Faults, faults, limiter};
 pub use kept::KeptError;
 
 /// How old what is known of the machine's load may be.

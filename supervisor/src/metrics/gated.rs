@@ -12,6 +12,7 @@ use stockade_protocol::outcome::Outcome;
 use super::figures::{Make, Outcomes, outcomes_of};
 use super::labels::{self, APPROVAL_ENDS, OTHER, REASONS};
 use super::table;
+use crate::admission;
 
 /// Tools that have series of their own; calls of those after them are counted together, without a name.
 pub(super) const TOOLS: usize = 200;
@@ -147,9 +148,12 @@ impl Gated {
         outcomes[labels::outcome(outcome)].inc();
     }
 
-    /// A message was denied, and counts here if it was the gate that decided. Both labels are words of ours.
+    /// A message was denied, and counts here if it was the gate that decided, not admission behind it. Both labels are words of ours.
     pub(super) fn denied(&self, denied: &Denied) {
-        let Some(decided) = &denied.decided else { return };
+        let Some(decided) = denied.decided.as_ref().filter(|decided| decided.stage != admission::STAGE)
+        else {
+            return;
+        };
         let stage = StageName::ALL.into_iter().map(StageName::name).find(|name| *name == decided.stage);
         let words = [stage.unwrap_or(OTHER), REASONS[labels::reason(&denied.reason)]];
         match self.refusals.get_metric_with_label_values(&words) {

@@ -209,17 +209,18 @@ fn tools_beyond_the_bound_and_those_that_arent_loaded_are_counted_together_and_w
 fn a_refusal_counts_by_the_stage_that_decided_and_makes_no_series_of_a_stages_own_words() {
     let figures = Figures::new().unwrap();
     let often = || Denied::new(DenyReason::RateLimited, "too often");
-    for denied in [often().decided_by("rate", "limits.toml:3"), often().decided_by("x\"y", "z"), often()] {
+    let by = |stage: &str, rule: &str| often().decided_by(stage, rule);
+    for denied in [by("rate", "limits.toml:3"), by("x\"y", "z"), often(), by("admission", "policies")] {
         figures.denied(&denied);
     }
     let text = TextEncoder::new().encode_to_string(&figures.registry.gather()).unwrap();
     for line in [
-        "stockade_denials_total{reason=\"rate-limited\"} 3\n",
+        "stockade_denials_total{reason=\"rate-limited\"} 4\n",
         "stockade_gate_refusals_total{reason=\"rate-limited\",stage=\"rate\"} 1\n",
         "stockade_gate_refusals_total{reason=\"rate-limited\",stage=\"other\"} 1\n",
         "stockade_gate_refusals_total{reason=\"breaker-open\",stage=\"breaker\"} 0\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    assert!(!text.contains("x\"y") && !text.contains("limits.toml"));
+    assert!(!text.contains("x\"y") && !text.contains("limits.toml") && !text.contains("admission"));
 }

@@ -197,6 +197,29 @@ fn tools_are_read_again_all_or_none_of_them() {
 }
 
 #[test]
+fn a_tool_under_a_policy_that_there_isnt_is_a_mistake_and_nothing_is_reloaded() {
+    let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    put_tool(stage.directory.path(), "count.toml", &TOOL.replace("\"strict\"", "\"strcit\""));
+    stage.order(Order::Reload);
+    let wrong = "count.toml:5:10: there is no policy `strcit`; did you mean `strict`?";
+    until("refused", || stage.said.has(&["ERROR", "stay", "the gate's files are bad", wrong]));
+    client.exec(called(&stage, "count", r#"{"paths":["a"]}"#));
+    assert_eq!(launcher.launch().0.argv[1].to_text(), "--lines");
+    put_tool(stage.directory.path(), "count.toml", &TOOL.replace("\"strict\"", "\"default\""));
+    stage.order(Order::Reload);
+    until("reloaded", || stage.said.has(&["INFO", "tools reloaded", "count=1"]));
+}
+
+#[test]
+fn what_admission_refuses_of_a_policy_that_there_isnt_says_who_has_decided() {
+    let stage = Stage::new(Changes::default());
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    let unknown = client.denied(ExecRequest { policy: "nosuch".into(), ..stage.request() }, &[]);
+    assert_eq!((unknown.reason, decided(&unknown)), (DenyReason::UnknownPolicy, ("admission", "policies")));
+}
+
+#[test]
 fn a_tool_whose_program_isnt_the_pinned_one_or_that_is_for_a_role_isnt_run() {
     fn pinned(directory: &std::path::Path) {
         let pin = |sha256: &str| {

@@ -240,9 +240,8 @@ impl State {
             admitted.launch.openings = openings;
             Ok(admitted)
         });
-        let made = admitted.and_then(|admitted| {
+        let made = admitted.and_then(|mut admitted| {
             let bytes = size_of(&admitted);
-            let mut admitted = admitted;
             admitted.launch.note.tool.clone_from(&tool);
             self.is_where_it_was_judged(claimed.as_deref(), &passed)?;
             let question = match verdict {
@@ -255,9 +254,7 @@ impl State {
                         stdin: descriptors.stdin.as_ref(),
                         output: &descriptors.output,
                     };
-                    if let Some(failure) = &descriptors.unopened {
-                        return Err(unopened(failure));
-                    }
+                    descriptors.unopened.as_ref().map_or(Ok(()), |failure| Err(unopened(failure)))?;
                     let held = Shown::held(&admitted, &beside);
                     self.may_wait(admitted.launch.owner.uid, held)?;
                     Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })

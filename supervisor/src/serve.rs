@@ -23,7 +23,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::activation::{ActivationError, Doors, Passed};
 use crate::config::{Configured, Sources};
-use crate::daemon::{Daemon, Settings};
+use crate::daemon::{Daemon, Settings, place_of_reviews};
 use crate::dispatcher::Event;
 use crate::gate::kept::{self, KeptError};
 use crate::gate::{Faults, Files, Gate};
@@ -213,6 +213,7 @@ pub(crate) fn serve_with(
     redaction::prepare(&policies);
     let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured), Ok)?;
     kept::restore(&mut gate, state)?;
+    let reviewing = place_of_reviews(state);
     let granted = grants::open(state, surroundings.scope)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;
     if let Some(passed) = &given.passed {
@@ -246,6 +247,7 @@ pub(crate) fn serve_with(
         let outside = Outside { listener, orders, systemd };
         let daemon = Daemon::new(settings, limits, policies, figures);
         daemon.state.borrow_mut().gate = gate;
+        daemon.state.borrow_mut().approvals.set_place(reviewing);
         let recording = recorded.map(|opened| record::begin(&daemon, opened));
         let granting = grants::begin(&daemon, granted);
         let counting = statistics::begin(&daemon, &reload.running.values.statistics, state);

@@ -92,6 +92,7 @@ impl State {
     /// What the gate has let pass is no run: what was taken for it is given back.
     pub(super) fn came_to_nothing(&mut self, id: ExecId, tool: Option<&CalledTool>) {
         self.gate.never_began(id, tool, self.uptime());
+        self.reviewed_later(id, Err("it couldn't be begun just now".to_owned()));
         self.write_grants();
     }
 
@@ -121,6 +122,14 @@ impl State {
             self.figures.gated.recorded(undecided.since.elapsed());
         }
         if !undecided.detach && !self.connections.contains_key(&undecided.connection) {
+            let Undecided { run, .. } = undecided;
+            self.came_to_nothing(id, run.tool.as_ref());
+            if recorded.is_ok() {
+                self.record_not_started(&run);
+            }
+            return;
+        }
+        if self.is_needless_review(&undecided.run) {
             let Undecided { run, .. } = undecided;
             self.came_to_nothing(id, run.tool.as_ref());
             if recorded.is_ok() {
@@ -233,6 +242,7 @@ impl State {
             self.count_refused_run(&run, Stage::Queue);
         } else {
             self.began(id);
+            self.end_if_review(id);
         }
     }
 

@@ -62,10 +62,10 @@ pub(crate) enum Pause {
 }
 
 /// What came beside a request, sorted.
-struct Descriptors {
-    workspace: Option<Foreign>,
-    stdin: Option<Foreign>,
-    output: Vec<Foreign>,
+pub(super) struct Descriptors {
+    pub(super) workspace: Option<Foreign>,
+    pub(super) stdin: Option<Foreign>,
+    pub(super) output: Vec<Foreign>,
 }
 
 impl State {
@@ -305,7 +305,7 @@ impl State {
         judged
     }
 
-    fn make_run(
+    pub(super) fn make_run(
         &self,
         origin: ConnectionId,
         request_id: u64,
@@ -332,6 +332,7 @@ impl State {
             policy: launch.note.policy.clone(),
             tool: launch.note.tool.clone(),
             grant: None,
+            reviews: None,
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
@@ -592,6 +593,7 @@ impl State {
             approvals_waiting: number(self.approvals.len()),
             grants: number(grants),
             grant_requests: number(requests),
+            reviewing: number(self.approvals.reviewing()),
         }
     }
 }
@@ -644,7 +646,7 @@ fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
 }
 
 /// What a request takes while it waits, roughly: its strings.
-fn size_of(admitted: &Admitted) -> usize {
+pub(super) fn size_of(admitted: &Admitted) -> usize {
     let Admitted { launch, stdin, .. } = admitted;
     let arguments: usize = launch.argv.iter().map(|argument| argument.len()).sum();
     let environment: usize = launch.environment.iter().map(|(name, value)| name.len() + value.len()).sum();

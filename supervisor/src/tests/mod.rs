@@ -29,6 +29,7 @@ mod metrics;
 mod record;
 mod redacted;
 mod reload;
+mod reviewers;
 mod said;
 mod service;
 mod specs;

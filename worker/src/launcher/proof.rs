@@ -101,6 +101,7 @@ mod tests {
             tool: None,
             redaction: None,
             grant: None,
+            reviews: None,
         };
         Launch {
             exec_id: stockade_protocol::ExecId::generate(),

@@ -36,8 +36,8 @@ const KINDS: usize = 4096;
 /// The longest text that a kind is known by, in bytes.
 const LONGEST: usize = 256;
 
-/// Answers of people to what waited for one: as many as people give.
-const ANSWERS: [&str; 2] = ["approved", "not-approved"];
+/// Answers of people and of programs to what waited for one: as many as people give, and as askers' budgets for programs let them have.
+const ANSWERS: [&str; 3] = ["approved", "not-approved", "reviewed"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -213,7 +213,6 @@ pub(crate) fn serve_with(
     redaction::prepare(&policies);
     let mut gate = given.gate.map_or_else(|| gate_of(&sources, &surroundings, &configured), Ok)?;
     kept::restore(&mut gate, state)?;
-    let reviewing = place_of_reviews(state);
     let granted = grants::open(state, surroundings.scope)?;
     let recorded = Record::open(&configured.values.audit, state, surroundings.scope)?;
     if let Some(passed) = &given.passed {
@@ -246,8 +245,7 @@ pub(crate) fn serve_with(
         let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
         let outside = Outside { listener, orders, systemd };
         let daemon = Daemon::new(settings, limits, policies, figures);
-        daemon.state.borrow_mut().gate = gate;
-        daemon.state.borrow_mut().approvals.set_place(reviewing);
+        daemon.state.borrow_mut().judge_by(gate, place_of_reviews(state));
         let recording = recorded.map(|opened| record::begin(&daemon, opened));
         let granting = grants::begin(&daemon, granted);
         let counting = statistics::begin(&daemon, &reload.running.values.statistics, state);

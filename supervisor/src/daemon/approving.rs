@@ -14,6 +14,7 @@
 //! Nobody answers for himself. A run can't answer at all: it can't be a client (`peer.rs` refuses whoever descends from a launcher
 //! or lives in foreign namespaces), and in root's daemon it has a uid of its own, which no rule has heard of.
 
+use core::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Weak;
@@ -23,11 +24,11 @@ use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Barred, Person, Question, Standing};
 use stockade_gate::tools::hex;
 use stockade_gate::{Action, Ask};
-use stockade_protocol::ExecId;
 use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_APPROVAL_SHOWN, MAX_FRAME};
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::{Bytes, ExecId};
 use tokio::task::JoinHandle;
 
 use super::breakers::may_operate;
@@ -37,6 +38,7 @@ use super::shown::Shown;
 use super::state::State;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Share, draining};
+use crate::gate::Gate;
 use crate::metrics::Timing;
 use crate::runs::Run;
 use crate::statistics::stage;
@@ -81,8 +83,9 @@ pub(super) struct Waits {
     pub(super) question: Question,
     pub(super) ask: Ask,
     pub(super) shown: Shown,
-    /// Programs that look at it.
+    /// Programs that look at it, and what they are given, once one is.
     pub(super) panels: Vec<Convened>,
+    pub(super) brief: OnceCell<Bytes>,
     /// Whether people have to say yes at all, and whether it's their turn: programs come first.
     pub(super) needs_people: bool,
     pub(super) is_with_people: bool,
@@ -125,11 +128,6 @@ impl Approvals {
     /// How many programs look at what waits.
     pub(crate) fn reviewing(&self) -> usize {
         self.reviews.len()
-    }
-
-    /// Where programs that look have their directories.
-    pub(crate) fn set_place(&mut self, place: PathBuf) {
-        self.reviews.place = place;
     }
 
     fn has_room_for(&self, owner: u32, bytes: usize, many_owners: bool) -> bool {
@@ -181,6 +179,12 @@ pub(super) fn about(run: ExecId, digest: &[u8; 32]) -> String {
 }
 
 impl State {
+    /// What requests have to pass from the start. `reviews`: where programs that look have their directories.
+    pub(crate) fn judge_by(&mut self, gate: Gate, reviews: PathBuf) {
+        self.gate = gate;
+        self.approvals.reviews.place = reviews;
+    }
+
     /// Whether another of an owner may wait, before anything is worked out of it.
     ///
     /// # Errors
@@ -237,6 +241,7 @@ impl State {
             ask,
             shown,
             panels,
+            brief: OnceCell::new(),
             needs_people,
             is_with_people,
             held,
@@ -458,6 +463,9 @@ impl State {
         }
         tracing::info!(run = %id, ?how, "waits for an approval no more");
         self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
+        if how != ApprovalEnd::Draining {
+            self.begin_reviews();
+        }
         Some(waits)
     }
 

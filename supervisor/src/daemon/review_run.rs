@@ -87,6 +87,9 @@ fn proof(room: &Path) -> io::Result<OwnedFd> {
 /// Where reviewers' runs have their directories, in a daemon's state. What an earlier one has left there nobody needs: its runs end.
 pub(crate) fn place_of_reviews(state: &Path) -> PathBuf {
     let place = state.join(PLACE);
+    if !place.is_absolute() {
+        return place;
+    }
     match std::fs::remove_dir_all(&place) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, place = %place.display(), "directories of ended reviewers can't be removed");

@@ -431,7 +431,11 @@ fn word(opinion: Opinion) -> &'static str {
 impl Waits {
     /// What a reviewer is given: the request, as who approves is shown it, and nothing of answers.
     fn brief(&self) -> serde_json::Result<Bytes> {
-        review_run::brief(|most| self.summary(false, most))
+        if let Some(made) = self.brief.get() {
+            return Ok(made.clone());
+        }
+        let made = review_run::brief(|most| self.summary(false, most))?;
+        Ok(self.brief.get_or_init(|| made).clone())
     }
 }
 
@@ -446,4 +450,52 @@ pub(super) fn not_yet() -> Denied {
 pub(super) fn not_yours() -> Denied {
     let text = "it's the run of a reviewer program, and the daemon's own";
     Denied::new(DenyReason::NotPermitted, text).decided_by("approve", "reviewers")
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_gate::approve;
+
+    use super::*;
+
+    /// A file's panel of one reviewer, with what that has said.
+    fn convened(said: Option<bool>, is_spent: bool) -> Convened {
+        let text = "[[reviewer]]\nname = \"a\"\ntool = \"a\"\ncost = 1\n";
+        let Some(reviews) = approve::read("approval.toml", text).unwrap().reviews else {
+            panic!("no reviewers")
+        };
+        let mut panel = Panel::new([7; 32], 1, ["a".to_owned()]);
+        if let Some(approve) = said {
+            let text = format!("{{\"digest\":\"{}\",\"approve\":{approve},\"reason\":\"\"}}", hex(&[7; 32]));
+            let _standing = panel.answer(0, Answer::read(text.as_bytes()));
+        }
+        let charge = Budgets::default().take(1, 1, 1, Duration::ZERO).unwrap();
+        let of = Arc::new(PlacedReviews { directory: PathBuf::new(), reviews });
+        Convened { of, panel, charge: (!is_spent).then_some(charge), begun: vec![false] }
+    }
+
+    #[test]
+    fn each_files_panel_has_to_let_it_through_and_any_refuses() {
+        let (yes, no, open) = (Some(true), Some(false), None);
+        let standing = |all: &[Option<bool>]| {
+            together(&all.iter().map(|said| convened(*said, false)).collect::<Vec<_>>())
+        };
+        assert_eq!(standing(&[yes, yes]), Sitting::LetsThrough);
+        assert_eq!((standing(&[yes, open]), standing(&[open, yes])), (Sitting::Waits, Sitting::Waits));
+        for all in [[yes, no], [no, yes], [open, no], [no, no]] {
+            assert_eq!(standing(&all), Sitting::Refuses, "{all:?}");
+        }
+        assert_eq!(together(&[]), Sitting::LetsThrough);
+    }
+
+    #[test]
+    fn a_panel_whose_budget_is_spent_begins_nobody_and_stands_in_nobodys_way() {
+        let spent = convened(None, true);
+        assert_eq!((spent.next(), spent.standing()), (None, Sitting::LetsThrough));
+        assert!(within(&[spent]).is_none());
+        let open = convened(None, false);
+        assert_eq!((open.next(), open.unspent()), (Some(0), 1));
+        assert_eq!(together(&[convened(None, true), open]), Sitting::Waits);
+        assert_eq!(together(&[convened(None, true), convened(Some(false), false)]), Sitting::Refuses);
+    }
 }

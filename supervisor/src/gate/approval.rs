@@ -153,3 +153,39 @@ pub(super) fn settings(files: &[Arc<Filed>]) -> Settings {
     let all = files.iter().map(|filed| filed.settings).reduce(Settings::strictest);
     all.unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_needed_unless_every_file_and_every_directory_that_asks_says_otherwise() {
+        let reviewer = "[[reviewer]]\nname = \"a\"\ntool = \"a\"\ncost = 1\n[reviews]\n";
+        let instead = format!("{reviewer}instead-of-people = true\n");
+        let plain = "[approval]\nneeded = 1\n";
+        let needs_people = |files: &[(&str, &str)], asking: &[&str]| {
+            let of = |(directory, text): &(&str, &str)| {
+                (PathBuf::from(directory), Arc::new(approve::read("approval.toml", text).unwrap()))
+            };
+            let placed: Vec<_> = files.iter().map(of).collect();
+            let programs = Programs::of(&placed, &asking.iter().map(PathBuf::from).collect());
+            assert_eq!(programs.placed.len(), files.iter().filter(|(_, text)| *text != plain).count());
+            !programs.instead_of_people
+        };
+        for (files, asking, expected) in [
+            (&[][..], &[][..], true),
+            (&[("/m", plain)], &["/m"], true),
+            (&[("/m", reviewer)], &["/m"], true),
+            (&[("/m", instead.as_str())], &["/m"], false),
+            // A user's file takes nothing of the machine's away, nor the machine's of a user's.
+            (&[("/m", plain), ("/u", instead.as_str())], &["/u"], true),
+            (&[("/m", reviewer), ("/u", instead.as_str())], &["/m", "/u"], true),
+            (&[("/m", instead.as_str()), ("/u", reviewer)], &["/m"], true),
+            (&[("/m", instead.as_str()), ("/u", instead.as_str())], &["/m", "/u"], false),
+            // A rule of access that asks, in a directory whose file says nothing of programs, or that has none.
+            (&[("/u", instead.as_str())], &["/m", "/u"], true),
+        ] {
+            assert_eq!(needs_people(files, asking), expected, "{files:?} {asking:?}");
+        }
+    }
+}

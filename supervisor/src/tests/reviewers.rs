@@ -394,14 +394,16 @@ fn one_asker_has_so_many_programs_look_at_once_and_the_others_wait() {
     // What waits no more makes room, too.
     client.say(&ClientMessage::Cancel { exec_id: asked[1] });
     is_refused_by(&mut client, "cancelled");
-    let mut heard = 0;
-    while heard < 3 {
+    let (mut ended, mut last) = (0, 0);
+    while (ended, last) != (2, 1) {
         match launcher.next() {
-            ToLauncher::Cancel { .. } => {}
-            ToLauncher::Launch(launch) => assert_eq!(launch.note.reviews, Some(asked[2])),
+            ToLauncher::Cancel { reason: CancelReason::Unneeded, .. } => ended += 1,
+            ToLauncher::Launch(launch) => {
+                assert_eq!(launch.note.reviews, Some(asked[2]));
+                last += 1;
+            }
             other => panic!("{other:?}"),
         }
-        heard += 1;
     }
 }
 
@@ -417,7 +419,7 @@ fn each_review_stands_in_the_record_before_it_begins_and_with_what_it_said() {
     drop((client, launcher));
     let left = record::end(stage);
     let all = record::entries(left.path());
-    let texts: Vec<String> = all.iter().map(|entry| entry.json()).collect();
+    let texts: Vec<String> = all.iter().map(stockade_audit::Entry::json).collect();
     let at = |what: &[&str]| {
         let found = texts.iter().position(|text| what.iter().all(|part| text.contains(part)));
         found.unwrap_or_else(|| panic!("{what:?}: {texts:#?}"))
@@ -496,6 +498,51 @@ fn a_reviewer_that_is_no_tool_of_the_directory_or_takes_something_is_a_mistake_w
     put_tools(stage.directory.path());
     stage.order(Order::Reload);
     until("reloaded", || stage.said.count("policies reloaded") > 0);
+}
+
+#[test]
+fn a_reviewer_whose_program_or_policy_isnt_what_it_was_says_nothing() {
+    let pinned = |directory: &Path| {
+        let program = directory.join("configuration/look");
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        let pin = stockade_gate::tools::Digest::of(b"#!/bin/sh\n").0;
+        let text = format!(
+            "name = \"one\"\ndescription = \"Looks.\"\nversion = \"1\"\npolicy = \"strict\"\n[command]\n\
+             program = \"{}\"\nsha256 = \"{}\"\n[parameters]\ntype = \"object\"\n",
+            program.display(),
+            hex(&pin)
+        );
+        put_tool(directory, "one.toml", &text);
+    };
+    let reviews = "needed = 2\ninstead-of-people = true\n";
+    let stage = with(reviews, pinned);
+    let (mut launcher, mut client) = (stage.launcher(), stage.client());
+    let run = asks(&stage, &mut client);
+    let mut both = [begun(&mut launcher), begun(&mut launcher)];
+    both.sort_by(|(one, _), (other, _)| {
+        one.note.tool.as_ref().unwrap().name.cmp(&other.note.tool.as_ref().unwrap().name)
+    });
+    says(&mut launcher, &both[0], true);
+    says(&mut launcher, &both[1], true);
+    runs(&mut launcher, &mut client, run);
+    std::fs::write(stage.directory.path().join("configuration/look"), "#!/bin/sh\nexit 0\n").unwrap();
+    asks(&stage, &mut client);
+    let (_, rule, message) = refused(&mut client);
+    assert_eq!(rule, "reviewers");
+    assert!(message.contains("the program of the tool `one` isn't the one that was pinned"), "{message}");
+
+    let stage = with(reviews, |directory| {
+        let text = std::fs::read_to_string(directory.join("configuration/tools/one.toml")).unwrap();
+        put_tool(directory, "one.toml", &text.replace("\"strict\"", "\"nosuch\""));
+    });
+    let (_launcher, mut client) = (stage.launcher(), stage.client());
+    asks(&stage, &mut client);
+    let (_, rule, message) = refused(&mut client);
+    assert_eq!(rule, "reviewers");
+    assert!(
+        message.contains("the reviewer first has said nothing that counts: it can't be run: "),
+        "{message}"
+    );
 }
 
 #[test]

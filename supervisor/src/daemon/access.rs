@@ -12,7 +12,7 @@ use stockade_protocol::client::{LockedOut, ServerMessage, StatusReport};
 use stockade_protocol::denied::{Denied, DenyReason};
 
 use super::breakers::may_operate;
-use super::reviewing::not_yours;
+use super::panels::not_yours;
 use super::state::State;
 use crate::dispatcher::{ConnectionId, no_such_run};
 use crate::gate::{OfRun, Unseen};

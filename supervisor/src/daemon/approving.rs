@@ -33,7 +33,8 @@ use tokio::task::JoinHandle;
 
 use super::breakers::may_operate;
 use super::following::factors;
-use super::reviewing::{self, Convened, Reviews, not_yet};
+use super::panels::{self, Convened, not_yet};
+use super::reviewing::Reviews;
 use super::shown::Shown;
 use super::state::State;
 use crate::descriptors;
@@ -165,7 +166,7 @@ fn because(waits: &Waits) -> Vec<String> {
         let unit = who.unit.as_deref().map(|unit| format!("+{unit}")).unwrap_or_default();
         format!("approved by {}{unit}", who.uid)
     });
-    let programs = reviewing::because(&waits.panels);
+    let programs = panels::because(&waits.panels);
     programs.chain(by).chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
 }
 
@@ -218,7 +219,7 @@ impl State {
         let question = Question::new(asker, shown.digest, settings);
         self.watch_answer(principal.clone(), "approval-asked", ask.said(), &about(id, &shown.digest));
         tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
-        let (programs, needs_people) = (reviewing::within(&panels), self.gate.needs_people());
+        let (programs, needs_people) = (panels::within(&panels), self.gate.needs_people());
         let is_with_people = programs.is_none();
         let people = if needs_people { settings.within } else { Duration::ZERO };
         let told = ServerMessage::AwaitsApproval {

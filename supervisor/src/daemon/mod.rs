@@ -8,7 +8,7 @@
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
 //! `breakers`, what they ask of those, `reloading`, that files be read again, `access`, who may, `granting`, what they ask of grants, and
-//! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, `shown`, what he is shown of it, and `reviewing`, programs that look at it (`review_run`: one of them); `redeeming` and `recording`, what
+//! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, `shown`, what he is shown of it, and `reviewing`, programs that look at it (`panels`: what they make of it together, `review_run`: one of them); `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
@@ -23,6 +23,7 @@ mod following;
 mod giving;
 mod granting;
 mod hiding;
+mod panels;
 pub(crate) mod recording;
 pub(crate) mod redeeming;
 mod reloading;

@@ -132,6 +132,7 @@ impl State {
         if self.is_needless_review(&undecided.run) {
             let Undecided { run, .. } = undecided;
             self.came_to_nothing(id, run.tool.as_ref());
+            self.clear_room(id);
             if recorded.is_ok() {
                 self.record_not_started(&run);
             }

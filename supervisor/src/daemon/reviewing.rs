@@ -16,41 +16,26 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Weak;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stockade_audit::{Principal, Request};
-use stockade_gate::approve::{Answer, Budgets, Charge, Opinion, Panel, Sitting, Spent};
+use stockade_gate::approve::{Answer, Budgets, Panel, Sitting, Spent};
 use stockade_gate::tools::hex;
-use stockade_protocol::approval::{ApprovalEnd, ReviewOpinion, ReviewPanel, ReviewerReport};
-use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::approval::ApprovalEnd;
+use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::{CancelReason, Outcome};
 use stockade_protocol::{Bytes, ExecId};
 use tokio::task::{spawn_blocking, spawn_local};
 
-use super::approving::{Waits, about, milliseconds, not_approved};
-use super::following::is_whole;
+use super::approving::{Waits, about};
+use super::panels::{Convened, is_refused, refusal, spent, together, word};
 use super::review_run::{self, Room};
 use super::state::State;
 use crate::dispatcher::Event;
-use crate::gate::PlacedReviews;
 
 /// Reviewers' runs at once, together and for one asker's questions. Others wait, by their panel's time.
 const REVIEWS: usize = 16;
 const REVIEWS_OF_ONE: usize = 4;
-/// The most reviewers that a refusal names.
-const NAMED: usize = 3;
-
-/// The reviewers of one file, about one question.
-#[derive(Debug)]
-pub(super) struct Convened {
-    of: Arc<PlacedReviews>,
-    pub(super) panel: Panel,
-    /// What it has cost; `None`: the asker's budget is spent, and nobody of them looks.
-    charge: Option<Charge>,
-    /// Which of them were begun.
-    begun: Vec<bool>,
-}
 
 /// A reviewer's run.
 #[derive(Debug)]
@@ -66,6 +51,9 @@ struct Reviewing {
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
     running: HashMap<ExecId, Reviewing>,
+    /// Runs of those that nobody needs any more and that haven't ended yet, with whose questions they looked at: who asks and gives up
+    /// again and again has no more of them than who waits.
+    ending: HashMap<ExecId, u32>,
     /// By the directories of the files: each has a budget of its own.
     budgets: BTreeMap<PathBuf, Budgets>,
     /// Where each has a directory of its own.
@@ -76,111 +64,12 @@ impl Reviews {
     pub(super) fn len(&self) -> usize {
         self.running.len()
     }
-}
 
-impl Convened {
-    fn standing(&self) -> Sitting {
-        if self.charge.is_some() { self.panel.standing() } else { Sitting::LetsThrough }
-    }
-
-    /// The next reviewer that is to be begun.
-    fn next(&self) -> Option<usize> {
-        if self.standing() != Sitting::Waits {
-            return None;
-        }
-        self.begun.iter().position(|begun| !begun)
-    }
-
-    /// What those have cost that were never begun.
-    fn unspent(&self) -> u32 {
-        let reviewers = self.of.reviews.reviewers.iter().zip(&self.begun);
-        reviewers.filter(|(_, begun)| !**begun).map(|(one, _)| one.cost).sum()
-    }
-
-    /// As who answers is told of it. `most`: bytes of each part that are shown.
-    pub(super) fn report(&self, most: usize) -> ReviewPanel {
-        let seats = if is_whole(most) { self.panel.seats() } else { &[] };
-        let reviewers = seats.iter().map(|seat| ReviewerReport {
-            name: seat.name().to_owned(),
-            opinion: match seat.opinion() {
-                Opinion::Open if self.charge.is_some() => ReviewOpinion::Open,
-                Opinion::Yes => ReviewOpinion::Yes,
-                Opinion::No => ReviewOpinion::No,
-                Opinion::Open | Opinion::Nothing => ReviewOpinion::Nothing,
-            },
-            reason: seat.reason().to_owned(),
-        });
-        ReviewPanel {
-            needed: self.panel.needed(),
-            approved: self.panel.yes(),
-            is_spent: self.charge.is_none(),
-            reviewers: reviewers.collect(),
-        }
-    }
-
-    /// Bytes of that, roughly.
-    pub(super) fn size(&self, most: usize) -> usize {
-        let seats = if is_whole(most) { self.panel.seats() } else { &[] };
-        24 + seats.iter().map(|seat| seat.name().len() + seat.reason().len() + 24).sum::<usize>()
-    }
-}
-
-/// What all panels together make of it.
-fn together(panels: &[Convened]) -> Sitting {
-    let all: Vec<Sitting> = panels.iter().map(Convened::standing).collect();
-    if all.contains(&Sitting::Refuses) {
-        Sitting::Refuses
-    } else if all.contains(&Sitting::Waits) {
-        Sitting::Waits
-    } else {
-        Sitting::LetsThrough
-    }
-}
-
-/// How long they have together: each file's says, and the shortest holds.
-pub(super) fn within(panels: &[Convened]) -> Option<Duration> {
-    let waits = panels.iter().filter(|one| one.standing() == Sitting::Waits);
-    waits.map(|one| one.of.reviews.within).min()
-}
-
-/// Who of them let it through, as the record of the run has it.
-pub(super) fn because(panels: &[Convened]) -> impl Iterator<Item = String> {
-    let seats = panels.iter().flat_map(|one| one.panel.seats());
-    let yes = seats.filter(|seat| seat.opinion() == Opinion::Yes);
-    yes.map(|seat| format!("approved by the reviewer {}", seat.name()))
-}
-
-/// Why they don't let it through.
-fn refusal(waits: &Waits) -> Denied {
-    let refusing = waits.panels.iter().filter(|one| one.standing() == Sitting::Refuses);
-    let seats: Vec<_> = refusing
-        .flat_map(|one| one.panel.seats())
-        .filter(|seat| matches!(seat.opinion(), Opinion::No | Opinion::Nothing))
-        .collect();
-    let mut said: Vec<String> = seats
-        .iter()
-        .take(NAMED)
-        .map(|seat| {
-            let what =
-                if seat.opinion() == Opinion::No { "has refused it" } else { "has said nothing that counts" };
-            format!("the reviewer {} {what}: {}", seat.name(), seat.reason())
-        })
-        .collect();
-    if seats.len() > NAMED {
-        said.push(format!("and {} more", seats.len() - NAMED));
-    }
-    not_approved("reviewers", format!("{}; asked because of {}", said.join("; "), waits.ask.said()))
-        .remedy("ask for something else, or talk to whoever has these programs look")
-}
-
-fn spent(after: Option<Duration>) -> Denied {
-    let text = "what programs look at for you in a day is spent, and nobody else may approve it";
-    let denied = not_approved("budget", text);
-    match after {
-        Some(after) => denied
-            .retry_after(milliseconds(after).saturating_add(1))
-            .remedy("ask again then; an operator may raise `budget` in approval.toml"),
-        None => denied.remedy("an operator has to raise `budget` in approval.toml"),
+    /// Whether another may run, of somebody's questions.
+    fn has_room_for(&self, asker: u32) -> bool {
+        let all = self.running.values().map(|one| one.asker).chain(self.ending.values().copied());
+        let (count, own) = all.fold((0, 0), |(all, own), of| (all + 1, own + usize::from(of == asker)));
+        count < REVIEWS && own < REVIEWS_OF_ONE
     }
 }
 
@@ -205,7 +94,7 @@ impl State {
             };
             let names = reviews.reviewers.iter().map(|one| one.name.clone());
             let panel = Panel::new(digest, reviews.needed, names);
-            panels.push(Convened { panel, charge, begun: vec![false; reviews.reviewers.len()], of });
+            panels.push(Convened::new(of, panel, charge));
         }
         Ok(panels)
     }
@@ -248,14 +137,13 @@ impl State {
     }
 
     fn next_review(&self) -> Option<(ExecId, (usize, usize))> {
-        let running = &self.approvals.reviews.running;
-        if running.len() >= REVIEWS || self.dispatcher.counts().draining {
+        if self.dispatcher.counts().draining {
             return None;
         }
-        let is_full = |asker| running.values().filter(|one| one.asker == asker).count() >= REVIEWS_OF_ONE;
+        let reviews = &self.approvals.reviews;
         self.approvals.waiting.iter().find_map(|(id, waits)| {
             let next = waits.panels.iter().enumerate().find_map(|(at, one)| Some((at, one.next()?)))?;
-            (!waits.is_with_people && !is_full(waits.run.owner)).then_some((*id, next))
+            (!waits.is_with_people && reviews.has_room_for(waits.run.owner)).then_some((*id, next))
         })
     }
 
@@ -263,7 +151,7 @@ impl State {
     fn begin_review(&mut self, id: ExecId, home: PathBuf, room: Room) -> Result<(), String> {
         // Its question may be over by now.
         let Some(of) = self.approvals.reviews.running.get(&id) else {
-            review_run::clear(self.approvals.reviews.place.join(id.to_string()));
+            self.clear_room(id);
             return Ok(());
         };
         let (question, seat) = (of.question, of.seat);
@@ -298,7 +186,9 @@ impl State {
 
     /// A reviewer's run has ended, or came to nothing: told once what goes on now is over. `said`: its answer, or why it has none.
     pub(super) fn reviewed_later(&self, id: ExecId, said: Result<Answer, String>) {
-        if !self.approvals.reviews.running.contains_key(&id) {
+        let is_known =
+            |reviews: &Reviews| reviews.running.contains_key(&id) || reviews.ending.contains_key(&id);
+        if !is_known(&self.approvals.reviews) {
             return;
         }
         let daemon = Weak::clone(&self.daemon);
@@ -310,10 +200,14 @@ impl State {
     }
 
     fn reviewed(&mut self, id: ExecId, said: Result<Answer, String>) {
-        review_run::clear(self.approvals.reviews.place.join(id.to_string()));
+        self.clear_room(id);
+        let is_over = self.approvals.reviews.ending.remove(&id).is_some();
         let Some(Reviewing { question, seat: (panel, seat), .. }) =
             self.approvals.reviews.running.remove(&id)
         else {
+            if is_over {
+                self.begin_reviews();
+            }
             return;
         };
         if let Some(waits) = self.approvals.waiting.get_mut(&question) {
@@ -340,11 +234,7 @@ impl State {
             Sitting::Waits => {}
             Sitting::LetsThrough => self.let_through(id),
             Sitting::Refuses => {
-                let is_no = |one: &Convened| {
-                    one.panel.seats().iter().any(|seat| seat.opinion() == Opinion::No)
-                        && one.standing() == Sitting::Refuses
-                };
-                let (denied, is_no) = (refusal(waits), waits.panels.iter().any(is_no));
+                let (denied, is_no) = (refusal(waits), is_refused(&waits.panels));
                 if is_no {
                     let (connection, asker) = (waits.of.0, waits.principal.clone());
                     self.gate.not_approved((asker.uid, asker.unit.as_deref()), self.uptime());
@@ -382,11 +272,20 @@ impl State {
         self.give_back(&mut waits.panels);
         self.approvals.waiting.insert(id, waits);
         let running = &mut self.approvals.reviews.running;
-        let ended: Vec<ExecId> =
-            running.extract_if(|_, one| one.question == id).map(|(run, _)| run).collect();
-        for run in ended {
+        let ended: Vec<(ExecId, u32)> =
+            running.extract_if(|_, one| one.question == id).map(|(run, one)| (run, one.asker)).collect();
+        for (run, asker) in ended {
+            // What hasn't come so far isn't begun.
+            if self.runs.contains_key(&run) {
+                self.approvals.reviews.ending.insert(run, asker);
+            }
             self.handle(Event::End { now: self.now(), run, reason: CancelReason::Unneeded });
         }
+    }
+
+    /// Removes the directory of a reviewer's run.
+    pub(super) fn clear_room(&self, id: ExecId) {
+        review_run::clear(self.approvals.reviews.place.join(id.to_string()));
     }
 
     /// Whether a reviewer's run is one that nobody needs any more.
@@ -411,20 +310,11 @@ impl State {
         let Some(run) = self.runs.get(&id).filter(|run| run.reviews.is_some()) else { return };
         let (owner, seq) = (run.owner, run.exited.as_ref().map_or(0, |exited| exited.seq));
         let said = review_run::said(run, outcome);
-        if self.approvals.reviews.running.contains_key(&id) {
-            self.reviewed_later(id, said);
-        } else {
-            review_run::clear(self.approvals.reviews.place.join(id.to_string()));
+        if run.is_adopted {
+            self.clear_room(id);
         }
+        self.reviewed_later(id, said);
         self.handle(Event::Acknowledged { owner, run: id, seq });
-    }
-}
-
-fn word(opinion: Opinion) -> &'static str {
-    match opinion {
-        Opinion::Yes => "yes",
-        Opinion::No => "no",
-        Opinion::Open | Opinion::Nothing => "nothing",
     }
 }
 
@@ -436,66 +326,5 @@ impl Waits {
         }
         let made = review_run::brief(|most| self.summary(false, most))?;
         Ok(self.brief.get_or_init(|| made).clone())
-    }
-}
-
-/// People are asked once programs have let it through.
-pub(super) fn not_yet() -> Denied {
-    let text = "reviewer programs look at it first: it isn't anybody's to approve yet";
-    let denied = Denied::new(DenyReason::NotPermitted, text).decided_by("approve", "reviewers");
-    denied.remedy("answer once it's asked; who has a reason against it can refuse it now")
-}
-
-/// Nobody goes on with a reviewer's run but the daemon.
-pub(super) fn not_yours() -> Denied {
-    let text = "it's the run of a reviewer program, and the daemon's own";
-    Denied::new(DenyReason::NotPermitted, text).decided_by("approve", "reviewers")
-}
-
-#[cfg(test)]
-mod tests {
-    use stockade_gate::approve;
-
-    use super::*;
-
-    /// A file's panel of one reviewer, with what that has said.
-    fn convened(said: Option<bool>, is_spent: bool) -> Convened {
-        let text = "[[reviewer]]\nname = \"a\"\ntool = \"a\"\ncost = 1\n";
-        let Some(reviews) = approve::read("approval.toml", text).unwrap().reviews else {
-            panic!("no reviewers")
-        };
-        let mut panel = Panel::new([7; 32], 1, ["a".to_owned()]);
-        if let Some(approve) = said {
-            let text = format!("{{\"digest\":\"{}\",\"approve\":{approve},\"reason\":\"\"}}", hex(&[7; 32]));
-            let _standing = panel.answer(0, Answer::read(text.as_bytes()));
-        }
-        let charge = Budgets::default().take(1, 1, 1, Duration::ZERO).unwrap();
-        let of = Arc::new(PlacedReviews { directory: PathBuf::new(), reviews });
-        Convened { of, panel, charge: (!is_spent).then_some(charge), begun: vec![false] }
-    }
-
-    #[test]
-    fn each_files_panel_has_to_let_it_through_and_any_refuses() {
-        let (yes, no, open) = (Some(true), Some(false), None);
-        let standing = |all: &[Option<bool>]| {
-            together(&all.iter().map(|said| convened(*said, false)).collect::<Vec<_>>())
-        };
-        assert_eq!(standing(&[yes, yes]), Sitting::LetsThrough);
-        assert_eq!((standing(&[yes, open]), standing(&[open, yes])), (Sitting::Waits, Sitting::Waits));
-        for all in [[yes, no], [no, yes], [open, no], [no, no]] {
-            assert_eq!(standing(&all), Sitting::Refuses, "{all:?}");
-        }
-        assert_eq!(together(&[]), Sitting::LetsThrough);
-    }
-
-    #[test]
-    fn a_panel_whose_budget_is_spent_begins_nobody_and_stands_in_nobodys_way() {
-        let spent = convened(None, true);
-        assert_eq!((spent.next(), spent.standing()), (None, Sitting::LetsThrough));
-        assert!(within(&[spent]).is_none());
-        let open = convened(None, false);
-        assert_eq!((open.next(), open.unspent()), (Some(0), 1));
-        assert_eq!(together(&[convened(None, true), open]), Sitting::Waits);
-        assert_eq!(together(&[convened(None, true), convened(Some(false), false)]), Sitting::Refuses);
     }
 }

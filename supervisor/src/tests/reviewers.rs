@@ -555,6 +555,32 @@ fn a_reviewer_whose_program_or_policy_isnt_what_it_was_says_nothing() {
 }
 
 #[test]
+fn a_secret_in_a_reason_is_named_and_not_shown_where_the_reviewers_policy_redacts() {
+    // In two pieces: whoever looks for tokens in sources finds none.
+    let token = format!("gh{}{}", "p_", "a1B2c3D4e5".repeat(4).split_at(36).0);
+    for (policy, is_hidden) in [("custom", true), ("strict", false)] {
+        let before: Before = Box::new(move |directory| {
+            put_tools(directory);
+            let text = std::fs::read_to_string(directory.join("configuration/tools/one.toml")).unwrap();
+            put_tool(directory, "one.toml", &text.replace("\"strict\"", &format!("\"{policy}\"")));
+            let approval = file("") + REVIEWERS + "[reviews]\ninstead-of-people = true\n";
+            put(directory, "approval.toml", &approval);
+        });
+        let redacts = Some("extends = \"strict\"\n[output]\nredact = true\n");
+        let stage = Stage::new(Changes { before: Some(before), policy: redacts, ..Changes::default() });
+        let (mut launcher, mut client) = (stage.launcher(), stage.client());
+        asks(&stage, &mut client);
+        let [one, _two] = both(&mut launcher);
+        let text = answer_of(&one.1, false, &format!("it has {token} in it"));
+        ends(&mut launcher, one.0.exec_id, &text, Outcome::Exited { code: 0 });
+        let (_, rule, message) = refused(&mut client);
+        assert_eq!(rule, "reviewers");
+        assert_eq!(message.contains("it has [redacted:github-token] in it"), is_hidden, "{message}");
+        assert_eq!(message.contains(&token), !is_hidden, "{message}");
+    }
+}
+
+#[test]
 fn without_reviewers_nothing_of_this_is_there() {
     let stage = stage("");
     let (mut launcher, mut client, mut other) = (stage.launcher(), stage.client(), stage.client());

@@ -1,10 +1,13 @@
-//! `stockade audit`: the record of what was asked and what came of it, read from its files. No daemon is needed.
+//! `stockade audit`: the record of what was asked and what came of it, read from its files. No daemon is needed, but for whom may not
+//! read them and is permitted to have them read.
 
 mod backup;
 mod export;
+mod once;
 mod query;
 mod rotate_key;
 mod show;
+mod source;
 mod tail;
 mod verify;
 
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stockade_audit::{Class, Filter, Keys, MasterKey, time};
+use stockade_client::{AuditClass, AuditQuestion};
 use stockade_supervisor::paths::{Scope, Surroundings};
 
 use crate::error::CliError;
@@ -88,6 +92,11 @@ impl Place {
         Ok(MasterKey::read_for(&self.key(), &self.directory())?)
     }
 
+    /// Whether it's left to us where it is.
+    fn is_usual(&self) -> bool {
+        self.directory.is_none() && self.key.is_none()
+    }
+
     /// The record's directory and its keys.
     fn open(&self) -> Result<(PathBuf, Keys), CliError> {
         let directory = self.directory();
@@ -133,6 +142,28 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// The same, as a daemon is asked.
+    fn question(&self) -> AuditQuestion {
+        let class_of = |class: &Class| match class {
+            Class::Security => AuditClass::Security,
+            Class::Access => AuditClass::Access,
+            Class::Operation => AuditClass::Operation,
+        };
+        let classes = Class::ALL.iter().filter(|class| self.class.contains(class)).map(class_of).collect();
+        AuditQuestion {
+            since_ns: self.since,
+            until_ns: self.until,
+            classes,
+            uid: self.principal,
+            tool: self.tool.clone(),
+            outcome: self.outcome.clone(),
+            exec: self.exec.clone(),
+            event: self.event.clone(),
+            last: None,
+            follow: false,
+        }
+    }
+
     fn filter(&self) -> Filter {
         Filter {
             since: self.since,

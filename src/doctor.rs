@@ -420,7 +420,7 @@ impl Ground {
     }
 
     fn attempt(&self, policies: &PolicySet, policy: &str, words: &[String]) -> Result<Trial, CliError> {
-        match trial::attempt(policies, self.request(policy, words)?) {
+        match trial::attempt(policies, self.request(policy, words)?, &[]) {
             Err(CliError::Embedded(error)) => {
                 let outcome = Outcome::Lost { reason: chain(error.as_ref()) };
                 Ok(Trial::Ended { outcome, confinement: None, output: Vec::new() })

@@ -20,11 +20,11 @@ use stockade_client::Request;
 use stockade_protocol::client::{ExecEvent, ExecRequest, StdinMode, Stream, Workspace};
 use stockade_protocol::confinement::StdioPath;
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput, Owner, ToLauncher};
+use stockade_protocol::launch::{FromLauncher, Launch, LaunchOutput, Opening, Owner, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, Clock, Outcome, Usage};
 use stockade_protocol::spec::SandboxSpec;
 use stockade_protocol::{Bytes, ExecId};
-use stockade_supervisor::admission::{self, Caller, Confining, Once, Passed, StdinPlan};
+use stockade_supervisor::admission::{self, Caller, Confining, Once, OutputRules, Passed, StdinPlan};
 use stockade_supervisor::descriptors;
 use stockade_supervisor::redaction::Redacting;
 
@@ -33,7 +33,7 @@ use crate::error::{CliError, chain};
 use crate::follow::Follow;
 use crate::hiding::{self, Hiding};
 use crate::link::{Heard, Link};
-use crate::run::Arguments;
+use crate::run::{Arguments, Called};
 use crate::signals::{Signals, Wish};
 use crate::sink::{CHUNK, Sink};
 use crate::wait::wait;
@@ -44,16 +44,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Room in each output pipe, where the kernel grants it.
 const PIPE: usize = 256 * 1024;
 
-/// Runs the command; the status to exit with. `is_permitted`: whether rules of access have been asked already, about the call.
+/// Runs the command; the status to exit with. `called`: rules of access have been asked already, about the call.
 pub(crate) fn run(
     arguments: &Arguments,
     request: Request,
-    is_permitted: bool,
+    called: Option<&Called>,
     follow: &mut Follow,
 ) -> Result<u8, CliError> {
     // Nobody waits for the launcher: once it has said `Ended`, nothing of the run is left but what the kernel takes
     // apart by itself, and it leaves when its channel closes. It would cost a command of a millisecond ten more.
-    match launch(arguments, request, is_permitted)? {
+    match launch(arguments, request, called)? {
         // The run is the end of this process, which gives everything back at once. To give it back piece by piece is to
         // write to pages that were shared with the worker, each of which is copied for that.
         Ok((link, plan)) => {
@@ -87,7 +87,7 @@ pub(crate) struct Plan {
 pub(crate) type Launched = Result<(Link, Plan), Denied>;
 
 /// Admits the request and starts it.
-fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result<Launched, CliError> {
+fn launch(arguments: &Arguments, request: Request, called: Option<&Called>) -> Result<Launched, CliError> {
     let (policies, name) = match arguments.policy_file() {
         Some(file) => sources::with_file(file)?,
         None => (sources::named(&arguments.policy)?, arguments.policy.clone()),
@@ -95,7 +95,7 @@ fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result
     let (mut exec, descriptors) = request.into_parts();
     exec.policy = name;
     // The machine's rules hold here, too.
-    if !is_permitted {
+    if called.is_none() {
         let (policy, words) = (exec.policy.as_str(), exec.argv.as_slice());
         let is_file = arguments.policy_file().is_some();
         let sought = Sought::Run { policies: &policies, policy, is_file, words };
@@ -104,14 +104,15 @@ fn launch(arguments: &Arguments, request: Request, is_permitted: bool) -> Result
         }
     }
     let by_default = hiding::by_default(&policies, &exec.policy)?;
+    let more = More { by_default, openings: called.map_or(&[], |called| &called.openings) };
     let demanded = demanded(arguments, &exec.environment);
     // Kept to the end, as the run is.
     let policies = &*ManuallyDrop::new(policies);
     if arguments.json || arguments.verbose {
-        return admit_and_start(policies, exec, descriptors, &demanded, by_default);
+        return admit_and_start(policies, exec, descriptors, &demanded, more);
     }
     // Nobody is told what holds.
-    admit_and_start(Once(policies), exec, descriptors, &demanded, by_default)
+    admit_and_start(Once(policies), exec, descriptors, &demanded, more)
 }
 
 /// Where it would run; nowhere that rules speak of, if that isn't known: it's refused later on.
@@ -122,21 +123,31 @@ fn workspace_of(exec: &ExecRequest) -> &Path {
     }
 }
 
-/// Judges a request and starts it. `demanded` are variables that must arrive; `by_default`: whether output is redacted where the
-/// policy doesn't say.
+/// What isn't the request's to say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct More<'a> {
+    /// Whether output is redacted where the policy doesn't say.
+    pub(crate) by_default: bool,
+    /// What the run finds open.
+    pub(crate) openings: &'a [Opening],
+}
+
+/// Judges a request and starts it. `demanded` are variables that must arrive.
 pub(crate) fn admit_and_start(
     policies: impl Confining,
     exec: ExecRequest,
     beside: Vec<OwnedFd>,
     demanded: &[(Bytes, Bytes)],
-    by_default: bool,
+    more: More<'_>,
 ) -> Result<Launched, CliError> {
     let passed = passed(&exec, &beside).map_err(CliError::io("look at a descriptor"))?;
     let caller = caller().map_err(CliError::io("tell who we are"))?;
-    let admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed, by_default) {
+    let rules = OutputRules { redacts_by_default: more.by_default, ..OutputRules::default() };
+    let mut admitted = match admission::admit(exec, ExecId::generate(), &caller, policies, &passed, rules) {
         Ok(admitted) => admitted,
         Err(denied) => return Ok(Err(denied)),
     };
+    admitted.launch.openings = more.openings.to_vec();
     if let Some(denied) = missing(demanded, &admitted.launch, &admitted.spec) {
         return Ok(Err(denied));
     }
@@ -414,7 +425,7 @@ impl<'a> Run<'a> {
         let left = self.plan.output_limit.map_or(u64::MAX, |limit| limit - self.out);
         let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let discard = self.exceeded || most == 0;
-        let read = if discard || self.hiding.is_some() || self.follow.is_json() {
+        let read = if discard || self.hiding.is_some() || self.follow.looks() {
             let mut buffer = vec![0; if discard { CHUNK } else { most }];
             let read = rustix::io::read(&pipe, &mut buffer);
             if let Ok(length @ 1..) = read
@@ -587,7 +598,7 @@ impl<'a> Run<'a> {
         }
         [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| self.end_stream(stream));
         let redactions = self.hiding.as_ref().map(|hiding| hiding.told());
-        self.event(&ExecEvent::Exited { outcome, usage, trusted_files, redactions });
+        self.event(&ExecEvent::Exited { outcome, usage, trusted_files, redactions, result_check: None });
         let status = self.follow.status().unwrap_or(exit::OURS);
         self.follow.finish(status)
     }

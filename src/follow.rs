@@ -4,16 +4,19 @@
 //! Both ways of running (through a daemon, embedded) feed the same events here, so they look the same.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use stockade_gate::tools::Tool;
 use stockade_protocol::ExecId;
 use stockade_protocol::approval::RiskFactor;
-use stockade_protocol::client::{ExecEvent, Redactions, Stream};
+use stockade_protocol::client::{ExecEvent, Redactions, ResultCheck, Stream};
 use stockade_protocol::confinement::{Confinement, Plan, StdioPath};
 use stockade_protocol::denied::Denied;
 use stockade_protocol::outcome::{MemoryMechanism, Outcome, Usage};
 use stockade_protocol::spec::Level;
+use stockade_supervisor::promised::Printed;
 use stockade_supervisor::words::{duration, size};
 
 use crate::color::Paint;
@@ -31,6 +34,8 @@ pub(crate) struct Follow {
     terminal: bool,
     paint: Paint,
     status: Option<u8>,
+    /// A tool that says what it prints, of which nobody else looks whether it does; and what it has printed so far.
+    promised: Option<(Arc<Tool>, Printed)>,
 }
 
 impl Follow {
@@ -44,11 +49,23 @@ impl Follow {
             terminal: rustix::termios::isatty(stderr),
             paint: Paint::to(&std::io::stderr()),
             status: None,
+            promised: None,
         }
+    }
+
+    /// The same, of a tool that says what it prints.
+    pub(crate) fn promised(mut self, tool: Option<Arc<Tool>>) -> Self {
+        self.promised = tool.map(|tool| (tool, Printed::default()));
+        self
     }
 
     pub(crate) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether it looks at output, or only hands it on.
+    pub(crate) fn looks(&self) -> bool {
+        self.json || self.promised.is_some()
     }
 
     /// Whether output waits for somebody to read ours.
@@ -63,6 +80,8 @@ impl Follow {
 
     /// One event of the run.
     pub(crate) fn event(&mut self, exec_id: ExecId, seq: u64, event: &ExecEvent) {
+        let checked = self.checked(event);
+        let event = checked.as_ref().unwrap_or(event);
         if self.json {
             self.stdout.push(&json::event(exec_id, seq, event));
         }
@@ -78,12 +97,15 @@ impl Follow {
             ExecEvent::LimitWarning { limit, value, bound } if self.verbose => {
                 self.note(&format!("near a limit: {limit} is {value} of {bound}"));
             }
-            ExecEvent::Exited { outcome, usage, trusted_files, redactions } => {
+            ExecEvent::Exited { outcome, usage, trusted_files, redactions, result_check } => {
                 let names: Vec<_> = trusted_files.iter().map(|path| escape::line(path)).collect();
                 if let Some(redactions) = redactions.as_ref().filter(|_| self.verbose) {
                     self.note(&hidden(redactions));
                 }
                 self.exited(outcome, usage, &names);
+                if let Some(check) = result_check {
+                    self.result(check);
+                }
             }
             _ => {}
         }
@@ -186,6 +208,37 @@ impl Follow {
             let absent: Vec<_> = confinement.absent.iter().map(|path| escape::line(path)).collect();
             self.note(&format!("  not on this machine: {}", absent.join(", ")));
         }
+    }
+
+    /// The end, with what came of looking at what a tool promises, where that is ours to do.
+    fn checked(&mut self, event: &ExecEvent) -> Option<ExecEvent> {
+        let (tool, printed) = self.promised.as_mut()?;
+        match event {
+            ExecEvent::Output { stream, bytes } => printed.feed(*stream, bytes),
+            ExecEvent::OutputLost { .. } => printed.lose("some of its output is no longer kept"),
+            ExecEvent::Exited { outcome: Outcome::Exited { code }, .. } if !tool.is_failure(*code) => {
+                let mut event = event.clone();
+                if let ExecEvent::Exited { redactions, result_check, .. } = &mut event {
+                    *result_check = printed.check(tool, redactions.is_some());
+                }
+                return Some(event);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Whether a tool has printed what it promises: if not, or nobody knows, its success is none for whoever relies on that.
+    fn result(&mut self, check: &ResultCheck) {
+        let what = match check.fits {
+            Some(true) => return self.detail("the tool printed what it promises"),
+            Some(false) => "the tool didn't print what it promises",
+            None => "nobody could look whether the tool printed what it promises",
+        };
+        for said in &check.said {
+            self.note(&format!("{what}: {}", escape::line(said.as_bytes())));
+        }
+        self.status = Some(exit::OURS);
     }
 
     fn exited(&mut self, outcome: &Outcome, usage: &Usage, trusted: &[String]) {

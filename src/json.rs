@@ -129,6 +129,7 @@ mod tests {
             usage: Usage::default(),
             trusted_files: vec![],
             redactions: None,
+            result_check: None,
         };
         let value = parsed(&event(ID, 4, &exited));
         assert_eq!(value["event"]["exited"]["outcome"]["exited"]["code"], 7);

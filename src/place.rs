@@ -30,7 +30,14 @@ pub(crate) fn look(named: Option<&Path>) -> Result<Found, CliError> {
     if let Some(path) = named {
         return Ok(Found::Daemon(Client::open(path)?, path.to_owned()));
     }
-    let candidates = sources::surroundings().sockets();
+    look_at(sources::surroundings().sockets())
+}
+
+/// Looks for the daemon at these, in their order.
+///
+/// # Errors
+/// [`CliError::Connect`]: a socket is there, and can't be used.
+pub(crate) fn look_at(candidates: Vec<PathBuf>) -> Result<Found, CliError> {
     for path in &candidates {
         // Most often none is there, and to be told so is cheaper than a socket.
         if let Err(Errno::NOENT | Errno::NOTDIR) =

@@ -3,12 +3,15 @@
 mod arguments;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use stockade_client::{Client, Overrides, Request};
+use stockade_gate::tools::Tool;
 use stockade_policies::Question;
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_ARGUMENTS_TOTAL;
 use stockade_protocol::client::Workspace;
+use stockade_protocol::launch::Opening;
 
 use crate::daemon::{self, Session};
 use crate::embedded;
@@ -20,12 +23,29 @@ pub(crate) use arguments::{Arguments, Variable};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let way = way(arguments)?;
-    go(arguments, way, request(arguments)?, false)
+    let follow = Follow::new(arguments.json, arguments.verbose);
+    go(arguments, way, request(arguments, Output::Passed)?, None, follow)
 }
 
-/// Runs a request that has been made already, of a call that the machine's rules of access permit.
-pub(crate) fn with(arguments: &Arguments, request: Request) -> Result<u8, CliError> {
-    go(arguments, way(arguments)?, request, true)
+/// A call that the machine's rules of access permit.
+#[derive(Debug)]
+pub(crate) struct Called {
+    /// What its run finds open.
+    pub(crate) openings: Vec<Opening>,
+    /// The tool, if it says what it prints.
+    pub(crate) promising: Option<Arc<Tool>>,
+}
+
+/// Runs a request that has been made already, of a call.
+pub(crate) fn with(arguments: &Arguments, request: Request, mut called: Called) -> Result<u8, CliError> {
+    let follow = Follow::new(arguments.json, arguments.verbose).promised(called.promising.take());
+    let way = way(arguments)?;
+    if matches!(way, Way::Daemon(..)) && !called.openings.is_empty() {
+        let text =
+            "a daemon hands files to the tools that it has, and this one is yours: call it with --embedded";
+        return Err(CliError::Asked(text.into()));
+    }
+    go(arguments, way, request, Some(&called), follow)
 }
 
 /// Has the daemon call a tool that it has. `None`: there is no daemon.
@@ -34,13 +54,19 @@ pub(crate) fn call(arguments: &Arguments, name: &str, parameters: &[u8]) -> Resu
     if let Way::Embedded(_) = way {
         return Ok(None);
     }
-    let request = request(arguments)?.tool(name, parameters);
-    go(arguments, way, request, false).map(Some)
+    let request = request(arguments, Output::Passed)?.tool(name, parameters);
+    let follow = Follow::new(arguments.json, arguments.verbose);
+    go(arguments, way, request, None, follow).map(Some)
 }
 
-/// `is_permitted`: whether rules of access have been asked already.
-fn go(arguments: &Arguments, way: Way, request: Request, is_permitted: bool) -> Result<u8, CliError> {
-    let mut follow = Follow::new(arguments.json, arguments.verbose);
+/// `called`: rules of access have been asked already.
+fn go(
+    arguments: &Arguments,
+    way: Way,
+    request: Request,
+    called: Option<&Called>,
+    mut follow: Follow,
+) -> Result<u8, CliError> {
     match way {
         Way::Daemon(client, path) if arguments.detach => {
             let mut client = place::greeted(client, path)?;
@@ -64,7 +90,7 @@ fn go(arguments: &Arguments, way: Way, request: Request, is_permitted: bool) -> 
         }
         Way::Embedded(why) => {
             follow.detail(&format!("without a daemon: {why}"));
-            embedded::run(arguments, request, is_permitted, &mut follow)
+            embedded::run(arguments, request, called, &mut follow)
         }
     }
 }
@@ -117,8 +143,17 @@ fn way(arguments: &Arguments) -> Result<Way, CliError> {
     }
 }
 
+/// How a run's output comes to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Not at all, where that can be: it has our descriptors.
+    Passed,
+    /// As events.
+    Told,
+}
+
 /// The request, with the descriptors that are ours to pass.
-pub(crate) fn request(arguments: &Arguments) -> Result<Request, CliError> {
+pub(crate) fn request(arguments: &Arguments, output: Output) -> Result<Request, CliError> {
     let environment = environment(&arguments.env)?;
     bounded(arguments, &environment)?;
     // Ours may have been removed, which matters only where it would be the workspace.
@@ -151,7 +186,7 @@ pub(crate) fn request(arguments: &Arguments) -> Result<Request, CliError> {
         fd.try_clone_to_owned().map_err(CliError::io("duplicate a standard descriptor"))
     };
     let request = request.stdin_from(own(rustix::stdio::stdin())?);
-    if arguments.json {
+    if arguments.json || output == Output::Told {
         return Ok(request);
     }
     Ok(request.output_to(own(rustix::stdio::stdout())?, own(rustix::stdio::stderr())?))

@@ -9,7 +9,7 @@ use stockade_policies::PolicySet;
 use stockade_protocol::client::Stream;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::denied::Denied;
-use stockade_protocol::launch::FromLauncher;
+use stockade_protocol::launch::{FromLauncher, Opening};
 use stockade_protocol::outcome::Outcome;
 use stockade_supervisor::redaction::Redacting;
 
@@ -51,14 +51,19 @@ impl Trial {
     }
 }
 
-/// Tries a request. Its output mode must be events, its input none.
+/// Tries a request, that finds these files open. Its output mode must be events, its input none.
 ///
 /// # Errors
 /// Where there is no launcher, or no word from it.
-pub(crate) fn attempt(policies: &PolicySet, request: Request) -> Result<Trial, CliError> {
+pub(crate) fn attempt(
+    policies: &PolicySet,
+    request: Request,
+    openings: &[Opening],
+) -> Result<Trial, CliError> {
     let (exec, descriptors) = request.into_parts();
     let by_default = hiding::by_default(policies, &exec.policy)?;
-    match embedded::admit_and_start(policies, exec, descriptors, &[], by_default)? {
+    let more = embedded::More { by_default, openings };
+    match embedded::admit_and_start(policies, exec, descriptors, &[], more)? {
         // The launcher leaves when its channel closes.
         Ok((mut link, mut plan)) => {
             let trial = follow(&mut link, &mut plan.pipes)?;

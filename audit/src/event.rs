@@ -163,6 +163,12 @@ pub struct Note {
     /// The tool, policy or file that it's about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+    /// The id of the run that it's about, so that it's found with that run's intent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<String>,
+    /// The [digest](Request::digest) of the request that it's about: questions are told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<String>,
     /// It stands for so many like ones, of which one was picked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
@@ -182,6 +188,21 @@ pub struct Repeated {
     pub first: u64,
     /// When the last of them was.
     pub last: u64,
+}
+
+impl Request {
+    /// What tells it from others that ask for something else: whatever the run's id, it's the same for the same.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let given = self.given.as_ref().map(|given| given.sha256.as_str());
+        let parts = [Some(self.action.as_str()), self.tool.as_deref(), self.policy.as_deref(), given];
+        let mut all = Vec::new();
+        for part in parts.map(Option::unwrap_or_default) {
+            all.extend((part.len() as u64).to_le_bytes());
+            all.extend_from_slice(part.as_bytes());
+        }
+        hex(&hash(&[&all]))
+    }
 }
 
 impl Event {
@@ -244,6 +265,7 @@ impl Event {
     pub fn exec(&self) -> Option<&str> {
         match &self.what {
             What::Outcome(outcome) => Some(&outcome.exec),
+            What::Security(note) | What::Operation(note) => note.exec.as_deref(),
             _ => self.request()?.exec.as_deref(),
         }
     }
@@ -282,7 +304,7 @@ impl Event {
 
 impl Note {
     fn new(name: &str, text: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), text: text.into(), about: None, of: None }
+        Self { name: name.to_owned(), text: text.into(), about: None, exec: None, asks: None, of: None }
     }
 }
 
@@ -368,6 +390,27 @@ mod tests {
             "intent",
             "it's told shorter, and not as something else"
         );
+    }
+
+    #[test]
+    fn a_requests_digest_is_of_what_is_asked_for_and_not_of_its_run() {
+        let request = Request {
+            action: "run".into(),
+            exec: Some("e1".into()),
+            policy: Some("default".into()),
+            given: Some(Given::of([b"a".as_slice()])),
+            ..Request::default()
+        };
+        let again = Request { exec: Some("e2".into()), because: vec!["x".into()], ..request.clone() };
+        assert_eq!(request.digest(), again.digest());
+        for other in [
+            Request { action: "call".into(), ..request.clone() },
+            Request { policy: None, ..request.clone() },
+            Request { policy: None, tool: Some("default".into()), ..request.clone() },
+            Request { given: Some(Given::of([b"b".as_slice()])), ..request.clone() },
+        ] {
+            assert_ne!(request.digest(), other.digest(), "{other:?}");
+        }
     }
 
     #[test]

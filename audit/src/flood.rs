@@ -1,6 +1,6 @@
 //! Floods: of many like events within a short time only the first are written one by one; how many more there were is said
 //! once the time is over. What a run is accounted for by, an intent or an outcome, is always written, and so is what a person has
-//! answered: questions may be many, and hide each other, but none that was answered.
+//! answered or granted: questions may be many, and hide each other, but none that was answered.
 //!
 //! What events are alike by has words of the caller's in it, and nobody may get out of being counted by always asking for
 //! something else, nor get others out of it: each user has a bound on kinds of events, and all have one together. What is
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, Principal, Repeated, What, cut};
 use crate::format::Class;
+use crate::questions::{Questions, named};
 
 /// What is a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +37,9 @@ const KINDS: usize = 4096;
 /// The longest text that a kind is known by, in bytes.
 const LONGEST: usize = 256;
 
-/// Answers of people and of programs to what waited for one: as many as people give, and as askers' budgets for programs let them have.
-const ANSWERS: [&str; 3] = ["approved", "not-approved", "reviewed"];
+/// What people have answered and given who may: as many as they do; and answers of programs: as many as budgets let askers have.
+const ANSWERS: [&str; 6] =
+    ["approved", "not-approved", "granted", "grant-answered", "grant-revoked", "reviewed"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,12 +68,13 @@ pub(crate) struct Floods {
     /// How many kinds of each user are among them.
     kinds: HashMap<Option<u32>, usize>,
     counts: HashMap<String, u64>,
+    questions: Questions,
 }
 
 impl Floods {
     pub(crate) fn new(flood: Flood, operations: u32) -> Self {
-        let (seen, kinds, counts) = Default::default();
-        Self { flood, operations: operations.max(1), seen, kinds, counts }
+        let (seen, kinds, counts, questions) = Default::default();
+        Self { flood, operations: operations.max(1), seen, kinds, counts, questions }
     }
 
     /// Whether an event is written. It's counted, if not.
@@ -87,6 +90,9 @@ impl Floods {
                 return false;
             }
             note.of = Some(operations);
+        }
+        if self.questions.lets_through(event, now) {
+            return true;
         }
         let Some(like) = self.like(event) else { return true };
         let kinds = &mut self.kinds;
@@ -159,10 +165,14 @@ fn text(event: &Event, with_words: bool) -> Option<String> {
             Some(format!("refused {} {tool} {stage} {rule}", refused.request.action))
         }
         What::Security(note) if ANSWERS.contains(&note.name.as_str()) => None,
-        What::Security(note) | What::Operation(note) => {
+        // Each is about something else.
+        What::Security(note) if named(&note.name).is_some() => Some(note.name.clone()),
+        What::Security(note) => {
             let about = note.about.as_deref().filter(|_| with_words).unwrap_or("-");
             Some(format!("{} {about}", note.name))
         }
+        // Whichever run it's about: each would be a kind, and take the place of a kind of refusals.
+        What::Operation(note) => Some(note.name.clone()),
         What::Intent(_) | What::Outcome(_) | What::Repeated(_) => None,
     }
 }
@@ -279,8 +289,8 @@ mod tests {
             for what in [intent, What::Outcome(Outcome::default())].into_iter().chain(answers) {
                 assert!(floods.lets_through(&mut Event { principal: None, what }, 0, Instant::now()));
             }
-            let mut question = Event::security("approval-asked", "");
-            assert!(!floods.lets_through(&mut question, 0, Instant::now()));
+            let mut other = Event::security("others-run", "");
+            assert!(!floods.lets_through(&mut other, 0, Instant::now()));
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) const BEHIND: usize = 2 * KEY;
 /// The largest text of a record, in bytes, before it's sealed.
 pub const LARGEST_TEXT: usize = 64 * 1024;
 /// The largest body.
-const LARGEST_BODY: usize = LARGEST_TEXT + TAG;
+pub(crate) const LARGEST_BODY: usize = LARGEST_TEXT + TAG;
 /// The largest segment that is read, in bytes.
 pub(crate) const LARGEST_SEGMENT: u64 = 512 * 1024 * 1024;
 

@@ -1,19 +1,18 @@
 //! Reading a log, whether or not somebody writes to it meanwhile.
 
 use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::error::AuditError;
 use crate::event::Event;
-use crate::files::{Directory, open};
-use crate::format::{Body, Class, HEADER, Header, Kind, LARGEST_SEGMENT, Record};
+use crate::files::Directory;
+use crate::format::Class;
 use crate::keys::Keys;
-use crate::secret::Cipher;
-use crate::segment::{Piece, Pieces};
+use crate::scan::{Each, Paused, Place, Scan};
 use crate::time::rfc3339;
 
 /// One record.
@@ -39,6 +38,12 @@ struct Line<'a> {
 }
 
 impl Entry {
+    /// One whose text comes from somewhere else; `None`: it's no event that is known here.
+    #[must_use]
+    pub fn of(sequence: u64, time: u64, class: Class, text: &[u8]) -> Option<Self> {
+        Some(Self { sequence, time, class, event: Event::decode(text)? })
+    }
+
     /// One JSON object, without a line's end.
     #[must_use]
     pub fn json(&self) -> String {
@@ -71,13 +76,13 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn fits_label(&self, time: u64, class: Class) -> bool {
+    pub(crate) fn fits_label(&self, time: u64, class: Class) -> bool {
         self.since.is_none_or(|since| since <= time)
             && self.until.is_none_or(|until| time < until)
             && (self.classes.is_empty() || self.classes.contains(&class))
     }
 
-    fn fits(&self, event: &Event) -> bool {
+    pub(crate) fn fits(&self, event: &Event) -> bool {
         let is = |wanted: &Option<String>, found: Option<&str>| {
             wanted.as_ref().is_none_or(|wanted| found == Some(wanted.as_str()))
         };
@@ -107,9 +112,7 @@ pub struct Passed {
 pub struct Reader<'a> {
     directory: Directory,
     keys: &'a Keys,
-    /// The segment that is read, and from which byte.
-    segment: u64,
-    from: u64,
+    place: Place,
     passed: Passed,
 }
 
@@ -117,8 +120,19 @@ impl<'a> Reader<'a> {
     /// Of a directory, with its keys.
     #[must_use]
     pub fn new(directory: &Path, keys: &'a Keys) -> Self {
-        let directory = Directory::of(directory);
-        Self { directory, keys, segment: 0, from: HEADER as u64, passed: Passed::default() }
+        Self::at(directory, keys, Place::default())
+    }
+
+    /// The same, from a place on that an earlier one has come to.
+    #[must_use]
+    pub fn at(directory: &Path, keys: &'a Keys, place: Place) -> Self {
+        Self { directory: Directory::of(directory), keys, place, passed: Passed::default() }
+    }
+
+    /// Where it goes on.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// What wasn't told so far.
@@ -127,7 +141,8 @@ impl<'a> Reader<'a> {
         self.passed
     }
 
-    /// Tells each record that fits, from where the last call ended up to where the log ends now.
+    /// Tells each record that fits, from where the last call ended up to where the log ends now. Of one that `each` breaks at the next
+    /// call tells again.
     ///
     /// # Errors
     /// [`AuditError`]: a file can't be read.
@@ -136,103 +151,87 @@ impl<'a> Reader<'a> {
         filter: &Filter,
         each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, AuditError> {
-        let numbers: Vec<u64> =
-            self.directory.segments()?.into_iter().filter(|number| *number >= self.segment).collect();
-        for number in &numbers {
-            if *number > self.segment {
-                (self.segment, self.from) = (*number, HEADER as u64);
-            }
-            if self.read_segment(filter, each)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
+        let paused = self.forward((filter, None, u64::MAX), &mut |_place, entry, _text| each(entry))?;
+        Ok(if paused.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// The last records that fit, at most so many, the oldest first; the next call of [`Self::read`] goes on behind them.
+    /// The last records that fit, so many, the oldest first, and what has come meanwhile; the next call of [`Self::read`] goes on behind them.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn last(&mut self, many: usize, filter: &Filter) -> Result<Vec<Entry>, AuditError> {
-        let numbers = self.directory.segments()?;
-        let mut found = VecDeque::new();
+        let _whole = self.go_to_last(many, filter, u64::MAX, &AtomicBool::new(false))?;
+        let mut found = Vec::new();
+        let mut each = |entry| {
+            found.push(entry);
+            ControlFlow::Continue(())
+        };
+        let _ = self.read(filter, &mut each)?;
+        Ok(found)
+    }
+
+    /// From the place on, segment by segment; `None`: to the end of the log as it is now.
+    pub(crate) fn forward(
+        &mut self,
+        (filter, stop, most): (&Filter, Option<&AtomicBool>, u64),
+        each: Each<'_>,
+    ) -> Result<Option<Paused>, AuditError> {
+        let mut numbers = self.directory.segments()?;
+        numbers.retain(|number| *number >= self.place.segment);
+        let (directory, keys, passed) = (&self.directory, self.keys, self.passed);
+        let mut scan = Scan { directory, keys, filter, stop, most, passed };
+        for number in numbers {
+            let mut place = self.place.in_segment(number);
+            let paused = scan.segment(&mut place, each);
+            (self.place, self.passed) = (place, scan.passed);
+            if let Some(paused) = paused? {
+                return Ok(Some(paused));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes to before the last records that fit, at most so many; whether as many were looked for as there may be: the newest `most`
+    /// bytes are looked through, and the rest of the segment that they end in.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn go_to_last(
+        &mut self,
+        many: usize,
+        filter: &Filter,
+        most: u64,
+        stop: &AtomicBool,
+    ) -> Result<bool, AuditError> {
+        let (directory, keys) = (&self.directory, self.keys);
+        // What is passed over here is told when it's read.
+        let passed = Passed::default();
+        let mut scan = Scan { directory, keys, filter, stop: Some(stop), most: u64::MAX, passed };
+        let mut found: VecDeque<Place> = VecDeque::new();
         let mut behind = None;
-        for number in numbers.iter().rev() {
-            (self.segment, self.from) = (*number, HEADER as u64);
-            let mut here = Vec::new();
-            let mut keep = |entry| {
-                here.push(entry);
-                ControlFlow::Continue(())
-            };
-            let _ = self.read_segment(filter, &mut keep)?;
-            behind.get_or_insert((self.segment, self.from));
-            here.into_iter().rev().for_each(|entry| found.push_front(entry));
-            if found.len() >= many {
+        let mut is_whole = true;
+        for number in directory.segments()?.into_iter().rev() {
+            if found.len() >= many && behind.is_some() {
                 break;
             }
-        }
-        (self.segment, self.from) = behind.unwrap_or((0, HEADER as u64));
-        let too_many = found.len().saturating_sub(many);
-        Ok(found.into_iter().skip(too_many).collect())
-    }
-
-    fn read_segment(
-        &mut self,
-        filter: &Filter,
-        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, AuditError> {
-        let bytes = self.bytes()?;
-        let header = Header::decode(&bytes).ok();
-        let cipher = header.as_ref().and_then(|header| self.keys.of_segment(header)).map(|key| key.cipher());
-        let mut opened = Vec::new();
-        let shift = self.from - HEADER as u64;
-        for piece in Pieces::of(&bytes) {
-            match piece {
-                Piece::Record(at, record) => {
-                    self.from = shift + (at + record.length) as u64;
-                    if !filter.fits_label(record.label.time, record.label.class) {
-                        continue;
-                    }
-                    let Some(entry) = self.entry(&record, cipher.as_ref(), &mut opened) else { continue };
-                    if filter.fits(&entry.event) && each(entry).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+            is_whole = u64::MAX - scan.most < most && !stop.load(Ordering::Relaxed);
+            if !is_whole {
+                break;
+            }
+            let (wanted, mut here) = (many - found.len(), VecDeque::new());
+            let mut keep = |place: &Place, _entry: Entry, _text: &[u8]| {
+                here.push_back(*place);
+                if here.len() > wanted {
+                    here.pop_front();
                 }
-                Piece::Odd(_) => self.passed.unreadable += 1,
-                // It may be written right now, or it's what a writer was killed over.
-                Piece::Tail(..) => {}
-            }
+                ControlFlow::Continue(())
+            };
+            let mut place = Place::before(number);
+            let _never_full = scan.segment(&mut place, &mut keep)?;
+            behind.get_or_insert(place);
+            here.into_iter().rev().for_each(|place| found.push_front(place));
         }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// The header, and what lies behind the place where we are.
-    fn bytes(&self) -> Result<Vec<u8>, AuditError> {
-        let path = self.directory.segment(self.segment);
-        let failed = || AuditError::io("read", &path);
-        let mut file = open(&path).map_err(failed())?;
-        let mut bytes = Vec::new();
-        file.by_ref().take(HEADER as u64).read_to_end(&mut bytes).map_err(failed())?;
-        file.seek(SeekFrom::Start(self.from)).map_err(failed())?;
-        file.take(LARGEST_SEGMENT).read_to_end(&mut bytes).map_err(failed())?;
-        Ok(bytes)
-    }
-
-    fn entry(&mut self, record: &Record<'_>, cipher: Option<&Cipher>, opened: &mut Vec<u8>) -> Option<Entry> {
-        let label = &record.label;
-        let body = match (label.kind, &record.body) {
-            (Kind::Seal, _) => return None,
-            (Kind::Event, Body::Erased(_)) => {
-                self.passed.erased += 1;
-                return None;
-            }
-            (Kind::Event, Body::Whole(body)) => body,
-        };
-        let opens = cipher.is_some_and(|cipher| cipher.open(&label.nonce(), &label.covered(), body, opened));
-        let event = opens.then(|| Event::decode(opened)).flatten();
-        if event.is_none() {
-            self.passed.unreadable += 1;
-        }
-        Some(Entry { sequence: label.sequence, time: label.time, class: label.class, event: event? })
+        self.place = found.front().copied().or(behind).unwrap_or_default();
+        Ok(is_whole)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stockade_protocol::approval::{ApprovalEnd, ApprovalSummary};
+use stockade_protocol::audit::{AuditPage, AuditQuestion};
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{
     BreakerSummary, ClientMessage, ExecEvent, ReloadReport, RunSummary, ServerMessage, StatusReport, Welcome,
@@ -26,6 +27,9 @@ pub struct Client {
     connection: Box<Connection>,
     last_request: u64,
 }
+
+/// How long a page of the record may take: others may read before us, and a slow disk is told of by the daemon.
+const PAGE_WITHIN: Duration = Duration::from_secs(60);
 
 impl Client {
     /// How long the handshake, and an answer to `List`, `Status`, or about breakers or statistics, may take.
@@ -266,6 +270,37 @@ impl Client {
         self.connection.send(&ClientMessage::Reload, &[])?;
         self.wait_for(Some(Self::ANSWER_WITHIN), None, |message| match message {
             ServerMessage::Reloaded(report) => Some(Ok(report.as_ref().clone())),
+            ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
+                Some(Err(ClientError::Denied(denied.clone())))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Asks for records, and waits for the first page of them; where they are followed, for as long as it takes. Another question ends
+    /// the reading before.
+    ///
+    /// # Errors
+    /// [`ClientError::Denied`]: the caller may not, too many read, or there is no record; [`ClientError::Silent`] when no answer comes in
+    /// time.
+    pub fn audit(&mut self, question: &AuditQuestion) -> Result<AuditPage, ClientError> {
+        self.connection.send(&ClientMessage::Audit(Box::new(question.clone())), &[])?;
+        self.audit_page(question.follow)
+    }
+
+    /// Asks for the next page, where the last one says that there is more. `follow`: whether those to come are waited for.
+    ///
+    /// # Errors
+    /// As [`Client::audit`].
+    pub fn audit_more(&mut self, follow: bool) -> Result<AuditPage, ClientError> {
+        self.connection.send(&ClientMessage::AuditMore, &[])?;
+        self.audit_page(follow)
+    }
+
+    fn audit_page(&mut self, follow: bool) -> Result<AuditPage, ClientError> {
+        let within = Some(PAGE_WITHIN).filter(|_| !follow);
+        self.wait_for(within, None, |message| match message {
+            ServerMessage::AuditPage(page) => Some(Ok(core::mem::take(page.as_mut()))),
             ServerMessage::Denied { request_id: 0, exec_id: None, denied } => {
                 Some(Err(ClientError::Denied(denied.clone())))
             }

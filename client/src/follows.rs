@@ -318,6 +318,7 @@ mod tests {
             usage,
             trusted_files: vec![],
             redactions: None,
+            result_check: None,
         }
     }
 

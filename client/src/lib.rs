@@ -74,6 +74,7 @@ pub use error::{About, ClientError, ConnectError};
 pub use events::{Events, RunEvent};
 pub use outage::{Pause, RETURN_WITHIN};
 pub use request::Request;
+pub use stockade_protocol::audit::{AuditClass, AuditPage, AuditQuestion, AuditRecord};
 pub use stockade_protocol::client::{
     BreakerState, BreakerSummary, ExecEvent, OutputMode, Overrides, RunState, RunSummary, StatusReport,
     StdinMode, Stream,

@@ -120,7 +120,11 @@ fn act(session: &mut Session, exec_id: ExecId, request_id: u64, daemon: u8) {
     }
     session.flush(exec_id, 6, &mut tails);
     let (outcome, usage) = (Outcome::Exited { code: daemon }, Usage::default());
-    say(session, 7, ExecEvent::Exited { outcome, usage, trusted_files: vec![], redactions: None });
+    say(
+        session,
+        7,
+        ExecEvent::Exited { outcome, usage, trusted_files: vec![], redactions: None, result_check: None },
+    );
 }
 
 /// Whether it's answered later.

@@ -11,7 +11,7 @@ use stockade_protocol::client::{ExecRequest, OutputMode, Overrides, StdinMode, W
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::launch::{Launch, Owner, ToLauncher};
 use stockade_protocol::{Bytes, ExecId, codec};
-use stockade_supervisor::admission::{Admitted, Caller, Once, Passed, StdinPlan, admit};
+use stockade_supervisor::admission::{Admitted, Caller, Once, OutputRules, Passed, StdinPlan, admit};
 use stockade_supervisor::descriptors::Kind;
 
 use crate::{agreement, shown};
@@ -27,8 +27,8 @@ fn tried(data: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let caller = caller(data)?;
     let passed = passed(data)?;
     let request = request(data)?;
-    let admitted = admit(request.clone(), RUN, &caller, &*POLICIES, &passed, false);
-    let once = admit(request.clone(), RUN, &caller, Once(&POLICIES), &passed, false);
+    let admitted = admit(request.clone(), RUN, &caller, &*POLICIES, &passed, OutputRules::default());
+    let once = admit(request.clone(), RUN, &caller, Once(&POLICIES), &passed, OutputRules::default());
     match (admitted, once) {
         (Ok(admitted), Ok(once)) => {
             assert_eq!(admitted.launch, once.launch, "for one run, and for many");

@@ -79,7 +79,7 @@ fn expanded(tool: &Tool, parameters: &serde_json::Map<String, Value>, made: &Exp
         }
     }
     assert_eq!(arguments.next(), None, "no argument is added");
-    assert!(made.openings.iter().all(|opening| is_workspace_path(&opening.path)));
+    assert!(made.openings.iter().all(|opening| is_workspace_path(&opening.path.to_text())));
     if let Input::File(path) = &made.stdin {
         assert!(is_workspace_path(path));
     }

@@ -412,7 +412,7 @@ impl Session {
                 let (limit, value, bound) = (limit.clone(), *value, *bound);
                 self.notify("run/limitWarning", &RunLimitWarning { exec_id, seq, limit, value, bound });
             }
-            ExecEvent::Exited { outcome, usage, trusted_files, redactions } => {
+            ExecEvent::Exited { outcome, usage, trusted_files, redactions, result_check } => {
                 let told = RunExited {
                     exec_id,
                     seq,
@@ -420,6 +420,7 @@ impl Session {
                     usage: usage.told(),
                     trusted_files: trusted_files.told(),
                     redactions: redactions.told(),
+                    result_check: result_check.told(),
                 };
                 self.notify("run/exited", &told);
             }
@@ -456,7 +457,9 @@ impl Session {
     }
 
     fn ended(&mut self, run: ExecId, mut wait: Wait, event: &ExecEvent) {
-        let ExecEvent::Exited { outcome, usage, trusted_files, redactions } = event else { return };
+        let ExecEvent::Exited { outcome, usage, trusted_files, redactions, result_check } = event else {
+            return;
+        };
         let truncated = wait.collected.truncated;
         let [stdout, stderr] = wait.collected.take().map(|bytes| Text(bytes.into()));
         let mut told = EndedTold {
@@ -468,6 +471,7 @@ impl Session {
             truncated,
             trusted_files: trusted_files.told(),
             redactions: redactions.told(),
+            result_check: result_check.told(),
         };
         let Ticket { id: Some(id), batch } = wait.ticket else { return };
         self.is_answered(&id);

@@ -51,6 +51,7 @@ fn exited() -> ExecEvent {
         usage: Usage::default(),
         trusted_files: vec![],
         redactions: None,
+        result_check: None,
     }
 }
 

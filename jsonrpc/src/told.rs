@@ -196,6 +196,10 @@ structure!(
     RedactionsTold of wire::Redactions { marks: Vec<wire::Count>, late: u64 }
 );
 structure!(
+    /// Whether what a tool printed is the result that its file promises (`fits`; null: nobody could look), and what is wrong.
+    ResultCheckTold of wire::ResultCheck { fits: Option<bool>, said: Vec<String> }
+);
+structure!(
     /// What was enforced for a run, read back while its worker was parked.
     ConfinementTold of confinement::Confinement {
         policy: String, policy_digest: [u8; 32], level: stockade_protocol::spec::Level, plan: confinement::Plan,
@@ -450,6 +454,7 @@ pub(crate) struct EndedTold {
     pub(crate) truncated: bool,
     pub(crate) trusted_files: Vec<Text>,
     pub(crate) redactions: Option<RedactionsTold>,
+    pub(crate) result_check: Option<ResultCheckTold>,
 }
 
 /// The result of what has nothing to say.
@@ -559,6 +564,7 @@ pub(crate) struct RunExited {
     /// Files that came into being and that other programs will trust later.
     pub(crate) trusted_files: Vec<Text>,
     pub(crate) redactions: Option<RedactionsTold>,
+    pub(crate) result_check: Option<ResultCheckTold>,
 }
 
 /// All notifications there are.

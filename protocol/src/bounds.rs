@@ -11,6 +11,12 @@ pub const MAX_LAUNCH_INLINE: usize = 96 * 1024;
 pub const MAX_OFTEN_WRONG: usize = 8;
 /// The most names in [`crate::client::Redactions`].
 pub const MAX_MARKS: usize = 512;
+/// The most files below its workspace that are opened for a run: one as its standard input, the others beside it.
+pub const MAX_RUN_OPENINGS: usize = 5;
+/// The most that a [`crate::client::ResultCheck`] says.
+pub const MAX_RESULT_SAID: usize = 8;
+/// The most bytes of one thing that it says.
+pub const MAX_RESULT_SENTENCE: usize = 1_024;
 /// The most secrets of one run that are looked for in its output.
 pub const MAX_SECRETS: usize = 64;
 /// And so many bytes their values have together: their spellings, which a daemon holds while somebody reads, are many times as long.
@@ -58,3 +64,11 @@ pub const MAX_RELOAD_LINES: usize = 64;
 pub const MAX_RELOAD_LINE: usize = 1024;
 /// The longest reason of an answer to what waits for an approval, in bytes.
 pub const MAX_APPROVAL_REASON: usize = 256;
+/// The most records of a page of the record.
+pub const MAX_AUDIT_PAGE: usize = 1024;
+/// The most bytes of their texts, together.
+pub const MAX_AUDIT_PAGE_BYTES: usize = 512 * 1024;
+/// The most of the last records that may be asked for.
+pub const MAX_AUDIT_LAST: u32 = 10_000;
+/// The longest text that records are asked for by, in bytes.
+pub const MAX_AUDIT_FILTER: usize = 256;

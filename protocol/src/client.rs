@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{ApprovalEnd, ApprovalSummary, RiskFactor};
+use crate::audit::{AuditPage, AuditQuestion};
 use crate::bytes::Bytes;
 use crate::confinement::Confinement;
 use crate::denied::Denied;
@@ -172,6 +173,10 @@ pub enum ClientMessage {
     Grants,
     /// Has the daemon read its configuration, policies, tools and the gate's files again. For whom the rules of access permit to `reload`; without any, for root and the user that the daemon runs as.
     Reload,
+    /// Asks for records, a page at a time: one reading a connection, which the next question ends. For whom the rules of access permit to `read-audit`; without any, for root and the user that the daemon runs as. Each question stands in the record itself.
+    Audit(Box<AuditQuestion>),
+    /// Asks for the next page of what this connection reads. Where the record has ended and is followed, it's answered when there is more.
+    AuditMore,
 }
 
 /// Asks for one run.
@@ -370,6 +375,8 @@ pub enum ServerMessage {
     Grants(Box<GrantList>),
     /// Answers a `Reload`, once everything is read: it was taken up, or all is as it was.
     Reloaded(Box<ReloadReport>),
+    /// Answers an `Audit` and an `AuditMore`.
+    AuditPage(Box<AuditPage>),
 }
 
 /// Why the supervisor closes a connection.
@@ -450,7 +457,19 @@ pub enum ExecEvent {
         trusted_files: Vec<Bytes>,
         /// What of its output was hidden; none: its output wasn't redacted.
         redactions: Option<Redactions>,
+        /// Whether what it printed is what its tool promises; none: nothing is promised, or it hasn't ended well.
+        result_check: Option<ResultCheck>,
     },
+}
+
+/// Whether what a tool printed is the result that its file promises.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultCheck {
+    /// Whether it is; none: nobody could look.
+    pub fits: Option<bool>,
+    /// What is wrong with it, or why nobody looked. At most [`crate::bounds::MAX_RESULT_SAID`] of them, each of so many bytes:
+    /// [`crate::bounds::MAX_RESULT_SENTENCE`].
+    pub said: Vec<String>,
 }
 
 /// What of a run's output was hidden from whoever is told of it.

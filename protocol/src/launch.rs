@@ -167,6 +167,18 @@ pub struct Launch {
     /// Whether the client's connection is passed, as its owner's proof: a launcher with more privilege than its supervisor
     /// believes nothing else.
     pub proved: bool,
+    /// Files below the workspace that the tool finds open. At most [`crate::bounds::MAX_RUN_OPENINGS`].
+    pub openings: Vec<Opening>,
+}
+
+/// A file below the workspace that is opened for the tool, for reading, within all that confines it: what it couldn't open itself isn't
+/// opened, and no symbolic link is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The descriptor's number: 0, standard input, or from 3 on, without a gap.
+    pub number: u32,
+    /// The path below the workspace.
+    pub path: Bytes,
 }
 
 /// What a supervisor has to know of a run that another one has accepted.

@@ -6,10 +6,11 @@
 //! version are frozen: a change of a shape is a new version, and `tests/frozen.rs` holds the bytes.
 //!
 //! Reading order: [`id`], [`bytes`], [`bounds`], [`codec`], [`client`], [`outcome`], [`denied`],
-//! [`confinement`], [`statistics`], [`approval`], [`grants`], [`spec`], [`launch`], [`ring`].
+//! [`confinement`], [`statistics`], [`approval`], [`grants`], [`audit`], [`spec`], [`launch`], [`ring`].
 #![forbid(unsafe_code)]
 
 pub mod approval;
+pub mod audit;
 pub mod bounds;
 pub mod bytes;
 pub mod client;

@@ -116,7 +116,7 @@ pub struct SetupFailure {
     pub subject: Bytes,
 }
 
-/// The stages of set-up, in their order.
+/// The stages of set-up, in their order; `File` comes just before `Exec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -159,6 +159,8 @@ pub enum SetupStage {
     Terminal,
     /// Executing the tool.
     Exec,
+    /// Opening a file below the workspace that the tool is to find open.
+    File,
 }
 
 /// What a run used.

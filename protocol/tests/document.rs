@@ -230,7 +230,9 @@ fn table(page: &str, name: &str) -> Option<Vec<Vec<String>>> {
 #[test]
 fn page_tables_equal_the_types() {
     let mut all = BTreeMap::new();
-    for source in ["client", "confinement", "denied", "outcome", "spec", "statistics", "approval", "grants"] {
+    for source in
+        ["client", "confinement", "denied", "outcome", "spec", "statistics", "approval", "grants", "audit"]
+    {
         shapes(&std::fs::read_to_string(root().join(format!("src/{source}.rs"))).unwrap(), &mut all);
     }
     // From the two messages down to every type they reach.
@@ -260,7 +262,7 @@ fn page_tables_equal_the_types() {
 
 #[test]
 fn page_limits_equal_the_constants() {
-    let constants: [(&str, u64); 27] = [
+    let constants: [(&str, u64); 34] = [
         ("MAX_FRAME", bounds::MAX_FRAME.into()),
         ("MAX_DESCRIPTORS", bounds::MAX_DESCRIPTORS as u64),
         ("MAX_ARGUMENTS", bounds::MAX_ARGUMENTS as u64),
@@ -277,7 +279,14 @@ fn page_limits_equal_the_constants() {
         ("MAX_APPROVAL_REASON", bounds::MAX_APPROVAL_REASON as u64),
         ("MAX_RELOAD_LINES", bounds::MAX_RELOAD_LINES as u64),
         ("MAX_RELOAD_LINE", bounds::MAX_RELOAD_LINE as u64),
+        ("MAX_AUDIT_PAGE", bounds::MAX_AUDIT_PAGE as u64),
+        ("MAX_AUDIT_PAGE_BYTES", bounds::MAX_AUDIT_PAGE_BYTES as u64),
+        ("MAX_AUDIT_LAST", bounds::MAX_AUDIT_LAST.into()),
+        ("MAX_AUDIT_FILTER", bounds::MAX_AUDIT_FILTER as u64),
         ("MAX_MARKS", bounds::MAX_MARKS as u64),
+        ("MAX_RUN_OPENINGS", bounds::MAX_RUN_OPENINGS as u64),
+        ("MAX_RESULT_SAID", bounds::MAX_RESULT_SAID as u64),
+        ("MAX_RESULT_SENTENCE", bounds::MAX_RESULT_SENTENCE as u64),
         ("MAX_SECRETS", bounds::MAX_SECRETS as u64),
         ("MAX_SECRET_BYTES", bounds::MAX_SECRET_BYTES as u64),
         ("MARKED_RECORD", bounds::MARKED_RECORD as u64),

@@ -2,7 +2,8 @@
 
 use stockade_audit::ocsf;
 
-use super::{Place, Wanted, query};
+use super::Wanted;
+use super::source::{Where, all};
 use crate::error::CliError;
 
 const EXAMPLES: &str = "Examples:
@@ -19,7 +20,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
-    place: Place,
+    place: Where,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -32,7 +33,7 @@ enum Format {
 
 pub(super) fn export(arguments: &Arguments) -> Result<u8, CliError> {
     let Arguments { format, wanted, place } = arguments;
-    query::all(place, wanted, |entry| match format {
+    all(place, wanted, |entry| match format {
         Format::Json => entry.json() + "\n",
         Format::Ocsf => ocsf(entry, env!("CARGO_PKG_VERSION")).to_string() + "\n",
     })

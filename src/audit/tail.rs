@@ -5,9 +5,11 @@ use std::path::Path;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::inotify;
-use stockade_audit::{Entry, Reader};
+use stockade_audit::{Entry, Keys, Reader};
+use stockade_client::AuditQuestion;
 
-use super::{Place, Wanted, show};
+use super::source::{Source, Where, from_daemon};
+use super::{Wanted, show};
 use crate::error::CliError;
 use crate::out;
 
@@ -32,17 +34,32 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    place: Where,
 }
 
 pub(super) fn tail(arguments: &Arguments) -> Result<u8, CliError> {
-    let (directory, keys) = arguments.place.open()?;
+    let mut told = |entry: &Entry| if arguments.json { entry.json() + "\n" } else { show::line(entry) };
+    match arguments.place.open()? {
+        Source::Files(directory, keys) => from_files(arguments, &directory, &keys, &mut told),
+        Source::Daemon(mut client) => {
+            let last = Some(u32::try_from(arguments.lines).unwrap_or(u32::MAX));
+            let question = AuditQuestion { last, follow: arguments.follow, ..arguments.wanted.question() };
+            from_daemon(&mut client, &question, &mut told)
+        }
+    }
+}
+
+fn from_files(
+    arguments: &Arguments,
+    directory: &Path,
+    keys: &Keys,
+    told: &mut dyn FnMut(&Entry) -> String,
+) -> Result<u8, CliError> {
     // Before it's read: nothing that is written meanwhile is missed.
-    let watch = if arguments.follow { Some(Watch::of(&directory)?) } else { None };
+    let watch = if arguments.follow { Some(Watch::of(directory)?) } else { None };
     let filter = arguments.wanted.filter();
-    let mut reader = Reader::new(&directory, &keys);
-    let told = |entry: &Entry| if arguments.json { entry.json() + "\n" } else { show::line(entry) };
-    let text: String = reader.last(arguments.lines, &filter)?.iter().map(told).collect();
+    let mut reader = Reader::new(directory, keys);
+    let text: String = reader.last(arguments.lines, &filter)?.iter().map(&mut *told).collect();
     let mut status = out::print(text.as_bytes())?;
     while let (Some(watch), 0) = (&watch, status) {
         watch.wait()?;

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
 use serde_json::{Value, json};
@@ -60,8 +61,8 @@ pub(super) fn call(place: &Place, arguments: &Arguments) -> Result<u8, CliError>
         }
     }
     match prepared(place, arguments) {
-        Ok((request, running)) => match permitted(place, arguments)? {
-            Ok(()) => run::with(&running, request),
+        Ok((request, running, called)) => match permitted(place, arguments)? {
+            Ok(()) => run::with(&running, request, called),
             Err(denied) => {
                 crate::cli::tell(&CliError::Denied(denied));
                 Ok(exit::OURS)
@@ -85,9 +86,13 @@ fn permitted(place: &Place, arguments: &Arguments) -> Result<Result<(), Denied>,
     access::judge(Sought::Call { tool, policies: &policies, parameters: &parameters }, &workspace)
 }
 
-fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Arguments), CliError> {
+/// A request, how it's run, and what the tool's file says of that.
+fn prepared(
+    place: &Place,
+    arguments: &Arguments,
+) -> Result<(Request, run::Arguments, run::Called), CliError> {
     let registry = place.registry()?;
-    let tool = get(&registry, &arguments.name)?;
+    let tool = registry.get(&arguments.name).map_err(|error| CliError::Asked(error.to_string()))?;
     let parameters = validate::parse(arguments.parameters.as_encoded_bytes())
         .map_err(|mismatch| CliError::Asked(told(tool, &[mismatch])))?;
     let expanded = expanded(tool, &parameters)?;
@@ -99,8 +104,10 @@ fn prepared(place: &Place, arguments: &Arguments) -> Result<(Request, run::Argum
     })?;
     let command = expanded.arguments.into_iter().map(OsString::from_vec).collect();
     let running = running(arguments, tool.policy.clone(), command);
-    let request = run::request(&running)?.overrides(tool.limits.clone());
-    Ok((request, running))
+    let promising = tool.result.is_some().then(|| Arc::clone(tool));
+    let output = if promising.is_some() { run::Output::Told } else { run::Output::Passed };
+    let request = run::request(&running, output)?.overrides(tool.limits.clone());
+    Ok((request, running, run::Called { openings: expanded.openings, promising }))
 }
 
 /// As `stockade run` would be told.
@@ -134,10 +141,6 @@ fn expanded(tool: &Tool, parameters: &Value) -> Result<Expanded, CliError> {
     let object =
         parameters.as_object().ok_or_else(|| CliError::Asked("the parameters are no object".into()))?;
     let expanded = tool.template.expand(object).map_err(|error| CliError::Asked(error.to_string()))?;
-    if !expanded.openings.is_empty() {
-        let text = "the tool is handed files beside standard input, which a run can't be yet; `stdin = \"{name:file}\"` can";
-        return Err(CliError::Asked(text.into()));
-    }
     pinned(tool)?;
     Ok(expanded)
 }
@@ -273,7 +276,7 @@ fn tried(tool: &Tool, example: &Example, workspace: &Path) -> Result<Option<Stri
         .map_err(CliError::io("open the workspace"))?
         .stdin_from(stdin);
     let set = sources::named(&tool.policy)?;
-    let (outcome, output) = match trial::attempt(&set, request)? {
+    let (outcome, output) = match trial::attempt(&set, request, &expanded.openings)? {
         Trial::Denied(denied) => return Ok(Some(words::denied(&denied))),
         Trial::Ended { outcome, output, .. } => (outcome, output),
     };

@@ -130,7 +130,16 @@ pub(crate) fn confines_of(set: &PolicySet, policy: &str, subject: &Subject) -> R
     Confines::of(policy_named(set, policy)?, subject).map_err(|error| error.denied())
 }
 
-/// Judges a request. `by_default`: whether output is redacted where its policy doesn't say.
+/// What others than its policy say of a run's output.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OutputRules {
+    /// Whether it's redacted where the policy doesn't say.
+    pub redacts_by_default: bool,
+    /// Whether it's held against what a tool promises: then it passes through us.
+    pub is_checked: bool,
+}
+
+/// Judges a request.
 ///
 /// # Errors
 /// The refusal, with its remedy where there is one.
@@ -140,7 +149,7 @@ pub fn admit(
     caller: &Caller,
     mut policies: impl Confining,
     passed: &Passed,
-    by_default: bool,
+    rules: OutputRules,
 ) -> Result<Admitted, Denied> {
     if request.tool.is_some() {
         return Err(bad("a call of a tool has no command until somebody has made one of it"));
@@ -163,8 +172,9 @@ pub fn admit(
         confines.surroundings(cwd.as_deref(), &request.environment).map_err(|error| error.denied())?;
     let spec = Arc::clone(&confines.spec);
     let stdin = stdin_of(request.stdin, passed.stdin, &spec.limits)?;
-    let redaction = redaction_of(&confines, &environment, by_default)?;
-    let output = output_of(request.output, passed.output, &spec.limits, redaction.is_some())?;
+    let redaction = redaction_of(&confines, &environment, rules.redacts_by_default)?;
+    let seen = (redaction.is_some(), rules.is_checked);
+    let output = output_of(request.output, passed.output, &spec.limits, seen)?;
     let note = RunNote {
         request_id: request.request_id,
         policy: spec.policy.clone(),
@@ -192,6 +202,8 @@ pub fn admit(
         spec: number,
         // Whoever hands it over knows to whom.
         proved: false,
+        // Whoever has made a command of a call knows of them.
+        openings: Vec::new(),
     };
     Ok(Admitted { launch, spec, stdin, confines })
 }
@@ -417,11 +429,12 @@ fn mark_of(name: &[u8]) -> String {
         .collect()
 }
 
+/// Where output goes. Whether it's redacted, and whether it's checked.
 fn output_of(
     mode: OutputMode,
     kinds: Option<[Kind; 2]>,
     limits: &Limits,
-    is_redacted: bool,
+    (is_redacted, is_checked): (bool, bool),
 ) -> Result<LaunchOutput, Denied> {
     let ring_bytes = RING_BYTES;
     let relayed =
@@ -436,8 +449,8 @@ fn output_of(
                     check_stdio(kind, what)?;
                 }
             }
-            // What is redacted never goes past us.
-            let ruled = is_redacted || limits.output.is_some() || limits.idle_ms.is_some();
+            // What is redacted or checked never goes past us.
+            let ruled = is_redacted || is_checked || limits.output.is_some() || limits.idle_ms.is_some();
             Ok(if !ruled && kinds.iter().all(|kind| kind.can_be_passed()) {
                 LaunchOutput::Passed
             } else {

@@ -58,6 +58,7 @@ pub mod paths;
 mod patience;
 mod peer;
 pub mod policies;
+pub mod promised;
 mod proof;
 mod record;
 mod redacted;

@@ -16,11 +16,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stockade_audit::{
-    AuditError, Event, Given, Log, MasterKey, Outcome as Written, Principal, Refused, Request, Settings,
-    Unavailable, What,
+    AuditError, Event, Given, Keys, Log, MasterKey, Outcome as Written, Principal, Refused, Request,
+    Settings, Unavailable, What,
 };
 use stockade_gate::StageName;
 use stockade_protocol::ExecId;
@@ -155,6 +156,14 @@ fn noted(principal: Principal, name: &str, text: String, about: &str) -> Event {
     let mut event = Event { principal: Some(principal), ..Event::security(name, text) };
     if let What::Security(note) = &mut event.what {
         note.about = Some(shortened(about, MAX_ABOUT));
+    }
+    event
+}
+
+/// The same, of a run: it's found by that.
+fn of_run(mut event: Event, run: ExecId) -> Event {
+    if let What::Security(note) | What::Operation(note) = &mut event.what {
+        note.exec = Some(run.to_string());
     }
     event
 }
@@ -353,6 +362,31 @@ impl Record {
         self.log.append(noted(principal, name, text, about), Box::new(told));
     }
 
+    /// Writes that somebody is about to read the record, who waits until that is durable: he's told.
+    pub(crate) fn intend_reading(
+        &self,
+        principal: Principal,
+        request: Request,
+        told: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        #[cfg(test)]
+        if self.hangs.exists() {
+            return;
+        }
+        let told = move |result: Result<_, Unavailable>| told(result.map(drop).map_err(|why| chain(&why)));
+        self.log.append(Event { principal: Some(principal), what: What::Intent(request) }, Box::new(told));
+    }
+
+    /// Where it is, and the keys for who reads in it.
+    pub(crate) fn for_reading(&self) -> (PathBuf, Arc<Keys>) {
+        self.log.for_reading()
+    }
+
+    /// The newest record that is durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.log.durable()
+    }
+
     /// How the log does.
     pub(crate) fn state(&self) -> stockade_audit::State {
         self.log.state()
@@ -361,6 +395,39 @@ impl Record {
     /// Writes something that somebody did who may, for whoever watches over the machine.
     pub(crate) fn watched(&self, principal: Principal, name: &str, text: String, about: &str) {
         self.owe(noted(principal, name, text, about));
+    }
+
+    /// The same, of what is done about a run.
+    pub(crate) fn watched_of(
+        &self,
+        run: ExecId,
+        (principal, name): (Principal, &str),
+        text: String,
+        about: &str,
+    ) {
+        self.owe(of_run(noted(principal, name, text, about), run));
+    }
+
+    /// The same, of what somebody is asked about: `asks` tells it from other questions.
+    pub(crate) fn questioned(
+        &self,
+        run: ExecId,
+        (principal, name): (Principal, &str),
+        text: String,
+        (about, asks): (&str, Option<String>),
+    ) {
+        let mut event = of_run(noted(principal, name, text, about), run);
+        if let What::Security(note) = &mut event.what {
+            note.asks = asks;
+        }
+        self.owe(event);
+    }
+
+    /// Writes what somebody does to a run of his own. He may do it as fast as he can write: of many of a name the first are written and
+    /// the others counted, and where nothing can be written it isn't kept.
+    pub(crate) fn did(&self, run: ExecId, principal: Principal, name: &str, text: String) {
+        let event = Event { principal: Some(principal), ..Event::operation(name, text) };
+        self.log.append(of_run(event, run), Box::new(|_| {}));
     }
 
     /// Whether anything waits for the disk.
@@ -429,6 +496,14 @@ pub(crate) fn unavailable(why: &str) -> Denied {
     Denied::new(DenyReason::AuditUnavailable, "the request can't be recorded just now, and so it isn't run")
         .decided_by("record", "audit.required")
         .remedy("ask again later; the daemon's log has the reason (a full disk?)")
+}
+
+/// Why nobody can read now.
+pub(crate) fn unreadable() -> Denied {
+    let text = "the record can't be read just now, or that it's read can't be recorded";
+    Denied::new(DenyReason::AuditUnavailable, text)
+        .decided_by("record", "audit.required")
+        .remedy("ask again later; the daemon's log has the reason")
 }
 
 /// Why a request can't even wait.

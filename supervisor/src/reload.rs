@@ -154,3 +154,15 @@ fn read(sources: &Sources, usual: &[(PathBuf, Trust)]) -> Result<Read, Bad> {
     redaction::prepare(&policies);
     Ok(Read { configured, policies, gate })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_between_characters() {
+        let report = Bad::NoApproval("ä".repeat(MAX_RELOAD_LINE).into()).report();
+        let [line] = report.wrong.as_slice() else { panic!("{report:?}") };
+        assert!((MAX_RELOAD_LINE - 1..=MAX_RELOAD_LINE).contains(&line.len()), "{}", line.len());
+    }
+}

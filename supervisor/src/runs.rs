@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stockade_gate::redact::Forms;
+use stockade_protocol::client::ResultCheck;
 use stockade_protocol::confinement::Confinement;
 use stockade_protocol::launch::{Adopted, CalledTool, GrantNote, Launch};
 use stockade_protocol::outcome::{Outcome, Usage};
@@ -89,6 +90,8 @@ pub(crate) struct Run {
     pub(crate) usage: Usage,
     pub(crate) trusted_files: Vec<Bytes>,
     pub(crate) exited: Option<Exited>,
+    /// Whether what it printed is what its tool promises.
+    pub(crate) result_check: Option<ResultCheck>,
     pub(crate) followers: Vec<ConnectionId>,
     /// What is hidden in its output, if that is redacted.
     pub(crate) redacting: Option<Box<Redacting>>,
@@ -198,6 +201,7 @@ impl Run {
             usage: Usage::default(),
             trusted_files: Vec::new(),
             exited: None,
+            result_check: None,
             followers: Vec::new(),
             redacting: note.redaction.map(|hidden| Box::new(Redacting::new(hidden, Some(forms())))),
             is_adopted: true,

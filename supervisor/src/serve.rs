@@ -366,7 +366,7 @@ async fn run(
                 let is_told = systemd.reloading();
                 let waiting = daemon.state.borrow_mut().take_reloads();
                 let report = reload.again(&daemon).await;
-                daemon.state.borrow_mut().tell_reloaded(&waiting, &report);
+                daemon.state.borrow_mut().tell_reloaded(waiting, &report);
                 if is_told {
                     systemd.reloaded();
                 }

@@ -112,7 +112,7 @@ mod tests {
     use stockade_protocol::{Bytes, ExecId};
 
     use super::*;
-    use crate::admission::{Admitted, Caller, Passed, StdinPlan, admit};
+    use crate::admission::{Admitted, Caller, OutputRules, Passed, StdinPlan, admit};
 
     fn custom(text: &str) -> PolicySet {
         let source = Source {
@@ -180,7 +180,7 @@ mod tests {
         policies: impl Confining,
     ) -> Result<(Launch, Arc<SandboxSpec>, StdinPlan), Denied> {
         let id = ExecId::from_bytes([7; 16]);
-        admit(request.clone(), id, caller, policies, &Passed::default(), false)
+        admit(request.clone(), id, caller, policies, &Passed::default(), OutputRules::default())
             .map(|Admitted { launch, spec, stdin, .. }| (launch, spec, stdin))
     }
 

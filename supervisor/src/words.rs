@@ -106,6 +106,7 @@ pub fn setup_failure(failure: &SetupFailure) -> Sentence {
         SetupStage::Exec => exec(&subject, errno),
         SetupStage::Check => because.sentence("the launcher refused the run"),
         SetupStage::Open => open(&because),
+        SetupStage::File => file(&because),
         SetupStage::Template => because.sentence("cannot make a worker"),
         SetupStage::UserNamespace => user_namespace(&because),
         SetupStage::Namespaces => needs_namespaces(because.sentence("cannot enter new namespaces"), errno),
@@ -189,6 +190,19 @@ fn open(because: &Because<'_>) -> Sentence {
         Errno::ENOTDIR => sentence.remedy("a workspace is a directory"),
         Errno::EACCES | Errno::EPERM => sentence.remedy("the caller must be allowed to enter it"),
         Errno::ETIMEDOUT => sentence.remedy("is a network filesystem not answering?"),
+        _ => sentence,
+    }
+}
+
+fn file(because: &Because<'_>) -> Sentence {
+    let sentence = because.sentence("cannot open a file of the workspace for the tool");
+    match because.errno {
+        Errno::ELOOP | Errno::ENOTDIR => {
+            sentence.remedy("no symbolic link is followed below the workspace: name where it leads")
+        }
+        Errno::EISDIR | Errno::ESPIPE => sentence.remedy("it takes a regular file"),
+        Errno::EACCES | Errno::EPERM => sentence
+            .remedy("the policy doesn't let the run read it, or the file isn't readable for its owner"),
         _ => sentence,
     }
 }

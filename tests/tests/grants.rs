@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use stockade_audit::MasterKey;
 use stockade_tests::{Daemon, Ended, Ground, Mode, Person, not_tested, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -25,6 +26,24 @@ fn ground(person: Person) -> Ground {
     std::fs::write(ground.configuration().join("limits.toml"), "[lockout]\nrefusals = 0\n").unwrap();
     person.own_all(&ground.configuration());
     ground
+}
+
+/// The same, of one that records.
+fn recording(person: Person) -> Ground {
+    let ground = ground(person);
+    let key = ground.base().join("audit.key");
+    MasterKey::create(&key).unwrap();
+    person.own(&key);
+    ground.configure(&[("stockade.toml", &format!("[audit]\nkey = \"{}\"\n", key.display()))]);
+    ground
+}
+
+/// What `stockade audit` says of its record.
+fn audit(ground: &Ground, words: &[&str]) -> Ended {
+    let mut command = ground.stockade();
+    command.arg("audit").args(words).arg("--directory").arg(ground.base().join("state/audit"));
+    command.arg("--key").arg(ground.base().join("audit.key"));
+    Ended::of(command)
 }
 
 /// All that there is, as who may see it is told.
@@ -232,10 +251,44 @@ fn run_some(daemon: &Daemon, user: &Ground, round: usize) -> Vec<Child> {
     (0..3).map(run).collect()
 }
 
+/// Marks of those that have begun.
+fn marks(user: &Ground) -> BTreeSet<String> {
+    let names = stockade_tests::left::names(&user.work());
+    names.into_iter().filter(|name| name.starts_with("began.")).collect()
+}
+
 /// How many of them have begun.
 fn begun(user: &Ground) -> u64 {
-    let names = stockade_tests::left::names(&user.work());
-    names.iter().filter(|name| name.starts_with("began.")).count() as u64
+    marks(user).len() as u64
+}
+
+/// Each grant that was told stands in the record, and each run that has begun, by a grant and with what came of it; and what was done
+/// to nobody's record is what was written.
+fn check_record(ground: &Ground, asked: &Asked, user: &Ground) -> (usize, usize) {
+    audit(ground, &["verify"]).expect_code(0);
+    let (mut granted, mut ran, mut outcomes) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+    for line in audit(ground, &["query", "--json"]).text().lines() {
+        let one: Value = serde_json::from_str(line).unwrap();
+        let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
+        if one["name"] == "granted" {
+            granted.extend(text(&one["text"]).and_then(|text| Some(text.rsplit_once(": ")?.1.to_owned())));
+        } else if one["event"] == "intent" {
+            let because = one["because"][0].as_str().unwrap_or_default();
+            assert!(because.starts_with("grant "), "{line}");
+            let mark = one["given"]["text"][2].as_str().unwrap().rsplit_once('>').unwrap().1.to_owned();
+            ran.insert(mark, text(&one["exec"]).unwrap());
+        } else if one["event"] == "outcome" {
+            outcomes.insert(text(&one["exec"]).unwrap());
+        }
+    }
+    let missing: Vec<_> = asked.told.difference(&granted).collect();
+    assert!(missing.is_empty(), "granted, and not in the record: {missing:?}");
+    let marks = marks(user);
+    let missing: Vec<_> = marks.iter().filter(|mark| !ran.contains_key(*mark)).collect();
+    assert!(missing.is_empty(), "ran, and no intent of them: {missing:?}");
+    let missing: Vec<_> = marks.iter().filter(|mark| !outcomes.contains(&ran[*mark])).collect();
+    assert!(missing.is_empty(), "ran, and no outcome of them: {missing:?}");
+    (granted.len(), marks.len())
 }
 
 /// Of so many rounds one goes on until a run has begun.
@@ -250,20 +303,24 @@ fn go_on(round: usize, has_begun: impl FnMut() -> bool) {
     std::thread::sleep(Duration::from_micros(500 * (round as u64 * 7 % 60)));
 }
 
+fn mode_of_kills() -> Option<Mode> {
+    if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
+        return Some(Mode::RootDaemonForUser);
+    }
+    not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
+    Mode::daemons_here().contains(&Mode::UserDaemon).then_some(Mode::UserDaemon)
+}
+
+/// Kills, unless `STOCKADE_RESTARTS` says otherwise.
+const KILLS: usize = 100;
+
 /// Adds, revocations and runs go on while the daemon is killed again and again.
 #[test]
 fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_twice_and_none_is_half() {
-    const KILLS: usize = 100;
     const MANY: u64 = 100_000;
-    let mode = if Mode::daemons_here().contains(&Mode::RootDaemonForUser) {
-        Mode::RootDaemonForUser
-    } else if Mode::daemons_here().contains(&Mode::UserDaemon) {
-        not_tested("uses of grants over kills", "that takes root: nobody grants to himself");
-        Mode::UserDaemon
-    } else {
-        return;
-    };
-    let daemon = Daemon::start_at(ground(mode.server()), &[]);
+    let kills = std::env::var("STOCKADE_RESTARTS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let Some(mode) = mode_of_kills() else { return };
+    let daemon = Daemon::start_at(recording(mode.server()), &[]);
     let (giver, user) = (&daemon.ground, Ground::new(mode.client()));
     let redeems = mode.server() != mode.client();
     if redeems {
@@ -272,7 +329,7 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
         grant(&daemon, giver, &words).expect_code(0);
     }
     let (mut asked, mut least, mut runs, mut most) = (Asked::default(), MANY, 0, 0);
-    for round in 0..KILLS {
+    for round in 0..kills {
         let (known, _) = there(&daemon);
         let whys: Vec<String> = (0..3).map(|number| format!("{round}.{number}")).collect();
         let mut adding: Vec<_> = whys
@@ -320,9 +377,17 @@ fn whenever_a_daemon_is_killed_what_it_has_told_of_grants_holds_no_use_is_given_
         }
     }
     assert!(!asked.told.is_empty() && !asked.revoked.is_empty(), "nothing was ever told: nothing is tested");
-    assert!(!redeems || most >= (KILLS / LETS_BEGIN) as u64, "only {most} of {runs} runs ever began");
+    assert!(!redeems || most >= (kills / LETS_BEGIN) as u64, "only {most} of {runs} runs ever began");
     daemon.kill_and_start_again(&[]);
     asked.check(&there(&daemon).0);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.ends_within(PATIENCE));
+    let (granted, ran) = check_record(giver, &asked, &user);
+    println!(
+        "{kills} kills, {} grants told, {granted} recorded, {} revoked, {runs} runs asked for, {ran} begun",
+        asked.told.len(),
+        asked.revoked.len()
+    );
 }
 
 #[test]

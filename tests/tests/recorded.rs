@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +71,85 @@ fn a_run_a_call_and_a_refusal_are_found_by_their_commands() {
         assert_eq!(refused["reason"], "unknown-policy");
         audit(server, &["verify"]).expect_code(0);
     }
+}
+
+/// Lines of `--json`, without those of who reads.
+fn lines_of(ended: &Ended) -> Vec<String> {
+    ended.expect_code(0);
+    ended.text().lines().filter(|line| !line.contains("read-audit")).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn an_auditor_who_cant_read_the_files_is_told_the_same_by_the_daemon_and_nobody_else_is() {
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        recording(&server, "");
+        let ground = Ground::new(mode.client());
+        let uid = ground.person.uid;
+        let role = |name: &str| format!("[roles.{name}]\nusers = [\"{uid}\"]\n");
+        server.configure(&[("roles.toml", &role("auditor"))]);
+        let daemon = Daemon::start_at(server, &[]);
+        let server = &daemon.ground;
+        for code in 0..4 {
+            Ended::of(run(&daemon, &ground, &["sh", "-c", &format!("exit {code}")])).expect_code(code);
+        }
+        let written = || events(server).iter().filter(|one| one["event"] == "outcome").count() == 4;
+        assert!(wait_until(PATIENCE, written), "{:?}", events(server));
+        let asked = |words: &[&str]| Ended::of(daemon.ask(&ground, &[&["audit"], words].concat()));
+        // What the files say is what the daemon says.
+        for words in [
+            &["query", "--json"][..],
+            &["query", "--json", "--event", "outcome"],
+            &["query", "--json", "--class", "access", "--principal", &uid.to_string()],
+            &["query", "--json", "--until", "2026-01-01"],
+            &["export"],
+            &["export", "--format", "ocsf", "--outcome", "exited"],
+            &["tail", "--lines", "3", "--json", "--event", "outcome"],
+        ] {
+            assert_eq!(lines_of(&asked(words)), lines_of(&audit(server, words)), "{words:?}");
+        }
+        assert_eq!(lines_of(&asked(&["tail", "--lines", "3", "--json", "--event", "outcome"])).len(), 3);
+        // By itself, and it says so; who names files means those.
+        let mut found = ground.stockade();
+        found.env("STOCKADE_SOCKET", &daemon.socket).args(["audit", "query", "--json", "--event", "outcome"]);
+        let found = Ended::of(found);
+        assert_eq!(lines_of(&found).len(), 4);
+        assert!(
+            found.errors().contains("the daemon at") && found.errors().contains("is asked"),
+            "{}",
+            found.errors()
+        );
+        let mut named = ground.stockade();
+        named.env("STOCKADE_SOCKET", &daemon.socket).args(["audit", "query", "--directory", "/nonexistent"]);
+        Ended::of(named).expect_code(1).expect_errors(&["cannot read the record in /nonexistent"]);
+        is_told_what_comes(&daemon, &ground);
+        let read = events(server).iter().filter(|one| one["action"] == "read-audit").count();
+        assert_eq!(read, 10, "each reading stands in the record");
+        // Another role, and nobody is told anything.
+        server.configure(&[("roles.toml", &role("client"))]);
+        daemon.signal(rustix::process::Signal::HUP);
+        assert!(wait_until(PATIENCE, || daemon.log().contains("policies reloaded")));
+        let refused = asked(&["query"]);
+        refused.expect_code(1);
+        assert!(
+            refused.text().is_empty() && refused.errors().contains("read the record"),
+            "{}",
+            refused.story()
+        );
+    }
+}
+
+/// Who follows is told of a run that comes then.
+fn is_told_what_comes(daemon: &Daemon, ground: &Ground) {
+    let words = ["audit", "tail", "--lines", "1", "--follow", "--json", "--event", "outcome"];
+    let mut command = daemon.ask(ground, &words);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("\"code\":3"));
+    Ended::of(run(daemon, ground, &["sh", "-c", "exit 77"])).expect_code(77);
+    assert!(lines.next().unwrap().contains("\"code\":77"));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

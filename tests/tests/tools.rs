@@ -189,6 +189,65 @@ fn a_file_is_handed_on_only_if_the_policy_lets_it_be_read() {
     }
 }
 
+/// Files as standard input and as arguments: opened within the run, whatever door the call came by, through no link, and nothing that
+/// the policy doesn't let it read.
+#[test]
+fn files_are_handed_on_as_descriptors_with_a_daemon_and_without() {
+    let tool = |policy: &str| {
+        format!(
+            "policy = \"{policy}\"\n[command]\nprogram = \"/bin/cat\"\nstdin = \"{{first:file}}\"\narguments = [\"-\", [\"{{second:file}}\"], [\"{{third:file}}\"]]\n\
+             [parameters]\ntype = \"object\"\nrequired = [\"first\"]\nproperties.first = {{ type = \"string\", format = \"workspace-path\" }}\n\
+             properties.second = {{ type = \"string\", format = \"workspace-path\" }}\nproperties.third = {{ type = \"string\", format = \"workspace-path\" }}\n"
+        )
+    };
+    let held = |ground: &Ground, call: &dyn Fn(&str, &str) -> Ended| {
+        ground.put("below/one", "1\n");
+        ground.put("two", "2\n");
+        ground.put("secret.txt", "the secret\n");
+        std::os::unix::fs::symlink("two", ground.work().join("link")).unwrap();
+        std::os::unix::fs::symlink("below", ground.work().join("linked")).unwrap();
+        let all = call("cats", r#"{"first":"below/one","second":"./two","third":"secret.txt"}"#);
+        all.expect_code(0).expect_text("1\n2\nthe secret");
+        call("cats", r#"{"first":"two","third":"below//one"}"#).expect_code(0).expect_text("2\n1");
+        for bad in ["link", "linked/one", "nothing", "below", "two/three"] {
+            for place in ["first", "second"] {
+                let given = format!(r#"{{"first":"two","{place}":"{bad}"}}"#);
+                let given = if place == "first" { format!(r#"{{"first":"{bad}"}}"#) } else { given };
+                let refused = call("cats", &given);
+                refused.expect_code(125).expect_errors(&[if bad == "below" { "director" } else { bad }]);
+                assert!(refused.stdout.is_empty(), "{}", refused.story());
+            }
+        }
+        let denied = call("denying", r#"{"first":"two","second":"secret.txt"}"#);
+        denied.expect_code(125).expect_errors(&["secret.txt"]);
+        assert!(denied.stdout.is_empty(), "{}", denied.story());
+        call("denying", r#"{"first":"two","second":"below/one"}"#).expect_code(0).expect_text("2\n1");
+    };
+    for ground in grounds() {
+        put(&ground, "cats", &tool("default"));
+        put(&ground, "denying", &tool("test-deny"));
+        held(&ground, &|tool, parameters| {
+            stockade(&ground, &["tool", "--directory", "tools", "call", tool, parameters, "--embedded"])
+        });
+    }
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        std::fs::create_dir_all(server.configuration().join("tools")).unwrap();
+        let named = |name: &str, policy| {
+            format!("name = \"{name}\"\ndescription = \"A test's.\"\nversion = \"1\"\n{}", tool(policy))
+        };
+        let (cats, denying) = (named("cats", "default"), named("denying", "test-deny"));
+        server.configure(&[("tools/cats.toml", &cats), ("tools/denying.toml", &denying)]);
+        let daemon = Daemon::start_at(server, &[]);
+        let ground = Ground::new(mode.client());
+        held(&ground, &|tool, parameters| {
+            let mut command = daemon.ask(&ground, &["tool", "call", tool, parameters]);
+            command.current_dir(ground.work());
+            Ended::of(command)
+        });
+    }
+}
+
 #[test]
 fn a_program_that_isnt_the_pinned_one_isnt_run() {
     for ground in grounds() {
@@ -355,6 +414,58 @@ fn a_daemon_calls_the_tools_that_it_has() {
         call("say", r#"{"text":1}"#).expect_code(125).expect_errors(&["/text"]);
         call("sya", "{}").expect_code(125).expect_errors(&["say"]);
         call("say", r#"{"text":"again"}"#).expect_code(125).expect_errors(&["(rate: say.toml"]);
+    }
+}
+
+const RESULT: &str = r#"
+policy = "default"
+[command]
+program = "/bin/echo"
+arguments = ["{json:text}"]
+[parameters]
+type = "object"
+required = ["json"]
+properties.json = { type = "string" }
+[result]
+type = "object"
+required = ["count"]
+properties.count = { type = "integer", minimum = 1 }
+"#;
+
+/// What a tool prints is told as it comes; who relies on what its file promises is told where it isn't that.
+#[test]
+fn a_success_that_isnt_what_the_tool_promises_is_none() {
+    let held = |call: &dyn Fn(&[&str]) -> Ended| {
+        call(&["count", r#"{"json":"{\"count\":3}"}"#]).expect_code(0).expect_text(r#"{"count":3}"#);
+        let wrong = ["count", r#"{"json":"{\"count\":0}"}"#];
+        let ended = call(&wrong);
+        let why = "the tool didn't print what it promises: /count: expected at least 1, got 0";
+        ended.expect_code(125).expect_errors(&[why]);
+        assert_eq!(ended.text(), r#"{"count":0}"#);
+        let told = call(&["--json", wrong[0], wrong[1]]);
+        let told = told.expect_code(125).text();
+        let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        assert_eq!(last["event"]["exited"]["result_check"]["fits"], false, "{told}");
+    };
+    for ground in grounds() {
+        put(&ground, "count", RESULT);
+        held(&|words| {
+            let words = [&["tool", "--directory", "tools", "call", "--embedded"], words].concat();
+            stockade(&ground, &words)
+        });
+    }
+    for mode in Mode::daemons_here() {
+        let server = Ground::new(mode.server());
+        let text = format!("name = \"count\"\ndescription = \"A test's.\"\nversion = \"1\"\n{RESULT}");
+        std::fs::create_dir_all(server.configuration().join("tools")).unwrap();
+        server.configure(&[("tools/count.toml", &text)]);
+        let daemon = Daemon::start_at(server, &[]);
+        let ground = Ground::new(mode.client());
+        held(&|words| {
+            let mut command = daemon.ask(&ground, &[&["tool", "call"], words].concat());
+            command.current_dir(ground.work());
+            Ended::of(command)
+        });
     }
 }
 

@@ -30,6 +30,7 @@ use stockade_wire::channel::Channel;
 use crate::failure::{At, Staged, failed};
 use crate::laps::{Lap, Laps};
 use crate::messages::{Command, Ended, FromWorker, Parked, Prepare, Standard, ToWorker, Used, say};
+use crate::program::Openings;
 use crate::room::ToolStack;
 use crate::stages::beside::Beside;
 use crate::stages::missing::came_to_be;
@@ -237,7 +238,26 @@ fn exec_plan(
         worth_trying(candidates(command)).into_iter().map(c_string).collect::<Staged<Vec<_>>>()?;
     let landlock = locked.landlock.ruleset.take();
     let delta = core::mem::take(&mut locked.delta);
-    Ok(ExecPlan::new(candidates, strings(&command.argv)?, environment, stdio, landlock, delta, stack))
+    let openings = openings(command)?;
+    let locks = (landlock, delta);
+    Ok(ExecPlan::new(candidates, strings(&command.argv)?, environment, stdio, locks, openings, stack))
+}
+
+/// What is opened for the tool, as steps from the workspace.
+fn openings(command: &Command) -> Staged<Openings> {
+    let mut openings = Openings::default();
+    for opening in &command.openings {
+        let names = opening.path.split(|byte| *byte == b'/').filter(|name| !matches!(name, [] | [b'.']));
+        let steps = core::iter::once(&command.workspace.0[..]).chain(names);
+        let steps = steps.map(c_string).collect::<Staged<Vec<_>>>()?;
+        openings.add(opening.number, steps);
+    }
+    Ok(openings)
+}
+
+/// What was to be opened, for who is told that it couldn't be.
+fn opened(command: &Command) -> Vec<u8> {
+    command.openings.iter().map(|opening| &opening.path.0[..]).collect::<Vec<_>>().join(&b':')
 }
 
 fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
@@ -281,6 +301,7 @@ fn start(plan: ExecPlan, command: &Command) -> Staged<Pid> {
             ExecStep::Stdio => (SetupStage::Exec, b"standard descriptors".to_vec()),
             ExecStep::Landlock => (SetupStage::Landlock, b"restrict".to_vec()),
             ExecStep::Close => (SetupStage::Exec, b"close_range".to_vec()),
+            ExecStep::Open => (SetupStage::File, opened(command)),
             ExecStep::Seccomp => (SetupStage::Seccomp, b"delta filter".to_vec()),
             ExecStep::Exec => (SetupStage::Exec, tried()),
         };

@@ -19,7 +19,7 @@ use rustix::event::Timespec;
 use serde::{Deserialize, Serialize};
 use stockade_protocol::Bytes;
 use stockade_protocol::confinement::Plan;
-use stockade_protocol::launch::Owner;
+use stockade_protocol::launch::{Opening, Owner};
 use stockade_protocol::outcome::{SetupFailure, SetupStage};
 use stockade_protocol::spec::SandboxSpec;
 use stockade_wire::channel::{Channel, ChannelError};
@@ -138,6 +138,9 @@ pub(crate) struct Command {
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     /// Its working directory.
     pub(crate) cwd: Bytes,
+    /// What it finds open, below the workspace at this path.
+    pub(crate) openings: Vec<Opening>,
+    pub(crate) workspace: Bytes,
 }
 
 impl Prepare {

@@ -30,6 +30,35 @@ impl Program {
     }
 }
 
+/// Files that a tool finds open.
+#[derive(Debug, Default)]
+pub(crate) struct Openings {
+    each: Vec<(u32, Vec<CString>)>,
+}
+
+/// One of them, for the child: its number, and the steps that lead there, the first of them a directory's path.
+#[derive(Debug)]
+pub(crate) struct RawOpening {
+    pub(crate) number: u32,
+    pub(crate) steps: Vec<*const c_char>,
+}
+
+impl Openings {
+    /// Another. `steps`: a directory's path, and the names from there on.
+    pub(crate) fn add(&mut self, number: u32, steps: Vec<CString>) {
+        self.each.push((number, steps));
+    }
+
+    /// For calls; valid while `self` is.
+    pub(crate) fn as_raw(&self) -> Vec<RawOpening> {
+        let pointers = |steps: &Vec<CString>| steps.iter().map(|step| step.as_ptr()).collect();
+        self.each
+            .iter()
+            .map(|(number, steps)| RawOpening { number: *number, steps: pointers(steps) })
+            .collect()
+    }
+}
+
 /// C strings and the null-terminated array that points to them.
 #[derive(Debug)]
 pub(crate) struct Strings {

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::Pid;
 
-use crate::program::{Program, Strings};
+use crate::program::{Openings, Program, RawOpening, Strings};
 
 use crate::room::ToolStack;
 
@@ -259,6 +259,7 @@ pub(crate) struct ExecPlan {
     stdio: [OwnedFd; 3],
     landlock: Option<OwnedFd>,
     filters: Vec<Program>,
+    openings: Openings,
     stack: ToolStack,
 }
 
@@ -274,6 +275,8 @@ pub(crate) enum ExecStep {
     Landlock,
     /// `close_range`.
     Close,
+    /// Opening a file below the workspace.
+    Open,
     /// The delta filters.
     Seccomp,
     /// `execve` of every candidate.
@@ -281,14 +284,14 @@ pub(crate) enum ExecStep {
 }
 
 impl ExecPlan {
-    /// `stdio` descriptors must be above 2. `candidates` are tried in order.
+    /// `stdio` descriptors must be above 2. `candidates` are tried in order. The tool is held by a Landlock ruleset and filters.
     pub(crate) fn new(
         candidates: Vec<CString>,
         arguments: Vec<CString>,
         environment: Vec<CString>,
         stdio: [OwnedFd; 3],
-        landlock: Option<OwnedFd>,
-        filters: Vec<Program>,
+        (landlock, filters): (Option<OwnedFd>, Vec<Program>),
+        openings: Openings,
         stack: ToolStack,
     ) -> Self {
         Self {
@@ -298,6 +301,7 @@ impl ExecPlan {
             stdio,
             landlock,
             filters,
+            openings,
             stack,
         }
     }
@@ -315,6 +319,7 @@ impl ExecPlan {
             stdio: [self.stdio[0].as_raw_fd(), self.stdio[1].as_raw_fd(), self.stdio[2].as_raw_fd()],
             landlock: self.landlock.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             filters: self.filters.iter().map(Program::as_raw).collect(),
+            openings: self.openings.as_raw(),
             failure: None,
         };
         let top = self.stack.top().cast::<c_void>();
@@ -339,6 +344,7 @@ struct ChildPlan {
     stdio: [RawFd; 3],
     landlock: RawFd,
     filters: Vec<libc::sock_fprog>,
+    openings: Vec<RawOpening>,
     failure: Option<(ExecStep, i32)>,
 }
 
@@ -367,6 +373,11 @@ fn tool_steps(plan: &ChildPlan) -> ExecStep {
     }
     if call(libc::SYS_close_range, [3, c_long::from(i32::MAX), 0, 0]) < 0 {
         return ExecStep::Close;
+    }
+    for opening in &plan.openings {
+        if open_below(opening) < 0 {
+            return ExecStep::Open;
+        }
     }
     for filter in &plan.filters {
         let address = ptr::from_ref(filter).expose_provenance().cast_signed() as c_long;
@@ -397,10 +408,62 @@ fn tool_steps(plan: &ChildPlan) -> ExecStep {
     ExecStep::Exec
 }
 
+/// Opens a regular file step by step from a directory, through no symbolic link, and gives it its number. After Landlock and before
+/// the tool's own filter: `openat2`, which would do it in one step, is a call whose arguments no filter can read.
+fn open_below(opening: &RawOpening) -> c_long {
+    let (last, directories) = match opening.steps.split_last() {
+        Some((last, directories)) if !directories.is_empty() => (*last, directories),
+        _ => return fail(libc::EINVAL),
+    };
+    let mut at = c_long::from(libc::AT_FDCWD);
+    for (depth, name) in directories.iter().enumerate() {
+        // Where the workspace is the run's own mounts say; below it nothing leads elsewhere.
+        let follow = if depth == 0 { 0 } else { libc::O_NOFOLLOW };
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC | follow;
+        let next = open_at(at, *name, flags);
+        close_directory(at);
+        if next < 0 {
+            return next;
+        }
+        at = next;
+    }
+    // Without O_NONBLOCK a FIFO would be waited for.
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = open_at(at, last, flags);
+    close_directory(at);
+    // EISDIR of a directory, ESPIPE of what is read only once.
+    if file < 0 || call(libc::SYS_pread64, [file, 0, 0, 0]) < 0 {
+        return -1;
+    }
+    let number = c_long::from(opening.number);
+    if file == number {
+        return 0;
+    }
+    if call(libc::SYS_dup3, [file, number, 0, 0]) < 0 { -1 } else { call(libc::SYS_close, [file, 0, 0, 0]) }
+}
+
+fn open_at(at: c_long, name: *const c_char, flags: c_int) -> c_long {
+    call(libc::SYS_openat, [at, name.expose_provenance().cast_signed() as c_long, flags.into(), 0])
+}
+
+/// Closing doesn't fail here, and the error of what was done before it stays.
+fn close_directory(at: c_long) {
+    if at >= 0 {
+        let before = errno();
+        call(libc::SYS_close, [at, 0, 0, 0]);
+        set_errno(before);
+    }
+}
+
+fn fail(errno: c_int) -> c_long {
+    set_errno(errno);
+    -1
+}
+
 /// One system call of integers and addresses, for the child between vfork and exec.
 fn call(number: c_long, arguments: [c_long; 4]) -> c_long {
     let [a, b, c, d] = arguments;
-    // SAFETY: called only from `tool_steps`: the addresses it passes are those of the plan, which outlives the
+    // SAFETY: called only from `tool_steps` and what it calls: the addresses it passes are those of the plan, which outlives the
     // child's use of this memory; the other arguments are integers.
     unsafe { libc::syscall(number, a, b, c, d) }
 }

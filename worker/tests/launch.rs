@@ -167,6 +167,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             reviews: None,
         },
         proved: false,
+        openings: Vec::new(),
     };
     let directory = File::open(workspace).unwrap();
     let (out, err): (OwnedFd, OwnedFd) = (write.try_clone().unwrap().into(), write.into());

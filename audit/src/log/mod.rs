@@ -196,6 +196,8 @@ impl Shared {
 /// An open log. Dropping it ends its segment, once all that waits is written.
 pub struct Log {
     shared: Arc<Shared>,
+    directory: PathBuf,
+    keys: Arc<Keys>,
     thread: Option<JoinHandle<()>>,
     copier: Option<Copier>,
 }
@@ -246,13 +248,15 @@ impl Log {
         // Neither the master key nor the first secret of the MACs is needed from here on.
         keys.root = None;
         drop(settings);
-        let mut writer = Writer::new(directory, keys, lock, kept, Arc::clone(&shared), copier.slot());
+        let (path, keys) = (directory.path().to_owned(), Arc::new(keys));
+        let shares = (Arc::clone(&keys), Arc::clone(&shared));
+        let mut writer = Writer::new(directory, shares, lock, kept, copier.slot());
         writer.begin(survey)?;
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || writer.run())
             .map_err(|source| AuditError::System { doing: "start a thread", source })?;
-        Ok(Self { shared, thread: Some(thread), copier: Some(copier) })
+        Ok(Self { shared, directory: path, keys, thread: Some(thread), copier: Some(copier) })
     }
 
     /// Hands an event over; `told` is called once it's durable, or can't be, by the log's thread, or right here where the
@@ -310,6 +314,19 @@ impl Log {
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.state().clone()
+    }
+
+    /// The newest record that is durable.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.shared.state().durable
+    }
+
+    /// Where it is, and the keys that it was opened with, for who reads in it: whatever its master key is meanwhile, they open all that
+    /// it has written and all before.
+    #[must_use]
+    pub fn for_reading(&self) -> (PathBuf, Arc<Keys>) {
+        (self.directory.clone(), Arc::clone(&self.keys))
     }
 
     /// Ends it: all that waits is written, the segment is sealed, the head copied.

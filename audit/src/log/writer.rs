@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// What the thread owns.
 pub(super) struct Writer {
     directory: Directory,
-    keys: Keys,
+    keys: Arc<Keys>,
     kept: Kept,
     shared: Arc<Shared>,
     copies: Arc<Slot>,
@@ -54,10 +54,9 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         directory: Directory,
-        keys: Keys,
+        (keys, shared): (Arc<Keys>, Arc<Shared>),
         lock: Lock,
         kept: Kept,
-        shared: Arc<Shared>,
         copies: Arc<Slot>,
     ) -> Self {
         let (floods, now) = (Floods::new(kept.flood, kept.operations), Instant::now());

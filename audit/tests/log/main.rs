@@ -6,5 +6,6 @@ mod full;
 mod ground;
 mod kept;
 mod killed;
+mod paging;
 mod tampering;
 mod writing;

@@ -35,7 +35,6 @@ const GROUP: u32 = 7;
 struct Questions {
     row: Row,
     tools: Vec<String>,
-    parameters: Parameters,
     asked: u64,
 }
 
@@ -56,7 +55,7 @@ impl Questions {
             Box::new(breakers),
             Box::new(validate),
         ]);
-        Ok(Self { row, tools: names, parameters: Parameters::new(parameters()), asked: 0 })
+        Ok(Self { row, tools: names, asked: 0 })
     }
 
     /// Seconds that one question takes, which must pass.
@@ -64,6 +63,8 @@ impl Questions {
         self.asked += 1;
         let principal = Principal { uid, gids: vec![uid, GROUP], pid: 1, unit: None, roles: BTreeSet::new() };
         let name = self.tools[tool % self.tools.len()].as_str();
+        // Read anew each time, as they come from a client; each principal has his own.
+        let parameters = Parameters::new(parameters(uid));
         // So far apart that nobody asks too often.
         let at = Moment { uptime: Duration::from_millis(self.asked), wall: SystemTime::UNIX_EPOCH };
         let asked = Asked {
@@ -71,7 +72,7 @@ impl Questions {
             policy: Some("default"),
             tool: Some(name),
             thing: Thing { named: name, ..Thing::default() },
-            given: Given::Parameters(&self.parameters),
+            given: Given::Parameters(&parameters),
             ..Asked::by(&principal, Action::Call, at)
         };
         let began = Instant::now();
@@ -146,7 +147,8 @@ fn manifest(name: &str) -> Text {
     Text { file: format!("{name}.toml"), name: name.to_owned(), text, signature: None }
 }
 
-fn parameters() -> Vec<u8> {
-    let values = (0..PROPERTIES).map(|number| format!("\"p{number}\":\"{}\"", "x".repeat(VALUE)));
+/// Two KiB that nobody else sends.
+fn parameters(uid: u32) -> Vec<u8> {
+    let values = (0..PROPERTIES).map(|number| format!("\"p{number}\":\"{uid:0>VALUE$}\""));
     format!("{{{}}}", values.collect::<Vec<_>>().join(",")).into_bytes()
 }

@@ -182,6 +182,7 @@ fn streamed_input_that_had_ended_is_in_doubt_only_if_less_reached_the_tool() {
             usage,
             trusted_files: vec![],
             redactions: None,
+            result_check: None,
         };
         second.event(id(1), 2, exited.clone());
         if doubt {

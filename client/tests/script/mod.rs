@@ -114,6 +114,7 @@ pub(crate) fn exited(code: u8) -> ExecEvent {
         usage: Usage::default(),
         trusted_files: vec![],
         redactions: None,
+        result_check: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 use stockade_protocol::bounds::{MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL};
+use stockade_protocol::launch::Opening;
 
 use super::template::{Argument, Group, Hole, Kind, Piece, Stdin, Template};
 use crate::validate::formats::is_workspace_path;
@@ -18,20 +19,23 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 pub struct Expanded {
     /// The program's path, then its arguments.
     pub arguments: Vec<Vec<u8>>,
-    /// What is to be opened below the workspace ([`crate::validate::beneath`]), once the policy has been asked whether it may be
-    /// read, and handed on as descriptors of these numbers.
+    /// What is opened below the workspace and handed on as descriptors of these numbers: by the run's own process, within all that
+    /// confines it.
     pub openings: Vec<Opening>,
     /// Standard input.
     pub stdin: Input,
 }
 
-/// A file below the workspace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// Its descriptor's number.
-    pub number: u32,
-    /// Its path below the workspace.
-    pub path: String,
+impl Expanded {
+    /// All that a run finds open, standard input among it, if that is a file.
+    #[must_use]
+    pub fn opened(&self) -> Vec<Opening> {
+        let stdin = match &self.stdin {
+            Input::File(path) => Some(Opening { number: 0, path: path.as_str().into() }),
+            Input::Nothing | Input::Bytes(_) => None,
+        };
+        stdin.into_iter().chain(self.openings.iter().cloned()).collect()
+    }
 }
 
 /// Standard input.
@@ -198,7 +202,7 @@ impl Expansion<'_> {
                 let path = path(name, value, kind)?;
                 let number = FIRST_DESCRIPTOR
                     .saturating_add(u32::try_from(self.made.openings.len()).unwrap_or(u32::MAX));
-                self.made.openings.push(Opening { number, path });
+                self.made.openings.push(Opening { number, path: path.as_str().into() });
                 Ok(format!("/proc/self/fd/{number}"))
             }
             _ => Err(wrong(name, kind)),

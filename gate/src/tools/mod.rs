@@ -42,6 +42,8 @@ pub const MAX_PIECE: usize = 4_096;
 pub const MAX_EXAMPLES: usize = 32;
 /// The most roles that a tool names.
 pub const MAX_ROLES: usize = 32;
+/// The longest output that is a result, in bytes.
+pub const MAX_RESULT: usize = 256 * 1024;
 /// The most files that one call has opened, standard input left out.
 pub const MAX_OPENINGS: usize = 4;
 

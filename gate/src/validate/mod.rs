@@ -11,12 +11,15 @@
 //! costs is known from its size before it's checked: values times parts of the schema, bytes times what looks at them. So no
 //! parameters can make it slow.
 //!
+//! What fitted is remembered by a digest (`fitting`), until the tools are read again.
+//!
 //! Pure but for [`beneath`], which opens a path beneath a workspace's descriptor.
 //!
-//! Reading order: [`input`], [`parameters`], [`characters`], [`outline`], `pattern`, [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], [`stage`], [`beneath`].
+//! Reading order: [`input`], [`parameters`], [`characters`], [`outline`], `pattern`, [`formats`], [`url`], [`schema`], [`mismatch`], [`repeated`], `fitting`, [`stage`], [`beneath`].
 
 pub mod beneath;
 pub mod characters;
+mod fitting;
 pub mod formats;
 pub mod input;
 pub mod mismatch;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fitting::Fitting;
 use super::mismatch::Mismatch;
 use super::repeated::{Repeated, Table};
 use crate::asked::{Action, Asked, Given};
@@ -20,18 +21,21 @@ use crate::verdict::Verdict;
 pub struct Validate {
     registry: Arc<Registry>,
     mismatches: Table,
+    fitting: Fitting,
 }
 
 impl Validate {
     /// Of these tools.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, mismatches: Table::default() }
+        Self { registry, ..Self::default() }
     }
 
-    /// Takes up other tools. What was got wrong stays known: the rules that are no more fall out of the table by themselves.
+    /// Takes up other tools. What was got wrong stays known: the rules that are no more fall out of the table by themselves. What
+    /// fitted doesn't: it may not fit these.
     pub fn replace(&mut self, registry: Arc<Registry>) {
         self.registry = registry;
+        self.fitting.clear();
     }
 
     /// What callers often get wrong, the most frequent first: rules of tools' schemas, never what was sent. At most
@@ -60,11 +64,17 @@ impl Validate {
             let message = format!("the tool `{name}` is called with parameters: a JSON object");
             return Err(refused(Reason::BadParameters, &tool.file_rule("parameters"), message));
         };
-        let parameters = parameters.value().map_err(|mismatch| {
+        let key = Fitting::key(&tool.name, parameters);
+        if key.as_ref().is_some_and(|key| self.fitting.has(key)) {
+            return Ok(());
+        }
+        let value = parameters.value().map_err(|mismatch| {
             let refusal = refused(Reason::BadParameters, &tool.file_rule("parameters"), mismatch.to_string());
             refusal.remedy(remedy(&tool))
         })?;
-        self.check(&tool, parameters, asked)
+        self.check(&tool, value, asked)?;
+        key.into_iter().for_each(|key| self.fitting.put(key));
+        Ok(())
     }
 
     fn check(&mut self, tool: &Tool, parameters: &Value, asked: &Asked<'_>) -> Result<(), Refusal> {
@@ -262,6 +272,51 @@ properties.limit = { type = "integer", minimum = 1 }
             ("search", "/properties/limit/minimum", 7)
         );
         assert_eq!(often.len(), 1);
+    }
+
+    fn limited(most: u32) -> Arc<Registry> {
+        let text = TOOL.replace("minimum = 1", &format!("minimum = 1, maximum = {most}"));
+        let text = Text { file: "search.toml".into(), name: "search".into(), text, signature: None };
+        Arc::new(Registry::of(&[text], &Trust::default(), &|| Duration::ZERO).unwrap())
+    }
+
+    #[test]
+    fn what_fitted_fits_again_and_is_looked_at_anew_once_the_tools_are_others() {
+        let mut stage = Validate::new(limited(9));
+        let parameters = || parameters(&json!({ "pattern": "x", "limit": 7 }));
+        for _again in 0..2 {
+            judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters()), 0).unwrap();
+        }
+        stage.replace(limited(5));
+        let refusal =
+            judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters()), 0).unwrap_err();
+        assert!(refusal.message.contains("/limit: expected at most 5, got 7"), "{refusal:?}");
+    }
+
+    #[test]
+    fn what_fits_one_tool_is_not_thereby_what_another_takes() {
+        let text = |name: &str, most: u32| {
+            let text = TOOL.replace("minimum = 1", &format!("minimum = 1, maximum = {most}"));
+            let text = text.replace("\"search\"", &format!("\"{name}\""));
+            Text { file: format!("{name}.toml"), name: name.into(), text, signature: None }
+        };
+        let texts = [text("wide", 9), text("narrow", 5)];
+        let registry = Registry::of(&texts, &Trust::default(), &|| Duration::ZERO).unwrap();
+        let mut stage = Validate::new(Arc::new(registry));
+        let parameters = parameters(&json!({ "pattern": "x", "limit": 7 }));
+        let mut asks = |tool| judge(&mut stage, Action::Call, Some(tool), Given::Parameters(&parameters), 0);
+        assert_eq!(asks("wide"), Ok(()));
+        assert_eq!(asks("narrow").unwrap_err().reason, Reason::BadParameters);
+        assert_eq!(asks("wide"), Ok(()));
+    }
+
+    #[test]
+    fn what_did_not_fit_is_told_each_time() {
+        let mut stage = stage();
+        for _again in 0..2 {
+            let parameters = parameters(&json!({ "pattern": "-x" }));
+            judge(&mut stage, Action::Call, Some("search"), Given::Parameters(&parameters), 0).unwrap_err();
+        }
     }
 
     #[test]

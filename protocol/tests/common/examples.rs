@@ -13,12 +13,13 @@ use stockade_protocol::approval::{
     ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, ReviewOpinion, ReviewPanel, ReviewerReport,
     RiskFactor,
 };
+use stockade_protocol::audit::{AuditClass, AuditPage, AuditQuestion, AuditRecord};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
     BreakerState, BreakerSummary, ClientMessage, Count, ExecEvent, ExecRequest, Hello, LimitPressure,
     LimiterReport, LockedOut, MAGIC, OftenWrong, OutputMode, Overrides, ProcessReport, ProtocolError,
-    ProtocolErrorCode, Redactions, ReloadReport, RunState, RunSummary, ServerMessage, StatusReport,
-    StdinMode, Stream, ToolCall, VERSION, Welcome, Workspace, features,
+    ProtocolErrorCode, Redactions, ReloadReport, ResultCheck, RunState, RunSummary, ServerMessage,
+    StatusReport, StdinMode, Stream, ToolCall, VERSION, Welcome, Workspace, features,
 };
 use stockade_protocol::codec::{self, CodecError};
 use stockade_protocol::confinement::{Confinement, Layer, LayerReport, Plan, StdioPath, Warmth};
@@ -26,7 +27,7 @@ use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::grants::{GrantGiven, GrantList, GrantSummary, GrantTerms, GrantWhat};
 use stockade_protocol::launch::{
     Adopted, CalledTool, FromLauncher, FromRelay, GrantNote, Keep, LAUNCH_VERSION, Launch, LaunchOutput,
-    Made, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
+    Made, Opening, Owner, Program, Redaction, RunNote, SpecNumber, ToLauncher, ToRelay, Token,
 };
 use stockade_protocol::outcome::{
     CancelReason, Clock, MemoryMechanism, Outcome, SetupFailure, SetupStage, Stalled, Usage,
@@ -273,6 +274,8 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
         ("", ClientMessage::GrantRevoke { id: GRANT.into() }),
         ("", ClientMessage::Grants),
         ("", ClientMessage::Reload),
+        ("", ClientMessage::Audit(Box::new(audit_question()))),
+        ("", ClientMessage::AuditMore),
     ]
 }
 
@@ -327,6 +330,10 @@ fn events() -> Vec<ExecEvent> {
             redactions: Some(Redactions {
                 marks: vec![Count { name: "github-token".into(), count: 2 }],
                 late: 0,
+            }),
+            result_check: Some(ResultCheck {
+                fits: Some(false),
+                said: vec!["/count: expected at least 1, got 0".into()],
             }),
         },
     ]
@@ -395,7 +402,30 @@ fn server_messages() -> Vec<(&'static str, ServerMessage)> {
         takes_restart: vec!["daemon.socket".into()],
     };
     messages.push(("", ServerMessage::Reloaded(Box::new(report))));
+    messages.push(("", ServerMessage::AuditPage(Box::new(audit_page()))));
     messages
+}
+
+fn audit_question() -> AuditQuestion {
+    AuditQuestion {
+        since_ns: Some(1_795_341_621_000_000_000),
+        classes: vec![AuditClass::Security, AuditClass::Access],
+        uid: Some(1_000),
+        outcome: Some("refused".into()),
+        last: Some(20),
+        follow: true,
+        ..AuditQuestion::default()
+    }
+}
+
+fn audit_page() -> AuditPage {
+    let record = AuditRecord {
+        sequence: 1_207,
+        time_ns: 1_795_341_622_500_000_000,
+        class: AuditClass::Security,
+        text: "{\"event\":\"security\",\"name\":\"locked-out\",\"text\":\"refused too often\"}".into(),
+    };
+    AuditPage { records: vec![record], more: true, partial: false, erased: 3, unreadable: 0 }
 }
 
 const GRANT: &str = "018f2d5e-7a10-7c3b-9d44-5a610ef28399";
@@ -697,6 +727,7 @@ fn to_launcher() -> Vec<ToLauncher> {
         output: LaunchOutput::Relayed { ring_bytes: 1 << 20 },
         note: note(),
         proved: false,
+        openings: vec![Opening { number: 3, path: "notes/today.txt".into() }],
     };
     vec![
         ToLauncher::Hello {
@@ -917,7 +948,7 @@ fn layers() -> [Layer; 10] {
     ]
 }
 
-fn setup_stages() -> [SetupStage; 19] {
+fn setup_stages() -> [SetupStage; 20] {
     [
         SetupStage::Check,
         SetupStage::Open,
@@ -938,5 +969,6 @@ fn setup_stages() -> [SetupStage; 19] {
         SetupStage::Cwd,
         SetupStage::Terminal,
         SetupStage::Exec,
+        SetupStage::File,
     ]
 }

@@ -73,13 +73,10 @@ impl State {
         let owner = run.owner;
         let refused = match self.gate.permits(&asker, action, of_run(run), uptime) {
             Ok(()) => {
-                if owner != asker.uid {
-                    self.watch(
-                        connection,
-                        "others-run",
-                        format!("{} of user {owner}'s run", action.name()),
-                        &id.to_string(),
-                    );
+                if let Some(record) = self.record.as_ref().filter(|_| owner != asker.uid) {
+                    let text = format!("{} of user {owner}'s run", action.name());
+                    let who = (self.principal(connection), "others-run");
+                    record.watched_of(id, who, text, &id.to_string());
                 }
                 return Ok(owner);
             }
@@ -100,6 +97,21 @@ impl State {
             record.not_permitted(self.principal(connection), &decided, &id.to_string());
         }
         Err(told)
+    }
+
+    /// Writes down what somebody does to a run of his own. What he does to another's was written when it was permitted.
+    pub(super) fn record_own(
+        &self,
+        connection: ConnectionId,
+        id: ExecId,
+        name: &str,
+        text: core::fmt::Arguments<'_>,
+    ) {
+        let (Some(record), Some(run)) = (&self.record, self.runs.get(&id)) else { return };
+        let principal = self.principal(connection);
+        if principal.uid == run.owner {
+            record.did(id, principal, name, text.to_string());
+        }
     }
 
     /// Whether a connection may go on with a run: where there are rules of access, only one that asked for it or follows it, which the

@@ -79,6 +79,8 @@ pub(super) struct Waits {
     pub(super) run: Run,
     pub(super) of: Of,
     request: Option<Request>,
+    /// What tells it from other questions in the record.
+    asks: Option<String>,
     /// Who asks, as it's written down: his connection may be gone when it's answered.
     pub(super) principal: Principal,
     pub(super) question: Question,
@@ -175,7 +177,7 @@ pub(super) fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
 }
 
 /// What it's called in the record: which run, and what of it was shown.
-pub(super) fn about(run: ExecId, digest: &[u8; 32]) -> String {
+fn about(run: ExecId, digest: &[u8; 32]) -> String {
     format!("{run} {}", hex(digest))
 }
 
@@ -217,7 +219,9 @@ impl State {
         let (id, settings) = (run.exec_id, self.gate.approving());
         let asker = self.person(connection);
         let question = Question::new(asker, shown.digest, settings);
-        self.watch_answer(principal.clone(), "approval-asked", ask.said(), &about(id, &shown.digest));
+        let asks = request.as_ref().map(Request::digest);
+        let question_of = (id, &shown.digest, asks.clone());
+        self.watch_answer((principal.clone(), "approval-asked"), ask.said(), question_of);
         tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
         let (programs, needs_people) = (panels::within(&panels), self.gate.needs_people());
         let is_with_people = programs.is_none();
@@ -237,6 +241,7 @@ impl State {
             run,
             of,
             request,
+            asks,
             principal,
             question,
             ask,
@@ -348,7 +353,7 @@ impl State {
         // What was asked, too: who asks often enough has his questions counted, and not written one by one.
         let text = if answer.reason.is_empty() { "" } else { "; " };
         let text = format!("{}{text}asked by user {} because of {because}", answer.reason, asker.0);
-        self.watch_answer(who, said, text, &about(id, &answer.digest));
+        self.watch_answer((who, said), text, (id, &answer.digest, None));
         let (missing, how) = match standing {
             Standing::Waits(missing) => (missing, None),
             Standing::Refused => {
@@ -455,12 +460,8 @@ impl State {
         if how != ApprovalEnd::Approved && how != ApprovalEnd::Refused {
             let word = crate::metrics::approval_word(how).to_owned();
             let text = format!("not approved: {word}");
-            self.watch_answer(
-                waits.principal.clone(),
-                "approval-over",
-                text,
-                &about(id, &waits.shown.digest),
-            );
+            let who = (waits.principal.clone(), "approval-over");
+            self.watch_answer(who, text, (id, &waits.shown.digest, waits.asks.take()));
         }
         tracing::info!(run = %id, ?how, "waits for an approval no more");
         self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
@@ -479,9 +480,15 @@ impl State {
         }
     }
 
-    pub(super) fn watch_answer(&self, principal: Principal, name: &str, text: String, about: &str) {
+    /// Writes what has become of a question, or that it's asked: which run, its digest, and what tells it from other questions.
+    pub(super) fn watch_answer(
+        &self,
+        who: (Principal, &str),
+        text: String,
+        (run, digest, asks): (ExecId, &[u8; 32], Option<String>),
+    ) {
         if let Some(record) = &self.record {
-            record.watched(principal, name, text, about);
+            record.questioned(run, who, text, (&hex(digest), asks));
         }
     }
 

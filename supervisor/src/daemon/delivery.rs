@@ -225,6 +225,7 @@ fn put_exited(
         usage: run.final_usage(),
         trusted_files: run.trusted_files.clone(),
         redactions,
+        result_check: run.result_check.clone(),
     };
     outbox.say_tails(id, exited.seq - 1, workshop);
     put_event(id, exited.seq, event, outbox, workshop)?;

@@ -7,14 +7,15 @@
 //! in [`crate::connection`] and [`crate::launch_link`].
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
-//! `breakers`, what they ask of those, `reloading`, that files be read again, `access`, who may, `granting`, what they ask of grants, and
+//! `breakers`, what they ask of those, `reloading`, that files be read again, `reading`, the record, with `readings` and `asked_of_record`, `access`, who may, `granting`, what they ask of grants, and
 //! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, `shown`, what he is shown of it, and `reviewing`, programs that look at it (`panels`: what they make of it together, `review_run`: one of them); `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
-//! clients, and `hiding`, those of runs whose output is redacted; `explaining`, what a policy allows.
+//! clients, `hiding`, those of runs whose output is redacted, and `promising`, whether a tool's is what it promises; `explaining`, what a policy allows.
 
 mod access;
 mod approving;
+mod asked_of_record;
 mod breakers;
 pub(crate) mod counting;
 mod delivery;
@@ -24,6 +25,9 @@ mod giving;
 mod granting;
 mod hiding;
 mod panels;
+mod promising;
+mod reading;
+mod readings;
 pub(crate) mod recording;
 pub(crate) mod redeeming;
 mod reloading;

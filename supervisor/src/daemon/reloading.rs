@@ -3,6 +3,7 @@
 //! The files are read by one reload after the other ([`crate::reload`]). Whoever asks while one goes on is answered by the next: what it
 //! reads was there when he asked.
 
+use stockade_audit::Principal;
 use stockade_gate::Action;
 use stockade_protocol::client::{ReloadReport, ServerMessage};
 use stockade_protocol::denied::{Denied, DenyReason};
@@ -23,7 +24,7 @@ impl State {
         let may =
             self.operates(connection, Action::Reload, || may_operate(uid, daemons, "have files read again"));
         let asked = may.and_then(|()| {
-            if self.reloads.len() >= WAITING || self.reloads.contains(&connection) {
+            if self.reloads.len() >= WAITING || self.reloads.iter().any(|(waits, _)| *waits == connection) {
                 let text = "a reload is waited for already, by this connection or by too many others";
                 return Err(Denied::new(DenyReason::Busy, text).retry_after(BUSY_MS));
             }
@@ -32,7 +33,7 @@ impl State {
         match asked {
             Ok(()) => {
                 tracing::info!(uid, "a reload is asked for");
-                self.reloads.push(connection);
+                self.reloads.push((connection, self.principal(connection)));
                 self.reload.notify_one();
             }
             Err(denied) => {
@@ -42,20 +43,20 @@ impl State {
     }
 
     /// Who has asked by now: the reload that begins answers them.
-    pub(crate) fn take_reloads(&mut self) -> Vec<ConnectionId> {
+    pub(crate) fn take_reloads(&mut self) -> Vec<(ConnectionId, Principal)> {
         core::mem::take(&mut self.reloads)
     }
 
-    /// Tells those who have asked what came of it.
-    pub(crate) fn tell_reloaded(&mut self, asked: &[ConnectionId], report: &ReloadReport) {
+    /// Tells those who have asked what came of it, and the record of who has left meanwhile, too.
+    pub(crate) fn tell_reloaded(&mut self, asked: Vec<(ConnectionId, Principal)>, report: &ReloadReport) {
         let (name, text) = match report.wrong.first() {
             None => ("reloaded", "files were read again, and hold".to_owned()),
             Some(first) => ("not-reloaded", format!("files were read again, and the old ones stay: {first}")),
         };
-        for connection in
-            asked.iter().filter(|id| self.connections.contains_key(id)).copied().collect::<Vec<_>>()
-        {
-            self.watch(connection, name, text.clone(), "daemon");
+        for (connection, principal) in asked {
+            if let Some(record) = &self.record {
+                record.watched(principal, name, text.clone(), "daemon");
+            }
             self.answer(connection, &ServerMessage::Reloaded(Box::new(report.clone())));
         }
     }

@@ -59,6 +59,7 @@ fn hide_place(failure: &mut SetupFailure) {
             | SetupStage::Verify
             | SetupStage::Cwd
             | SetupStage::Exec
+            | SetupStage::File
     );
     let subject = &failure.subject.0;
     if let Some(last) = subject.rsplit(|byte| *byte == b'/').next()

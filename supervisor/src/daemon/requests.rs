@@ -27,7 +27,7 @@ use super::approving::{Answer, Asking};
 use super::counting::Named;
 use super::shown::{Beside, Shown};
 use super::state::State;
-use crate::admission::{self, Admitted, Caller, Passed, StdinPlan};
+use crate::admission::{self, Admitted, Caller, OutputRules, Passed, StdinPlan};
 use crate::aside::Foreign;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Event, Phase};
@@ -81,7 +81,6 @@ impl State {
         home: &Path,
         take: impl FnMut() -> Option<Foreign>,
     ) -> Result<Pause, Refused> {
-        let now = self.now();
         let Some(owner) = self.connections.get(&connection).map(|outbox| outbox.owner.uid) else {
             return Ok(Pause::None);
         };
@@ -112,7 +111,7 @@ impl State {
             ClientMessage::Cancel { exec_id } if self.withdraw(owner, exec_id) => {}
             ClientMessage::Cancel { exec_id } => {
                 if let Some(owner) = self.permitted(connection, Action::Kill, exec_id) {
-                    self.handle(Event::Cancel { now, connection, owner, run: exec_id });
+                    self.cancel(connection, owner, exec_id);
                 }
             }
             ClientMessage::Attach { exec_id, after_seq } => {
@@ -139,6 +138,8 @@ impl State {
                 self.approve(connection, owner, exec_id, &Answer { digest, approve, reason });
             }
             ClientMessage::Reload => self.ask_reload(connection, owner),
+            ClientMessage::Audit(question) => self.read_audit(connection, owner, *question),
+            ClientMessage::AuditMore => self.read_more(connection, owner),
             ClientMessage::Hello(_) => return Err(unexpected("a second Hello")),
             other => self.about_grants(connection, other)?,
         }
@@ -215,13 +216,17 @@ impl State {
         let parameters: Option<Bytes> =
             call.as_ref().filter(|_| !verdict.is_pass()).map(|call| call.parameters().into());
         let overrides = request.overrides.clone();
-        let filled = call.map_or(Ok(()), |call| {
+        let is_checked = call.as_ref().is_some_and(Call::promises);
+        let filled = call.map_or(Ok(Vec::new()), |call| {
             self.gate.check_pin(&call, self.settings.uid)?;
             call.fill(&mut request, self.gate.has_rules())
         });
-        let by_default = self.gate.redacts_by_default();
-        let admitted = filled
-            .and_then(|()| admission::admit(request, id, &caller, &mut self.specs, &passed, by_default));
+        let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked };
+        let admitted = filled.and_then(|openings| {
+            let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, rules)?;
+            admitted.launch.openings = openings;
+            Ok(admitted)
+        });
         let made = admitted.and_then(|admitted| {
             let bytes = size_of(&admitted);
             let mut admitted = admitted;
@@ -355,6 +360,7 @@ impl State {
             usage: Default::default(),
             trusted_files: Vec::new(),
             exited: None,
+            result_check: None,
             followers: Vec::new(),
             redacting: hidden.map(|hidden| Box::new(Redacting::new(hidden, Some(self.gate.forms())))),
             is_adopted: false,
@@ -465,21 +471,26 @@ impl State {
             return;
         }
         let Some(owner) = self.permitted(connection, Action::Kill, id) else { return };
-        let now = self.now();
         match self.dispatcher.phase(id, owner) {
             Some(Phase::Starting | Phase::Running) => {
+                self.record_own(connection, id, "signalled", format_args!("signal {signal}"));
                 if let Some(called) = self.runs.get_mut(&id).and_then(|run| run.tool.as_mut()) {
                     called.is_tightened = true;
                 }
                 self.tell_launcher(id, &ToLauncher::Signal { exec_id: id, signal });
             }
-            Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => {
-                self.handle(Event::Cancel { now, connection, owner, run: id });
-            }
+            Some(Phase::Queued) if ENDING_SIGNALS.contains(&signal) => self.cancel(connection, owner, id),
             Some(_) => {}
             // The dispatcher has the words for a run that isn't known.
-            None => self.handle(Event::Cancel { now, connection, owner, run: id }),
+            None => self.cancel(connection, owner, id),
         }
+    }
+
+    fn cancel(&mut self, connection: ConnectionId, owner: u32, run: ExecId) {
+        if let Some(Phase::Queued | Phase::Starting | Phase::Running) = self.dispatcher.phase(run, owner) {
+            self.record_own(connection, run, "cancelled", format_args!("before it had ended"));
+        }
+        self.handle(Event::Cancel { now: self.now(), connection, owner, run });
     }
 
     fn attach(&mut self, connection: ConnectionId, run: ExecId, after_seq: u64) {
@@ -497,6 +508,9 @@ impl State {
         if let Some(owner) = self.permitted(connection, Action::Attach, run) {
             let is_stranger =
                 self.connections.get(&connection).is_none_or(|outbox| outbox.owner.uid != owner);
+            if self.dispatcher.phase(run, owner).is_some() {
+                self.record_own(connection, run, "attached", format_args!("behind event {after_seq}"));
+            }
             self.handle(Event::Attach { connection, owner, run, after_seq, is_stranger });
         }
     }

@@ -25,7 +25,7 @@ use super::approving::milliseconds;
 use super::following::LENGTHS;
 use super::requests::{Descriptors, size_of};
 use super::state::State;
-use crate::admission::{self, Caller, Passed};
+use crate::admission::{self, Caller, OutputRules, Passed};
 use crate::dispatcher::ConnectionId;
 use crate::gate::Call;
 use crate::output::{Place, Read, Taker};
@@ -128,8 +128,8 @@ impl State {
         let called = call.called();
         self.gate.check_pin(&call, self.settings.uid)?;
         // Roles say who may call it, and nobody does.
-        call.fill(&mut request, true)?;
-        if request.stdin != StdinMode::None {
+        let openings = call.fill(&mut request, true)?;
+        if request.stdin != StdinMode::None || !openings.is_empty() {
             let text = "a reviewer's standard input is the request";
             return Err(Denied::new(DenyReason::BadRequest, text));
         }
@@ -137,8 +137,9 @@ impl State {
         let owner =
             Owner { uid: self.settings.uid, gid: rustix::process::getegid().as_raw(), groups: Vec::new() };
         let caller = Caller { owner, home, user_mode: self.settings.is_user_mode() };
-        let (passed, by_default) = (Passed::default(), self.gate.redacts_by_default());
-        let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, by_default)?;
+        let passed = Passed::default();
+        let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked: false };
+        let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, rules)?;
         admitted.launch.note.tool = Some(called);
         admitted.launch.note.reviews = Some(question);
         let bytes = size_of(&admitted);

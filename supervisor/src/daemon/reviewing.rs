@@ -27,7 +27,7 @@ use stockade_protocol::outcome::{CancelReason, Outcome};
 use stockade_protocol::{Bytes, ExecId};
 use tokio::task::{spawn_blocking, spawn_local};
 
-use super::approving::{Waits, about};
+use super::approving::Waits;
 use super::panels::{Convened, is_refused, refusal, spent, together, word};
 use super::review_run::{self, Room};
 use super::state::State;
@@ -163,10 +163,9 @@ impl State {
         let sought = review_run::Sought { id, question, reviewer: &reviewer, input, left };
         let run = self.review_run(sought, home, room);
         let (run, bytes) = run.map_err(|denied| format!("it can't be run: {}", denied.message))?;
-        let about = about(question, &digest);
         let principal = self.own_principal();
         let text = format!("the reviewer {} (tool {}) looks at it: {id}", reviewer.name, reviewer.tool.value);
-        self.watch_answer(principal.clone(), "review-begun", text, &about);
+        self.watch_answer((principal.clone(), "review-begun"), text, (question, &digest, None));
         tracing::info!(run = %id, %question, reviewer = reviewer.name, "a reviewer looks");
         let request = Request {
             action: "review".to_owned(),
@@ -211,7 +210,7 @@ impl State {
             return;
         };
         if let Some(waits) = self.approvals.waiting.get_mut(&question) {
-            let about = about(question, &waits.question.digest());
+            let digest = waits.question.digest();
             let panel = &mut waits.panels[panel].panel;
             let _standing = panel.answer(seat, said);
             let seat = &panel.seats()[seat];
@@ -219,7 +218,7 @@ impl State {
             let text = format!("the reviewer {}: {word}: {}", seat.name(), seat.reason());
             tracing::info!(run = %id, %question, reviewer = seat.name(), reason = seat.reason(), "a reviewer says {word}");
             self.figures.gated.reviewed(opinion);
-            self.watch_answer(self.own_principal(), "reviewed", text, &about);
+            self.watch_answer((self.own_principal(), "reviewed"), text, (question, &digest, None));
             self.settle_review(question);
         }
         self.begin_reviews();

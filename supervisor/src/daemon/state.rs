@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use stockade_audit::Principal;
 use stockade_policies::PolicySet;
 use stockade_protocol::ExecId;
 use stockade_protocol::client::{ExecEvent, ServerMessage};
@@ -15,6 +16,8 @@ use stockade_protocol::launch::ToLauncher;
 use tokio::sync::Notify;
 
 use super::approving::Approvals;
+use super::promising;
+use super::readings::Readings;
 use crate::aside::Aside;
 use crate::dispatcher::{ConnectionId, Dispatcher, Effect, Emission, Event, LauncherId};
 use crate::frames::Workshop;
@@ -114,6 +117,7 @@ impl Daemon {
                 grants: None,
                 record: None,
                 approvals: Approvals::default(),
+                readings: Readings::default(),
                 statistics: None,
                 table: Table::of_this_process(),
                 figures,
@@ -174,6 +178,8 @@ pub(crate) struct State {
     pub(crate) record: Option<Record>,
     /// What waits until somebody has approved it.
     pub(crate) approvals: Approvals,
+    /// Who reads the record.
+    pub(super) readings: Readings,
     /// What runs came to, over restarts, if that is counted.
     pub(crate) statistics: Option<Statistics>,
     /// What is counted.
@@ -189,7 +195,7 @@ pub(crate) struct State {
     stop: Rc<Notify>,
     pub(super) reload: Rc<Notify>,
     /// Who has asked for one, and isn't answered.
-    pub(super) reloads: Vec<ConnectionId>,
+    pub(super) reloads: Vec<(ConnectionId, Principal)>,
     changed: Rc<Notify>,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
@@ -372,6 +378,10 @@ impl State {
                     let lost = traces.put(run.spans(&outcome));
                     self.figures.spans(lost, false);
                 }
+                let promised = run.tool.as_ref().and_then(|called| self.gate.tools().find(&called.name));
+                if let Some(tool) = promised.filter(|_| self.gate.is_success(run.tool.as_ref(), &outcome)) {
+                    run.result_check = promising::check(run, tool, &mut self.workshop.piece);
+                }
                 run.exited = Some(Exited { seq, outcome });
             }
         }
@@ -464,6 +474,7 @@ impl State {
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
         let Some(outbox) = self.connections.remove(&connection) else { return };
         self.withdraw_all_of(connection);
+        self.readings.forget(connection);
         let now = self.now();
         // A run's input ends with the client that gave it.
         for run in self.runs.values().filter(|run| run.origin == Some(connection)) {

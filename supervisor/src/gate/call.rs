@@ -12,7 +12,7 @@ use stockade_protocol::Bytes;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
 use stockade_protocol::client::{ExecRequest, Overrides, StdinMode, ToolCall};
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::CalledTool;
+use stockade_protocol::launch::{CalledTool, Opening};
 
 use crate::admission::chain;
 use crate::policies;
@@ -45,6 +45,11 @@ impl Call {
     /// The roles that its file names.
     pub(crate) fn roles(&self) -> Option<&[String]> {
         self.tool.roles.as_deref()
+    }
+
+    /// Whether its file says what it prints.
+    pub(crate) fn promises(&self) -> bool {
+        self.tool.result.is_some()
     }
 
     /// The tool's name.
@@ -80,12 +85,12 @@ impl Call {
         pinned(&self.tool, known, uid)
     }
 
-    /// Makes its command the request's, once the gate has let it pass.
+    /// Makes its command the request's, once the gate has let it pass; gives what the run finds open. `is_asked`: whether rules of
+    /// access were asked.
     ///
     /// # Errors
-    /// The request says what the tool's file says; it needs what a run can't be given; no command comes of its parameters.
-    /// `is_asked`: whether rules of access were asked.
-    pub(crate) fn fill(self, request: &mut ExecRequest, is_asked: bool) -> Result<(), Denied> {
+    /// The request says what the tool's file says; no command comes of its parameters.
+    pub(crate) fn fill(self, request: &mut ExecRequest, is_asked: bool) -> Result<Vec<Opening>, Denied> {
         let tool = &self.tool;
         if !request.argv.is_empty() || !request.policy.is_empty() || request.stdin != StdinMode::None {
             let text = "a call says no command, no policy and no standard input: the tool's file does";
@@ -102,26 +107,20 @@ impl Call {
         let value = self.parameters.value().map_err(|mismatch| bad(mismatch.to_string()))?;
         let object = value.as_object().ok_or_else(|| bad("the parameters are no object".into()))?;
         let expanded = tool.template.expand(object).map_err(|error| bad(error.to_string()))?;
-        let handed = !expanded.openings.is_empty();
+        let openings = expanded.opened();
         request.stdin = match expanded.stdin {
-            Input::Nothing if !handed => StdinMode::None,
-            Input::Bytes(bytes) if !handed && bytes.len() <= MAX_STDIN_CHUNK => {
-                StdinMode::Inline(Bytes(bytes))
-            }
-            Input::Bytes(_) if !handed => {
+            Input::Nothing | Input::File(_) => StdinMode::None,
+            Input::Bytes(bytes) if bytes.len() <= MAX_STDIN_CHUNK => StdinMode::Inline(Bytes(bytes)),
+            Input::Bytes(_) => {
                 return Err(bad(format!(
                     "the parameters are over the {MAX_STDIN_CHUNK} bytes of standard input"
                 )));
-            }
-            _ => {
-                let text = format!("the tool `{}` is handed files, which a daemon can't do yet", tool.name);
-                return Err(Denied::new(DenyReason::Unsupported, text).remedy("name them in its arguments"));
             }
         };
         request.argv = expanded.arguments.into_iter().map(Bytes).collect();
         request.policy.clone_from(&tool.policy);
         request.overrides = tighter(&request.overrides, &tool.limits);
-        Ok(())
+        Ok(openings)
     }
 }
 

@@ -154,5 +154,6 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             reviews: None,
         },
         proved: false,
+        openings: Vec::new(),
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use stockade_protocol::Bytes;
 use stockade_protocol::bounds::{
-    MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH,
+    MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_ENVIRONMENT, MAX_PATH, MAX_RUN_OPENINGS,
 };
 use stockade_protocol::confinement::Plan;
-use stockade_protocol::launch::Launch;
+use stockade_protocol::launch::{Launch, Opening};
 use stockade_protocol::outcome::SetupStage;
 use stockade_protocol::spec::{Level, MountKind, RunAs, SandboxSpec};
 
@@ -15,6 +15,10 @@ use crate::failure::{Staged, failed};
 
 /// No range of run uids may reach below: ids of people and services live there.
 const LOWEST_RUN_UID: u32 = 100_000;
+/// The number of the first descriptor beside the standard ones.
+pub(crate) const FIRST_BESIDE: u32 = 3;
+/// The longest name of a file, in bytes (`NAME_MAX`).
+const MAX_FILE_NAME: usize = 255;
 /// The most mounts, denied and protected paths of one spec together.
 const MAX_PATHS: usize = 1024;
 
@@ -82,7 +86,23 @@ pub(crate) fn permit_launch(launch: &Launch, within: &Permitted, closing: bool) 
     if !spec.mounts.iter().any(|mount| mount.kind == MountKind::Workspace) && launch.workspace_passed {
         return refuse(libc::EINVAL, "workspace without a mount");
     }
+    if !are_in_order(&launch.openings, launch.stdin_passed) {
+        return refuse(libc::EINVAL, "files to open");
+    }
     arguments(launch)
+}
+
+/// Whether these are few enough, numbered as they should be, and below the workspace as far as their text tells.
+fn are_in_order(openings: &[Opening], stdin_passed: bool) -> bool {
+    let beside = openings.iter().filter(|opening| opening.number != 0);
+    let is_odd = |name: &[u8]| name == b".." || name.len() > MAX_FILE_NAME || name.contains(&0);
+    let is_below = |path: &[u8]| {
+        !path.starts_with(b"/") && path.len() <= MAX_PATH && !path.split(|b| *b == b'/').any(is_odd)
+    };
+    openings.len() <= MAX_RUN_OPENINGS
+        && openings.iter().filter(|opening| opening.number == 0).count() <= usize::from(!stdin_passed)
+        && beside.zip(FIRST_BESIDE..).all(|(opening, number)| opening.number == number)
+        && openings.iter().all(|opening| is_below(&opening.path))
 }
 
 fn is_plain(path: &Bytes) -> bool {
@@ -108,4 +128,38 @@ fn arguments(launch: &Launch) -> Staged<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn openings(all: &[(u32, &str)]) -> Vec<Opening> {
+        all.iter().map(|(number, path)| Opening { number: *number, path: (*path).into() }).collect()
+    }
+
+    #[test]
+    fn files_to_open_are_few_numbered_without_a_gap_and_below_the_workspace() {
+        for good in [&[][..], &[(0, "a")], &[(3, "a/b"), (4, "./c//d")], &[(0, "a"), (3, "b")]] {
+            assert!(are_in_order(&openings(good), false), "{good:?}");
+        }
+        let long = "a".repeat(MAX_FILE_NAME + 1);
+        let bad: [&[(u32, &str)]; 9] = [
+            &[(1, "a")],
+            &[(4, "a")],
+            &[(3, "a"), (3, "b")],
+            &[(0, "a"), (0, "b")],
+            &[(3, "/etc/passwd")],
+            &[(3, "a/../../b")],
+            &[(3, "a\0b")],
+            &[(3, &long)],
+            &[(3, "a"), (4, "b"), (5, "c"), (6, "d"), (7, "e"), (8, "f")],
+        ];
+        for bad in bad {
+            assert!(!are_in_order(&openings(bad), false), "{bad:?}");
+        }
+        // Standard input comes from one place.
+        assert!(!are_in_order(&openings(&[(0, "a")]), true));
+        assert!(are_in_order(&openings(&[(3, "a")]), true));
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags};
+use stockade_protocol::Bytes;
 use stockade_protocol::ExecId;
 use stockade_protocol::confinement::{Plan, StdioPath};
 use stockade_protocol::launch::{Launch, LaunchOutput};
@@ -79,11 +80,16 @@ pub(super) fn order(launch: Launch, within: Permitted, descriptors: Vec<OwnedFd>
     }
     let (spec, plan) = within.into_parts();
     let idmap = matches!((plan, spec.run_as), (Plan::System, RunAs::Ephemeral { .. }));
-    let Launch { exec_id, owner, argv, environment, cwd, home, workspace: path, workspace_passed, .. } =
-        launch;
+    if launch.openings.iter().any(|opening| opening.number == 0) {
+        paths[0] = StdioPath::Passed;
+    }
+    let Launch { exec_id, owner, argv, environment, cwd, home, workspace: path, .. } = launch;
+    let (workspace_passed, openings) = (launch.workspace_passed, launch.openings);
+    // Only who opens something has to know where the workspace is.
+    let below = if openings.is_empty() { Bytes::default() } else { path.clone() };
     let prepare =
         Prepare { spec, owner, home, workspace: path, workspace_passed, plan, idmap, ids: Ids::default() };
-    let command = Command { argv, environment, cwd };
+    let command = Command { argv, environment, cwd, openings, workspace: below };
     let stdio =
         Stdio { passed: Standard([stdin, stdout, stderr]), paths, ring_bytes, is_marked, given_to: None };
     Ok(Order { exec_id, prepare, workspace, command, stdio, in_vain: 0 })

@@ -117,6 +117,7 @@ mod tests {
             output: stockade_protocol::launch::LaunchOutput::Passed,
             note,
             proved,
+            openings: Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use stockade_client::ClientError;
 use stockade_gate::access::Member;
 use stockade_gate::approve::Risk;
 use stockade_supervisor::access::{Placed, Who, rules};
-use stockade_supervisor::approval;
+use stockade_supervisor::approval::{self, Programs};
 use stockade_supervisor::paths::{Scope, Surroundings};
 
 pub(crate) use alone::{Sought, judge};
@@ -161,6 +161,13 @@ impl Whose {
         let Surroundings { scope, .. } = self.surroundings();
         let uid = rustix::process::geteuid().as_raw();
         Ok(approval::risk(approval::files(Some(&self.directory()), scope, uid)?))
+    }
+
+    /// Programs that look at what somebody is asked about.
+    fn programs(&self, rules: &[Placed]) -> Result<Programs, CliError> {
+        let Surroundings { scope, .. } = self.surroundings();
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(Programs::load(Some(&self.directory()), scope, uid, rules)?)
     }
 
     fn none(&self) -> CliError {

@@ -113,7 +113,7 @@ fn decide(one: &ApprovalSummary, arguments: &Arguments) -> Result<Option<(bool, 
     }
     if !one.may_answer {
         out::print(shown::whole(one).as_bytes())?;
-        return Err(CliError::Asked("somebody else has to answer".to_owned()));
+        return Err(CliError::Asked(shown::not_yours(one).to_owned()));
     }
     Ok(match ask::ask(one)? {
         Said::Yes => Some((true, reason)),

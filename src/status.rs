@@ -91,7 +91,12 @@ fn shown(report: &StatusReport) -> String {
         ("limits", report.limiter.map_or_else(|| "none".to_owned(), limits)),
     ];
     if report.approvals_waiting > 0 {
-        rows.push(("approvals", format!("{} wait: `stockade approve`", report.approvals_waiting)));
+        let looking = match report.reviewing {
+            0 => String::new(),
+            count => format!("; {count} reviewer programs look"),
+        };
+        let waiting = report.approvals_waiting;
+        rows.push(("approvals", format!("{waiting} wait: `stockade approve`{looking}")));
     }
     for (at, often) in report.often_wrong.iter().enumerate() {
         let name = if at == 0 { "often wrong" } else { "" };
@@ -207,6 +212,7 @@ mod tests {
             approvals_waiting: 0,
             grants: 0,
             grant_requests: 0,
+            reviewing: 0,
         }
     }
 
@@ -264,6 +270,6 @@ mod tests {
         assert_eq!(object["process"]["descriptors"], 18);
         assert_eq!(object["unready"], json!([]));
         assert_eq!((&object["tools"], &object["limiter"]), (&json!(13), &Value::Null));
-        assert_eq!(object.as_object().unwrap().len(), 36);
+        assert_eq!(object.as_object().unwrap().len(), 37);
     }
 }

@@ -37,8 +37,9 @@ const KINDS: usize = 4096;
 /// The longest text that a kind is known by, in bytes.
 const LONGEST: usize = 256;
 
-/// What people have answered and given who may: as many as they do.
-const ANSWERS: [&str; 5] = ["approved", "not-approved", "granted", "grant-answered", "grant-revoked"];
+/// What people have answered and given who may: as many as they do; and answers of programs: as many as budgets let askers have.
+const ANSWERS: [&str; 6] =
+    ["approved", "not-approved", "granted", "grant-answered", "grant-revoked", "reviewed"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

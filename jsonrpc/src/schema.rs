@@ -161,6 +161,7 @@ fn what_is_told_has_every_field_of_the_wire() {
         approvals_waiting: 0,
         grants: 0,
         grant_requests: 0,
+        reviewing: 0,
         locked_out: vec![wire::LockedOut { uid: 1, unit: None, retry_after_ms: 1 }],
     };
     let usage = stockade_protocol::outcome::Usage { stalled: Some(Default::default()), ..Default::default() };

@@ -254,7 +254,7 @@ structure!(
         denials: Vec<wire::Count>, process: wire::ProcessReport, connection_bytes: u64, kernel: String, metrics: String,
         tools: u32, limiter: Option<wire::LimiterReport>, breakers_open: u32, breakers_half_open: u32,
         often_wrong: Vec<wire::OftenWrong>, locked_out: Vec<wire::LockedOut>, approvals_waiting: u32,
-        grants: u32, grant_requests: u32,
+        grants: u32, grant_requests: u32, reviewing: u32,
     }
 );
 structure!(

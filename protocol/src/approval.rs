@@ -55,6 +55,47 @@ pub struct ApprovalSummary {
     pub output: Vec<Bytes>,
     /// How long the parts are, shown or not.
     pub whole: ApprovalWhole,
+    /// How far reviewer programs are, one of each file that has any.
+    pub panels: Vec<ReviewPanel>,
+}
+
+/// The reviewer programs of one file, and how far they are with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewPanel {
+    /// How many have to say yes.
+    pub needed: u32,
+    /// How many have.
+    pub approved: u32,
+    /// Whether the asker's budget is spent, and so nobody of them looks: people alone decide.
+    pub is_spent: bool,
+    /// Each of them; none where a list of many is shown shorter.
+    pub reviewers: Vec<ReviewerReport>,
+}
+
+/// How far one reviewer program is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewerReport {
+    /// Its name.
+    pub name: String,
+    /// What it has said.
+    pub opinion: ReviewOpinion,
+    /// Why, in its words; or why what it has said counts for nothing.
+    pub reason: String,
+}
+
+/// What a reviewer program says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ReviewOpinion {
+    /// It hasn't said anything yet.
+    Open,
+    /// It may run.
+    Yes,
+    /// It may not.
+    No,
+    /// It has ended without an answer that counts, or wasn't asked.
+    Nothing,
 }
 
 /// How long the parts of a request are that may be shown shorter.

@@ -650,6 +650,8 @@ pub struct StatusReport {
     pub grants: u32,
     /// Requests for grants that wait for an answer; for who may not look into the daemon 0.
     pub grant_requests: u32,
+    /// Reviewer programs that look at what waits; for who may not look into the daemon 0.
+    pub reviewing: u32,
 }
 
 /// Somebody who was refused too often.

@@ -211,6 +211,8 @@ pub struct RunNote {
     pub redaction: Option<Redaction>,
     /// The grant that it was let through by, if it was.
     pub grant: Option<GrantNote>,
+    /// The request that it looks at for the supervisor, if it is a reviewer's run: nobody takes it over.
+    pub reviews: Option<ExecId>,
 }
 
 /// By which grant a run was let through.

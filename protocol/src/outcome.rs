@@ -100,6 +100,8 @@ pub enum CancelReason {
     },
     /// The grant that it was let through by is over or was revoked, and was given so that its runs end with it.
     GrantOver,
+    /// It was a reviewer's, and what it looked at waits no more.
+    Unneeded,
 }
 
 /// Across a fork, numbers: where set-up failed and the errno. The words are made in the supervisor.

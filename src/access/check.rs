@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stockade_gate::access::{Decision, Explained, Origin, Unjudgeable};
+use stockade_gate::approve::Reviews;
 use stockade_gate::tools::{Registry, load};
 use stockade_gate::validate::Parameters;
 use stockade_gate::{Action, Asked, Given, Moment, Principal, Refusal, Thing, Verdict};
 use stockade_policies::{Policy, PolicySet};
 use stockade_protocol::spec::NetworkMode;
 use stockade_supervisor::access::{Placed, Who};
+use stockade_supervisor::approval::Programs;
 use stockade_supervisor::config::Configured;
 use stockade_supervisor::paths::configurations;
 use stockade_supervisor::policies;
@@ -99,6 +101,7 @@ struct Known {
 
 pub(super) fn check(question: &Question) -> Result<u8, CliError> {
     let (found, risk) = (question.whose.rules()?, question.whose.risk()?);
+    let programs = question.whose.programs(&found)?;
     if found.is_empty() && !risk.is_on() {
         return Err(question.whose.none());
     }
@@ -127,6 +130,8 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
         object["asks"] = json!(answer == Answer::Asked);
         object["risk"] = json!(factors(&weighed));
         object["missing"] = json!(missing);
+        object["programs"] = json!(programs.reviews().map(reviews).collect::<Vec<_>>());
+        object["people"] = json!(!programs.instead_of_people);
         object["grant"] = match &granted {
             Some(Granted::By(grant)) => grant.id.as_str().into(),
             _ => Value::Null,
@@ -142,6 +147,9 @@ pub(super) fn check(question: &Question) -> Result<u8, CliError> {
         text.push_str(&granted.sentence());
     }
     text.push_str(&of_risk(question, &weighed));
+    if answer == Answer::Asked {
+        text.push_str(&of_programs(&programs));
+    }
     out::print_with(text.as_bytes(), status)
 }
 
@@ -169,6 +177,32 @@ fn of_risk(question: &Question, weighed: &Result<Verdict, Refusal>) -> String {
     };
     for factor in factors(weighed).iter().filter(|_| question.why) {
         lines.push_str(&format!("factor: {}\n", escape::line(factor.as_bytes())));
+    }
+    lines
+}
+
+/// The reviewer programs of one file.
+fn reviews(reviews: &Reviews) -> Value {
+    let names: Vec<&str> = reviews.reviewers.iter().map(|one| one.name.as_str()).collect();
+    json!({ "reviewers": names, "needed": reviews.needed, "cost": reviews.cost(), "budget": reviews.budget })
+}
+
+/// Which programs are asked, a line each file, and whether anybody else is.
+fn of_programs(programs: &Programs) -> String {
+    let mut lines = String::new();
+    for one in programs.reviews() {
+        let names: Vec<_> =
+            one.reviewers.iter().map(|reviewer| escape::line(reviewer.name.as_bytes())).collect();
+        let (needed, names, cost) = (one.needed, names.join(", "), one.cost());
+        lines.push_str(&format!(
+            "programs: {needed} have to say yes of {names}; it costs {cost} of a day's {}\n",
+            one.budget
+        ));
+    }
+    if programs.instead_of_people {
+        lines.push_str("people: none, programs decide\n");
+    } else if !lines.is_empty() {
+        lines.push_str("people: asked once programs have said yes\n");
     }
     lines
 }

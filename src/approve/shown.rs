@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use stockade_gate::tools::hex;
 use stockade_protocol::Bytes;
-use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary};
+use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, ReviewOpinion, ReviewPanel};
 use stockade_protocol::client::Overrides;
 use stockade_supervisor::words::{self, duration};
 
@@ -69,19 +69,49 @@ fn within(one: &ApprovalSummary, columns: usize) -> String {
         let (name, reason) = (escape::exact(factor.name.as_bytes()), escape::exact(factor.reason.as_bytes()));
         rows.row("because", &format!("{name}{score}: {reason}"));
     }
-    let waits =
-        format!("{} more; {} of {} have approved it", duration(one.left_ms), one.approved, one.needed);
-    rows.row("waits", &waits);
+    one.panels.iter().for_each(|panel| programs(&mut rows, panel));
+    let people = match one.needed {
+        0 => "nobody else has to approve it".to_owned(),
+        needed => format!("{} of {needed} have approved it", one.approved),
+    };
+    rows.row("waits", &format!("{} more; {people}", duration(one.left_ms)));
     rows.row("digest", &hex(&one.digest));
     if one.is_cut {
         rows.row("NOT ALL", "of it is shown: parts are cut, or left out");
     }
     if !one.may_answer {
-        rows.row("yours", "somebody else has to answer");
+        rows.row("yours", not_yours(one));
     }
     let words = (one.argv.len() as u64, whole.words);
     rows.long("command", words, (shown(&one.argv), whole.argv), &quoted_all(&one.argv));
     rows.text
+}
+
+/// Why who is told of it can't approve it.
+pub(super) fn not_yours(one: &ApprovalSummary) -> &'static str {
+    if one.panels.iter().any(|panel| !panel.is_spent && panel.approved < panel.needed) {
+        "programs look at it first; it can be refused by now"
+    } else {
+        "somebody else has to answer"
+    }
+}
+
+/// How far reviewer programs are.
+fn programs(rows: &mut Rows, panel: &ReviewPanel) {
+    if panel.is_spent {
+        return rows.row("programs", "HAVEN'T LOOKED: the asker's budget for them is spent");
+    }
+    rows.row("programs", &format!("{} said yes, of {} that have to", panel.approved, panel.needed));
+    for one in &panel.reviewers {
+        let said = match one.opinion {
+            ReviewOpinion::Open => "looks, or waits for its turn",
+            ReviewOpinion::Yes => "yes: ",
+            ReviewOpinion::No => "no: ",
+            _ => "says nothing that counts: ",
+        };
+        let (name, reason) = (escape::exact(one.name.as_bytes()), escape::exact(one.reason.as_bytes()));
+        rows.row("", &format!("{name}: {said}{reason}"));
+    }
 }
 
 /// Lines that nobody but we begin and end.

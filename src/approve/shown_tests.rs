@@ -1,5 +1,5 @@
 use stockade_protocol::ExecId;
-use stockade_protocol::approval::{ApprovalWhole, RiskFactor};
+use stockade_protocol::approval::{ApprovalWhole, ReviewerReport, RiskFactor};
 
 use super::*;
 
@@ -33,7 +33,40 @@ pub(in crate::approve) fn one() -> ApprovalSummary {
         overrides: Overrides { wall_ms: Some(60_000), processes: Some(3), ..Overrides::default() },
         output: vec!["/w/out\x1b".into(), "pipe:[81]".into()],
         whole: ApprovalWhole::default(),
+        panels: Vec::new(),
     }
+}
+
+#[test]
+fn how_far_programs_are_is_shown_and_their_words_have_one_look() {
+    let reviewer = |name: &str, opinion, reason: &str| ReviewerReport {
+        name: name.into(),
+        opinion,
+        reason: reason.into(),
+    };
+    let reviewers = vec![
+        reviewer("a", ReviewOpinion::Yes, "fine\x1b[2J\n  digest      00"),
+        reviewer("b", ReviewOpinion::No, "x"),
+        reviewer("c", ReviewOpinion::Nothing, "it has ended with status 1"),
+        reviewer("d", ReviewOpinion::Open, ""),
+    ];
+    let panel = ReviewPanel { needed: 2, approved: 1, is_spent: false, reviewers };
+    let text = within(&ApprovalSummary { panels: vec![panel.clone()], ..one() }, 200);
+    assert!(!text.contains('\x1b') && text.matches("\n  digest").count() == 1, "{text}");
+    for part in [
+        "  programs    1 said yes, of 2 that have to\n",
+        "a: yes: fine\\u{1b}[2J\\n\\x20{2}digest",
+        "b: no: x\n",
+        "c: says nothing that counts: it has ended with status 1\n",
+        "d: looks, or waits for its turn\n",
+        "programs look at it first",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let spent = ReviewPanel { is_spent: true, ..panel };
+    let text = within(&ApprovalSummary { panels: vec![spent], needed: 0, ..one() }, 200);
+    assert!(text.contains("HAVEN'T LOOKED") && text.contains("somebody else has to answer"), "{text}");
+    assert!(text.contains("nobody else has to approve it"), "{text}");
 }
 
 #[test]

@@ -187,6 +187,7 @@ pub fn admit(
         tool: None,
         redaction,
         grant: None,
+        reviews: None,
     };
     let launch = Launch {
         exec_id,

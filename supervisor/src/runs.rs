@@ -57,6 +57,8 @@ pub(crate) struct Run {
     pub(crate) tool: Option<CalledTool>,
     /// The grant that it was let through by, if it was.
     pub(crate) grant: Option<GrantNote>,
+    /// The request that it looks at, if it is a reviewer's.
+    pub(crate) reviews: Option<ExecId>,
     /// See [`Run::span`].
     pub(crate) span: OnceCell<Span>,
     /// Which launcher it was handed to.
@@ -182,6 +184,7 @@ impl Run {
             parent: None,
             tool: note.tool,
             grant: note.grant,
+            reviews: note.reviews,
             span: OnceCell::new(),
             launcher: Some(launcher),
             is_held: held,

@@ -23,7 +23,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::activation::{ActivationError, Doors, Passed};
 use crate::config::{Configured, Sources};
-use crate::daemon::{Daemon, Settings};
+use crate::daemon::{Daemon, Settings, place_of_reviews};
 use crate::dispatcher::Event;
 use crate::gate::kept::{self, KeptError};
 use crate::gate::{Faults, Files, Gate};
@@ -247,7 +247,7 @@ pub(crate) fn serve_with(
         let orders = given.orders.map_or_else(signals, Ok).map_err(ServeError::Runtime)?;
         let outside = Outside { listener, orders, systemd };
         let daemon = Daemon::new(settings, limits, policies, figures);
-        daemon.state.borrow_mut().gate = gate;
+        daemon.state.borrow_mut().judge_by(gate, place_of_reviews(state));
         let recording = recorded.map(|opened| record::begin(&daemon, opened));
         let granting = grants::begin(&daemon, granted);
         let counting = statistics::begin(&daemon, &reload.running.values.statistics, state);

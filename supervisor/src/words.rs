@@ -90,6 +90,7 @@ fn cancelled(reason: &CancelReason) -> Sentence {
         .remedy("run it again, and leave the path alone meanwhile"),
         CancelReason::GrantOver => Sentence::new("ended because its grant is over, or was revoked")
             .remedy("`stockade grant request` asks for another"),
+        CancelReason::Unneeded => Sentence::new("ended because what it was to review waits no more"),
         _ => Sentence::new("cancelled"),
     }
 }

@@ -109,9 +109,10 @@ impl Ground {
 
     /// Writes files of the daemon's configuration, as the person's.
     pub fn configure(&self, files: &[(&str, &str)]) {
-        std::fs::create_dir_all(self.configuration()).unwrap();
         for (name, text) in files {
-            std::fs::write(self.configuration().join(name), text).unwrap();
+            let path = self.configuration().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         }
         self.person.own_all(&self.configuration());
     }

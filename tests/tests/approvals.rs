@@ -23,11 +23,18 @@ fn the_guide_is_followed_as_it_stands() {
         ground.configure(&[(name, block)]);
     }
     let lines: Vec<&str> = blocks(PAGE, "sh")[1].lines().collect();
-    let expected: [(i32, &[&str]); 4] = [
+    let expected: [(i32, &[&str]); 5] = [
         (3, &["permitted after approval: releases-are-looked-at (access.cedar:2)", "seen by customers"]),
         (3, &["its risk is 90", "factor: forced-push (+60): it rewrites", "factor: never-before (+30)"]),
         (3, &["permitted: owner-runs-shipped-policies", "permitted after approval: its risk is 130"]),
         (1, &["refused: the risk of it is too high for anybody to approve (190)"]),
+        (
+            3,
+            &[
+                "programs: 1 have to say yes of plain words; it costs 1 of a day's 100",
+                "people: none, programs decide",
+            ],
+        ),
     ];
     assert_eq!(lines.len(), expected.len());
     for (line, (status, texts)) in lines.iter().zip(expected) {

@@ -164,6 +164,7 @@ fn launch(channel: &Channel, spec: SpecNumber, workspace: &Path, argv: &[&str]) 
             tool: None,
             redaction: None,
             grant: None,
+            reviews: None,
         },
         proved: false,
         openings: Vec::new(),

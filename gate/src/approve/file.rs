@@ -9,6 +9,7 @@ use stockade_policies::reader::{self, Known, Section};
 use stockade_policies::{Located, Mistake, Position, Problem};
 use stockade_protocol::spec::NetworkMode;
 
+use super::reviewers::{self, Reviews};
 use super::rule::{Condition, Past, Rule};
 use super::settings::{LONGEST, MOST_NEEDED, SHORTEST, Settings};
 use crate::validate::pattern::Pattern;
@@ -19,14 +20,14 @@ pub const FILE: &str = "approval.toml";
 pub const MAX_RULES: usize = 64;
 /// The most that one rule is worth, and the highest threshold.
 const MOST_SCORE: u64 = 1_000_000;
-/// The longest name of a rule, in bytes.
-const MAX_NAME: usize = 64;
+/// The longest name of a rule, or of a reviewer, in bytes.
+pub(super) const MAX_NAME: usize = 64;
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 256;
 /// The most names of one condition.
 const MAX_NAMES: usize = 64;
 
-const KEYS: [&str; 4] = ["approval", "thresholds", "rule", "reviewer"];
+const KEYS: [&str; 5] = ["approval", "thresholds", "rule", reviewers::KEYS[0], reviewers::KEYS[1]];
 const APPROVAL: Known<'_> =
     Known { key: "approval", name: "[approval]", keys: &["needed", "within", "own-unit"] };
 const THRESHOLDS: Known<'_> = Known { key: "thresholds", name: "[thresholds]", keys: &["ask", "refuse"] };
@@ -65,6 +66,8 @@ pub struct Filed {
     pub tools: Vec<Located<String>>,
     /// Policies that rules name, and where.
     pub policies: Vec<Located<String>>,
+    /// Programs that are asked, too; `None`: only people are.
+    pub reviews: Option<Reviews>,
 }
 
 /// Reads a text. `file`: as errors name it.
@@ -91,10 +94,7 @@ fn whole(root: &Section<'_>, mistakes: &mut Vec<Mistake>) -> Filed {
     if let Some(section) = root.table(&APPROVAL, mistakes) {
         settings(&section, &mut filed.settings, mistakes);
     }
-    if let Some(at) = root.at("reviewer") {
-        let text = "programs can't review yet: only people are asked";
-        mistakes.push(wrong(&at, text, "take it out; who has the action `approve` answers"));
-    }
+    filed.reviews = reviewers::read(root, mistakes);
     let tables = root.each("rule", "[[rule]]", &RULE, mistakes);
     if let Some((_, at)) = tables.get(MAX_RULES) {
         let problem =
@@ -207,7 +207,7 @@ fn rule(
 }
 
 /// One line of text that a person reads.
-fn line(text: &str, most: usize) -> Result<String, String> {
+pub(super) fn line(text: &str, most: usize) -> Result<String, String> {
     match text {
         "" => Err("it's empty".into()),
         text if text.len() > most => Err(format!("it has {} bytes", text.len())),
@@ -320,18 +320,18 @@ fn values<T>(all: Vec<Located<T>>) -> Vec<T> {
     all.into_iter().map(|one| one.value).collect()
 }
 
-fn noted<T>(read: Result<Option<T>, Mistake>, mistakes: &mut Vec<Mistake>) -> Option<T> {
+pub(super) fn noted<T>(read: Result<Option<T>, Mistake>, mistakes: &mut Vec<Mistake>) -> Option<T> {
     read.unwrap_or_else(|mistake| {
         mistakes.push(mistake);
         None
     })
 }
 
-fn wrong(at: &Position, wrong: impl Into<String>, remedy: impl Into<String>) -> Mistake {
+pub(super) fn wrong(at: &Position, wrong: impl Into<String>, remedy: impl Into<String>) -> Mistake {
     Mistake::new(at, Problem::Rule { wrong: wrong.into(), remedy: remedy.into() })
 }
 
-fn missing(at: &Position, key: &str, expected: &str) -> Mistake {
+pub(super) fn missing(at: &Position, key: &str, expected: &str) -> Mistake {
     let problem =
         Problem::Value { key: key.into(), reason: "it isn't there".into(), expected: expected.into() };
     Mistake::new(at, problem)

@@ -278,14 +278,13 @@ fn what_is_known_is_bounded_for_one_and_for_all_and_taken_back_with_the_request(
 #[test]
 fn each_mistake_of_the_file_has_its_place_and_says_what_belongs_there() {
     let ok = rule("a", 50, "tool = [\"t\"]");
-    let table: [(String, &str); 27] = [
+    let table: [(String, &str); 26] = [
         ("[aproval]".into(), "approval.toml:1:2: unknown key `aproval`"),
         ("[approval]\nneeded = 0".into(), "approval.toml:2:10: "),
         ("[approval]\nneeded = 17".into(), "approval.toml:2:10: "),
         ("[approval]\nwithin = \"0s\"".into(), "it isn't from a second to a day"),
         ("[approval]\nwithin = \"25h\"".into(), "it isn't from a second to a day"),
         ("[approval]\nown-unit = 1".into(), "approval.toml:2:12: "),
-        ("[[reviewer]]\ntool = \"x\"".into(), "programs can't review yet"),
         (THRESHOLDS.into(), "there are no rules of risk"),
         (ok.clone(), "nothing says from when on somebody is asked"),
         (format!("[thresholds]\nrefuse = 5\n{ok}"), "`ask` isn't there"),

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stockade_protocol::approval::{ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, RiskFactor};
+use stockade_protocol::approval::{
+    ApprovalEnd, ApprovalInput, ApprovalSummary, ApprovalWhole, ReviewOpinion, ReviewPanel, ReviewerReport,
+    RiskFactor,
+};
 use stockade_protocol::audit::{AuditClass, AuditPage, AuditQuestion, AuditRecord};
 use stockade_protocol::bounds::MAX_FRAME;
 use stockade_protocol::client::{
@@ -564,6 +567,7 @@ fn status() -> StatusReport {
         approvals_waiting: 1,
         grants: 2,
         grant_requests: 1,
+        reviewing: 2,
     }
 }
 
@@ -600,6 +604,16 @@ fn approval_summary() -> ApprovalSummary {
             environment: 12,
             ..ApprovalWhole::default()
         },
+        panels: vec![ReviewPanel {
+            needed: 1,
+            approved: 1,
+            is_spent: false,
+            reviewers: vec![ReviewerReport {
+                name: "policy".into(),
+                opinion: ReviewOpinion::Yes,
+                reason: "it's in the plan".into(),
+            }],
+        }],
     }
 }
 
@@ -640,6 +654,7 @@ fn cancel_reasons() -> Vec<CancelReason> {
         CancelReason::GuardDissolved { path: "/home/ada/project/.git/config".into() },
         CancelReason::InputExceeded { limit: 1 << 20 },
         CancelReason::GrantOver,
+        CancelReason::Unneeded,
     ]
 }
 
@@ -754,6 +769,7 @@ fn note() -> RunNote {
         tool: Some(CalledTool { name: "count-lines".into(), is_tightened: true }),
         redaction: Some(Redaction { secrets: vec![("API_TOKEN".into(), "c0rrect-horse".into())] }),
         grant: Some(GrantNote { id: [0x9d; 16], ends_run: true }),
+        reviews: Some(RUN),
     }
 }
 
@@ -859,6 +875,7 @@ fn parts() -> Vec<Example> {
         ApprovalEnd::Changed,
         ApprovalEnd::Draining,
     ]));
+    parts.extend(part(&[ReviewOpinion::Open, ReviewOpinion::Yes, ReviewOpinion::No, ReviewOpinion::Nothing]));
     parts.extend(part(&[StatisticsBy::Tool, StatisticsBy::Policy, StatisticsBy::Principal]));
     parts.extend(part(&deny_reasons()));
     parts.extend(part(&outcomes()));

@@ -12,6 +12,7 @@ use stockade_protocol::client::{LockedOut, ServerMessage, StatusReport};
 use stockade_protocol::denied::{Denied, DenyReason};
 
 use super::breakers::may_operate;
+use super::panels::not_yours;
 use super::state::State;
 use crate::dispatcher::{ConnectionId, no_such_run};
 use crate::gate::{OfRun, Unseen};
@@ -44,10 +45,18 @@ impl State {
 
     /// Whose run it is, for who may do something to it; else he is told why not. Of a run that there isn't the dispatcher says so.
     pub(super) fn permitted(&mut self, connection: ConnectionId, action: Action, id: ExecId) -> Option<u32> {
-        if !self.gate.has_rules() {
-            return self.connections.get(&connection).map(|outbox| outbox.owner.uid);
-        }
-        match self.may(connection, action, id) {
+        let may = if self.gate.has_rules() {
+            self.may(connection, action, id)
+        } else {
+            Ok(self.connections.get(&connection)?.owner.uid)
+        };
+        // Of another's run the dispatcher says that there is none.
+        let is_his = |uid: &u32| self.runs.get(&id).is_some_and(|run| run.owner == *uid);
+        let may = match may {
+            Ok(owner) if is_his(&owner) && self.is_review(id) => Err(not_yours()),
+            may => may,
+        };
+        match may {
             Ok(owner) => Some(owner),
             Err(denied) => {
                 self.tell_locked(connection);
@@ -111,7 +120,7 @@ impl State {
         // To its end and after it: what was read is acknowledged then.
         let follows = || self.dispatcher.has_follower(connection, id);
         let asked = || self.runs.get(&id).is_some_and(|run| run.origin == Some(connection));
-        !self.gate.has_rules() || follows() || asked()
+        !self.is_review(id) && (!self.gate.has_rules() || follows() || asked())
     }
 
     /// The runs that somebody may see; `None`: there are no rules of access.
@@ -187,6 +196,7 @@ impl State {
             report.breakers_half_open = 0;
             report.grants = 0;
             report.grant_requests = 0;
+            report.reviewing = 0;
             report.approvals_waiting = 0;
             report.locked_out.retain(|locked| asker.as_ref().is_some_and(|asker| asker.uid == locked.uid));
         }

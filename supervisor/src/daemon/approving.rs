@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gate says ask, admitted ──> waits ──enough yes, and still the same──> the record ──> runs
+//!                 (programs first, if there are any: `reviewing`)
 //!                               ├── one no, no answer in time ──────────────────────> Denied NotApproved
 //!                               ├── files read again, the program or the directory is another ──> Denied NotApproved
 //!                               └── its client cancels or leaves, the daemon ends ──> nothing, or Denied
@@ -13,7 +14,9 @@
 //! Nobody answers for himself. A run can't answer at all: it can't be a client (`peer.rs` refuses whoever descends from a launcher
 //! or lives in foreign namespaces), and in root's daemon it has a uid of its own, which no rule has heard of.
 
+use core::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::rc::Weak;
 use std::time::{Duration, Instant};
 
@@ -21,19 +24,22 @@ use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Barred, Person, Question, Standing};
 use stockade_gate::tools::hex;
 use stockade_gate::{Action, Ask};
-use stockade_protocol::ExecId;
 use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_APPROVAL_SHOWN, MAX_FRAME};
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::{Denied, DenyReason};
+use stockade_protocol::{Bytes, ExecId};
 use tokio::task::JoinHandle;
 
 use super::breakers::may_operate;
 use super::following::factors;
+use super::panels::{self, Convened, not_yet};
+use super::reviewing::Reviews;
 use super::shown::Shown;
 use super::state::State;
 use crate::descriptors;
 use crate::dispatcher::{ConnectionId, Share, draining};
+use crate::gate::Gate;
 use crate::metrics::Timing;
 use crate::runs::Run;
 use crate::statistics::stage;
@@ -71,15 +77,21 @@ pub(super) struct Asking {
 #[derive(Debug)]
 pub(super) struct Waits {
     pub(super) run: Run,
-    of: Of,
+    pub(super) of: Of,
     request: Option<Request>,
     /// What tells it from other questions in the record.
     asks: Option<String>,
     /// Who asks, as it's written down: his connection may be gone when it's answered.
-    principal: Principal,
+    pub(super) principal: Principal,
     pub(super) question: Question,
     pub(super) ask: Ask,
     pub(super) shown: Shown,
+    /// Programs that look at it, and what they are given, once one is.
+    pub(super) panels: Vec<Convened>,
+    pub(super) brief: OnceCell<Bytes>,
+    /// Whether people have to say yes at all, and whether it's their turn: programs come first.
+    pub(super) needs_people: bool,
+    pub(super) is_with_people: bool,
     /// Bytes that it holds.
     held: usize,
     /// Of which files it was let through.
@@ -106,12 +118,19 @@ pub(crate) struct Approvals {
     pub(super) waiting: BTreeMap<ExecId, Waits>,
     /// Who is told, and by which files he may be.
     pub(super) followers: HashMap<ConnectionId, u64>,
+    /// Programs that look at what waits.
+    pub(super) reviews: Reviews,
 }
 
 impl Approvals {
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many programs look at what waits.
+    pub(crate) fn reviewing(&self) -> usize {
+        self.reviews.len()
     }
 
     fn has_room_for(&self, owner: u32, bytes: usize, many_owners: bool) -> bool {
@@ -149,10 +168,11 @@ fn because(waits: &Waits) -> Vec<String> {
         let unit = who.unit.as_deref().map(|unit| format!("+{unit}")).unwrap_or_default();
         format!("approved by {}{unit}", who.uid)
     });
-    by.chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
+    let programs = panels::because(&waits.panels);
+    programs.chain(by).chain([format!("approved as {}", hex(&waits.shown.digest))]).collect()
 }
 
-fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
+pub(super) fn not_approved(rule: &str, text: impl Into<String>) -> Denied {
     Denied::new(DenyReason::NotApproved, text).decided_by("approve", rule)
 }
 
@@ -162,6 +182,12 @@ fn about(run: ExecId, digest: &[u8; 32]) -> String {
 }
 
 impl State {
+    /// What requests have to pass from the start. `reviews`: where programs that look have their directories.
+    pub(crate) fn judge_by(&mut self, gate: Gate, reviews: PathBuf) {
+        self.gate = gate;
+        self.approvals.reviews.place = reviews;
+    }
+
     /// Whether another of an owner may wait, before anything is worked out of it.
     ///
     /// # Errors
@@ -183,6 +209,13 @@ impl State {
         let (connection, request_id, ..) = of;
         let principal = self.principal(connection);
         let Asking { shown, ask, held } = asking;
+        let panels = match self.convene(run.owner, shown.digest) {
+            Ok(panels) => panels,
+            Err(denied) => {
+                self.turn_away(&run, principal, request, &denied);
+                return self.refuse(connection, request_id, denied);
+            }
+        };
         let (id, settings) = (run.exec_id, self.gate.approving());
         let asker = self.person(connection);
         let question = Question::new(asker, shown.digest, settings);
@@ -190,15 +223,18 @@ impl State {
         let question_of = (id, &shown.digest, asks.clone());
         self.watch_answer((principal.clone(), "approval-asked"), ask.said(), question_of);
         tracing::info!(run = %id, owner = run.owner, score = ask.score, because = ask.said(), "waits for an approval");
+        let (programs, needs_people) = (panels::within(&panels), self.gate.needs_people());
+        let is_with_people = programs.is_none();
+        let people = if needs_people { settings.within } else { Duration::ZERO };
         let told = ServerMessage::AwaitsApproval {
             request_id,
             exec_id: id,
-            within_ms: milliseconds(settings.within),
+            within_ms: milliseconds(programs.unwrap_or_default() + people),
             score: ask.score,
             factors: factors(&ask, MAX_APPROVAL_SHOWN).0,
         };
         let (generation, since) = (self.gate.generation(), Instant::now());
-        let until = since + settings.within;
+        let until = since + programs.unwrap_or(settings.within);
         self.gate.waits(id, run.tool.as_ref());
         let _alarm = self.alarm(id, until);
         let waits = Waits {
@@ -210,6 +246,10 @@ impl State {
             question,
             ask,
             shown,
+            panels,
+            brief: OnceCell::new(),
+            needs_people,
+            is_with_people,
             held,
             generation,
             since,
@@ -218,6 +258,19 @@ impl State {
         };
         self.approvals.waiting.insert(id, waits);
         self.answer(connection, &told);
+        if is_with_people {
+            self.tell_asked(id);
+        } else {
+            self.begin_reviews();
+        }
+    }
+
+    /// It's the people's turn, and their time begins.
+    pub(super) fn ask_people(&mut self, id: ExecId) {
+        let until = Instant::now() + self.gate.approving().within;
+        let alarm = self.alarm(id, until);
+        let Some(waits) = self.approvals.waiting.get_mut(&id) else { return };
+        (waits.is_with_people, waits.until, waits._alarm) = (true, until, alarm);
         self.tell_asked(id);
     }
 
@@ -234,6 +287,9 @@ impl State {
 
     fn late(&mut self, id: ExecId) {
         let Some(waits) = self.approvals.waiting.get(&id) else { return };
+        if !waits.is_with_people {
+            return self.late_reviews(id);
+        }
         let (yes, needed) = (waits.question.yes(), waits.question.needed());
         let text = format!("nobody has approved it in time: {yes} of {needed}; {}", waits.ask.said());
         let denied = not_approved("within", text)
@@ -278,6 +334,10 @@ impl State {
                 Denied::new(DenyReason::UnknownRun, text).remedy("see what waits: `stockade approve`")
             );
         };
+        // Who has a reason against it needn't wait for programs.
+        if answer.approve && !waits.is_with_people {
+            return Err(not_yet());
+        }
         let standing = waits.question.answer(&person, answer.digest, answer.approve);
         let standing = standing.map_err(|barred| {
             let denied = barred_from(barred);
@@ -330,16 +390,18 @@ impl State {
     }
 
     /// As many have said yes as it takes: it runs, if it's still what they were asked about.
-    fn go_on(&mut self, id: ExecId) -> ApprovalEnd {
+    pub(super) fn go_on(&mut self, id: ExecId) -> ApprovalEnd {
         if let Err(denied) = self.is_still(id).and_then(|()| self.passes_again(id)) {
             self.over(id, ApprovalEnd::Changed, Some(denied));
             return ApprovalEnd::Changed;
         }
         let Some(waits) = self.over(id, ApprovalEnd::Approved, None) else { return ApprovalEnd::Withdrawn };
         let because = because(&waits);
-        let Waits { mut run, of, request, principal, since, .. } = waits;
+        let Waits { mut run, of, request, principal, since, is_with_people, .. } = waits;
         // How long somebody thinks says nothing of how long a run takes to begin.
-        self.figures.gated.approved_after(since.elapsed());
+        if is_with_people {
+            self.figures.gated.approved_after(since.elapsed());
+        }
         run.timing = Timing::asked();
         let request = request.map(|mut request| {
             request.because.extend(because);
@@ -357,7 +419,7 @@ impl State {
     }
 
     /// What isn't held by the daemon, looked at again.
-    fn is_still(&self, id: ExecId) -> Result<(), Denied> {
+    pub(super) fn is_still(&self, id: ExecId) -> Result<(), Denied> {
         let Some(waits) = self.approvals.waiting.get(&id) else {
             return Err(not_approved("waiting", "it waits no more"));
         };
@@ -387,7 +449,8 @@ impl State {
     }
 
     /// Ends the wait; `denied`: with that, if it doesn't run.
-    fn over(&mut self, id: ExecId, how: ApprovalEnd, denied: Option<Denied>) -> Option<Waits> {
+    pub(super) fn over(&mut self, id: ExecId, how: ApprovalEnd, denied: Option<Denied>) -> Option<Waits> {
+        self.dismiss(id);
         let mut waits = self.approvals.waiting.remove(&id)?;
         self.figures.gated.approval_over(how);
         if let Some(denied) = denied {
@@ -402,6 +465,9 @@ impl State {
         }
         tracing::info!(run = %id, ?how, "waits for an approval no more");
         self.tell_followers(&ServerMessage::ApprovalOver { exec_id: id, how });
+        if how != ApprovalEnd::Draining {
+            self.begin_reviews();
+        }
         Some(waits)
     }
 
@@ -415,7 +481,7 @@ impl State {
     }
 
     /// Writes what has become of a question, or that it's asked: which run, its digest, and what tells it from other questions.
-    fn watch_answer(
+    pub(super) fn watch_answer(
         &self,
         who: (Principal, &str),
         text: String,

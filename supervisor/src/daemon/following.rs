@@ -24,14 +24,14 @@ const LIST_BYTES: usize = 900 * 1024;
 /// What one of it takes beside what is shown and the factors: numbers, names of a unit, a policy and a tool.
 const SUMMARY_BYTES: usize = 1_024;
 /// Of each part so many bytes are shown, the first of these with which all fit. With the last, as many fit as may wait.
-const LENGTHS: [usize; 4] = [MAX_APPROVAL_SHOWN, 4_096, 1_024, SHORTEST];
+pub(super) const LENGTHS: [usize; 4] = [MAX_APPROVAL_SHOWN, 4_096, 1_024, SHORTEST];
 const SHORTEST: usize = 192;
 /// Factors that are told where not all is shown whole, and bytes of each of their texts.
 const FACTORS: usize = 2;
 const FACTOR_BYTES: usize = 96;
 
 impl Waits {
-    fn summary(&self, may_answer: bool, most: usize) -> ApprovalSummary {
+    pub(super) fn summary(&self, may_answer: bool, most: usize) -> ApprovalSummary {
         let shown = self.shown.shorter(most);
         let Shown { digest, argv, parameters, environment, values, input, workspace, cwd, output, .. } =
             shown;
@@ -50,17 +50,18 @@ impl Waits {
             cwd,
             environment,
             input,
-            is_cut: shown.is_cut || factors_cut,
+            is_cut: shown.is_cut || factors_cut || (!self.panels.is_empty() && !is_whole(most)),
             score: self.ask.score,
             factors,
-            needed: self.question.needed(),
+            needed: if self.needs_people { self.question.needed() } else { 0 },
             approved: self.question.yes(),
             left_ms: milliseconds(self.until.saturating_duration_since(std::time::Instant::now())),
-            may_answer,
+            may_answer: may_answer && self.is_with_people,
             values,
             overrides: shown.overrides,
             output,
             whole: shown.whole,
+            panels: self.panels.iter().map(|panel| panel.report(most)).collect(),
         }
     }
 
@@ -72,11 +73,12 @@ impl Waits {
         } else {
             texts.take(FACTORS).sum::<usize>().min(FACTORS * 2 * 128)
         };
-        SUMMARY_BYTES + self.shown.size(most) + factors
+        let panels = self.panels.iter().map(|panel| panel.size(most)).sum::<usize>();
+        SUMMARY_BYTES + self.shown.size(most) + factors + panels
     }
 }
 
-fn is_whole(most: usize) -> bool {
+pub(super) fn is_whole(most: usize) -> bool {
     most >= MAX_APPROVAL_SHOWN
 }
 

@@ -8,7 +8,7 @@
 //!
 //! What lives here, in reading order: `state`, the cell and the effects; `requests`, what clients ask, and
 //! `breakers`, what they ask of those, `reloading`, that files be read again, `reading`, the record, with `readings` and `asked_of_record`, `access`, who may, `granting`, what they ask of grants, and
-//! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, and `shown`, what he is shown of it; `redeeming` and `recording`, what
+//! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, `shown`, what he is shown of it, and `reviewing`, programs that look at it (`panels`: what they make of it together, `review_run`: one of them); `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
 //! clients, `hiding`, those of runs whose output is redacted, and `promising`, whether a tool's is what it promises; `explaining`, what a policy allows.
@@ -24,6 +24,7 @@ mod following;
 mod giving;
 mod granting;
 mod hiding;
+mod panels;
 mod promising;
 mod reading;
 mod readings;
@@ -32,10 +33,13 @@ pub(crate) mod redeeming;
 mod reloading;
 mod reports;
 mod requests;
+mod review_run;
+mod reviewing;
 mod shown;
 mod start;
 mod state;
 
 pub(crate) use delivery::Sending;
 pub(crate) use requests::{Found, Pause};
+pub(crate) use review_run::place_of_reviews;
 pub(crate) use state::{Daemon, Settings, State};

@@ -97,6 +97,7 @@ impl State {
     /// What the gate has let pass is no run: what was taken for it is given back.
     pub(super) fn came_to_nothing(&mut self, id: ExecId, tool: Option<&CalledTool>) {
         self.gate.never_began(id, tool, self.uptime());
+        self.reviewed_later(id, Err("it couldn't be begun just now".to_owned()));
         self.write_grants();
     }
 
@@ -131,6 +132,15 @@ impl State {
             if is_cancelled {
                 self.count_refused_run(&run, stage(&cancelled()));
             }
+            if recorded.is_ok() {
+                self.record_not_started(&run);
+            }
+            return;
+        }
+        if self.is_needless_review(&undecided.run) {
+            let Undecided { run, .. } = undecided;
+            self.came_to_nothing(id, run.tool.as_ref());
+            self.clear_room(id);
             if recorded.is_ok() {
                 self.record_not_started(&run);
             }
@@ -264,6 +274,7 @@ impl State {
             self.count_refused_run(&run, Stage::Queue);
         } else {
             self.began(id);
+            self.end_if_review(id);
         }
     }
 

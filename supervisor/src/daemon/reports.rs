@@ -241,6 +241,7 @@ impl State {
         let id = event.run;
         self.handle(Event::Adopted(event));
         self.adopt_grant(id);
+        self.end_if_review(id);
     }
 
     /// A launcher doesn't answer any more; how it ends is found out.

@@ -73,12 +73,12 @@ pub(crate) struct Found {
 }
 
 /// What came beside a request, or was opened for it, sorted.
-struct Descriptors {
-    workspace: Option<Foreign>,
+pub(super) struct Descriptors {
+    pub(super) workspace: Option<Foreign>,
     /// Why it isn't there.
-    unopened: Option<SetupFailure>,
-    stdin: Option<Foreign>,
-    output: Vec<Foreign>,
+    pub(super) unopened: Option<SetupFailure>,
+    pub(super) stdin: Option<Foreign>,
+    pub(super) output: Vec<Foreign>,
 }
 
 impl State {
@@ -342,7 +342,7 @@ impl State {
         }
     }
 
-    fn make_run(
+    pub(super) fn make_run(
         &self,
         origin: ConnectionId,
         request_id: u64,
@@ -369,6 +369,7 @@ impl State {
             policy: launch.note.policy.clone(),
             tool: launch.note.tool.clone(),
             grant: None,
+            reviews: None,
             command: launch.note.command.clone(),
             asked_at: self.now(),
             age_before: 0,
@@ -639,6 +640,7 @@ impl State {
             approvals_waiting: number(self.approvals.len()),
             grants: number(grants),
             grant_requests: number(requests),
+            reviewing: number(self.approvals.reviewing()),
         }
     }
 }
@@ -717,7 +719,7 @@ fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
 }
 
 /// What a request takes while it waits, roughly: its strings.
-fn size_of(admitted: &Admitted) -> usize {
+pub(super) fn size_of(admitted: &Admitted) -> usize {
     let Admitted { launch, stdin, .. } = admitted;
     let arguments: usize = launch.argv.iter().map(|argument| argument.len()).sum();
     let environment: usize = launch.environment.iter().map(|(name, value)| name.len() + value.len()).sum();

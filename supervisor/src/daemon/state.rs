@@ -394,6 +394,7 @@ impl State {
         if let Some(outcome) = ended {
             self.record_end(id, &outcome);
             self.depends_no_more(id);
+            self.review_ended(id, &outcome);
         }
         self.ring_followers(id);
     }

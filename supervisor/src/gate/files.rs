@@ -17,7 +17,7 @@ use stockade_policies::nearest::probably_meant;
 use stockade_policies::{Mistake, PolicySet, Problem};
 
 use super::access::{self, Placed};
-use super::approval;
+use super::approval::{self, Programs};
 use crate::admission::chain;
 use crate::config::{Configuration, Tooling};
 use crate::paths::{Scope, configurations};
@@ -25,7 +25,7 @@ use crate::policies;
 use crate::redaction;
 
 /// The directory of tools, in the configuration's.
-const TOOLS: &str = "tools";
+pub(super) const TOOLS: &str = "tools";
 
 /// What the gate's files say.
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ pub(crate) struct Files {
     pub(crate) roles: Roles,
     /// What somebody is asked about; none: nothing but what rules of access have him asked about.
     pub(crate) approval: Vec<Arc<Filed>>,
+    /// Programs that look at that.
+    pub(crate) programs: Programs,
     /// The directories with a rule, of either kind, by which somebody is asked.
     pub(crate) asking: BTreeSet<PathBuf>,
 }
@@ -126,7 +128,11 @@ impl Files {
             wrong.extend(errors);
             Vec::new()
         });
+        if wrong.is_empty() {
+            wrong.extend(approval::faults(&approval, &tools));
+        }
         let asking = asking(&approval, &rules);
+        let programs = Programs::of(&approval, &asking);
         let approval: Vec<_> = approval.into_iter().map(|(_, filed)| filed).collect();
         let own = rules.iter().find(|placed| directory == Some(&*placed.directory) && placed.has_roles);
         let roles = own.map(|placed| placed.engine.roles().clone());
@@ -137,11 +143,12 @@ impl Files {
             warn_of_names(limited.as_ref(), &tools);
             warn_of_roles(&tools, &rules);
             warn_of_tools(&tools, &approval);
-            warn_of_answers(&approval, !asking.is_empty(), scope);
+            let needs_people = !asking.is_empty() && !programs.instead_of_people;
+            warn_of_answers(&approval, needs_people, scope);
             let pinned = pinned(&tools, uid);
             let (limited, tools) = (with_tools(limited, &tools), Arc::new(tools));
             let roles = roles.unwrap_or_default();
-            Ok(Self { limited, pinned, tools, forms, rules, roles, approval, asking })
+            Ok(Self { limited, pinned, tools, forms, rules, roles, approval, programs, asking })
         } else {
             Err(Faults(wrong))
         }
@@ -208,7 +215,8 @@ fn warn_of_names(limited: Option<&Limited>, tools: &Registry) {
     }
 }
 
-fn asking(approval: &[(PathBuf, Arc<Filed>)], rules: &[Placed]) -> BTreeSet<PathBuf> {
+/// The directories with a rule, of either kind, by which somebody is asked.
+pub(super) fn asking(approval: &[(PathBuf, Arc<Filed>)], rules: &[Placed]) -> BTreeSet<PathBuf> {
     let by_risk =
         approval.iter().filter(|(_, filed)| !filed.rules.is_empty()).map(|(directory, _)| directory);
     let by_rules = rules.iter().filter(|placed| placed.engine.asks()).map(|placed| &placed.directory);

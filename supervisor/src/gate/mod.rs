@@ -41,6 +41,8 @@ use tokio::sync::Notify;
 
 use crate::redaction;
 
+pub(crate) use approval::PlacedReviews;
+use approval::Programs;
 pub(crate) use asking::{OfRun, Unseen};
 pub(crate) use call::Call;
 pub(crate) use files::Files;
@@ -67,6 +69,8 @@ pub(crate) struct Gate {
     risk: Rc<RefCell<Risk>>,
     /// What an approval takes.
     approving: Settings,
+    /// Programs that look at what somebody is asked about.
+    programs: Programs,
     /// The directories with a rule by which somebody is asked.
     asking: BTreeSet<PathBuf>,
     /// Rung when breakers have something else to be written down, which was so at this count of theirs.
@@ -201,6 +205,7 @@ impl Gate {
             stages.push(Box::new(Rc::clone(limiter)));
         }
         self.asking = files.asking;
+        self.programs = files.programs;
         self.approving = approval::settings(&files.approval);
         self.risk.borrow_mut().set(files.approval);
         if self.risk.borrow().is_on() {
@@ -212,6 +217,16 @@ impl Gate {
     /// What an approval takes.
     pub(crate) fn approving(&self) -> Settings {
         self.approving
+    }
+
+    /// Programs that look at what somebody is asked about, of each file.
+    pub(crate) fn reviews(&self) -> Vec<Arc<PlacedReviews>> {
+        self.programs.placed.clone()
+    }
+
+    /// Whether people have to say yes, whatever programs do.
+    pub(crate) fn needs_people(&self) -> bool {
+        !self.programs.instead_of_people
     }
 
     /// A directory with a rule by which somebody is asked, of which these files have none.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntCounterVec};
 use stockade_gate::StageName;
+use stockade_gate::approve::Opinion;
 use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::Outcome;
@@ -55,6 +56,15 @@ fn grants_of(counters: &IntCounterVec) -> Result<[IntCounter; GrantEvent::ALL.le
     Ok([given?, revoked?, redeemed?, ended?])
 }
 
+/// What reviewer programs say.
+const OPINIONS: [&str; 3] = ["yes", "no", "nothing"];
+
+/// A counter for each of them, in their order.
+fn reviews_of(counters: &IntCounterVec) -> Result<[IntCounter; OPINIONS.len()], Error> {
+    let [yes, no, nothing] = OPINIONS.map(|word| counters.get_metric_with_label_values(&[word]));
+    Ok([yes?, no?, nothing?])
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Gated {
@@ -65,6 +75,7 @@ pub(crate) struct Gated {
     approvals: IntCounterVec,
     approved_after: Histogram,
     grants: [IntCounter; GrantEvent::ALL.len()],
+    reviews: [IntCounter; OPINIONS.len()],
     calls: IntCounterVec,
     tools: HashMap<String, Outcomes>,
     /// Of tools that aren't loaded, or beyond the bound.
@@ -92,6 +103,7 @@ impl Gated {
             refused: times.get_metric_with_label_values(&["refused"])?,
             lag: make.histogram(&table::AUDIT_LAG)?,
             grants: grants_of(&make.counters(&table::GRANT_EVENTS)?)?,
+            reviews: reviews_of(&make.counters(&table::REVIEWS)?)?,
             nameless: outcomes_of(&calls, "")?,
             calls,
             tools: HashMap::new(),
@@ -128,6 +140,16 @@ impl Gated {
     /// Enough people have approved what has waited so long.
     pub(crate) fn approved_after(&self, waited: Duration) {
         self.approved_after.observe(waited.as_secs_f64());
+    }
+
+    /// A reviewer program has said something, or won't any more.
+    pub(crate) fn reviewed(&self, opinion: Opinion) {
+        let [yes, no, nothing] = &self.reviews;
+        match opinion {
+            Opinion::Yes => yes.inc(),
+            Opinion::No => no.inc(),
+            Opinion::Open | Opinion::Nothing => nothing.inc(),
+        }
     }
 
     /// A request has become durable.

@@ -50,6 +50,7 @@ fn gate(state: &mut State) {
     put(state, &table::LIMITER_SHARE, &[], share);
     put(state, &table::LIMITER_KEYS, &[], keys as f64);
     set(state, &table::APPROVALS_WAITING, state.approvals.len());
+    set(state, &table::REVIEWING, state.approvals.reviewing());
     let (grants, requests) = state.grant_counts();
     set(state, &table::GRANTS, grants);
     set(state, &table::GRANT_REQUESTS, requests);

@@ -100,6 +100,8 @@ metrics! {
         "Requests that waited until somebody had approved them, by what became of them: approved, refused, late, withdrawn, changed, draining.";
     APPROVAL_WAIT: Kind::Histogram(PEOPLE_SECONDS), "stockade_approval_wait_seconds", [],
         "How long people took to approve what they did approve: no part of stockade_run_start_seconds.";
+    REVIEWS: Kind::Counter, "stockade_reviews_total", ["answer"],
+        "Reviewer programs that were asked, by what counted of it: yes, no, nothing.";
     TOOL_CALLS: Kind::Counter, "stockade_tool_calls_total", ["tool", "outcome"],
         "Those of stockade_runs_total that were calls of tools, by tool and outcome.";
     SETUP_FAILURES: Kind::Counter, "stockade_setup_failures_total", ["stage"],
@@ -157,6 +159,7 @@ metrics! {
     BREAKERS: Kind::Gauge, "stockade_breakers", ["state"],
         "Circuit breakers by how they stand: closed (of tools that are loaded), open, half-open.";
     APPROVALS_WAITING: Kind::Gauge, "stockade_approvals_waiting", [], "Requests that wait until somebody has approved them.";
+    REVIEWING: Kind::Gauge, "stockade_reviewing", [], "Reviewer programs that look at what waits for an approval.";
     LIMITER_SHARE: Kind::Gauge, "stockade_limiter_share_ratio", [],
         "What limits on how often are worth now: 1 is what they say; less while the machine is busy.";
     LIMITER_KEYS: Kind::Gauge, "stockade_limiter_keys", [],

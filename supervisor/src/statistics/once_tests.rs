@@ -25,6 +25,7 @@ fn run(number: u8) -> Run {
         tool: None,
         redaction: None,
         grant: None,
+        reviews: None,
     };
     let adopted = Adopted {
         exec_id: ExecId::from_bytes([number; 16]),

@@ -141,6 +141,7 @@ fn adopted(exec_id: ExecId) -> Adopted {
             tool: None,
             redaction: None,
             grant: None,
+            reviews: None,
         },
     }
 }
@@ -605,6 +606,38 @@ fn what_a_client_has_not_got_is_whole_after_a_restart_of_a_run_with_a_full_ring(
     let seen = redacted::read(&mut stage.client(), run(1), behind);
     assert_eq!(seen.lost, 0);
     assert!(!redacted::shows_a_piece(&seen.all()));
+}
+
+#[test]
+fn an_adopted_reviewer_is_ended_and_nothing_of_it_counts_and_another_run_goes_on() {
+    for reviews in [Some(run(9)), None] {
+        let (stage, door) = stage();
+        let channel = answer(&door);
+        let mut adopted = adopted(run(1));
+        adopted.note.reviews = reviews;
+        channel.send(&FromLauncher::Adopted(Box::new(adopted)), &[]).unwrap();
+        let mut writer = Writer::new(RING);
+        channel.send(&started(run(1)), &[writer.memfd().as_fd()]).unwrap();
+        let elder = Elder::introduce(channel, program::of_this_process());
+        elder.wrote(run(1), &writer, 0);
+        elder.told();
+        let mut client = stage.client();
+        if reviews.is_none() {
+            // What it hears first is what somebody asks.
+            client.say(&ClientMessage::Cancel { exec_id: run(1) });
+        }
+        let expected = if reviews.is_some() { CancelReason::Unneeded } else { CancelReason::Asked };
+        match elder.hears() {
+            ToLauncher::Cancel { exec_id, reason } => assert_eq!((exec_id, reason), (run(1), expected)),
+            other => panic!("{other:?} instead of Cancel"),
+        }
+        assert_eq!(client.status().reviewing, 0);
+        // And nobody has to come for it.
+        writer.wrote.eof = true;
+        elder.wrote(run(1), &writer, 0);
+        elder.channel.send(&ended(run(1), Outcome::Exited { code: 0 }), &[]).unwrap();
+        until("forgotten", || client.runs().is_empty() == reviews.is_some());
+    }
 }
 
 #[test]

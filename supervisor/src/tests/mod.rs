@@ -34,6 +34,7 @@ mod record;
 mod recorded;
 mod redacted;
 mod reload;
+mod reviewers;
 mod said;
 mod service;
 mod specs;

@@ -397,10 +397,10 @@ fn a_key_that_others_may_read_is_none() {
     let directory = tempfile::tempdir().unwrap();
     with_a_key(directory.path());
     let key = directory.path().join("audit.key");
-    let configured = crate::config::Auditing { key: key.clone().into(), ..Default::default() };
+    let configured = Auditing { key: key.clone().into(), ..Default::default() };
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let refused = crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap_err();
+    let refused = Record::open(&configured, directory.path(), Scope::User).unwrap_err();
     assert!(refused.to_string().contains("audit.key"), "{refused}");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(crate::record::Record::open(&configured, directory.path(), Scope::User).unwrap().is_some());
+    assert!(Record::open(&configured, directory.path(), Scope::User).unwrap().is_some());
 }

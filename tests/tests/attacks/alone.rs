@@ -151,6 +151,7 @@ fn launch(ground: &Ground, spec: SpecNumber, argv: &[&str]) -> Launch {
             tool: None,
             redaction: None,
             grant: None,
+            reviews: None,
         },
         proved: false,
         openings: Vec::new(),

@@ -45,6 +45,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(10);
 /// How often it's looked whether there is a launcher again.
 const NO_LAUNCHER: Duration = Duration::from_millis(20);
+/// How often another is started in place of one that was never there, and the pause before the first, which doubles.
+const IN_VAIN: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of an answer.
 const ANSWER: usize = 64;
 /// What failures name where there is no opener.
@@ -233,6 +236,7 @@ impl Daemon {
         path: &Bytes,
     ) -> Result<Result<Foreign, Errno>, Errno> {
         let question = Packed::new(&ToOpener::Open { path: path.clone() }).map_err(|_| Errno::INVAL)?;
+        let mut pauses = (0..IN_VAIN).map(|time| FIRST_PAUSE * 2_u32.pow(time));
         loop {
             let launcher = self.state.borrow().links.current();
             if launcher.is_none() && self.settings.opener.is_none() {
@@ -256,8 +260,12 @@ impl Daemon {
                     return if is_full { Err(Errno::MFILE) } else { Ok(Ok(directory)) };
                 }
                 Err(Unanswered::Failed(errno)) => return Err(errno),
-                // Launchers close the socket of one that they don't start.
-                Err(Unanswered::Gone) if asked.is_new => return Err(Errno::AGAIN),
+                // Launchers close the socket of one that they don't start; or this one has died, and we aren't told yet.
+                Err(Unanswered::Gone) if asked.is_new => {
+                    drop(asked);
+                    let pause = pauses.next().ok_or(Errno::AGAIN)?;
+                    sleep(pause).await;
+                }
                 Err(Unanswered::Gone) => {}
             }
         }

@@ -38,8 +38,8 @@ const KINDS: usize = 4096;
 const LONGEST: usize = 256;
 
 /// What people have answered and given who may: as many as they do; and answers of programs: as many as budgets let askers have.
-const ANSWERS: [&str; 6] =
-    ["approved", "not-approved", "granted", "grant-answered", "grant-revoked", "reviewed"];
+const ANSWERS: [&str; 7] =
+    ["approved", "not-approved", "granted", "grant-answered", "grant-revoked", "review-begun", "reviewed"];
 
 /// What makes events alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

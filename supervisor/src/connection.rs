@@ -350,7 +350,7 @@ impl Connection<'_> {
         request: &ExecRequest,
     ) -> Result<Option<Result<Foreign, SetupFailure>>, End> {
         let Workspace::Path { path } = &request.workspace else { return Ok(None) };
-        let client = self.daemon.state.borrow().opens_for(self.id, path);
+        let client = self.daemon.state.borrow_mut().opens_for(self.id, path);
         let Some(client) = client else { return Ok(None) };
         let daemon = self.daemon;
         let mut opening = core::pin::pin!(daemon.open_as(&client, path));

@@ -233,4 +233,9 @@ fn the_programs_of_the_guide_do_what_it_says() {
     let (status, out, errors) = of(&["--", "git", "--version", "--force"]);
     assert_eq!((status, out.as_str()), (125, ""), "{errors}");
     assert!(errors.contains("the reviewer plain words has refused it"), "{errors}");
+    // Nor is anything let through that hides behind what a program isn't shown.
+    let padding = "x".repeat(17_000);
+    let (status, out, errors) = of(&["--", "git", "--version", &padding, "--force"]);
+    assert_eq!((status, out.as_str()), (125, ""), "{errors}");
+    assert!(errors.contains("longer than a program is shown"), "{errors}");
 }

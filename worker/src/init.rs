@@ -255,9 +255,9 @@ fn openings(command: &Command) -> Staged<Openings> {
     Ok(openings)
 }
 
-/// What was to be opened, for who is told that it couldn't be.
-fn opened(command: &Command) -> Vec<u8> {
-    command.openings.iter().map(|opening| &opening.path.0[..]).collect::<Vec<_>>().join(&b':')
+/// What couldn't be opened.
+fn opened(command: &Command, which: usize) -> Vec<u8> {
+    command.openings.get(which).map(|opening| opening.path.0.clone()).unwrap_or_default()
 }
 
 fn c_string(bytes: impl AsRef<[u8]>) -> Staged<CString> {
@@ -301,7 +301,7 @@ fn start(plan: ExecPlan, command: &Command) -> Staged<Pid> {
             ExecStep::Stdio => (SetupStage::Exec, b"standard descriptors".to_vec()),
             ExecStep::Landlock => (SetupStage::Landlock, b"restrict".to_vec()),
             ExecStep::Close => (SetupStage::Exec, b"close_range".to_vec()),
-            ExecStep::Open => (SetupStage::File, opened(command)),
+            ExecStep::Open(which) => (SetupStage::File, opened(command, which)),
             ExecStep::Seccomp => (SetupStage::Seccomp, b"delta filter".to_vec()),
             ExecStep::Exec => (SetupStage::Exec, tried()),
         };

@@ -265,18 +265,17 @@ pub(crate) struct ExecPlan {
 
 /// Where a tool's start failed, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
 pub(crate) enum ExecStep {
     /// `setsid`.
-    Session = 1,
+    Session,
     /// `dup2` onto 0, 1, 2.
     Stdio,
     /// `landlock_restrict_self`.
     Landlock,
     /// `close_range`.
     Close,
-    /// Opening a file below the workspace.
-    Open,
+    /// Opening a file below the workspace: which one.
+    Open(usize),
     /// The delta filters.
     Seccomp,
     /// `execve` of every candidate.
@@ -374,9 +373,9 @@ fn tool_steps(plan: &ChildPlan) -> ExecStep {
     if call(libc::SYS_close_range, [3, c_long::from(i32::MAX), 0, 0]) < 0 {
         return ExecStep::Close;
     }
-    for opening in &plan.openings {
+    for (at, opening) in plan.openings.iter().enumerate() {
         if open_below(opening) < 0 {
-            return ExecStep::Open;
+            return ExecStep::Open(at);
         }
     }
     for filter in &plan.filters {
@@ -431,8 +430,12 @@ fn open_below(opening: &RawOpening) -> c_long {
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = open_at(at, last, flags);
     close_directory(at);
-    // EISDIR of a directory, ESPIPE of what is read only once.
+    // EISDIR of a directory, ESPIPE of what is read only once. Where devices are no run has a workspace with namespaces.
     if file < 0 || call(libc::SYS_pread64, [file, 0, 0, 0]) < 0 {
+        return -1;
+    }
+    let plain = [file, libc::F_SETFL.into(), libc::O_RDONLY.into(), 0];
+    if call(libc::SYS_fcntl, plain) < 0 {
         return -1;
     }
     let number = c_long::from(opening.number);

@@ -3,9 +3,11 @@
 //! It trusts nobody to have checked: a value that isn't of its hole's kind, has a zero character, or would be an option, is an error.
 
 use serde_json::{Map, Value};
+use stockade_protocol::Bytes;
 use stockade_protocol::bounds::{MAX_ARGUMENT, MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL};
 use stockade_protocol::launch::Opening;
 
+use super::MAX_OPENINGS;
 use super::template::{Argument, Group, Hole, Kind, Piece, Stdin, Template};
 use crate::validate::formats::is_workspace_path;
 
@@ -191,6 +193,17 @@ impl Expansion<'_> {
         Ok(made)
     }
 
+    /// Another file, and its number.
+    fn open(&mut self, path: Bytes) -> Result<u32, ExpandError> {
+        let count = self.made.openings.len();
+        let number =
+            u32::try_from(count).ok().filter(|_| count < MAX_OPENINGS).map(|at| FIRST_DESCRIPTOR + at);
+        let what = "the number of files that are opened";
+        let number = number.ok_or(ExpandError::TooLong { what, limit: MAX_OPENINGS })?;
+        self.made.openings.push(Opening { number, path });
+        Ok(number)
+    }
+
     fn text(&mut self, hole: &Hole, value: &Value) -> Result<String, ExpandError> {
         let (name, kind) = (&hole.name, hole.kind);
         match (kind, value) {
@@ -199,10 +212,13 @@ impl Expansion<'_> {
             (Kind::Number, Value::Number(number)) => Ok(number.to_string()),
             (Kind::Path, value) => path(name, value, kind),
             (Kind::File, value) => {
-                let path = path(name, value, kind)?;
-                let number = FIRST_DESCRIPTOR
-                    .saturating_add(u32::try_from(self.made.openings.len()).unwrap_or(u32::MAX));
-                self.made.openings.push(Opening { number, path: path.as_str().into() });
+                let path = Bytes::from(path(name, value, kind)?.as_str());
+                // A group that stands once for each element of a list has the same file each time.
+                let known = self.made.openings.iter().find(|opening| opening.path == path);
+                let number = match known {
+                    Some(opening) => opening.number,
+                    None => self.open(path)?,
+                };
                 Ok(format!("/proc/self/fd/{number}"))
             }
             _ => Err(wrong(name, kind)),
@@ -277,6 +293,17 @@ mod tests {
 
     use super::super::template::argument;
     use super::*;
+
+    #[test]
+    fn a_file_in_a_group_that_stands_again_and_again_is_opened_once() {
+        let many: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        let parameters = json!({ "f": "a/b", "g": "c", "l": many });
+        let groups: [&[&str]; 2] = [&["{f:file}", "{l:text...}"], &["{g:file}"]];
+        let made = template(&groups).expand(parameters.as_object().unwrap()).unwrap();
+        let opened: Vec<_> = made.openings.iter().map(|one| (one.number, one.path.to_text())).collect();
+        assert_eq!(opened, [(3, "a/b".to_owned()), (4, "c".to_owned())]);
+        assert_eq!(made.arguments.last().unwrap(), b"/proc/self/fd/4");
+    }
 
     fn template(groups: &[&[&str]]) -> Template {
         let groups =

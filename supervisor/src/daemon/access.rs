@@ -71,7 +71,9 @@ impl State {
         self.gate.lets_in(&asker, action, uptime)?;
         let Some(run) = self.runs.get(&id) else { return Err(no_such_run(id)) };
         let owner = run.owner;
+        let is_review = run.reviews.is_some() && action != Action::List;
         let refused = match self.gate.permits(&asker, action, of_run(run), uptime) {
+            Ok(()) if is_review => Unseen::Refused(not_yours()),
             Ok(()) => {
                 if let Some(record) = self.record.as_ref().filter(|_| owner != asker.uid) {
                     let text = format!("{} of user {owner}'s run", action.name());

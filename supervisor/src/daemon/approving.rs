@@ -24,16 +24,17 @@ use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Barred, Person, Question, Standing};
 use stockade_gate::tools::hex;
 use stockade_gate::{Action, Ask};
+use stockade_protocol::ExecId;
 use stockade_protocol::approval::ApprovalEnd;
 use stockade_protocol::bounds::{MAX_APPROVAL_REASON, MAX_APPROVAL_SHOWN, MAX_FRAME};
 use stockade_protocol::client::ServerMessage;
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::{Bytes, ExecId};
 use tokio::task::JoinHandle;
 
 use super::breakers::may_operate;
 use super::following::factors;
 use super::panels::{self, Convened, not_yet};
+use super::review_run::Brief;
 use super::reviewing::Reviews;
 use super::shown::Shown;
 use super::state::State;
@@ -88,7 +89,7 @@ pub(super) struct Waits {
     pub(super) shown: Shown,
     /// Programs that look at it, and what they are given, once one is.
     pub(super) panels: Vec<Convened>,
-    pub(super) brief: OnceCell<Bytes>,
+    pub(super) brief: OnceCell<Brief>,
     /// Whether people have to say yes at all, and whether it's their turn: programs come first.
     pub(super) needs_people: bool,
     pub(super) is_with_people: bool,
@@ -271,6 +272,7 @@ impl State {
         let alarm = self.alarm(id, until);
         let Some(waits) = self.approvals.waiting.get_mut(&id) else { return };
         (waits.is_with_people, waits.until, waits._alarm) = (true, until, alarm);
+        waits.brief.take();
         self.tell_asked(id);
     }
 
@@ -496,7 +498,9 @@ impl State {
     /// number.
     pub(super) fn withdraw(&mut self, uid: u32, id: ExecId) -> bool {
         if self.approvals.waiting.get(&id).is_none_or(|waits| waits.run.owner != uid) {
-            return self.give_up(|undecided| undecided.run.exec_id == id && undecided.run.owner == uid);
+            return self.give_up(|undecided| {
+                undecided.run.exec_id == id && undecided.run.owner == uid && undecided.run.reviews.is_none()
+            });
         }
         let denied = not_approved("cancelled", "it was cancelled while it waited for an approval");
         self.over(id, ApprovalEnd::Withdrawn, Some(denied));

@@ -29,6 +29,10 @@ fn collect(run: &Run, piece: &mut Piece, printed: &mut Printed) {
         }
         return;
     };
+    if !run.wrote.eof {
+        // It has ended, and its relay said nothing for a while.
+        return printed.lose("the end of its output wasn't told");
+    }
     let mut place = Place { seq: FIRST_SEQ, offset: Some(0) };
     loop {
         piece.clear();

@@ -85,6 +85,7 @@ impl State {
             generation: self.gate.generation(),
             standing: Standing::Recorded,
             stop: Arc::default(),
+            queued: 0,
         };
         self.readings.of.insert(connection, reading);
         let daemon = Weak::clone(&self.daemon);
@@ -151,6 +152,26 @@ impl State {
     fn queue_page(&mut self, connection: ConnectionId) {
         self.readings.queue(connection);
         self.begin_pages();
+        let Some(reading) = self.readings.of.get(&connection) else { return };
+        if reading.standing != Standing::Queued {
+            return;
+        }
+        // All threads have one: they may wait for a disk that doesn't answer.
+        let (daemon, is_it) = (Weak::clone(&self.daemon), (reading.number, reading.queued));
+        spawn_local(async move {
+            sleep(WITHIN).await;
+            if let Some(daemon) = daemon.upgrade() {
+                daemon.state.borrow_mut().still_queued(connection, is_it);
+            }
+        });
+    }
+
+    /// A page that hasn't been begun for so long isn't.
+    fn still_queued(&mut self, connection: ConnectionId, is_it: (u64, u64)) {
+        let reading = self.readings.of.get(&connection);
+        if reading.is_some_and(|it| it.standing == Standing::Queued && (it.number, it.queued) == is_it) {
+            self.end_reading(connection, unreadable());
+        }
     }
 
     /// Has pages made that are to be, as many as may be at once.

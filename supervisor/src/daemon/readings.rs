@@ -55,6 +55,8 @@ pub(super) struct Reading {
     pub(super) generation: u64,
     pub(super) standing: Standing,
     pub(super) stop: Arc<AtomicBool>,
+    /// How often a page of it was to be made.
+    pub(super) queued: u64,
 }
 
 impl Drop for Reading {
@@ -81,6 +83,7 @@ impl Readings {
     pub(super) fn queue(&mut self, connection: ConnectionId) {
         if let Some(reading) = self.of.get_mut(&connection) {
             reading.standing = Standing::Queued;
+            reading.queued += 1;
             self.queued.push_back(connection);
         }
     }

@@ -48,7 +48,7 @@ fn truncate(text: &mut String, bound: usize) {
 
 /// Where our own files lie is nothing for a client, nor where the program of a tool does: of their paths he's told the last part, and
 /// the log has them whole. Paths that a request or its policy names he knows.
-fn hide_place(failure: &mut SetupFailure, is_call: bool) {
+fn hide_place(failure: &mut SetupFailure, of: Whose) {
     let is_known = match failure.stage {
         SetupStage::Open
         | SetupStage::Mount
@@ -56,9 +56,9 @@ fn hide_place(failure: &mut SetupFailure, is_call: bool) {
         | SetupStage::Idmap
         | SetupStage::Landlock
         | SetupStage::Verify
-        | SetupStage::File => true,
+        | SetupStage::File => of != Whose::Review,
         // The command of a call is its tool's file's.
-        SetupStage::Cwd | SetupStage::Exec => !is_call,
+        SetupStage::Cwd | SetupStage::Exec => of == Whose::Command,
         _ => false,
     };
     let subject = &failure.subject.0;
@@ -71,11 +71,31 @@ fn hide_place(failure: &mut SetupFailure, is_call: bool) {
     }
 }
 
-/// `is_call`: of a tool's run.
-fn shortened_outcome(mut outcome: Outcome, is_call: bool) -> Outcome {
+/// Whose run has failed: who is told knows as much of its paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A client's command.
+    Command,
+    /// A client's call of a tool.
+    Call,
+    /// The daemon's own, for a reviewer program.
+    Review,
+}
+
+impl Whose {
+    fn is(run: Option<&Run>) -> Self {
+        match run {
+            Some(run) if run.reviews.is_some() => Self::Review,
+            Some(run) if run.tool.is_some() => Self::Call,
+            _ => Self::Command,
+        }
+    }
+}
+
+fn shortened_outcome(mut outcome: Outcome, of: Whose) -> Outcome {
     match &mut outcome {
         Outcome::SetupFailed { failure } => {
-            hide_place(failure, is_call);
+            hide_place(failure, of);
             failure.subject.0.truncate(TEXT);
         }
         Outcome::Lost { reason } => truncate(reason, TEXT),
@@ -126,8 +146,7 @@ impl State {
                         tracing::warn!(parent: run.span(), "ended, but a process of it isn't reaped yet");
                     }
                 }
-                let is_call = self.runs.get(&exec_id).is_some_and(|run| run.tool.is_some());
-                let outcome = shortened_outcome(outcome, is_call);
+                let outcome = shortened_outcome(outcome, Whose::is(self.runs.get(&exec_id)));
                 self.handle(Event::Ended { now, run: exec_id, outcome, reaped });
                 self.settle_acknowledgement(exec_id);
             }
@@ -269,9 +288,9 @@ impl State {
 mod tests {
     use super::*;
 
-    fn told(stage: SetupStage, subject: &str, is_call: bool) -> String {
+    fn told(stage: SetupStage, subject: &str, of: Whose) -> String {
         let failure = SetupFailure { stage, errno: 1, subject: subject.into() };
-        match shortened_outcome(Outcome::SetupFailed { failure }, is_call) {
+        match shortened_outcome(Outcome::SetupFailed { failure }, of) {
             Outcome::SetupFailed { failure } => failure.subject.to_text(),
             other => panic!("{other:?}"),
         }
@@ -280,26 +299,27 @@ mod tests {
     #[test]
     fn where_our_own_files_lie_no_client_is_told() {
         let group = "/sys/fs/cgroup/system.slice/stockade.service/run-7/memory.max";
-        for is_call in [false, true] {
-            assert_eq!(told(SetupStage::Cgroup, group, is_call), "\u{2026}/memory.max");
-            assert_eq!(told(SetupStage::Identity, "/run/stockade/uids", is_call), "\u{2026}/uids");
-            assert_eq!(told(SetupStage::Template, "channel", is_call), "channel");
+        for of in [Whose::Command, Whose::Call, Whose::Review] {
+            assert_eq!(told(SetupStage::Cgroup, group, of), "\u{2026}/memory.max");
+            assert_eq!(told(SetupStage::Identity, "/run/stockade/uids", of), "\u{2026}/uids");
+            assert_eq!(told(SetupStage::Template, "channel", of), "channel");
         }
         for (stage, subject) in [
             (SetupStage::Exec, "/usr/bin/python4:/bin/python4"),
             (SetupStage::Open, "/home/ada/project"),
             (SetupStage::Guard, "/home/ada/project/.git"),
         ] {
-            assert_eq!(told(stage, subject, false), subject, "what was asked for is named");
+            assert_eq!(told(stage, subject, Whose::Command), subject, "what was asked for is named");
         }
     }
 
     #[test]
     fn where_the_program_of_a_tool_lies_its_caller_isnt_told_and_what_he_named_he_is() {
         let program = "/opt/secret-vendor/bin/thing";
-        assert_eq!(told(SetupStage::Exec, program, true), "\u{2026}/thing");
-        assert_eq!(told(SetupStage::Cwd, "/opt/secret-vendor", true), "\u{2026}/secret-vendor");
-        assert_eq!(told(SetupStage::Exec, program, false), program);
-        assert_eq!(told(SetupStage::Open, "/home/ada/project", true), "/home/ada/project");
+        assert_eq!(told(SetupStage::Exec, program, Whose::Call), "\u{2026}/thing");
+        assert_eq!(told(SetupStage::Cwd, "/opt/secret-vendor", Whose::Call), "\u{2026}/secret-vendor");
+        assert_eq!(told(SetupStage::Exec, program, Whose::Command), program);
+        assert_eq!(told(SetupStage::Open, "/home/ada/project", Whose::Call), "/home/ada/project");
+        assert_eq!(told(SetupStage::Open, "/var/lib/stockade/reviews/1", Whose::Review), "\u{2026}/1");
     }
 }

@@ -19,7 +19,7 @@ use stockade_protocol::client::{
 };
 use stockade_protocol::confinement::Plan;
 use stockade_protocol::denied::{Denied, DenyReason};
-use stockade_protocol::launch::{LaunchOutput, ToLauncher};
+use stockade_protocol::launch::{LaunchOutput, Opening, ToLauncher};
 use stockade_protocol::outcome::{CancelReason, MemoryMechanism, SetupFailure, SetupStage};
 use stockade_protocol::{Bytes, ExecId};
 
@@ -237,6 +237,7 @@ impl State {
         let rules = OutputRules { redacts_by_default: self.gate.redacts_by_default(), is_checked };
         let admitted = filled.and_then(|openings| {
             let mut admitted = admission::admit(request, id, &caller, &mut self.specs, &passed, rules)?;
+            read_within(&openings, admitted.spec.limits.stdin)?;
             admitted.launch.openings = openings;
             Ok(admitted)
         });
@@ -255,7 +256,7 @@ impl State {
                         output: &descriptors.output,
                     };
                     descriptors.unopened.as_ref().map_or(Ok(()), |failure| Err(unopened(failure)))?;
-                    let held = Shown::held(&admitted, &beside);
+                    let held = Shown::held(&admitted, &beside) + self.brief_bytes();
                     self.may_wait(admitted.launch.owner.uid, held)?;
                     Some(Asking { shown: Shown::of(&admitted, &beside)?, ask, held })
                 }
@@ -325,7 +326,9 @@ impl State {
     }
 
     /// For whom a path is to be opened before his request is taken. `None`: for nobody, what he asks is refused.
-    pub(crate) fn opens_for(&self, connection: ConnectionId, path: &Bytes) -> Option<Client> {
+    pub(crate) fn opens_for(&mut self, connection: ConnectionId, path: &Bytes) -> Option<Client> {
+        let (asker, uptime) = (self.asker(connection).ok()?, self.uptime());
+        self.gate.lets_in(&asker, Action::Run, uptime).ok()?;
         let outbox = self.connections.get(&connection).filter(|outbox| !outbox.is_visitor)?;
         admission::check_path(path, "workspace").ok()?;
         let proof = outbox.proof.shown().ok()?;
@@ -719,10 +722,26 @@ fn kinds_of(descriptors: &Descriptors) -> Result<Passed, Denied> {
 }
 
 /// What a request takes while it waits, roughly: its strings.
+/// What the run itself opens as its standard input nobody counts.
+///
+/// # Errors
+/// The policy bounds standard input.
+fn read_within(openings: &[Opening], most: Option<u64>) -> Result<(), Denied> {
+    let Some(most) = most.filter(|_| openings.iter().any(|opening| opening.number == 0)) else {
+        return Ok(());
+    };
+    let text = format!(
+        "the tool's standard input is a file of the workspace, of which nobody counts the bytes, and its policy has `stdin` limited to {most}"
+    );
+    let remedy = "name the file in the tool's arguments, or take `stdin` out of the policy's [limits]";
+    Err(Denied::new(DenyReason::Policy, text).remedy(remedy))
+}
+
 pub(super) fn size_of(admitted: &Admitted) -> usize {
     let Admitted { launch, stdin, .. } = admitted;
     let arguments: usize = launch.argv.iter().map(|argument| argument.len()).sum();
     let environment: usize = launch.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
     let inline = if let StdinPlan::Inline(bytes) = stdin { bytes.len() } else { 0 };
-    arguments + environment + inline
+    let openings: usize = launch.openings.iter().map(|opening| opening.path.len()).sum();
+    arguments + environment + inline + openings
 }

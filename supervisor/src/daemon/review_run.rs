@@ -177,10 +177,11 @@ fn request(room: &Path, left: Duration) -> ExecRequest {
 
 /// One line of JSON: what `stockade approve --json` tells of a request, but for how far answers are. Each part is shown as long as all
 /// of it fits standard input.
-pub(super) fn brief(shown: impl Fn(usize) -> ApprovalSummary) -> serde_json::Result<Bytes> {
-    let mut text = Vec::new();
+pub(super) fn brief(shown: impl Fn(usize) -> ApprovalSummary) -> serde_json::Result<Brief> {
+    let (mut text, mut is_cut) = (Vec::new(), false);
     for most in LENGTHS {
         let summary = shown(most);
+        is_cut = summary.is_cut;
         let mut object = serde_json::to_value(&summary)?;
         if let Some(object) = object.as_object_mut() {
             for answers in ["panels", "needed", "approved", "left_ms", "may_answer"] {
@@ -194,7 +195,15 @@ pub(super) fn brief(shown: impl Fn(usize) -> ApprovalSummary) -> serde_json::Res
             break;
         }
     }
-    Ok(Bytes(text))
+    Ok(Brief { text: Bytes(text), is_cut })
+}
+
+/// What a reviewer is given.
+#[derive(Debug, Clone)]
+pub(super) struct Brief {
+    pub(super) text: Bytes,
+    /// Whether something of the request isn't in it.
+    pub(super) is_cut: bool,
 }
 
 /// What a reviewer has printed on standard output.
@@ -252,6 +261,9 @@ pub(super) fn said(run: &Run, outcome: &Outcome) -> Result<Answer, String> {
 
 fn printed(run: &Run) -> Result<Vec<u8>, String> {
     let lost = || "a part of what it has printed is lost".to_owned();
+    if !run.wrote.eof {
+        return Err(lost());
+    }
     let Some(ring) = &run.ring else { return Ok(Vec::new()) };
     let (mut printed, mut place) = (Printed::default(), Place { seq: FIRST_SEQ, offset: Some(0) });
     loop {

@@ -21,19 +21,21 @@ use std::time::Instant;
 use stockade_audit::{Principal, Request};
 use stockade_gate::approve::{Answer, Budgets, Panel, Sitting, Spent};
 use stockade_gate::tools::hex;
+use stockade_protocol::ExecId;
 use stockade_protocol::approval::ApprovalEnd;
-use stockade_protocol::denied::Denied;
+use stockade_protocol::bounds::MAX_STDIN_CHUNK;
+use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::outcome::{CancelReason, Outcome};
-use stockade_protocol::{Bytes, ExecId};
 use tokio::task::{spawn_blocking, spawn_local};
 
 use super::approving::Waits;
 use super::panels::{Convened, is_refused, refusal, spent, together, word};
-use super::review_run::{self, Room};
+use super::review_run::{self, Brief, Room};
 use super::state::State;
-use crate::dispatcher::Event;
+use crate::dispatcher::{Event, Share};
 
-/// Reviewers' runs at once, together and for one asker's questions. Others wait, by their panel's time.
+/// Reviewers' runs at once, together and for one asker's questions; in root's daemon the last quarter is for askers for whom none looks.
+/// Others wait, by their panel's time.
 const REVIEWS: usize = 16;
 const REVIEWS_OF_ONE: usize = 4;
 
@@ -66,10 +68,10 @@ impl Reviews {
     }
 
     /// Whether another may run, of somebody's questions.
-    fn has_room_for(&self, asker: u32) -> bool {
+    fn has_room_for(&self, asker: u32, many_owners: bool) -> bool {
         let all = self.running.values().map(|one| one.asker).chain(self.ending.values().copied());
         let (count, own) = all.fold((0, 0), |(all, own), of| (all + 1, own + usize::from(of == asker)));
-        count < REVIEWS && own < REVIEWS_OF_ONE
+        own < REVIEWS_OF_ONE && Share::new(REVIEWS, 1, many_owners).allows(count, own, 1)
     }
 }
 
@@ -140,10 +142,11 @@ impl State {
         if self.dispatcher.counts().draining {
             return None;
         }
-        let reviews = &self.approvals.reviews;
+        let (reviews, many_owners) = (&self.approvals.reviews, self.settings.scope.is_machine());
         self.approvals.waiting.iter().find_map(|(id, waits)| {
             let next = waits.panels.iter().enumerate().find_map(|(at, one)| Some((at, one.next()?)))?;
-            (!waits.is_with_people && reviews.has_room_for(waits.run.owner)).then_some((*id, next))
+            (!waits.is_with_people && reviews.has_room_for(waits.run.owner, many_owners))
+                .then_some((*id, next))
         })
     }
 
@@ -151,18 +154,30 @@ impl State {
     fn begin_review(&mut self, id: ExecId, home: PathBuf, room: Room) -> Result<(), String> {
         // Its question may be over by now.
         let Some(of) = self.approvals.reviews.running.get(&id) else {
-            self.clear_room(id);
+            self.reviewed(id, Err(String::new()));
             return Ok(());
         };
         let (question, seat) = (of.question, of.seat);
         let Some(waits) = self.approvals.waiting.get(&question) else { return Ok(()) };
         let reviewer = waits.panels[seat.0].of.reviews.reviewers[seat.1].clone();
         let digest = waits.question.digest();
-        let input = waits.brief().map_err(|why| format!("it can't be shown what waits: {why}"))?;
+        let brief = waits.brief().map_err(|why| format!("it can't be shown what waits: {why}"))?;
+        // What it doesn't see nobody else would look at.
+        if brief.is_cut && !self.gate.needs_people() {
+            return Err("what is asked for is longer than a program is shown".to_owned());
+        }
+        let input = brief.text;
         let left = waits.until.saturating_duration_since(Instant::now());
         let sought = review_run::Sought { id, question, reviewer: &reviewer, input, left };
         let run = self.review_run(sought, home, room);
-        let (run, bytes) = run.map_err(|denied| format!("it can't be run: {}", denied.message))?;
+        // Where its tool and its directory are is nothing for who asks.
+        let (run, bytes) = run.map_err(|denied| {
+            tracing::warn!(%question, reviewer = reviewer.name, why = denied.message, "a reviewer can't be run");
+            match denied.reason {
+                DenyReason::ToolChanged => format!("it can't be run: {}", denied.message),
+                _ => "it can't be run".to_owned(),
+            }
+        })?;
         let principal = self.own_principal();
         let text = format!("the reviewer {} (tool {}) looks at it: {id}", reviewer.name, reviewer.tool.value);
         self.watch_answer((principal.clone(), "review-begun"), text, (question, &digest, None));
@@ -177,6 +192,11 @@ impl State {
         };
         self.decide_for(principal, run, (review_run::NOBODY, 0, true, bytes), Some(request));
         Ok(())
+    }
+
+    /// Bytes that what programs are given takes while it waits, where there are any.
+    pub(super) fn brief_bytes(&self) -> usize {
+        if self.gate.reviews().is_empty() { 0 } else { MAX_STDIN_CHUNK }
     }
 
     pub(super) fn own_principal(&self) -> Principal {
@@ -274,10 +294,8 @@ impl State {
         let ended: Vec<(ExecId, u32)> =
             running.extract_if(|_, one| one.question == id).map(|(run, one)| (run, one.asker)).collect();
         for (run, asker) in ended {
-            // What hasn't come so far isn't begun.
-            if self.runs.contains_key(&run) {
-                self.approvals.reviews.ending.insert(run, asker);
-            }
+            // Also what hasn't come so far: it has its directory made, or waits for the record, until it's told that it's over.
+            self.approvals.reviews.ending.insert(run, asker);
             self.handle(Event::End { now: self.now(), run, reason: CancelReason::Unneeded });
         }
     }
@@ -319,7 +337,7 @@ impl State {
 
 impl Waits {
     /// What a reviewer is given: the request, as who approves is shown it, and nothing of answers.
-    fn brief(&self) -> serde_json::Result<Bytes> {
+    fn brief(&self) -> serde_json::Result<Brief> {
         if let Some(made) = self.brief.get() {
             return Ok(made.clone());
         }

@@ -73,6 +73,10 @@ impl Shown {
             environment,
             values,
             input: match stdin {
+                // A file that the run itself opens: nobody has seen what is in it.
+                StdinPlan::Null if launch.openings.iter().any(|opening| opening.number == 0) => {
+                    ApprovalInput::Descriptor
+                }
                 StdinPlan::Null => ApprovalInput::None,
                 StdinPlan::Inline(bytes) => {
                     ApprovalInput::Inline(within(bytes, MAX_APPROVAL_SHOWN, &mut is_cut))

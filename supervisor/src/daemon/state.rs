@@ -369,7 +369,9 @@ impl State {
                 run.waiting = None;
                 let why = words::outcome(&outcome).map(|sentence| sentence.to_string());
                 tracing::info!(parent: run.span(), outcome = metrics::word(&outcome), detail = ?outcome, why, "ended");
-                self.gate.ended(id, run.tool.as_ref(), &outcome, self.started.elapsed());
+                if run.reviews.is_none() {
+                    self.gate.ended(id, run.tool.as_ref(), &outcome, self.started.elapsed());
+                }
                 ended = Some(outcome.clone());
                 let usage = run.started.then(|| run.final_usage());
                 self.figures.ended(&run.policy, &run.timing, &outcome, usage.as_ref());

@@ -136,6 +136,43 @@ fn a_call_is_the_tools_command_under_the_tools_policy_and_limits() {
     assert_eq!((spec.limits.wall_ms, spec.limits.memory), (Some(1_000), Some(64 << 20)));
 }
 
+/// What a run opens itself nobody counts on its way.
+#[test]
+fn a_file_as_standard_input_is_refused_where_the_policy_limits_that_and_opened_where_it_doesnt() {
+    let tool = TOOL
+        .replace("\"strict\"", "\"custom\"")
+        .replace("program = ", "stdin = \"{file:file}\"\nprogram = ")
+        .replace("\"--\", \"{paths:text...,option}\"", "\"-\"")
+        .replace(
+            "properties.paths = { type = \"array\", items = { type = \"string\", maxLength = 20 } }",
+            "properties.file = { type = \"string\", format = \"workspace-path\" }",
+        )
+        .replace("\"paths\"", "\"file\"");
+    for (policy, is_refused) in [
+        ("extends = \"default\"\n[limits]\nstdin = \"1KiB\"\n", true),
+        ("extends = \"default\"\n[limits]\nstdin = \"none\"\n", false),
+    ] {
+        let tool = tool.clone();
+        let before = move |directory: &std::path::Path| put_tool(directory, "count.toml", &tool);
+        let changes = Changes { before: Some(Box::new(before)), policy: Some(policy), ..Changes::default() };
+        let stage = Stage::new(changes);
+        let mut launcher = stage.launcher();
+        let mut client = stage.client();
+        let asked = called(&stage, "count", r#"{"file":"below/it"}"#);
+        if is_refused {
+            let denied = client.denied(asked, &[]);
+            assert_eq!(denied.reason, DenyReason::Policy);
+            assert!(denied.message.contains("nobody counts the bytes"), "{denied:?}");
+        } else {
+            client.exec(asked);
+            let (launch, _) = launcher.launch();
+            let opened: Vec<_> =
+                launch.openings.iter().map(|opening| (opening.number, opening.path.to_text())).collect();
+            assert_eq!((opened, launch.stdin_passed), (vec![(0, "below/it".to_owned())], false));
+        }
+    }
+}
+
 #[test]
 fn a_call_that_is_wrong_is_refused_with_where_and_why() {
     let stage = Stage::new(Changes { before: Some(Box::new(with_a_tool)), ..Changes::default() });

@@ -121,6 +121,21 @@ fn a_result_has_a_bound_and_what_isnt_kept_is_said_not_to_be_known() {
     );
 }
 
+/// A run may end without its relay having said that its output has.
+#[test]
+fn what_may_be_a_part_of_the_output_isnt_taken_for_the_whole() {
+    let stage = stage(None);
+    let mut launcher = stage.launcher();
+    let mut client = stage.client();
+    let run = client.exec(called(&stage, "promising", PARAMETERS));
+    let (launch, _) = launcher.launch();
+    launcher.started(&launch);
+    launcher.write(run, b"{\"count\":3}");
+    launcher.ended(run, CODE_0);
+    let told = end(&mut client, run).unwrap();
+    assert_eq!((told.fits, told.said), (None, vec!["the end of its output wasn't told".into()]));
+}
+
 /// A client that would have the tool write to its own descriptors is told what was printed instead.
 #[test]
 fn what_is_checked_passes_through_the_daemon() {

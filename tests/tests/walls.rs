@@ -43,7 +43,14 @@ const ARROWS: [(&str, &[&str]); 12] = [
     // the floor with are the shipped policies' own.
     (
         "bench",
-        &["stockade-client", "stockade-gate", "stockade-policies", "stockade-protocol", "stockade-wire"],
+        &[
+            "stockade-audit",
+            "stockade-client",
+            "stockade-gate",
+            "stockade-policies",
+            "stockade-protocol",
+            "stockade-wire",
+        ],
     ),
     // Whatever reads what strangers send.
     (

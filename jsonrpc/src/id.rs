@@ -16,13 +16,14 @@ pub(crate) struct Id {
 }
 
 impl Id {
-    /// `None`: neither a string nor a number, or too long.
+    /// `None`: neither a string nor a number, or too long, or too large a number.
     pub(crate) fn of(raw: &RawValue) -> Option<Self> {
         let text = raw.get();
         let key = match text.as_bytes().first()? {
             _ if text.len() > MAX_ID => return None,
             b'"' => format!("\"{}", serde_json::from_str::<String>(text).ok()?),
-            b'-' | b'0'..=b'9' => text.to_owned(),
+            // One that readers can't hold would make our answer none to them.
+            b'-' | b'0'..=b'9' if text.parse::<f64>().is_ok_and(f64::is_finite) => text.to_owned(),
             _ => return None,
         };
         Some(Self { raw: raw.to_owned(), key })
@@ -68,7 +69,7 @@ mod tests {
         for text in ["1", "-7", "1.0", "1e3", "18446744073709551616", "\"a\"", "\"\\u0061\"", "\"\""] {
             assert_eq!(serde_json::to_string(&id(text).unwrap()).unwrap(), text);
         }
-        for text in ["null", "true", "[]", "{}"] {
+        for text in ["null", "true", "[]", "{}", "1e400", "-4e0444"] {
             assert!(id(text).is_none(), "{text}");
         }
         assert!(id(&format!("\"{}\"", "x".repeat(MAX_ID))).is_none());

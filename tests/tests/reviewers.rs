@@ -20,7 +20,8 @@ const RULES: &str = "[thresholds]\nask = 50\n[[rule]]\nname = \"marked\"\nscore 
 const HEAD: &str = "IFS= read -r line\ndigest=${line##*\\\"digest\\\":\\\"}\ndigest=${digest%%\\\"*}\n\
     say() { printf '{\"digest\":\"%s\",\"approve\":%s,\"reason\":\"%s\"}\\n' \"$digest\" \"$1\" \"$2\"; }\n";
 /// Refuses what has the word `bad` in it, in words that a terminal would obey.
-const CAREFUL: &str = "case $line in *bad*) say false 'it is bad\\u001b[2J';; *) say true fine;; esac\n";
+const CAREFUL: &str =
+    "case $line in *'\"bad\"'*) say false 'it is bad\\u001b[2J';; *) say true fine;; esac\n";
 
 /// Has these scripts look, whose `[reviews]` say this.
 fn configure(ground: &Ground, reviews: &str, scripts: &[(&str, &str)]) {

@@ -11,7 +11,7 @@
 //! `giving`, a grant's way until it holds; `approving`, what waits until somebody has approved it, `shown`, what he is shown of it, and `reviewing`, programs that look at it (`panels`: what they make of it together, `review_run`: one of them); `redeeming` and `recording`, what
 //! waits between the gate and the dispatcher; `start`,
 //! the hand-over to the launcher; `reports`, what launcher and relay say; `delivery`, events on their way to
-//! clients, `hiding`, those of runs whose output is redacted, and `promising`, whether a tool's is what it promises; `explaining`, what a policy allows.
+//! clients, `hiding`, those of runs whose output is redacted, `printed`, what a run that has ended has printed, and `promising`, whether a tool's is what it promises; `explaining`, what a policy allows.
 
 mod access;
 mod approving;
@@ -25,6 +25,7 @@ mod giving;
 mod granting;
 mod hiding;
 mod panels;
+mod printed;
 mod promising;
 mod reading;
 mod readings;

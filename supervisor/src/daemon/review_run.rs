@@ -13,22 +13,21 @@ use stockade_gate::redact::Redactor;
 use stockade_gate::tools::hex;
 use stockade_protocol::approval::ApprovalSummary;
 use stockade_protocol::bounds::MAX_STDIN_CHUNK;
-use stockade_protocol::client::{ExecRequest, OutputMode, Overrides, StdinMode, Stream, ToolCall, Workspace};
+use stockade_protocol::client::{ExecRequest, OutputMode, Overrides, StdinMode, ToolCall, Workspace};
 use stockade_protocol::denied::{Denied, DenyReason};
 use stockade_protocol::launch::Owner;
 use stockade_protocol::outcome::Outcome;
-use stockade_protocol::ring::{FIRST_SEQ, Record};
 use stockade_protocol::{Bytes, ExecId};
 use tokio::task::spawn_blocking;
 
 use super::approving::milliseconds;
 use super::following::LENGTHS;
+use super::printed::printed;
 use super::requests::{Descriptors, size_of};
 use super::state::State;
 use crate::admission::{self, Caller, OutputRules, Passed};
 use crate::dispatcher::ConnectionId;
 use crate::gate::Call;
-use crate::output::{Place, Read, Taker};
 use crate::runs::Run;
 use crate::words;
 
@@ -206,34 +205,6 @@ pub(super) struct Brief {
     pub(super) is_cut: bool,
 }
 
-/// What a reviewer has printed on standard output.
-#[derive(Debug, Default)]
-struct Printed {
-    output: Vec<u8>,
-    /// What nobody reads.
-    other: Vec<u8>,
-}
-
-impl Taker for Printed {
-    fn room(&mut self, record: &Record) -> Option<&mut [u8]> {
-        let length = record.length as usize;
-        if record.stream != Stream::Stdout {
-            self.other.resize(length, 0);
-            return Some(&mut self.other);
-        }
-        if self.output.len() > MAX_ANSWER {
-            return None;
-        }
-        let at = self.output.len();
-        self.output.resize(at + length, 0);
-        Some(&mut self.output[at..])
-    }
-
-    fn give_up(&mut self) {
-        self.output.clear();
-    }
-}
-
 /// The answer of a run that has ended.
 ///
 /// # Errors
@@ -248,7 +219,7 @@ pub(super) fn said(run: &Run, outcome: &Outcome) -> Result<Answer, String> {
             return Err(format!("it was ended: {}", why.unwrap_or_default()));
         }
     }
-    let mut printed = printed(run)?;
+    let mut printed = printed(run, MAX_ANSWER)?;
     if let Some(redacting) = &run.redacting {
         let mut redactor = Redactor::of(redacting.sought());
         let mut shown = Vec::new();
@@ -257,22 +228,4 @@ pub(super) fn said(run: &Run, outcome: &Outcome) -> Result<Answer, String> {
         printed = shown;
     }
     Answer::read(&printed)
-}
-
-fn printed(run: &Run) -> Result<Vec<u8>, String> {
-    let lost = || "a part of what it has printed is lost".to_owned();
-    if !run.wrote.eof {
-        return Err(lost());
-    }
-    let Some(ring) = &run.ring else { return Ok(Vec::new()) };
-    let (mut printed, mut place) = (Printed::default(), Place { seq: FIRST_SEQ, offset: Some(0) });
-    loop {
-        let read = ring.read(&run.wrote, &mut place, (u64::MAX, true, run.acknowledged), &mut printed);
-        match read {
-            Ok(Read::Records) if printed.output.len() > MAX_ANSWER => return Ok(printed.output),
-            Ok(Read::Records) => {}
-            Ok(Read::Nothing) => return Ok(printed.output),
-            Ok(Read::Lost(_)) | Err(_) => return Err(lost()),
-        }
-    }
 }

@@ -388,7 +388,7 @@ impl State {
                 }
                 let promised = run.tool.as_ref().and_then(|called| self.gate.tools().find(&called.name));
                 if let Some(tool) = promised.filter(|_| self.gate.is_success(run.tool.as_ref(), &outcome)) {
-                    run.result_check = promising::check(run, tool, &mut self.workshop.piece);
+                    run.result_check = promising::check(run, tool);
                 }
                 run.exited = Some(Exited { seq, outcome });
             }

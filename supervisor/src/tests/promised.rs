@@ -115,10 +115,7 @@ fn a_result_has_a_bound_and_what_isnt_kept_is_said_not_to_be_known() {
     let printed: [(Stream, &[u8]); 3] =
         [(Stream::Stdout, b"{\"count\":0} "), (Stream::Stderr, &noise), (Stream::Stdout, b"{\"count\":3}")];
     let told = came(&stage, "promising", &printed, CODE_0).unwrap();
-    assert_eq!(
-        (told.fits, told.said),
-        (None, vec!["the beginning of its output isn't kept any more".into()])
-    );
+    assert_eq!((told.fits, told.said), (None, vec!["a part of its output isn't kept any more".into()]));
 }
 
 /// A run may end without its relay having said that its output has.

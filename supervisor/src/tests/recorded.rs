@@ -3,14 +3,15 @@
 use stockade_audit::{Class, Entry, What};
 use stockade_protocol::ExecId;
 use stockade_protocol::bounds::MAX_RELOAD_LINES;
-use stockade_protocol::client::{ClientMessage, ExecRequest, ReloadReport, ServerMessage};
+use stockade_protocol::client::{ClientMessage, ExecRequest, ServerMessage};
 use stockade_protocol::launch::ToLauncher;
 use stockade_protocol::outcome::Outcome;
 
 use super::approvals;
 use super::gate::put_tool;
 use super::record::{end, entries, with_a_key};
-use super::stage::{Changes, Client, Stage, until};
+use super::reload::reload;
+use super::stage::{Changes, Stage, until};
 
 fn stage(slots: usize) -> Stage {
     Stage::new(Changes { before: Some(Box::new(with_a_key)), slots, ..Changes::default() })
@@ -105,14 +106,6 @@ fn of_a_flood_of_signals_the_first_are_written_and_all_others_counted_and_refusa
     assert_eq!(written as u64 + counted(&all, "signalled"), many as u64);
     assert!(written < many / 2, "{written}: a machine that takes minutes for this?");
     assert_eq!(of(&all, "refused").len(), 10, "whatever else there is");
-}
-
-fn reload(client: &mut Client) -> ReloadReport {
-    client.say(&ClientMessage::Reload);
-    match client.next() {
-        ServerMessage::Reloaded(report) => *report,
-        other => panic!("{other:?} instead of Reloaded"),
-    }
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn every_limit_reaches_whatever_it_limits() {
     assert_eq!((own.memory.share.kept, own.bounds.slots.kept), (0, 0));
 }
 
-fn reload(client: &mut Client) -> ReloadReport {
+pub(super) fn reload(client: &mut Client) -> ReloadReport {
     client.say(&ClientMessage::Reload);
     match client.next() {
         ServerMessage::Reloaded(report) => *report,
